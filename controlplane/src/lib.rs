@@ -1,1 +1,3 @@
 //! Placeholder of the crate root.
+
+pub mod store;
