@@ -1,1 +1,329 @@
-//! Placeholder of the crate root.
+//! Ferrypost's protocol machines: bytes in, bytes and events out, and no I/O.
+//!
+//! This crate knows how mail protocols are spoken before and after a login and nothing else. It has
+//! no sockets, no clock and no runtime (its `Cargo.toml` could not even name one), so that every
+//! machine is tested with byte slices and fuzzed as it is. Sockets, deadlines, routing and logging
+//! belong to the driver in the data plane.
+//!
+//! # A dialogue
+//!
+//! ```text
+//!   client            Front             driver                Negotiate / Login        backend
+//!     │  connects       │                  │                          │                   │
+//!     │ ◄── greeting ── greet              │                          │                   │
+//!     │ ── bytes ─────► step ── StartTls ► TLS handshake, secured     │                   │
+//!     │ ── bytes ─────► step ── Login ───► identity, admission, dial  │                   │
+//!     │ ◄── keep-alive  held ◄──────────── (fenced: it waits)         │                   │
+//!     │                 │                  │ ─────────────────────► step ◄──── greeting ──│
+//!     │                 │                  │ ◄── StartTls ────────── step ──── STARTTLS ─►│
+//!     │                 │                  │ TLS handshake ───────► secured               │
+//!     │                 │                  │ ◄── Ready ───────────── step ── announce ───►│
+//!     │                 │                  │ ── Credentials ──────► into_login            │
+//!     │                 │                  │ ◄── Send(Secret) ────── step ── login ──────►│
+//!     │ ◄── refused ─── reply ◄─────────── │ ◄── Rejected ────────── step ◄───── NO ──────│
+//!     │                 │        (back to pre-authentication; the backend leg is dropped) │
+//!     │ ◄── welcome ─── accept ◄────────── │ ◄── Accepted ────────── step ◄───── OK ──────│
+//!     │                                    │                                              │
+//!     │ ◄═══════════════════════════ relay, watched by a Follower ═══════════════════════►│
+//! ```
+//!
+//! A protocol is one directory: a [`Front`] (we are the server), a [`Negotiate`] that becomes a
+//! [`Login`] (we are the client) and a [`Follower`] (we only watch), tied together by
+//! [`LineProtocol`].
+//!
+//! # What the types rule out
+//!
+//! - A secret on a leg that may be in clear: [`NegotiateStep`] has no variant that carries one, and
+//!   [`Login`] exists only by consuming a [`Negotiate`] that is ready.
+//! - A relay before the backend's OK: the [`Follower`] that a relay needs comes only from
+//!   [`Front::accept`], which takes an [`Acceptance`], which only a [`Login`] makes.
+//! - Answering a login twice: [`Front::reply`] takes the pending request out of the machine and
+//!   [`Front::accept`] consumes the machine itself.
+//! - A secret in a log: [`Secret`] and [`Credentials`] have no `Debug`, `Display`, `Clone` or
+//!   comparison, and are wiped when dropped.
+//!
+//! # What every machine keeps to
+//!
+//! - Feeding it one byte at a time gives the same steps as feeding everything at once.
+//! - What it consumed plus what is left in the [`WireBuf`] is its input: it never reads ahead. What
+//!   a client pipelined behind its login stays in the buffer, untouched.
+//! - No input makes it panic or hold more than its limits say.
+#![warn(missing_docs)]
+
+mod buf;
+mod capability;
+mod facts;
+pub mod imap;
+mod reply;
+mod sasl;
+mod secret;
+mod settings;
+mod text;
+
+pub use buf::{Full, LineTooLong, WireBuf};
+pub use capability::{Capabilities, Offer};
+pub use facts::{
+    ClientFacts, HopLimit, IdField, Introduction, InvalidReference, SessionReference, TlsFacts,
+};
+pub use reply::{
+    Acceptance, BackendViolation, ClientReply, ClientViolation, Farewell, Rejection, RejectionKind,
+};
+pub use secret::{Credentials, InvalidCredentials, Secret, SecretWriter};
+pub use settings::{BackLimits, BackSettings, Channel, FrontLimits, FrontSettings};
+
+/// The protocols that this crate speaks: a closed set, fit for a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProtocolKind {
+    /// IMAP4rev1 and IMAP4rev2 (RFC 3501, RFC 9051).
+    Imap,
+}
+
+impl ProtocolKind {
+    /// The protocol's name in lower case, as configuration, metrics and ALPN (RFC 7301) write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Imap => "imap",
+        }
+    }
+}
+
+/// One protocol: its three machines and how they are made.
+pub trait LineProtocol {
+    /// Which protocol this is.
+    const KIND: ProtocolKind;
+    /// The machine that faces the client before it is logged in.
+    type Front: Front<Follow = Self::Follow>;
+    /// The machine that faces the backend until it may be given credentials.
+    type Back: Negotiate;
+    /// The machine that watches the relay.
+    type Follow: Follower;
+
+    /// What to offer before login, given what every destination that a listener can reach really
+    /// offers (after TLS, before login).
+    ///
+    /// The result is their intersection, without what the proxy cannot carry, with what it does by
+    /// itself as far as every destination can be replayed with. With no destination known it is the
+    /// proxy's own minimum.
+    fn offer(destinations: &[Capabilities]) -> Offer;
+
+    /// The machine for a client that has just connected.
+    fn front(settings: FrontSettings) -> Self::Front;
+
+    /// The machine for a backend connection that has just been opened (after the handshake, where
+    /// TLS is implicit).
+    fn back(settings: BackSettings) -> Self::Back;
+}
+
+/// The client's side before login: we are the server.
+pub trait Front {
+    /// What watches the relay once this client is logged in.
+    type Follow: Follower;
+
+    /// Writes the greeting. Called once, before the first [`step`](Self::step); it may go out in
+    /// the TLS handshake's last flight.
+    fn greet(&mut self, out: &mut Vec<u8>);
+
+    /// Consumes what it can of `input` and appends to `out` what the client is to read.
+    ///
+    /// `out` is to be sent whatever the result: on an error it holds the farewell. While a login is
+    /// pending nothing is consumed.
+    ///
+    /// # Errors
+    /// The session must end; a mistake that the client can mend is answered through `out` instead.
+    fn step(
+        &mut self,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Result<FrontStep, ClientViolation>;
+
+    /// The TLS handshake that [`FrontStep::StartTls`] asked for is done: forgets all that the
+    /// client said in clear (RFC 9051 §6.2.1).
+    fn secured(&mut self);
+
+    /// What the client has said about itself so far, to be announced to the backend.
+    fn introduction(&self) -> Introduction;
+
+    /// Writes a sign of life for a client whose login is held. Nothing, where the protocol has no
+    /// way to say it.
+    fn held(&mut self, out: &mut Vec<u8>);
+
+    /// Answers the pending login, if there is one, with something other than success; with
+    /// [`ClientReply::Closing`] it also says goodbye.
+    ///
+    /// The pending request is gone afterwards. Unless the reply [closes](ClientReply::closes) the
+    /// session the client may try again.
+    fn reply(&mut self, reply: ClientReply, out: &mut Vec<u8>);
+
+    /// Answers the pending login with success, in the backend's words, and yields what the relay
+    /// needs. The last act before the relay.
+    fn accept(self, acceptance: Acceptance, out: &mut Vec<u8>) -> Self::Follow;
+}
+
+/// What the driver is to do after [`Front::step`].
+pub enum FrontStep {
+    /// Send `out`, read more, step again.
+    NeedMore,
+    /// Send `out`, shake hands, call [`Front::secured`].
+    ///
+    /// If the client's [`WireBuf`] is not empty at this point, then something was injected behind
+    /// the command: close *without* sending `out` (RFC 9051 §6.2.1; a driver whose upgrade demands
+    /// an empty buffer cannot get this wrong).
+    StartTls,
+    /// Route and replay these; then call [`Front::reply`] or [`Front::accept`]. `out` may hold
+    /// answers to earlier commands.
+    Login(Credentials),
+    /// Send `out` and close: the client asked to leave.
+    Close,
+}
+
+/// The backend's side up to the point where it may be given credentials: we are the client.
+///
+/// It may run in clear and has no way to emit a secret.
+pub trait Negotiate {
+    /// What this becomes when it is ready.
+    type Login: Login;
+
+    /// Consumes what it can of `input` and appends to `out` what the backend is to read.
+    ///
+    /// # Errors
+    /// This backend connection is of no use. No credential has been sent, so that another address
+    /// of the same destination may be tried.
+    fn step(
+        &mut self,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Result<NegotiateStep, BackendViolation>;
+
+    /// The TLS handshake that [`NegotiateStep::StartTls`] asked for is done: forgets all that was
+    /// learnt in clear. (What the driver had buffered must have been empty, as on the client's
+    /// side.)
+    fn secured(&mut self);
+
+    /// The greeting's text, printable and shortened, for the operator's eyes; empty before there
+    /// was one.
+    fn greeting(&self) -> &str;
+
+    /// What the backend offered in clear, if it said so before STARTTLS; for the operator's eyes,
+    /// never for a decision.
+    fn offered_in_clear(&self) -> Option<&Capabilities>;
+
+    /// What the backend offers on the leg as it is now; complete after [`NegotiateStep::Ready`].
+    fn offered(&self) -> Option<&Capabilities>;
+
+    /// Writes a polite end for a connection that will not be logged in (a health probe's).
+    fn leave(&mut self, out: &mut Vec<u8>);
+
+    /// Takes the credentials. Only to be called after [`NegotiateStep::Ready`]; sooner, the login
+    /// that it yields sends nothing and ends with [`BackendViolation::NotReady`].
+    fn into_login(self, credentials: Credentials) -> Self::Login;
+}
+
+/// What the driver is to do after [`Negotiate::step`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NegotiateStep {
+    /// Send `out`, read more, step again.
+    NeedMore,
+    /// Shake hands (the read buffer must be empty) and call [`Negotiate::secured`].
+    StartTls,
+    /// The backend may be given credentials: [`Negotiate::into_login`].
+    Ready,
+}
+
+/// The backend's side from the first octet of a secret to the verdict. Driven only on a leg that
+/// may carry secrets.
+pub trait Login {
+    /// Consumes what it can of `input`. What the backend sends behind its OK stays in `input` and
+    /// belongs to the relay.
+    ///
+    /// # Errors
+    /// No verdict was or will be reached: the client gets a temporary error, and the login is not
+    /// tried elsewhere, since credentials may have been sent.
+    fn step(&mut self, input: &mut WireBuf) -> Result<LoginStep, BackendViolation>;
+}
+
+/// What the driver is to do after [`Login::step`].
+pub enum LoginStep {
+    /// Read more, step again.
+    NeedMore,
+    /// Send this to the backend and step again.
+    Send(Secret),
+    /// Logged in: [`Front::accept`].
+    Accepted(Acceptance),
+    /// Refused: [`Front::reply`] with [`ClientReply::Rejected`], and drop the backend leg.
+    Rejected(Rejection),
+}
+
+/// Watches a relay without changing a byte and tells where it may be closed.
+///
+/// Both directions are shown to it in the order in which they are forwarded. It allocates nothing
+/// and holds no more than a few hundred bytes.
+pub trait Follower {
+    /// Looks at bytes from the client *before* they are forwarded.
+    ///
+    /// `chunk` starts with what the last verdict did not forward, if there was any. With `draining`
+    /// nothing is let through behind the end of the command that is on its way.
+    fn client(&mut self, chunk: &[u8], draining: bool) -> ClientVerdict;
+
+    /// Looks at bytes from the backend before they are forwarded; all of them are.
+    fn server(&mut self, chunk: &[u8]);
+
+    /// Whether the session may be closed here, as far as both directions have been shown.
+    fn safety(&self) -> Safety;
+
+    /// The words for ending the session at this very point of the backend's stream; `None` where
+    /// they would end up inside something else or have been said by the backend already.
+    ///
+    /// [`Safety::Safe`] is about the client's work, this is about the grammar: at a drain's limit a
+    /// busy session can be told goodbye at a line boundary too.
+    fn goodbye(&self, why: Farewell) -> Option<&'static [u8]>;
+}
+
+/// How much of a chunk from the client to forward, and what then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct ClientVerdict {
+    /// Forward this many octets from the start of the chunk; the follower has counted these and no
+    /// others.
+    pub forward: usize,
+    /// What to do with the rest.
+    pub then: Then,
+}
+
+/// What a relay does after forwarding what a [`ClientVerdict`] allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Go on reading; all of the chunk was let through.
+    Continue,
+    /// Keep the rest and show it again after the next [`Follower::server`]: what it means depends
+    /// on an answer that the backend still owes (a synchronising literal, IDLE, COMPRESS).
+    Hold,
+    /// The client is at a command boundary and the session is draining: read no more from it. Only
+    /// with `draining`.
+    Stop,
+    /// End the session: the rest must never reach the backend.
+    Refuse(Refusal),
+}
+
+/// Why a follower ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// UNAUTHENTICATE (RFC 8437): a second login on this connection would stay on the first
+    /// account's server.
+    #[error("the client asked to log in anew on a connection that belongs to one account")]
+    Relogin,
+    /// A literal whose length no server can mean.
+    #[error("the client announced a literal of an impossible length")]
+    ImpossibleLiteral,
+}
+
+/// Whether a relayed session may be closed without cutting anything short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Safety {
+    /// No command is open (or only IDLE is) and both directions are at a boundary.
+    Safe,
+    /// A command or an answer is on its way.
+    Busy,
+    /// The stream can no longer be followed (compressed, or not as expected): no words of ours may
+    /// be put into it.
+    Opaque,
+}

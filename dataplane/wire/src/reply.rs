@@ -1,0 +1,202 @@
+//! What is said to a client, what a backend's verdict was, and how peers break the rules.
+
+use crate::capability::Capabilities;
+use crate::text::printable;
+
+/// The longest text of a backend that is passed on, in octets. Long enough for a sentence and a
+/// link; a backend that says more is not worth a client's parser.
+const MAX_PASSED_TEXT: usize = 240;
+
+/// An answer to a login, or an end of the session, decided by the driver. The only words of ours
+/// that a client can ever read, beside the machines' own answers to commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientReply {
+    /// The login is wrong as far as anybody can tell: unknown name, wrong password, refused
+    /// domain. One text for all of them, so that they look alike.
+    AuthFailed,
+    /// The backend said no.
+    Rejected(Rejection),
+    /// For now, the login can neither be accepted nor refused (no route known, backend away, held
+    /// for too long). Never an authentication failure: clients would ask for a new password.
+    Unavailable,
+    /// The session ends; a pending login gets a temporary error first.
+    Closing(Farewell),
+}
+
+impl ClientReply {
+    /// Whether the driver closes the session after this.
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::Closing(_))
+    }
+}
+
+/// Why a session is ended by us. A closed set, fit for a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Farewell {
+    /// The account is moving or has moved to another server: come back and be served there.
+    Moved,
+    /// An operator ended the session.
+    Kicked,
+    /// This process stops.
+    ShuttingDown,
+    /// Too many sessions, for this address or altogether.
+    TooMany,
+    /// Too many failed logins on this connection.
+    TooManyFailures,
+    /// Nothing was said for too long.
+    IdleTimeout,
+    /// The login was not over in time.
+    LoginTimeout,
+    /// The client tried to log in anew on a connection that belongs to one account.
+    Relogin,
+    /// The client broke the protocol.
+    ProtocolError,
+}
+
+/// What kind of refusal a [`Rejection`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RejectionKind {
+    /// Name or password are wrong, or the backend did not say why. Counts as a failed login.
+    Credentials,
+    /// The backend cannot say for now; the same login may succeed later.
+    Temporary,
+    /// The login is understood and will not succeed until something is done about it (expired
+    /// password, disabled account).
+    Policy,
+}
+
+/// A backend's refusal of a login, with the code and text that may be passed on to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    kind: RejectionKind,
+    code: Option<&'static str>,
+    text: String,
+}
+
+impl Rejection {
+    /// A refusal of which nothing is passed on.
+    pub fn credentials() -> Self {
+        Self {
+            kind: RejectionKind::Credentials,
+            code: None,
+            text: String::new(),
+        }
+    }
+
+    /// A refusal that is passed on with `code`, one of the machine's own constants, and `text`, the
+    /// backend's, of which only what is printable is kept, up to a limit.
+    pub(crate) fn passed_on(kind: RejectionKind, code: &'static str, text: &[u8]) -> Self {
+        Self {
+            kind,
+            code: Some(code),
+            text: printable(text, MAX_PASSED_TEXT),
+        }
+    }
+
+    /// What kind of refusal it is.
+    pub fn kind(&self) -> RejectionKind {
+        self.kind
+    }
+
+    /// The protocol's machine-readable code, if it is passed on.
+    pub fn code(&self) -> Option<&'static str> {
+        self.code
+    }
+
+    /// The backend's text, printable and shortened; empty if it is not passed on.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A backend's OK to a login: what the client is to learn from it. Made only by a
+/// [`Login`](crate::Login).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acceptance {
+    /// What the backend offers to this account.
+    pub(crate) capabilities: Capabilities,
+    /// Whole lines for the client that the backend sent before its OK, with their ends.
+    pub(crate) untagged: Vec<u8>,
+    /// The OK's text, printable and shortened.
+    pub(crate) text: String,
+}
+
+impl Acceptance {
+    /// What the backend offers to this account, as it said itself.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    pub(crate) fn new(capabilities: Capabilities, untagged: Vec<u8>, text: &[u8]) -> Self {
+        Self {
+            capabilities,
+            untagged,
+            text: printable(text, MAX_PASSED_TEXT),
+        }
+    }
+}
+
+/// How a client broke the rules so that its session must end. The client's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ClientViolation {
+    /// A command line exceeds its limit.
+    #[error("the client sent a line that is too long")]
+    LineTooLong,
+    /// A literal exceeds its limit and cannot be declined, since the client does not wait.
+    #[error("the client announced a literal that is too long")]
+    LiteralTooLong,
+    /// More commands than a login takes.
+    #[error("the client sent too many commands without logging in")]
+    TooManyCommands,
+    /// More mistakes than a login takes.
+    #[error("the client made too many mistakes")]
+    TooManyErrors,
+    /// It speaks HTTP: a browser was sent here by somebody else (ALPACA, CVE-2021-3618).
+    #[error("the client speaks another protocol")]
+    ForeignProtocol,
+}
+
+/// How a backend broke the rules, so that nothing can be said about the login. The backend's fault;
+/// the client gets a temporary error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum BackendViolation {
+    /// It ended the session instead of answering.
+    #[error("the backend said goodbye")]
+    Bye,
+    /// It takes us for someone who is logged in already.
+    #[error("the backend greeted us as logged in already")]
+    Preauthenticated,
+    /// Its greeting is not one of this protocol.
+    #[error("the backend's greeting was not understood")]
+    ForeignGreeting,
+    /// It does not offer the TLS upgrade that its configuration demands.
+    #[error("the backend does not offer STARTTLS")]
+    StartTlsMissing,
+    /// It refused the TLS upgrade that it had offered.
+    #[error("the backend refused STARTTLS")]
+    StartTlsRefused,
+    /// It does not offer the command by which its configuration wants the client announced.
+    #[error("the backend does not offer the announcement of the client")]
+    AnnounceMissing,
+    /// It refused the announcement of the client.
+    #[error("the backend refused the announcement of the client")]
+    AnnounceRefused,
+    /// It would not say what it offers.
+    #[error("the backend does not say what it offers")]
+    CapabilitiesMissing,
+    /// It offers no way to log in that can carry these credentials.
+    #[error("the backend offers no way to pass on this login")]
+    NoMechanism,
+    /// It called the login a protocol error, which says nothing about the credentials.
+    #[error("the backend did not understand the login")]
+    LoginNotUnderstood,
+    /// It said something that has no place there.
+    #[error("the backend's answer was not understood")]
+    Malformed,
+    /// It said more than the limits allow.
+    #[error("the backend's answer is too long")]
+    ReplyTooLong,
+    /// The machine was given credentials before it was ready: a mistake of ours, and harmless.
+    #[error("the backend was not ready for a login")]
+    NotReady,
+}
