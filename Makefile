@@ -1,0 +1,52 @@
+# `make` lists the targets. Nothing is needed first but Rust and make: the targets install the rest.
+# CARGO_TARGET_DIR is honoured; tools and the demo's files lie in ./target all the same.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-up demo-down test lint fuzz bench gen deny
+
+deny_version = 0.20.2
+demo_program = cargo run --release --locked --quiet -p ferrypost-tests --bin demo --
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build-demo ## two Dovecots, both planes, and a tour: an account moves and comes back
+	@$(demo_program) tour
+
+demo-up: build-demo ## start what the demo uses and leave it running (target/demo/env says where)
+	@$(demo_program) up
+
+demo-down: ## stop what demo-up started
+	@$(demo_program) down
+
+.PHONY: build-demo
+build-demo:
+	@echo "==> ferrypost: installing what is missing"
+	@tests/tools/install demo
+	@echo "==> building (about two minutes the first time)"
+	@cargo build --release --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests --bins
+
+test: ## lints and every test, against real servers; the last line is `N passed, N failed`
+	@tests/tools/run-tests
+
+lint: ## formatting, clippy, documentation, protos
+	@tests/tools/install test
+	@tests/tools/lint
+
+fuzz: ## a minute of fuzzing for each state machine of the wire crate
+	@tests/tools/fuzz
+
+bench: ## CPU and memory beside HAProxy, and the routing table's speed
+	@tests/tools/install bench
+	@cargo build --release --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests --bins
+	@cargo run --release --locked --quiet -p ferrypost-tests --bin bench
+
+gen: ## write the generated code of proto/ anew
+	UPDATE_GEN=1 cargo test --locked -p ferrypost-proto --test generated
+
+deny: target/tools/bin/cargo-deny ## which dependencies may come in: bans, licences, sources
+	target/tools/bin/cargo-deny check bans licenses sources
+
+target/tools/bin/cargo-deny:
+	@echo "==> building cargo-deny once (two minutes)"
+	cargo install --locked --root target/tools --version $(deny_version) cargo-deny
