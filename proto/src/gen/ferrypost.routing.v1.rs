@@ -339,6 +339,7 @@ pub struct ListSessions {
     /// Canonical names. Empty: all sessions.
     #[prost(string, repeated, tag = "1")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most this many. 0: only the counts.
     #[prost(uint32, tag = "2")]
     pub limit: u32,
 }
@@ -389,6 +390,12 @@ pub struct SessionList {
     /// True when there were more than the limit.
     #[prost(bool, tag = "2")]
     pub truncated: bool,
+    /// All sessions that match, beyond the limit too; held logins included.
+    #[prost(uint64, tag = "3")]
+    pub total: u64,
+    /// Of them, held logins.
+    #[prost(uint64, tag = "4")]
+    pub held: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

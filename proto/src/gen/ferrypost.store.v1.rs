@@ -115,6 +115,9 @@ pub struct Registration {
     /// a leader has waited the settle time and cleared this.
     #[prost(string, tag = "8")]
     pub unsettled_predecessor: ::prost::alloc::string::String,
+    /// Boot ids that were succeeded, the latest last, at most 16: they are refused.
+    #[prost(string, repeated, tag = "9")]
+    pub past_boots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// /expelled/<instance>/<boot>
 #[allow(clippy::all)]
