@@ -38,6 +38,9 @@
 //! is not known here. An installation sees only its own keys: the etcd store adds and removes the
 //! configured prefix, the embedded store's file belongs to one installation.
 
+pub mod embedded;
+pub mod etcd;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
@@ -49,7 +52,7 @@ use futures_util::stream::BoxStream;
 /// A revision of the whole store.
 ///
 /// It rises by at least one with every committed transaction that changes something, and never
-/// falls; 0 is below every revision, and stands for *absent* in a guard. With etcd it may also
+/// falls. A new store is at 1; 0 is below every revision and stands for *absent* in a guard. With etcd it may also
 /// rise for reasons of others who share the cluster, so two revisions say *before* or *after* and
 /// nothing about how many transactions lie between them.
 pub type Rev = u64;

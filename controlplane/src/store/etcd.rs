@@ -1,0 +1,476 @@
+//! The store in an etcd cluster, for control planes with several replicas.
+//!
+//! Transactions are etcd's, guarded by modification revisions; etcd's revision is ours. One cluster
+//! may serve several installations (and others' data): every key carries the installation's prefix,
+//! which is added and removed here and never seen above. The key that is the bare prefix belongs
+//! to the watches, see `etcd/watch.rs`.
+//!
+//! Reads are linearizable. Every call has a time limit. A call that certainly did nothing, because
+//! no connection was made or the member had no leader, is tried again on whichever member the
+//! client turns to next; any other failure is the caller's to judge.
+
+mod failure;
+mod watch;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use etcd_client::{
+    Certificate, Client, CompactionOptions, Compare, CompareOp, ConnectOptions, Error, GetOptions,
+    Identity, KvClient, PutOptions, ResponseHeader, TlsOptions, TxnOp, WatchClient,
+};
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::time::timeout;
+
+use failure::Failure;
+use watch::Watcher;
+
+use super::{
+    Guard, KeyValue, LeaseError, LeaseId, Outage, Range, Rev, Store, StoreError, Txn, TxnOutcome,
+    WatchStream, Write, check_key,
+};
+
+/// Which cluster, and how to speak to it.
+#[derive(Clone)]
+pub struct EtcdConfig {
+    /// The members' client addresses, as `http://host:port` or `https://host:port`. At least one.
+    pub endpoints: Vec<String>,
+    /// What all keys of the installation begin with. A final `/` is added if there is none, so that
+    /// `mail` and `mail2` do not share keys.
+    pub prefix: String,
+    /// How to verify the members and show who we are. Needed for `https`.
+    pub tls: Option<EtcdTls>,
+    /// A user of etcd's own access control and its password.
+    pub user: Option<(String, String)>,
+    /// How long one call may take. 5 seconds by default: longer than an election of a leader.
+    pub call_limit: Duration,
+    /// How long one range may take, which moves more. 30 seconds by default.
+    pub load_limit: Duration,
+}
+
+/// TLS to etcd, from PEM files that are read when connecting.
+#[derive(Clone, Debug)]
+pub struct EtcdTls {
+    /// The authorities that may have signed the members' certificates.
+    pub ca: PathBuf,
+    /// Our own certificate and its key, where the members demand one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name to expect in the members' certificates, if it is not that of the endpoint.
+    pub server_name: Option<String>,
+}
+
+impl EtcdConfig {
+    /// A cluster without TLS or access control, with the default limits.
+    pub fn new(endpoints: Vec<String>, prefix: impl Into<String>) -> Self {
+        Self {
+            endpoints,
+            prefix: prefix.into(),
+            tls: None,
+            user: None,
+            call_limit: Duration::from_secs(5),
+            load_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The password is not shown.
+impl fmt::Debug for EtcdConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdConfig")
+            .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
+            .field("tls", &self.tls)
+            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .field("call_limit", &self.call_limit)
+            .field("load_limit", &self.load_limit)
+            .finish()
+    }
+}
+
+/// Why there is no store in etcd to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A file for TLS cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// An endpoint is not an address, or does not fit the TLS settings, or there is none; or the
+    /// prefix is empty.
+    #[error("the etcd endpoints, the prefix or the TLS settings are not usable")]
+    Config,
+    /// The cluster did not let us in. Only asked when there is a user, for its token.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// The store in etcd. See the [module documentation](self).
+#[derive(Clone, Debug)]
+pub struct EtcdStore {
+    connection: Connection,
+    load_limit: Duration,
+}
+
+/// A client with the prefix and limits that go with it. Clones share the connections.
+#[derive(Clone)]
+struct Connection {
+    client: Client,
+    prefix: Vec<u8>,
+    call_limit: Duration,
+    /// How often to turn to another member with a call that certainly did nothing.
+    attempts: u32,
+}
+
+/// How often the client pings a silent connection: etcd takes more than one ping in five seconds
+/// for an attack (`--grpc-keepalive-min-time`).
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a ping may stay unanswered before the connection counts as dead.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
+/// The pause before a call is tried on another member.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(25);
+
+/// Attempts for each member. The client picks members at random, dead ones too, so that with one
+/// of three down twelve attempts all meet it once in half a million calls.
+const ATTEMPTS_PER_MEMBER: u32 = 4;
+
+impl EtcdStore {
+    /// Prepares to speak to the cluster. Connections are made when needed, and made again when
+    /// lost; only a user's token is fetched at once.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub async fn connect(config: EtcdConfig) -> Result<Self, ConnectError> {
+        let mut prefix = config.prefix.clone().into_bytes();
+        if prefix.is_empty() {
+            return Err(ConnectError::Config);
+        }
+        if !prefix.ends_with(b"/") {
+            prefix.push(b'/');
+        }
+        let options = connect_options(&config).await?;
+        let connecting = Client::connect(&config.endpoints, Some(options));
+        let client = timeout(config.call_limit, connecting)
+            .await
+            .map_err(|_| ConnectError::Store(StoreError::Unavailable(Outage::Timeout)))?
+            .map_err(connect_error)?;
+        let members = u32::try_from(config.endpoints.len()).unwrap_or(u32::MAX);
+        let connection = Connection {
+            client,
+            prefix,
+            call_limit: config.call_limit,
+            attempts: members.saturating_mul(ATTEMPTS_PER_MEMBER),
+        };
+        Ok(Self {
+            connection,
+            load_limit: config.load_limit,
+        })
+    }
+}
+
+async fn connect_options(config: &EtcdConfig) -> Result<ConnectOptions, ConnectError> {
+    let mut options = ConnectOptions::new()
+        .with_require_leader(true)
+        .with_auto_token_refresh(true)
+        .with_connect_timeout(config.call_limit)
+        .with_keep_alive(PING_INTERVAL, PING_LIMIT)
+        .with_keep_alive_while_idle(true);
+    if let Some((name, password)) = &config.user {
+        options = options.with_user(name, password);
+    }
+    if let Some(tls) = &config.tls {
+        options = options.with_tls(tls_options(tls).await?);
+    }
+    Ok(options)
+}
+
+async fn tls_options(tls: &EtcdTls) -> Result<TlsOptions, ConnectError> {
+    let mut options =
+        TlsOptions::new().ca_certificate(Certificate::from_pem(read_file(&tls.ca).await?));
+    if let Some((certificate, key)) = &tls.identity {
+        let (certificate, key) = (read_file(certificate).await?, read_file(key).await?);
+        options = options.identity(Identity::from_pem(certificate, key));
+    }
+    if let Some(name) = &tls.server_name {
+        options = options.domain_name(name);
+    }
+    Ok(options)
+}
+
+async fn read_file(path: &PathBuf) -> Result<Vec<u8>, ConnectError> {
+    tokio::fs::read(path)
+        .await
+        .map_err(|error| ConnectError::File {
+            path: path.clone(),
+            error,
+        })
+}
+
+fn connect_error(error: Error) -> ConnectError {
+    match error {
+        Error::GRpcStatus(_) => ConnectError::Store(Failure::from(error).of_read()),
+        _ => ConnectError::Config,
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn get(&self, key: &[u8]) -> Result<(Option<KeyValue>, Rev), StoreError> {
+        check_key(key)?;
+        let range = self
+            .read(self.connection.etcd_key(key), GetOptions::new())
+            .await?;
+        Ok((range.entries.into_iter().next(), range.revision))
+    }
+
+    async fn range(&self, prefix: &[u8], at: Option<Rev>) -> Result<Range, StoreError> {
+        let mut options = GetOptions::new().with_prefix();
+        match at {
+            // To etcd, revision 0 is the present one.
+            Some(0) => return Err(StoreError::Compacted { floor: Some(1) }),
+            Some(at) => options = options.with_revision(to_etcd(at)),
+            None => {}
+        }
+        let range = self.read(self.connection.etcd_key(prefix), options).await?;
+        Ok(Range {
+            revision: at.unwrap_or(range.revision),
+            ..range
+        })
+    }
+
+    async fn transact(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
+        txn.check()?;
+        let txn = self.connection.etcd_txn(txn);
+        let answer = self
+            .connection
+            .call(self.connection.call_limit, async |client| {
+                client.kv_client().txn(txn.clone()).await
+            })
+            .await
+            .map_err(Failure::of_write)?;
+        let revision = revision(answer.header());
+        Ok(if answer.succeeded() {
+            TxnOutcome::Committed(revision)
+        } else {
+            TxnOutcome::Conflict { revision }
+        })
+    }
+
+    async fn watch(&self, from: Rev) -> Result<WatchStream, StoreError> {
+        let watcher = Watcher::new(self.connection.clone(), from);
+        Ok(stream::unfold(watcher, Watcher::step).boxed())
+    }
+
+    async fn revision(&self) -> Result<Rev, StoreError> {
+        // Any key will do, and this one is always ours to read.
+        Ok(self
+            .read(self.connection.prefix.clone(), GetOptions::new())
+            .await?
+            .revision)
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX).max(1);
+        self.connection
+            .call(self.connection.call_limit, async |client| {
+                client.lease_client().grant(seconds, None).await
+            })
+            .await
+            .map(|answer| LeaseId(answer.id()))
+            .map_err(Failure::of_read)
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), LeaseError> {
+        self.connection
+            .call(self.connection.call_limit, async |client| {
+                match client.lease_client().keep_alive(lease.0).await {
+                    Ok(_) => Ok(true),
+                    // The client's word for an answer that leaves no time to live.
+                    Err(Error::LeaseKeepAliveError(_)) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+            .map_err(|failure| LeaseError::Store(failure.of_read()))
+            .and_then(|alive| if alive { Ok(()) } else { Err(LeaseError::Lost) })
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        let revoked = self
+            .connection
+            .call(self.connection.call_limit, async |client| {
+                client.lease_client().revoke(lease.0).await
+            })
+            .await;
+        match revoked.map_err(Failure::of_write) {
+            Ok(_) | Err(StoreError::LeaseLost) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn compact(&self, to: Rev) -> Result<(), StoreError> {
+        let to = to.min(self.revision().await?);
+        let compacted = self
+            .connection
+            .call(self.load_limit, async |client| {
+                // Physically: the space is free when the call returns, as an operator expects.
+                let options = CompactionOptions::new().with_physical();
+                client.kv_client().compact(to_etcd(to), Some(options)).await
+            })
+            .await;
+        match compacted.map_err(Failure::of_write) {
+            Ok(_) | Err(StoreError::Compacted { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl EtcdStore {
+    async fn read(&self, key: Vec<u8>, options: GetOptions) -> Result<Range, StoreError> {
+        let mut answer = self
+            .connection
+            .call(self.load_limit, async |client| {
+                kv_client(&client)
+                    .get(key.clone(), Some(options.clone()))
+                    .await
+            })
+            .await
+            .map_err(Failure::of_read)?;
+        let entries = answer.take_kvs();
+        let entries = entries
+            .iter()
+            .filter_map(|entry| Some(own_entry(self.connection.own_key(entry.key())?, entry)));
+        Ok(Range {
+            entries: entries.collect(),
+            revision: revision(answer.header()),
+        })
+    }
+}
+
+/// A client that takes answers of any size: etcd bounds what a transaction may write, and a range
+/// of many keys is what its caller asked for.
+fn kv_client(client: &Client) -> KvClient {
+    client.kv_client().max_decoding_message_size(usize::MAX)
+}
+
+impl Connection {
+    /// Makes a call within a time limit, on as many members as it takes to be heard by one.
+    async fn call<T, F>(&self, limit: Duration, attempt: impl Fn(Client) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let attempts = async {
+            let mut left = self.attempts;
+            loop {
+                left -= 1;
+                match attempt(self.client.clone()).await.map_err(Failure::from) {
+                    Err(failure) if left > 0 && failure.is_worth_another_member() => {
+                        tokio::time::sleep(ATTEMPT_PAUSE).await;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
+        timeout(limit, attempts)
+            .await
+            .unwrap_or(Err(Failure::Unknown(Outage::Timeout)))
+    }
+
+    fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    fn watch_client(&self) -> WatchClient {
+        self.client
+            .watch_client()
+            .max_decoding_message_size(usize::MAX)
+    }
+
+    /// Writes the key that only watches know.
+    async fn write_barrier(&self) -> Result<(), Failure> {
+        self.call(self.call_limit, async |mut client| {
+            client.put(self.prefix.clone(), [], None).await
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn renew_token(&self) {
+        // If it cannot be had, the next attempt says so.
+        let _ = timeout(self.call_limit, self.client.refresh_token()).await;
+    }
+
+    fn etcd_key(&self, key: &[u8]) -> Vec<u8> {
+        [&self.prefix, key].concat()
+    }
+
+    /// A key of etcd's as one of ours; `None` for the barrier.
+    fn own_key<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        key.strip_prefix(self.prefix.as_slice())
+            .filter(|key| !key.is_empty())
+    }
+
+    fn etcd_txn(&self, txn: Txn) -> etcd_client::Txn {
+        let compares = txn.guards.into_iter().map(|guard| match guard {
+            Guard::Revision { key, is } => {
+                Compare::mod_revision(self.etcd_key(&key), CompareOp::Equal, to_etcd(is))
+            }
+            Guard::Exists { key } => {
+                Compare::mod_revision(self.etcd_key(&key), CompareOp::Greater, 0)
+            }
+        });
+        let operations = txn.writes.into_iter().map(|write| match write {
+            Write::Put { key, value, lease } => {
+                let options = lease.map(|LeaseId(lease)| PutOptions::new().with_lease(lease));
+                TxnOp::put(self.etcd_key(&key), value, options)
+            }
+            Write::Delete { key } => TxnOp::delete(self.etcd_key(&key), None),
+        });
+        etcd_client::Txn::new()
+            .when(compares.collect::<Vec<_>>())
+            .and_then(operations.collect::<Vec<_>>())
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("prefix", &self.prefix.escape_ascii().to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+fn own_entry(key: &[u8], entry: &etcd_client::KeyValue) -> KeyValue {
+    KeyValue {
+        key: key.to_vec(),
+        value: Bytes::copy_from_slice(entry.value()),
+        mod_revision: from_etcd(entry.mod_revision()),
+        create_revision: from_etcd(entry.create_revision()),
+    }
+}
+
+fn revision(header: Option<&ResponseHeader>) -> Rev {
+    header.map_or(0, |header| from_etcd(header.revision()))
+}
+
+/// etcd counts revisions in signed numbers and uses none below zero.
+fn from_etcd(revision: i64) -> Rev {
+    Rev::try_from(revision).unwrap_or(0)
+}
+
+/// A revision too high for etcd is one that it will never reach.
+fn to_etcd(revision: Rev) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
+}
