@@ -1,1 +1,43 @@
-//! Placeholder of the crate root.
+//! Ferrypost's data plane: stands where mail clients connect, learns from each login which account it
+//! is about, and relays the session to the server that holds that account.
+//!
+//! # The path of a connection
+//!
+//! ```text
+//!   client
+//!     │
+//!   listener     accept, permits, PROXY header in                         listener
+//!     │
+//!   TLS          certificate by SNI, ALPN                                 net
+//!     │
+//!   preauth      we are the server: greeting, STARTTLS, the login         session
+//!     │
+//!   identity     login → canonical name                                   session
+//!     │
+//!   admission    registered and routed in one step; held while fenced     session, routing
+//!     │
+//!   dial         connect, announce (PROXY), TLS                           net
+//!     │
+//!   negotiate    we are the client: greeting, STARTTLS, announce (ID)     session
+//!     │
+//!   replay       the login again, on an encrypted leg; resolve once more  session
+//!     │
+//!   relay        bytes both ways, watched by a follower                   net, session
+//!     │
+//!   backend
+//! ```
+//!
+//! # The path of a change
+//!
+//! ```text
+//!   control plane ─ stream ─ feed ─ table ─┬─ sessions that it fences or moves are closed
+//!                            routing       ├─ held logins resolve again
+//!                                          ├─ applied, drained go back up     fence
+//!                                          └─ destinations are probed, the offer is made   backend
+//! ```
+//!
+//! [`app::build`] assembles all of it from a valid [`config::Config`]; the program and every test
+//! start the same thing.
+
+pub mod config;
+pub mod telemetry;

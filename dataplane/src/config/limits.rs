@@ -1,0 +1,210 @@
+//! Every limit in one place: what a stranger, a server or a move may cost.
+//!
+//! Each field says its unit, its default, why it is that, and what the peer sees when it is hit. A
+//! stage is given its own small group by copy.
+
+use std::time::Duration;
+
+use ferrypost_wire::{BackLimits, FrontLimits};
+
+/// All limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// `[limits.connections]`
+    pub connections: ConnectionLimits,
+    /// `[limits.preauth]`
+    pub preauth: PreauthLimits,
+    /// `[limits.backend]`
+    pub backend: BackendLimits,
+    /// `[limits.relay]`
+    pub relay: RelayLimits,
+    /// `[limits.hold]`
+    pub hold: HoldLimits,
+    /// `[limits.probe]`
+    pub probe: ProbeLimits,
+    /// `[limits.shutdown]`
+    pub shutdown: ShutdownLimits,
+}
+
+/// How many clients may be connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Client connections at once, on all listeners. Default 20000: two descriptors each fit the usual
+    /// hard limit of open files, and an idle session costs tens of KiB. Past it a client reads a
+    /// temporary farewell (on a listener with implicit TLS it sees the connection closed).
+    pub total: usize,
+    /// Client connections at once from one address (IPv6: one /64, which is what one customer gets).
+    /// Default 500: an office behind one address with a hundred people and five connections each.
+    /// Past it as above.
+    pub per_address: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            total: 20_000,
+            per_address: 500,
+        }
+    }
+}
+
+/// What a client may do until it is logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreauthLimits {
+    /// Time for a PROXY header and a TLS handshake each. Default 10 s: three round trips on the worst
+    /// mobile link. Past it the connection is closed.
+    pub handshake: Duration,
+    /// Time from the connection to a successful login, while held excepted. Default 60 s, as Dovecot
+    /// gives (RFC 9051 §5.4 wants 30 min only after login). Past it: a farewell.
+    pub login: Duration,
+    /// Failed logins on one connection. Default 3: a person mistypes, a guesser reconnects and is
+    /// counted by address elsewhere. Past it: a farewell.
+    pub failures: u32,
+    /// The least time that the answer to a failed login takes, so that an unknown name and a wrong
+    /// password on either server look alike (wire.md A9). Default 2 s, Dovecot's own delay.
+    pub failure_floor: Duration,
+    /// Octets of a line, literals, commands and mistakes: `max_line`, `max_literal`,
+    /// `max_commands`, `max_errors`.
+    pub front: FrontLimits,
+}
+
+impl Default for PreauthLimits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            login: Duration::from_secs(60),
+            failures: 3,
+            failure_floor: Duration::from_secs(2),
+            front: FrontLimits::default(),
+        }
+    }
+}
+
+/// How long a server may take. Past any of these the login gets a temporary error, and the same
+/// server is asked again at the client's next attempt, never another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendLimits {
+    /// Time to resolve the name and connect, over all its addresses. Default 5 s: servers of one
+    /// installation are near.
+    pub connect: Duration,
+    /// Time for the TLS handshake. Default 5 s.
+    pub handshake: Duration,
+    /// Time from there until the server may be given the login: greeting, capabilities, STARTTLS,
+    /// announcement. Default 10 s.
+    pub negotiate: Duration,
+    /// Time for its verdict on the login. Default 30 s: Dovecot delays a refusal by up to 15 s.
+    pub login: Duration,
+    /// Octets and lines: `max_line`, `max_lines`, `max_untagged`.
+    pub back: BackLimits,
+}
+
+impl Default for BackendLimits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            handshake: Duration::from_secs(5),
+            negotiate: Duration::from_secs(10),
+            login: Duration::from_secs(30),
+            back: BackLimits::default(),
+        }
+    }
+}
+
+/// How a session is relayed and closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// Time without a byte in either direction. Default 35 min: above the 30 min that a client in IDLE
+    /// may be silent (RFC 9051 §5.4), so that the server's own timeout comes first. Past it: a farewell.
+    pub idle: Duration,
+    /// Time that one side may leave what is to be written to it unread. Default 5 min: a phone in a
+    /// tunnel comes back within that. Past it both sides are closed.
+    pub stalled: Duration,
+    /// Time that open commands are given to end when a session is to be closed. Default 10 s (the drain
+    /// limit of cutover.md G4, inside the window of a move). Past it the session is cut.
+    pub drain: Duration,
+    /// Time to wait for the server's own close after ours. Default 5 s (G2). Past it the close counts as
+    /// unconfirmed and a move that waits for it is aborted.
+    pub close: Duration,
+    /// Octets that are moved at once in one direction, while there is something to move. Default
+    /// 16384, one TLS record.
+    pub buffer: usize,
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(35 * 60),
+            stalled: Duration::from_secs(5 * 60),
+            drain: Duration::from_secs(10),
+            close: Duration::from_secs(5),
+            buffer: 16 * 1024,
+        }
+    }
+}
+
+/// How logins wait while their account is fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldLimits {
+    /// Time that a login is held. Default 25 s: above the 20 s in which a fence ends by itself, below
+    /// the 30 s after which mail clients give up. Past it: a temporary error, and the account stays
+    /// fenced.
+    pub timeout: Duration,
+    /// Time between two signs of life for a held client. Default 5 s.
+    pub keep_alive: Duration,
+    /// Held logins at once. Default 5000. Past it: a temporary error at once.
+    pub total: usize,
+    /// Held logins at once of one name. Default 50: more than the connections of all devices of a
+    /// person. Past it: a temporary error at once.
+    pub per_name: usize,
+}
+
+impl Default for HoldLimits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(25),
+            keep_alive: Duration::from_secs(5),
+            total: 5000,
+            per_name: 50,
+        }
+    }
+}
+
+/// How servers are probed. The time that one probe may take is that of a login's own connection:
+/// `[limits.backend]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeLimits {
+    /// Time between two probes of a server that answered. Default 10 s.
+    pub interval: Duration,
+    /// Time between two probes of a server that did not. Default 2 s: moves wait for it.
+    pub retry: Duration,
+}
+
+impl Default for ProbeLimits {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            retry: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How the process stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownLimits {
+    /// Time for all sessions to close: each at its next command boundary, or cut at the end of
+    /// `relay.drain`. Default 20 s: above `relay.drain` and `relay.close` together. Past it the
+    /// process ends and reports what is left as unconfirmed.
+    pub grace: Duration,
+    /// Time for the control plane to take note of the goodbye. Default 5 s. Past it the registration
+    /// stays, and moves wait for a successor or an operator.
+    pub goodbye: Duration,
+}
+
+impl Default for ShutdownLimits {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(20),
+            goodbye: Duration::from_secs(5),
+        }
+    }
+}

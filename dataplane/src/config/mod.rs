@@ -1,0 +1,206 @@
+//! What belongs to this machine: listeners, certificates, limits, how to reach the control plane.
+//! Where accounts live is not configured here; the control plane says it.
+//!
+//! ```text
+//!   file ── text ──▶ raw ── sections, key by key ──▶ validate ──▶ Config
+//! ```
+//!
+//! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
+//! mistake at once, each with its place.
+
+mod limits;
+mod network;
+mod raw;
+mod validate;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use ferrypost_proto::{InstanceId, Problems};
+use ferrypost_wire::ProtocolKind;
+
+pub use limits::{
+    BackendLimits, ConnectionLimits, HoldLimits, Limits, PreauthLimits, ProbeLimits, RelayLimits,
+    ShutdownLimits,
+};
+pub use network::Network;
+
+use crate::telemetry::LogSettings;
+
+/// A valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    instance: InstanceId,
+    group: String,
+    state_directory: PathBuf,
+    control_plane: ControlPlane,
+    listeners: Vec<Listener>,
+    limits: Limits,
+    admin: Admin,
+    log: LogSettings,
+}
+
+/// How the control plane is reached.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    /// Its replicas, as `https://host:port`, tried in turn; never empty. `http` only to loopback.
+    pub endpoints: Vec<String>,
+    /// `None`: every endpoint is `http`.
+    pub tls: Option<ControlPlaneTls>,
+}
+
+/// Mutual TLS with the control plane. The files are read anew for every connection, so that renewed
+/// certificates need no restart.
+#[derive(Debug, Clone)]
+pub struct ControlPlaneTls {
+    /// Who vouches for the control plane's certificate. `None`: the platform's roots.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate: who we are to the control plane.
+    pub identity: CertificateFiles,
+    /// The name to verify in place of the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// A certificate chain and its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The chain, our own certificate first.
+    pub cert_file: PathBuf,
+    /// The private key.
+    pub key_file: PathBuf,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name in logs and statistics.
+    pub name: String,
+    /// What is spoken there.
+    pub protocol: ProtocolKind,
+    /// Where it is bound. Port 0: any free one.
+    pub address: SocketAddr,
+    /// How the connection is encrypted.
+    pub tls: ListenerTls,
+    /// The certificates to choose from by server name; never empty. The first is for clients that name
+    /// none that fits.
+    pub certificates: Vec<CertificateFiles>,
+    /// Peers whose PROXY header is believed, and who must send one. Empty: nobody may.
+    pub proxy_protocol_from: Vec<Network>,
+    /// Client connections at once on this listener. `None`: only the limits for all listeners.
+    pub connections: Option<usize>,
+}
+
+/// How a client's connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerTls {
+    /// From the first byte.
+    Implicit,
+    /// By the protocol's upgrade command; nothing can be logged in to before it.
+    StartTls,
+}
+
+/// The admin endpoint.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it is bound.
+    pub listen: SocketAddr,
+    /// What it shows to callers.
+    pub certificate: CertificateFiles,
+    /// Holds the bearer token; reread when it changes.
+    pub token_file: PathBuf,
+    /// Where `/healthz` and `/readyz`, and nothing else, are served in clear.
+    pub health_listen: Option<SocketAddr>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It is not valid.
+    #[error("the configuration is not valid:{}", one_a_line(.0))]
+    Invalid(Problems),
+}
+
+fn one_a_line(problems: &Problems) -> String {
+    problems
+        .0
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect()
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to its own directory.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            error,
+        })?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, directory).map_err(ConfigError::Invalid)
+    }
+
+    /// Checks a text, with relative paths in it relative to `directory`. Files that it names are read
+    /// to see that they are what they should be.
+    ///
+    /// # Errors
+    /// Every mistake, each with its place.
+    pub fn parse(text: &str, directory: &Path) -> Result<Self, Problems> {
+        validate::config(text, directory)
+    }
+
+    /// This data plane's name among all of the installation's.
+    pub fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    /// Chooses endpoints in the routing configuration. May be empty.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Where this data plane keeps who it is. Never shared by two processes.
+    pub fn state_directory(&self) -> &Path {
+        &self.state_directory
+    }
+
+    /// How the control plane is reached.
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
+    /// Where clients connect. Never empty.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// All limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The admin endpoint.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// What is logged and how.
+    pub fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+/// Whether an address is reachable from this machine alone.
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
