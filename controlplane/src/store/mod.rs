@@ -38,8 +38,14 @@
 //! is not known here. An installation sees only its own keys: the etcd store adds and removes the
 //! configured prefix, the embedded store's file belongs to one installation.
 
+#[cfg(test)]
+mod conformance;
 pub mod embedded;
 pub mod etcd;
+pub mod keys;
+pub mod value;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::collections::HashSet;
 use std::fmt;
