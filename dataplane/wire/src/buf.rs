@@ -144,15 +144,6 @@ impl WireBuf {
         Ok(Some(line))
     }
 
-    /// Moves at most `count` octets from the front to the end of `into`, which must have the room
-    /// (a `Vec` that reallocated would leave a copy behind); returns how many there were.
-    pub(crate) fn take_into(&mut self, count: usize, into: &mut Zeroizing<Vec<u8>>) -> usize {
-        let count = count.min(self.len()).min(into.capacity() - into.len());
-        into.extend_from_slice(&self.filled()[..count]);
-        self.consume(count);
-        count
-    }
-
     /// Frees the storage if nothing is in it; the next read allocates anew.
     pub fn release(&mut self) {
         if self.is_empty() {

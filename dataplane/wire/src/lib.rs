@@ -74,7 +74,7 @@ pub use settings::{BackLimits, BackSettings, Channel, FrontLimits, FrontSettings
 /// The protocols that this crate speaks: a closed set, fit for a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProtocolKind {
-    /// IMAP4rev1 and IMAP4rev2 (RFC 3501, RFC 9051).
+    /// `IMAP4rev1` and `IMAP4rev2` (RFC 3501, RFC 9051).
     Imap,
 }
 
@@ -261,7 +261,8 @@ pub trait Follower {
     /// Looks at bytes from the client *before* they are forwarded.
     ///
     /// `chunk` starts with what the last verdict did not forward, if there was any. With `draining`
-    /// nothing is let through behind the end of the command that is on its way.
+    /// nothing is let through behind the end of the command that is on its way. An empty chunk asks
+    /// how things stand.
     fn client(&mut self, chunk: &[u8], draining: bool) -> ClientVerdict;
 
     /// Looks at bytes from the backend before they are forwarded; all of them are.
@@ -294,8 +295,9 @@ pub struct ClientVerdict {
 pub enum Then {
     /// Go on reading; all of the chunk was let through.
     Continue,
-    /// Keep the rest and show it again after the next [`Follower::server`]: what it means depends
-    /// on an answer that the backend still owes (a synchronising literal, IDLE, COMPRESS).
+    /// Read no more from the client, and show the rest (there may be none) again after the next
+    /// [`Follower::server`]: what the client's next octets mean depends on an answer that the
+    /// backend still owes (a synchronising literal, IDLE, COMPRESS).
     Hold,
     /// The client is at a command boundary and the session is draining: read no more from it. Only
     /// with `draining`.

@@ -1,0 +1,229 @@
+//! The backend's side up to the point where a secret may be sent: we are the client.
+
+use super::id;
+use super::login::ImapLogin;
+use super::response::{Code, Lines, Response, Status, parse, split_code};
+use crate::buf::WireBuf;
+use crate::capability::Capabilities;
+use crate::facts::ClientFacts;
+use crate::reply::BackendViolation;
+use crate::secret::Credentials;
+use crate::settings::{BackSettings, Channel};
+use crate::text::printable;
+use crate::{Negotiate, NegotiateStep};
+
+/// The longest greeting that is kept for the operator, in octets.
+const MAX_GREETING: usize = 512;
+
+/// An IMAP client up to the login.
+///
+/// One command at a time: nothing is pipelined, since nothing is known yet about what answers.
+pub struct ImapBack {
+    channel: Channel,
+    announce: Option<ClientFacts>,
+    lines: Lines,
+    state: State,
+    tags: Tags,
+    greeting: String,
+    offered_in_clear: Option<Capabilities>,
+    offered: Option<Capabilities>,
+}
+
+/// What we wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Greeting,
+    /// Nothing: the next command is to be chosen.
+    Choosing,
+    /// The end of the answer to this command.
+    Answer(Command),
+    /// The driver's TLS handshake.
+    Handshake,
+    /// Credentials.
+    Ready,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Capability,
+    StartTls,
+    Id,
+}
+
+/// The tags of one backend connection, each used once.
+pub(super) struct Tags(u32);
+
+impl Tags {
+    /// The tag of the command that was sent last.
+    pub(super) fn current(&self) -> String {
+        format!("F{}", self.0)
+    }
+
+    /// The tag of the next command.
+    pub(super) fn next(&mut self) -> String {
+        self.0 += 1;
+        self.current()
+    }
+}
+
+impl ImapBack {
+    pub(super) fn new(settings: BackSettings) -> Self {
+        Self {
+            channel: settings.channel,
+            announce: settings.announce,
+            lines: Lines::new(settings.limits),
+            state: State::Greeting,
+            tags: Tags(0),
+            greeting: String::new(),
+            offered_in_clear: None,
+            offered: None,
+        }
+    }
+
+    /// Classifies the first line. A server that takes us for somebody (PREAUTH) would serve *that*
+    /// account, whoever logs in.
+    fn greet(&mut self, line: &[u8]) -> Result<(), BackendViolation> {
+        match parse(line, b"") {
+            Some(Response::Status(Status::Ok, text)) => {
+                self.greeting = printable(text, MAX_GREETING);
+                self.learn(split_code(text).0);
+                self.state = State::Choosing;
+                Ok(())
+            }
+            Some(Response::Preauth(_)) => Err(BackendViolation::Preauthenticated),
+            Some(Response::Bye) => Err(BackendViolation::Bye),
+            _ => Err(BackendViolation::ForeignGreeting),
+        }
+    }
+
+    /// Sends the next command, if one is needed before a secret may be sent.
+    fn choose(&mut self, out: &mut Vec<u8>) -> Result<(), BackendViolation> {
+        let Some(offered) = &self.offered else {
+            self.send(Command::Capability, b"CAPABILITY", out);
+            return Ok(());
+        };
+        if self.channel == Channel::Clear {
+            if !offered.has("STARTTLS") {
+                return Err(BackendViolation::StartTlsMissing);
+            }
+            self.send(Command::StartTls, b"STARTTLS", out);
+        } else if let Some(facts) = self.announce.take() {
+            if !offered.has("ID") {
+                return Err(BackendViolation::AnnounceMissing);
+            }
+            let mut command = b"ID ".to_vec();
+            id::write_arguments(&facts, &mut command);
+            self.send(Command::Id, &command, out);
+        } else {
+            self.state = State::Ready;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, command: Command, text: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(self.tags.next().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(text);
+        out.extend_from_slice(b"\r\n");
+        self.state = State::Answer(command);
+    }
+
+    /// Takes a line of the answer to `command`.
+    fn answer(&mut self, command: Command, line: &[u8]) -> Result<(), BackendViolation> {
+        match parse(line, self.tags.current().as_bytes()) {
+            Some(Response::Tagged(Status::Ok, text)) => {
+                self.learn(split_code(text).0);
+                self.done(command)
+            }
+            Some(Response::Tagged(..)) => Err(match command {
+                Command::Capability => BackendViolation::CapabilitiesMissing,
+                Command::StartTls => BackendViolation::StartTlsRefused,
+                Command::Id => BackendViolation::AnnounceRefused,
+            }),
+            Some(Response::Capability(list)) => {
+                self.offered = Some(Capabilities::parse(list));
+                Ok(())
+            }
+            Some(Response::Status(..) | Response::Data) => Ok(()),
+            Some(Response::Bye) => Err(BackendViolation::Bye),
+            Some(Response::Continue | Response::Preauth(_)) | None => {
+                Err(BackendViolation::Malformed)
+            }
+        }
+    }
+
+    fn done(&mut self, command: Command) -> Result<(), BackendViolation> {
+        self.state = match command {
+            Command::StartTls => State::Handshake,
+            Command::Capability if self.offered.is_none() => {
+                return Err(BackendViolation::CapabilitiesMissing);
+            }
+            Command::Capability | Command::Id => State::Choosing,
+        };
+        Ok(())
+    }
+
+    /// Takes a list that came as a response code.
+    fn learn(&mut self, code: Option<Code<'_>>) {
+        if let Some(code) = code.filter(|code| code.is("CAPABILITY")) {
+            self.offered = Some(Capabilities::parse(code.arguments));
+        }
+    }
+}
+
+impl Negotiate for ImapBack {
+    type Login = ImapLogin;
+
+    fn step(
+        &mut self,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Result<NegotiateStep, BackendViolation> {
+        loop {
+            match self.state {
+                State::Choosing => self.choose(out)?,
+                State::Handshake => return Ok(NegotiateStep::StartTls),
+                State::Ready => return Ok(NegotiateStep::Ready),
+                State::Greeting | State::Answer(_) => {
+                    let Some(line) = self.lines.next(input)? else {
+                        return Ok(NegotiateStep::NeedMore);
+                    };
+                    match self.state {
+                        State::Answer(command) => self.answer(command, &line)?,
+                        _ => self.greet(&line)?,
+                    }
+                }
+            }
+        }
+    }
+
+    fn secured(&mut self) {
+        self.channel = Channel::Secure;
+        self.offered_in_clear = self.offered.take();
+        self.state = State::Choosing;
+    }
+
+    fn greeting(&self) -> &str {
+        &self.greeting
+    }
+
+    fn offered_in_clear(&self) -> Option<&Capabilities> {
+        self.offered_in_clear.as_ref()
+    }
+
+    fn offered(&self) -> Option<&Capabilities> {
+        self.offered.as_ref()
+    }
+
+    fn leave(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.tags.next().as_bytes());
+        out.extend_from_slice(b" LOGOUT\r\n");
+    }
+
+    fn into_login(self, credentials: Credentials) -> ImapLogin {
+        let ready = self.state == State::Ready;
+        let offered = self.offered.filter(|_| ready);
+        // The credentials are composed into what will be sent, and wiped here.
+        ImapLogin::new(offered, self.lines, self.tags, &credentials)
+    }
+}

@@ -1,0 +1,363 @@
+//! Replaying a login to a backend.
+
+use std::collections::VecDeque;
+
+use super::back::Tags;
+use super::lex::{can_be_quoted, write_quoted};
+use super::response::{Code, Lines, Response, Status, parse, split_code};
+use crate::buf::WireBuf;
+use crate::capability::Capabilities;
+use crate::reply::{Acceptance, BackendViolation, Rejection, RejectionKind};
+use crate::sasl::{self, Mechanism};
+use crate::secret::{Credentials, Secret, SecretWriter};
+use crate::{Login, LoginStep};
+
+/// The longest command line that we send, in octets, since servers are asked to take at least this
+/// (RFC 2683 §3.2.1.5). What is longer goes in pieces.
+const MAX_COMMAND_LINE: usize = 8000;
+/// The longest quoted string that we send, in octets: two of them with every octet escaped fit into
+/// a line.
+const MAX_QUOTED: usize = 1024;
+/// The longest literal for LITERAL- (RFC 7888 §5).
+const MAX_LITERAL_MINUS: usize = 4096;
+
+/// An IMAP client from the first octet of a secret to the verdict.
+pub struct ImapLogin {
+    lines: Lines,
+    tags: Tags,
+    state: State,
+    /// What the login consists of; each piece behind the first waits for the backend's leave.
+    /// Composed at once, so that the credentials are gone before the first is sent.
+    pieces: VecDeque<Secret>,
+    /// What the backend has offered since the login began: what it offered before is void.
+    capabilities: Option<Capabilities>,
+    /// Whole lines for the client.
+    untagged: Vec<u8>,
+    /// The OK's text.
+    text: Vec<u8>,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing can: there is no way to replay these credentials here.
+    Impossible(BackendViolation),
+    /// The first piece is to be sent.
+    Begin,
+    /// The verdict, or leave for the next piece.
+    Verdict,
+    /// The list that the backend did not volunteer.
+    Capabilities,
+    /// Nothing: the verdict is out.
+    Over,
+}
+
+impl ImapLogin {
+    /// `offered` is what the backend offers now; `None` when it is not ready for a login.
+    pub(super) fn new(
+        offered: Option<Capabilities>,
+        lines: Lines,
+        mut tags: Tags,
+        credentials: &Credentials,
+    ) -> Self {
+        let tag = tags.next();
+        let (state, pieces) = match offered {
+            None => (
+                State::Impossible(BackendViolation::NotReady),
+                VecDeque::new(),
+            ),
+            Some(offered) => match compose(&tag, &offered, credentials) {
+                None => (
+                    State::Impossible(BackendViolation::NoMechanism),
+                    VecDeque::new(),
+                ),
+                Some(pieces) => (State::Begin, pieces.into()),
+            },
+        };
+        Self {
+            lines,
+            tags,
+            state,
+            pieces,
+            capabilities: None,
+            untagged: Vec::new(),
+            text: Vec::new(),
+        }
+    }
+
+    /// Takes a line; `None` when it decides nothing.
+    fn take(&mut self, line: &[u8]) -> Result<Option<LoginStep>, BackendViolation> {
+        match parse(line, self.tags.current().as_bytes()) {
+            Some(Response::Tagged(status, text)) => self.tagged(status, text).map(Some),
+            Some(Response::Continue) => match self.pieces.pop_front() {
+                Some(piece) => Ok(Some(LoginStep::Send(piece))),
+                None => Err(BackendViolation::Malformed),
+            },
+            Some(Response::Capability(list)) => {
+                self.capabilities = Some(Capabilities::parse(list));
+                Ok(None)
+            }
+            Some(Response::Status(_, text)) => {
+                self.status(line, split_code(text).0)?;
+                Ok(None)
+            }
+            Some(Response::Data) => {
+                self.pass_on(line)?;
+                Ok(None)
+            }
+            Some(Response::Bye) => Err(BackendViolation::Bye),
+            Some(Response::Preauth(_)) | None => Err(BackendViolation::Malformed),
+        }
+    }
+
+    fn tagged(&mut self, status: Status, text: &[u8]) -> Result<LoginStep, BackendViolation> {
+        if self.state == State::Capabilities {
+            return match (status, &self.capabilities) {
+                (Status::Ok, Some(_)) => self.accepted(),
+                _ => Err(BackendViolation::CapabilitiesMissing),
+            };
+        }
+        match status {
+            Status::Ok => self.logged_in(text),
+            Status::No => {
+                self.state = State::Over;
+                self.pieces.clear();
+                Ok(LoginStep::Rejected(rejection(text)))
+            }
+            Status::Bad => Err(BackendViolation::LoginNotUnderstood),
+        }
+    }
+
+    /// The backend said OK: goes on to ask what it offers, unless it has said so.
+    fn logged_in(&mut self, text: &[u8]) -> Result<LoginStep, BackendViolation> {
+        if !self.pieces.is_empty() {
+            // It agreed before it had heard everything.
+            return Err(BackendViolation::Malformed);
+        }
+        let (code, readable) = split_code(text);
+        self.text = readable.to_vec();
+        match code {
+            Some(code) if code.is("CAPABILITY") => {
+                self.capabilities = Some(Capabilities::parse(code.arguments));
+            }
+            Some(code) if code.is("ALERT") => {
+                // The client must show it (RFC 9051 §7.1), and the OK's code is for capabilities.
+                self.pass_on(&[b"* OK ", text].concat())?;
+            }
+            _ => {}
+        }
+        if self.capabilities.is_some() {
+            return self.accepted();
+        }
+        self.state = State::Capabilities;
+        let command = SecretWriter::with_capacity(32)
+            .text(self.tags.next().as_bytes())
+            .text(b" CAPABILITY\r\n");
+        Ok(LoginStep::Send(command.finish()))
+    }
+
+    fn accepted(&mut self) -> Result<LoginStep, BackendViolation> {
+        self.state = State::Over;
+        let capabilities = self
+            .capabilities
+            .take()
+            .ok_or(BackendViolation::CapabilitiesMissing)?;
+        let untagged = std::mem::take(&mut self.untagged);
+        let text = match self.text.as_slice() {
+            [] => b"Logged in.",
+            text => text,
+        };
+        Ok(LoginStep::Accepted(Acceptance::new(
+            capabilities,
+            untagged,
+            text,
+        )))
+    }
+
+    /// An untagged status: a list is taken, a referral would send the client round us, the rest is
+    /// for the client.
+    fn status(&mut self, line: &[u8], code: Option<Code<'_>>) -> Result<(), BackendViolation> {
+        match code {
+            Some(code) if code.is("CAPABILITY") => {
+                self.capabilities = Some(Capabilities::parse(code.arguments));
+                Ok(())
+            }
+            Some(code) if code.is("REFERRAL") => Ok(()),
+            _ => self.pass_on(line),
+        }
+    }
+
+    /// Keeps a line for the client, unless it holds what no line may.
+    fn pass_on(&mut self, line: &[u8]) -> Result<(), BackendViolation> {
+        if line.iter().any(u8::is_ascii_control) {
+            return Ok(());
+        }
+        if self.untagged.len() + line.len() + 2 > self.lines.limits().max_untagged {
+            return Err(BackendViolation::ReplyTooLong);
+        }
+        self.untagged.extend_from_slice(line);
+        self.untagged.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+}
+
+impl Login for ImapLogin {
+    fn step(&mut self, input: &mut WireBuf) -> Result<LoginStep, BackendViolation> {
+        match self.state {
+            State::Impossible(violation) => return Err(violation),
+            State::Over => return Ok(LoginStep::NeedMore),
+            State::Verdict | State::Capabilities => {}
+            State::Begin => {
+                self.state = State::Verdict;
+                let first = self.pieces.pop_front();
+                return first
+                    .map(LoginStep::Send)
+                    .ok_or(BackendViolation::NoMechanism);
+            }
+        }
+        while let Some(line) = self.lines.next(input)? {
+            if let Some(step) = self.take(&line)? {
+                return Ok(step);
+            }
+        }
+        Ok(LoginStep::NeedMore)
+    }
+}
+
+/// Composes a login in the best way that the backend offers and the credentials allow: PLAIN, which
+/// says everything; the LOGIN command; the LOGIN mechanism. `None` if there is none.
+fn compose(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Option<Vec<Secret>> {
+    if offered.has(Mechanism::Plain.capability()) {
+        return Some(authenticate_plain(tag, offered, credentials));
+    }
+    let acts_as_another = credentials
+        .authorization()
+        .is_some_and(|name| name != credentials.authentication());
+    if acts_as_another {
+        return None;
+    }
+    // UTF-8 names are for AUTHENTICATE only (RFC 6855 §5).
+    if !offered.has("LOGINDISABLED") && credentials.authentication().is_ascii() {
+        return Some(login_command(tag, offered, credentials));
+    }
+    (offered.has(Mechanism::Login.capability())).then(|| authenticate_login(tag, credentials))
+}
+
+fn authenticate_plain(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Vec<Secret> {
+    let message = sasl::encode_plain(credentials);
+    let command = SecretWriter::with_capacity(2 * message.len() + 64)
+        .text(tag.as_bytes())
+        .text(b" AUTHENTICATE PLAIN");
+    let initial = tag.len() + b" AUTHENTICATE PLAIN ".len() + message.len().div_ceil(3) * 4;
+    if offered.has("SASL-IR") && initial <= MAX_COMMAND_LINE {
+        return vec![command.text(b" ").base64(&message).text(b"\r\n").finish()];
+    }
+    vec![command.text(b"\r\n").finish(), response(&message)]
+}
+
+fn authenticate_login(tag: &str, credentials: &Credentials) -> Vec<Secret> {
+    let command = SecretWriter::with_capacity(64)
+        .text(tag.as_bytes())
+        .text(b" AUTHENTICATE LOGIN\r\n");
+    let name = SecretWriter::with_capacity(64).text(credentials.authentication().as_bytes());
+    vec![
+        command.finish(),
+        response(&name.finish()),
+        response(credentials.password()),
+    ]
+}
+
+fn response(message: &Secret) -> Secret {
+    SecretWriter::with_capacity(2 * message.len() + 4)
+        .base64(message)
+        .text(b"\r\n")
+        .finish()
+}
+
+fn login_command(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Vec<Secret> {
+    let mut writer = PieceWriter::new(offered);
+    writer.text(tag.as_bytes());
+    writer.text(b" LOGIN ");
+    writer.string(credentials.authentication().as_bytes());
+    writer.text(b" ");
+    writer.string(credentials.password().expose());
+    writer.finish()
+}
+
+/// Writes a command that has to wait for leave before each of its synchronising literals.
+struct PieceWriter<'a> {
+    offered: &'a Capabilities,
+    done: Vec<Secret>,
+    current: SecretWriter,
+}
+
+impl<'a> PieceWriter<'a> {
+    fn new(offered: &'a Capabilities) -> Self {
+        Self {
+            offered,
+            done: Vec::new(),
+            current: SecretWriter::with_capacity(128),
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        for &octet in text {
+            self.current.push(octet);
+        }
+    }
+
+    /// A quoted string if it can be one and the line stays short, else a literal.
+    fn string(&mut self, value: &[u8]) {
+        if can_be_quoted(value) && value.len() <= MAX_QUOTED {
+            write_quoted(value, |octet| self.current.push(octet));
+            return;
+        }
+        let waits = !(self.offered.has("LITERAL+")
+            || self.offered.has("LITERAL-") && value.len() <= MAX_LITERAL_MINUS);
+        let plus = if waits { "" } else { "+" };
+        self.text(format!("{{{}{plus}}}\r\n", value.len()).as_bytes());
+        if waits {
+            let next = SecretWriter::with_capacity(value.len() + 64);
+            let piece = std::mem::replace(&mut self.current, next);
+            self.done.push(piece.finish());
+        }
+        self.text(value);
+    }
+
+    fn finish(mut self) -> Vec<Secret> {
+        self.text(b"\r\n");
+        self.done.push(self.current.finish());
+        self.done
+    }
+}
+
+/// What a refusal means. Only codes that steer what a client does next are passed on (RFC 5530 §3);
+/// everything else is a failed login.
+fn rejection(text: &[u8]) -> Rejection {
+    use RejectionKind::{Policy, Temporary};
+    const PASSED_ON: [(&str, RejectionKind); 11] = [
+        ("UNAVAILABLE", Temporary),
+        ("LIMIT", Temporary),
+        ("INUSE", Temporary),
+        ("SERVERBUG", Temporary),
+        ("CONTACTADMIN", Policy),
+        ("EXPIRED", Policy),
+        ("PRIVACYREQUIRED", Policy),
+        ("AUTHORIZATIONFAILED", Policy),
+        ("NOPERM", Policy),
+        ("CANNOT", Policy),
+        ("ALERT", Policy),
+    ];
+    let (Some(code), readable) = split_code(text) else {
+        return Rejection::credentials();
+    };
+    // Its address would send the client round us (RFC 2221), and the password was not judged.
+    if code.is("REFERRAL") {
+        let text = b"The account cannot be served for now.";
+        return Rejection::passed_on(Temporary, "UNAVAILABLE", text);
+    }
+    match PASSED_ON.iter().find(|(name, _)| code.is(name)) {
+        Some(&(name, kind)) => Rejection::passed_on(kind, name, readable),
+        None => Rejection::credentials(),
+    }
+}

@@ -1,0 +1,246 @@
+//! What a backend answers, line by line.
+
+use zeroize::Zeroizing;
+
+use super::lex::trailing_literal;
+use crate::buf::WireBuf;
+use crate::reply::BackendViolation;
+use crate::settings::BackLimits;
+
+/// How a status response judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Ok,
+    No,
+    Bad,
+}
+
+/// One response (RFC 9051 §7).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Response<'a> {
+    /// `+`: we are to go on.
+    Continue,
+    /// `*` and a status, with the text behind it.
+    Status(Status, &'a [u8]),
+    /// `* PREAUTH`
+    Preauth(&'a [u8]),
+    /// `* BYE`
+    Bye,
+    /// `* CAPABILITY`, with the list.
+    Capability(&'a [u8]),
+    /// `*` and anything else.
+    Data,
+    /// Our tag, a status and the text behind it.
+    Tagged(Status, &'a [u8]),
+}
+
+/// Reads a line; `tag` is that of the command we wait for. `None` for what is no response to us.
+pub(super) fn parse<'a>(line: &'a [u8], tag: &[u8]) -> Option<Response<'a>> {
+    if line == b"+" || line.starts_with(b"+ ") {
+        return Some(Response::Continue);
+    }
+    let (first, rest) = split_word(line);
+    let (word, text) = split_word(rest);
+    if first != b"*" {
+        let status = status(word).filter(|_| first == tag)?;
+        return Some(Response::Tagged(status, text));
+    }
+    if let Some(status) = status(word) {
+        return Some(Response::Status(status, text));
+    }
+    let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+    if is(b"PREAUTH") {
+        Some(Response::Preauth(text))
+    } else if is(b"BYE") {
+        Some(Response::Bye)
+    } else if is(b"CAPABILITY") {
+        Some(Response::Capability(text))
+    } else if word.is_empty() {
+        None
+    } else {
+        Some(Response::Data)
+    }
+}
+
+/// Whether a response that starts with `line` may have literals: texts for people do not.
+fn has_data(line: &[u8]) -> bool {
+    matches!(
+        parse(line, b""),
+        Some(Response::Data | Response::Capability(_))
+    )
+}
+
+fn status(word: &[u8]) -> Option<Status> {
+    [("OK", Status::Ok), ("NO", Status::No), ("BAD", Status::Bad)]
+        .into_iter()
+        .find(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes()))
+        .map(|(_, status)| status)
+}
+
+/// The response code in brackets that a status text may start with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Code<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) arguments: &'a [u8],
+}
+
+impl Code<'_> {
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
+/// Splits a status text into its code and what people read.
+pub(super) fn split_code(text: &[u8]) -> (Option<Code<'_>>, &[u8]) {
+    let Some(inner) = text.strip_prefix(b"[") else {
+        return (None, text);
+    };
+    let Some(end) = inner.iter().position(|&octet| octet == b']') else {
+        return (None, text);
+    };
+    let (name, arguments) = split_word(&inner[..end]);
+    let rest = &inner[end + 1..];
+    let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+    (Some(Code { name, arguments }), rest)
+}
+
+/// Splits at the first space.
+fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b' ', text) {
+        Some(end) => (&text[..end], &text[end + 1..]),
+        None => (text, &[]),
+    }
+}
+
+/// Takes a backend's lines out of a buffer, within limits.
+pub(super) struct Lines {
+    limits: BackLimits,
+    taken: u32,
+    /// Inside a response with literals, of which none matters before the login is over: octets of
+    /// the current literal that are still to come.
+    skipping: Option<usize>,
+}
+
+impl Lines {
+    pub(super) fn new(limits: BackLimits) -> Self {
+        Self {
+            limits,
+            taken: 0,
+            skipping: None,
+        }
+    }
+
+    pub(super) fn limits(&self) -> &BackLimits {
+        &self.limits
+    }
+
+    /// The next whole response that has no literal; `None` when more must be read.
+    pub(super) fn next(
+        &mut self,
+        input: &mut WireBuf,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, BackendViolation> {
+        loop {
+            if let Some(missing) = self.skipping {
+                let count = missing.min(input.len());
+                input.consume(count);
+                self.skipping = Some(missing - count);
+                if missing > count {
+                    return Ok(None);
+                }
+            }
+            let Some(line) = self.take(input)? else {
+                return Ok(None);
+            };
+            let is_continuation = self.skipping.take().is_some();
+            let literal = trailing_literal(&line).filter(|_| is_continuation || has_data(&line));
+            if let Some((_, literal)) = literal {
+                let length = usize::try_from(literal.length).unwrap_or(usize::MAX);
+                if length > self.limits.max_line {
+                    return Err(BackendViolation::ReplyTooLong);
+                }
+                self.skipping = Some(length);
+            } else if !is_continuation {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        input: &mut WireBuf,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, BackendViolation> {
+        let line = input
+            .take_line(self.limits.max_line)
+            .map_err(|_| BackendViolation::ReplyTooLong)?;
+        if line.is_some() {
+            self.taken += 1;
+            if self.taken > self.limits.max_lines {
+                return Err(BackendViolation::ReplyTooLong);
+            }
+        }
+        Ok(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_are_told_apart() {
+        let parse = |line| parse(line, b"F1");
+        assert_eq!(parse(b"+ "), Some(Response::Continue));
+        assert_eq!(parse(b"+"), Some(Response::Continue));
+        assert_eq!(
+            parse(b"* OK hi there"),
+            Some(Response::Status(Status::Ok, b"hi there"))
+        );
+        assert_eq!(parse(b"* preauth x"), Some(Response::Preauth(b"x")));
+        assert_eq!(parse(b"* BYE"), Some(Response::Bye));
+        assert_eq!(
+            parse(b"* CAPABILITY A B"),
+            Some(Response::Capability(b"A B"))
+        );
+        assert_eq!(parse(b"* 3 EXISTS"), Some(Response::Data));
+        assert_eq!(
+            parse(b"F1 NO why"),
+            Some(Response::Tagged(Status::No, b"why"))
+        );
+        for foreign in [
+            &b"F2 OK"[..],
+            b"220 smtp",
+            b"+OK pop3",
+            b"*",
+            b"",
+            b"F1",
+            b"F1 PREAUTH",
+        ] {
+            assert_eq!(parse(foreign), None, "{}", foreign.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_code_is_split_from_its_text() {
+        let (code, text) = split_code(b"[CAPABILITY A B] Hello [x]");
+        let code = code.unwrap();
+        assert!(code.is("capability"));
+        assert_eq!(code.arguments, b"A B");
+        assert_eq!(text, b"Hello [x]");
+        assert_eq!(split_code(b"[open"), (None, &b"[open"[..]));
+        assert_eq!(split_code(b"plain"), (None, &b"plain"[..]));
+    }
+
+    #[test]
+    fn responses_with_literals_are_skipped_whole() {
+        let mut input = WireBuf::new(1024);
+        input
+            .extend(b"* ID (\"name\" {9}\r\nx\r\n* BYE\r \"v\" {1}\r\ny)\r\n* OK done {5}\r\n")
+            .unwrap();
+        let mut lines = Lines::new(BackLimits::default());
+        assert_eq!(
+            **lines.next(&mut input).unwrap().unwrap(),
+            *b"* OK done {5}"
+        );
+        assert!(lines.next(&mut input).unwrap().is_none());
+    }
+}
