@@ -1,0 +1,417 @@
+//! From the file's keys to a [`Config`]. Each function reads one table.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ferrypost_proto::{InstallationId, ReplicaId};
+
+use super::{
+    CertificateName, Config, DataPlanes, Document, EtcdAccess, HookConfig, Hooks, IdentityConfig,
+    Log, LogFormat, Migrations, Mistakes, Operators, Role, Routing, RoutingSource, Section,
+    StoreConfig, TlsFiles, TokenConfig,
+};
+use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
+
+/// Below the data planes' hold limit H (25 s by default): a window that outlasts it would send every
+/// held login away.
+const LONGEST_WINDOW: Duration = Duration::from_secs(24);
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+const ROLES: &[(&str, Role)] = &[
+    ("viewer", Role::Viewer),
+    ("operator", Role::Operator),
+    ("admin", Role::Admin),
+];
+
+pub(super) fn config(text: &str, path: &Path) -> Result<Config, Mistakes> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let document = Document::parse(text, directory);
+    let config = document.read(|root| {
+        let store = read_store(root, directory);
+        Config {
+            replica: read_replica(root, &store),
+            installation: root.parsed("installation", InstallationId::parse),
+            operators: read_operators(root),
+            data_planes: read_data_planes(root),
+            routing: read_routing(root, directory),
+            migrations: read_migrations(root),
+            hooks: Hooks::default(),
+            log: read_log(root),
+            store,
+        }
+        .with_hooks(root)
+    });
+    document.finish(path)?;
+    Ok(config)
+}
+
+impl Config {
+    /// The hooks' limits hang on the window.
+    fn with_hooks(mut self, root: &Section<'_>) -> Self {
+        let window = self.migrations.window;
+        self.hooks = root
+            .table("hooks", |hooks| Hooks {
+                delta: hooks
+                    .table("delta", |delta| read_hook(delta, window))
+                    .flatten(),
+            })
+            .unwrap_or_default();
+        self
+    }
+}
+
+/// Stands in for a value that was at fault, so that reading goes on: the mistake is noted and no
+/// `Config` comes of it.
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn read_replica(root: &Section<'_>, store: &StoreConfig) -> ReplicaId {
+    let replica = root.parsed("replica", ReplicaId::parse);
+    if matches!(store, StoreConfig::Etcd(_)) && !root.has("replica") {
+        root.wrong(
+            "replica",
+            "missing; with etcd every replica needs a name of its own",
+        );
+    }
+    replica.unwrap_or_else(|| ReplicaId::parse("controlplane").expect("a replica id"))
+}
+
+fn read_store(root: &Section<'_>, directory: &Path) -> StoreConfig {
+    let default = directory.join("ferrypost.redb");
+    root.table("store", |store| {
+        let etcd = store
+            .word("kind", &[("embedded", false), ("etcd", true)])
+            .unwrap_or(false);
+        if etcd {
+            StoreConfig::Etcd(read_etcd(store))
+        } else {
+            let path = store.path("path").unwrap_or_else(|| default.clone());
+            StoreConfig::Embedded(EmbeddedConfig::new(path))
+        }
+    })
+    .unwrap_or_else(|| StoreConfig::Embedded(EmbeddedConfig::new(default.clone())))
+}
+
+fn read_etcd(store: &Section<'_>) -> EtcdAccess {
+    let endpoints = store
+        .required("endpoints", store.texts("endpoints"))
+        .unwrap_or_default();
+    if store.has("endpoints") && endpoints.is_empty() {
+        store.wrong("endpoints", "must name at least one member");
+    }
+    let secure = |endpoint: &String| endpoint.starts_with("https://");
+    for endpoint in &endpoints {
+        if !secure(endpoint) && !endpoint.starts_with("http://") {
+            store.wrong(
+                "endpoints",
+                format!("{endpoint:?} must begin with http:// or https://"),
+            );
+        }
+    }
+    let tls = read_etcd_tls(store);
+    if endpoints.iter().any(secure) && tls.is_none() && !store.has("ca_file") {
+        store.wrong("ca_file", "missing; https endpoints are verified against it");
+    }
+    if tls.is_some() && !endpoints.iter().all(secure) {
+        store.wrong("endpoints", "with ca_file all must begin with https://");
+    }
+    let prefix = store
+        .text("prefix")
+        .unwrap_or_else(|| "/ferrypost".to_owned());
+    if prefix.is_empty() {
+        store.wrong("prefix", "must not be empty");
+    }
+    EtcdAccess {
+        endpoints,
+        prefix,
+        tls,
+        user: read_etcd_user(store),
+    }
+}
+
+fn read_etcd_tls(store: &Section<'_>) -> Option<EtcdTls> {
+    let ca = readable(store, "ca_file");
+    let identity = match (readable(store, "cert_file"), readable(store, "key_file")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            store.required("key_file", None::<PathBuf>);
+            None
+        }
+        (None, Some(_)) => {
+            store.required("cert_file", None::<PathBuf>);
+            None
+        }
+    };
+    if identity.is_some() && !store.has("ca_file") {
+        store.wrong("ca_file", "missing; it goes with cert_file");
+    }
+    Some(EtcdTls {
+        ca: ca?,
+        identity,
+        server_name: store.text("server_name"),
+    })
+}
+
+fn read_etcd_user(store: &Section<'_>) -> Option<(String, PathBuf)> {
+    let username = store.text("username");
+    let password = readable(store, "password_file");
+    match (username, password) {
+        (Some(username), Some(password)) => Some((username, password)),
+        (None, None) => None,
+        (Some(_), None) => {
+            store.required("password_file", None::<PathBuf>);
+            None
+        }
+        (None, Some(_)) => {
+            store.required("username", None::<PathBuf>);
+            None
+        }
+    }
+}
+
+/// A path to a file that is there and can be read: a mistyped one is found now rather than by the
+/// first caller.
+fn readable(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
+    let path = section.path(key)?;
+    match std::fs::read(&path) {
+        Ok(_) => Some(path),
+        Err(error) => {
+            section.wrong(key, format!("{} cannot be read: {error}", path.display()));
+            None
+        }
+    }
+}
+
+fn read_operators(root: &Section<'_>) -> Operators {
+    root.table("operators", |section| {
+        let operators = Operators {
+            listen: section
+                .parsed("listen", str::parse)
+                .unwrap_or_else(|| loopback(9080)),
+            tls: read_tls(section),
+            tokens: section
+                .tables("tokens", read_token)
+                .into_iter()
+                .flatten()
+                .collect(),
+            identities: section
+                .tables("identities", read_identity)
+                .into_iter()
+                .flatten()
+                .collect(),
+        };
+        check_operators(section, &operators);
+        operators
+    })
+    .unwrap_or_else(|| Operators {
+        listen: loopback(9080),
+        tls: None,
+        tokens: Vec::new(),
+        identities: Vec::new(),
+    })
+}
+
+fn check_operators(section: &Section<'_>, operators: &Operators) {
+    let has_client_ca = operators
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    if section.has("identities") && section.has("tls") && !has_client_ca {
+        section.wrong(
+            "identities",
+            "need tls.client_ca_file, which says whose certificates are believed",
+        );
+    }
+    if section.has("identities") && !section.has("tls") {
+        section.wrong("identities", "need tls with a client_ca_file");
+    }
+    let mut names: Vec<_> = operators.tokens.iter().map(|token| &token.name).collect();
+    names.sort();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        section.wrong("tokens", "two have the same name");
+    }
+    let authenticated = section.has("tokens") || section.has("identities");
+    check_exposure(section, operators.listen, authenticated, "tokens or identities");
+}
+
+/// A listener that others can reach needs TLS, or tokens would cross the network in clear, and needs
+/// to know its callers.
+fn check_exposure(section: &Section<'_>, listen: SocketAddr, authenticated: bool, by: &str) {
+    if listen.ip().is_loopback() {
+        return;
+    }
+    if !section.has("tls") {
+        section.wrong(
+            "listen",
+            format!("{listen} is not a loopback address: without tls it is refused"),
+        );
+    }
+    if !authenticated {
+        section.wrong(
+            "listen",
+            format!("{listen} is not a loopback address: without {by} it is refused"),
+        );
+    }
+}
+
+fn read_tls(section: &Section<'_>) -> Option<TlsFiles> {
+    section
+        .table("tls", |tls| {
+            let certificate = tls.required("cert_file", readable(tls, "cert_file"));
+            let key = tls.required("key_file", readable(tls, "key_file"));
+            let client_ca = readable(tls, "client_ca_file");
+            Some(TlsFiles {
+                certificate: certificate?,
+                key: key?,
+                client_ca,
+            })
+        })
+        .flatten()
+}
+
+fn read_token(token: &Section<'_>) -> Option<TokenConfig> {
+    let name = token.required("name", token.text("name"));
+    let role = token.required("role", token.word("role", ROLES));
+    let file = token.required("file", readable(token, "file"));
+    Some(TokenConfig {
+        name: name?,
+        role: role?,
+        file: file?,
+    })
+}
+
+fn read_identity(identity: &Section<'_>) -> Option<IdentityConfig> {
+    let role = identity.required("role", identity.word("role", ROLES));
+    let certificate = match (identity.text("common_name"), identity.text("san")) {
+        (Some(name), None) => Some(CertificateName::CommonName(name)),
+        (None, Some(name)) => Some(CertificateName::AlternativeName(name)),
+        _ => {
+            identity.wrong("", "say one of common_name and san");
+            None
+        }
+    };
+    Some(IdentityConfig {
+        certificate: certificate?,
+        role: role?,
+    })
+}
+
+fn read_data_planes(root: &Section<'_>) -> DataPlanes {
+    root.table("data_planes", |section| {
+        let data_planes = DataPlanes {
+            listen: section
+                .parsed("listen", str::parse)
+                .unwrap_or_else(|| loopback(9081)),
+            tls: read_tls(section),
+            token: readable(section, "token_file"),
+        };
+        let has_client_ca = data_planes
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some());
+        let authenticated = section.has("token_file") || has_client_ca;
+        check_exposure(
+            section,
+            data_planes.listen,
+            authenticated,
+            "tls.client_ca_file or token_file",
+        );
+        data_planes
+    })
+    .unwrap_or_else(|| DataPlanes {
+        listen: loopback(9081),
+        tls: None,
+        token: None,
+    })
+}
+
+fn read_routing(root: &Section<'_>, directory: &Path) -> Routing {
+    let default = Routing {
+        source: RoutingSource::File,
+        file: directory.join("routing.toml"),
+    };
+    root.table("routing", |section| Routing {
+        source: section
+            .word(
+                "source",
+                &[("file", RoutingSource::File), ("api", RoutingSource::Api)],
+            )
+            .unwrap_or(default.source),
+        file: section.path("file").unwrap_or(default.file.clone()),
+    })
+    .unwrap_or(default)
+}
+
+fn read_migrations(root: &Section<'_>) -> Migrations {
+    let default = Migrations {
+        window: Duration::from_secs(20),
+        fence_budget: 20,
+        settle: Duration::from_secs(30),
+        heartbeat: Duration::from_secs(2),
+    };
+    root.table("migrations", |section| Migrations {
+        window: section
+            .duration("window", SECOND..=LONGEST_WINDOW)
+            .unwrap_or(default.window),
+        fence_budget: section
+            .number("fence_budget", 1..=10_000)
+            .map_or(default.fence_budget, |n| n as usize),
+        settle: section
+            .duration("settle", MILLISECOND..=HOUR)
+            .unwrap_or(default.settle),
+        heartbeat: section
+            .duration("heartbeat", 50 * MILLISECOND..=60 * SECOND)
+            .unwrap_or(default.heartbeat),
+    })
+    .unwrap_or(default)
+}
+
+fn read_hook(hook: &Section<'_>, window: Duration) -> Option<HookConfig> {
+    let command = hook.required("command", hook.texts("command"))?;
+    let absolute = command
+        .first()
+        .is_some_and(|program| Path::new(program).is_absolute());
+    if !absolute {
+        hook.wrong(
+            "command",
+            "must begin with the absolute path of a program; its arguments follow",
+        );
+    }
+    let timeout = hook
+        .duration("timeout", MILLISECOND..=HOUR)
+        .unwrap_or(Duration::from_secs(10).min(window / 2));
+    if timeout >= window {
+        hook.wrong(
+            "timeout",
+            format!("must be below migrations.window, which is {window:?}"),
+        );
+    }
+    Some(HookConfig { command, timeout })
+}
+
+fn read_log(root: &Section<'_>) -> Log {
+    let default = Log {
+        format: LogFormat::Text,
+        level: "info".to_owned(),
+    };
+    root.table("log", |section| Log {
+        format: section
+            .word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+            .unwrap_or(default.format),
+        level: section
+            .parsed("level", |text| {
+                text.parse::<tracing_subscriber::EnvFilter>()
+                    .map(|_| text.to_owned())
+            })
+            .unwrap_or_else(|| default.level.clone()),
+    })
+    .unwrap_or_else(|| default.clone())
+}

@@ -1,0 +1,73 @@
+//! How the process ends: tasks are told once, and waited for.
+
+use std::{future::Future, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long tasks may take to end. They only give up the leadership and end streams, none of which
+/// needs a store that is away.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Owns every task of a running control plane. Cloned into whatever starts tasks.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// Nothing runs yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancelled when the process is to end.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Starts a task that ends when the token is cancelled.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// Tells every task to end and waits for them.
+    ///
+    /// # Errors
+    /// When some had not ended within the grace period.
+    pub async fn run(&self) -> Result<(), StillRunning> {
+        self.token.cancel();
+        self.tasks.close();
+        tokio::time::timeout(GRACE, self.tasks.wait())
+            .await
+            .map_err(|_| StillRunning {
+                tasks: self.tasks.len(),
+            })
+    }
+}
+
+/// Tasks that did not end in time.
+#[derive(Debug, thiserror::Error)]
+#[error("{tasks} tasks had not ended {GRACE:?} after they were told to")]
+pub struct StillRunning {
+    /// How many.
+    pub tasks: usize,
+}
+
+/// Resolves when the process is asked to end, by SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the operating system does not let us listen for them.
+pub async fn requested() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
