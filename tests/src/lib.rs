@@ -1,1 +1,16 @@
-//! Placeholder of the crate root.
+//! What Ferrypost's tests, demo and benchmark stand on: real servers, real processes, real clients.
+//!
+//! - [`dovecot`]: the two servers between which accounts move; [`ports`] and [`certs`] for them.
+//! - [`process`]: children that end with the test, [`log_file`] to read what they say.
+//! - [`imap`]: a client that says what it got, [`grpcurl`]: the operator's.
+//! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
+
+pub mod certs;
+pub mod dovecot;
+pub mod grpcurl;
+pub mod imap;
+pub mod log_file;
+pub mod ports;
+pub mod process;
+pub mod tools;
+pub mod wait;

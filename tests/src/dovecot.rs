@@ -1,0 +1,521 @@
+//! A real Dovecot 2.3 of its own: private folder, private accounts, free loopback ports.
+//!
+//! The configuration is `tests/config/dovecot.conf`; what makes the server trust Ferrypost is
+//! included from `docs/examples/dovecot-source.conf` or `dovecot-target.conf`, word for word what the
+//! manual shows. The server runs as root (mail then belongs to `nobody`, for Dovecot opens no mail as
+//! root) or as an ordinary user (everything then belongs to that user).
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::certs::Identity;
+use crate::log_file::LogFile;
+use crate::ports::Port;
+use crate::process::{Process, Spawn, find_program};
+use crate::wait::{Late, eventually};
+
+/// The field of the server's ID answer, after a login, that names the server.
+pub const ID_FIELD: &str = "x-ferrypost-server";
+
+/// The realm of a login without one.
+pub const REALM: &str = "example.org";
+
+/// A user who may open every account, as `user%master`, with [`MASTER_PASSWORD`].
+pub const MASTER: &str = "master";
+
+/// The password of [`MASTER`].
+pub const MASTER_PASSWORD: &str = "master-secret";
+
+const CONFIGURATION: &str = include_str!("../config/dovecot.conf");
+const SOURCE_TRUST: &str = include_str!("../../docs/examples/dovecot-source.conf");
+const TARGET_TRUST: &str = include_str!("../../docs/examples/dovecot-target.conf");
+
+/// `nobody` and `nogroup` on every Debian and Ubuntu.
+const NOBODY: u32 = 65_534;
+
+/// Starting takes tens of milliseconds; the limit is for a machine under load.
+const START_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+const DOVEADM_LIMIT: Duration = Duration::from_mins(1);
+
+/// Why a Dovecot did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum DovecotError {
+    /// A file, a process or a port.
+    #[error("Dovecot: {0}")]
+    Io(#[from] io::Error),
+    /// It did not start or stop in time.
+    #[error("Dovecot: {0}")]
+    Late(#[from] Late),
+    /// `doveadm` failed.
+    #[error("doveadm {command} ended with {status}: {stderr}")]
+    Doveadm {
+        /// Its arguments.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it said.
+        stderr: String,
+    },
+    /// A folder that `nobody` cannot enter, in which mail could not be stored.
+    #[error("Dovecot: {0} must let other users pass (mode 711 or wider)")]
+    Closed(PathBuf),
+}
+
+/// How a server learns the client's address from Ferrypost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Believes the IMAP ID command of a trusted peer, serves everybody.
+    Source,
+    /// Serves IMAP only behind a PROXY protocol header.
+    Target,
+}
+
+impl Role {
+    /// `source` or `target`: the folder's name, and what the server calls itself ([`ID_FIELD`]).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        }
+    }
+
+    fn trust(self) -> &'static str {
+        match self {
+            Self::Source => SOURCE_TRUST,
+            Self::Target => TARGET_TRUST,
+        }
+    }
+}
+
+/// What a server listens for. All of it takes a cleartext login; on a target, the two IMAP services
+/// begin with a PROXY header and the others do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// IMAP with STARTTLS.
+    Imap,
+    /// IMAP over TLS.
+    Imaps,
+    /// POP3 with STLS.
+    Pop3,
+    /// POP3 over TLS.
+    Pop3s,
+    /// ManageSieve with STARTTLS.
+    Sieve,
+    /// Submission with STARTTLS; it relays to port 25 of the loopback address.
+    Submission,
+    /// LMTP without TLS.
+    Lmtp,
+}
+
+impl Service {
+    /// Every service, in the order of the ports.
+    pub const ALL: [Self; 7] = [
+        Self::Imap,
+        Self::Imaps,
+        Self::Pop3,
+        Self::Pop3s,
+        Self::Sieve,
+        Self::Submission,
+        Self::Lmtp,
+    ];
+
+    /// Its name in the configuration template.
+    fn placeholder(self) -> &'static str {
+        match self {
+            Self::Imap => "imap",
+            Self::Imaps => "imaps",
+            Self::Pop3 => "pop3",
+            Self::Pop3s => "pop3s",
+            Self::Sieve => "sieve",
+            Self::Submission => "submission",
+            Self::Lmtp => "lmtp",
+        }
+    }
+}
+
+/// What to start.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// How it is told the client's address.
+    pub role: Role,
+    /// The certificate that it shows.
+    pub identity: &'a Identity,
+    /// The full addresses that exist.
+    pub accounts: &'a [String],
+    /// The password of all of them.
+    pub password: &'a str,
+    /// Whether it goes on after this process ([`crate::process::stop_group`] stops it then).
+    pub survives: bool,
+}
+
+/// A folder in the system's temporary folder that other users can pass through, as mail owned by
+/// `nobody` needs. It is removed with the value. Its path is short: socket paths end at 107 bytes.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn scratch() -> io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("ferrypost-")
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir()
+}
+
+/// A running server. Dropping it kills it with all its sessions.
+pub struct Dovecot {
+    role: Role,
+    folder: PathBuf,
+    ports: Vec<Port>,
+    survives: bool,
+    process: Process,
+}
+
+impl Dovecot {
+    /// Writes a server's folder, `<parent>/<role>`, starts it and waits until it takes connections.
+    ///
+    /// # Errors
+    /// When Dovecot is not installed, refuses its configuration (the error holds the end of its log)
+    /// or does not come up.
+    pub async fn start(parent: &Path, setup: Setup<'_>) -> Result<Self, DovecotError> {
+        let folder = parent.join(setup.role.name());
+        let ports = Service::ALL
+            .iter()
+            .map(|_| Port::reserve())
+            .collect::<io::Result<Vec<_>>>()?;
+        let owner = Owner::of_mail()?;
+        write_folder(&folder, &setup, &ports, &owner)?;
+        let process = launch(&folder, setup.survives)?;
+        let mut server = Self {
+            role: setup.role,
+            folder,
+            ports,
+            survives: setup.survives,
+            process,
+        };
+        server.wait_until_up().await?;
+        Ok(server)
+    }
+
+    /// How it is told the client's address.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Where a service listens.
+    pub fn addr(&self, service: Service) -> SocketAddr {
+        self.ports[service as usize].addr()
+    }
+
+    /// Its log: one line a login with `rip=`, `lip=` and `session=` as the server believes them.
+    pub fn log(&self) -> LogFile {
+        LogFile::new(self.folder.join("dovecot.log"))
+    }
+
+    /// Where mailboxes lie, one folder an account.
+    pub fn mail(&self) -> PathBuf {
+        self.folder.join("mail")
+    }
+
+    /// Its configuration file, for `doveadm -c`.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.join("dovecot.conf")
+    }
+
+    /// The id of its master process, which leads the process group of all its processes.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The master process, to freeze or to signal it.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Runs `doveadm -c <this server> <args>` and gives back what it prints.
+    ///
+    /// # Errors
+    /// [`DovecotError::Doveadm`] when it fails.
+    pub async fn doveadm(&self, args: &[&str]) -> Result<String, DovecotError> {
+        let mut command = Command::new(find_program(Path::new("doveadm"))?);
+        command.arg("-c").arg(self.configuration()).args(args);
+        run(command, args).await
+    }
+
+    /// Creates a mailbox of an account.
+    ///
+    /// # Errors
+    /// As [`Dovecot::doveadm`].
+    pub async fn create_mailbox(&self, account: &str, mailbox: &str) -> Result<(), DovecotError> {
+        self.doveadm(&["mailbox", "create", "-u", account, mailbox])
+            .await?;
+        Ok(())
+    }
+
+    /// Closes all sessions of an account, or of every account by `*`. That nobody is there is no
+    /// failure.
+    ///
+    /// # Errors
+    /// As [`Dovecot::doveadm`].
+    pub async fn kick(&self, account: &str) -> Result<(), DovecotError> {
+        match self.doveadm(&["kick", account]).await {
+            Err(DovecotError::Doveadm { status, .. }) if status.contains("68") => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Brings `to`'s copy of an account up to date with this server's, by [`sync_command`].
+    ///
+    /// # Errors
+    /// As [`Dovecot::doveadm`].
+    pub async fn sync_to(&self, to: &Self, account: &str) -> Result<(), DovecotError> {
+        let words = sync_command(&self.configuration(), &to.configuration(), account)?;
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let args: Vec<&str> = words.iter().map(String::as_str).collect();
+        run(command, &args).await?;
+        Ok(())
+    }
+
+    /// Stops it as an operator does. Dovecot waits ten seconds for sessions to end by themselves, so
+    /// they are kicked first; each is told `* BYE`.
+    ///
+    /// # Errors
+    /// When it does not stop.
+    pub async fn stop(&mut self) -> Result<(), DovecotError> {
+        self.kick("*").await?;
+        self.process.terminate(STOP_LIMIT).await?;
+        Ok(())
+    }
+
+    /// Kills it at once with all its sessions, which are told nothing.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after [`Dovecot::stop`] or [`Dovecot::kill`]: same folder, same ports.
+    ///
+    /// # Errors
+    /// As [`Dovecot::start`].
+    pub async fn start_again(&mut self) -> Result<(), DovecotError> {
+        self.process = launch(&self.folder, self.survives)?;
+        self.wait_until_up().await
+    }
+
+    /// The listeners are there before the master says so; a connection is the proof.
+    async fn wait_until_up(&mut self) -> Result<(), DovecotError> {
+        let (address, log) = (self.addr(Service::Imap), self.log());
+        let process = &mut self.process;
+        eventually("Dovecot takes connections", START_LIMIT, || {
+            let ended = process.status();
+            let log = log.clone();
+            let said = process.log().tail();
+            async move {
+                if let Some(status) = ended.map_err(|error| error.to_string())? {
+                    return Err(format!("it ended with {status}\n{said}\n{}", log.tail()));
+                }
+                TcpStream::connect(address)
+                    .await
+                    .map_err(|error| error.to_string())
+            }
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// The command that makes an account's mail on the server configured by `to` equal to that on the
+/// server configured by `from`, without changing `from`: what the delta hook of a move runs. It works
+/// on the mail stores, while the account is held on both sides or not; the two servers need not run.
+///
+/// - `sync -1`, not `backup`: new messages, flags, expunges, moves, folders, renames and deletions go
+///   over with their UIDs and UIDVALIDITY, and a message that only `to` has stays there.
+/// - `-f`: without it, dsync compares only UIDNEXT and HIGHESTMODSEQ, and overlooks a folder whose
+///   two copies happen to have changed equally often. With it, 5000 messages take 60 ms.
+/// - `env -i`: the second doveadm would otherwise take over the first one's configuration from its
+///   environment, ignore its own `-c`, and wait for a lock that its parent holds.
+/// - `-l 5`: two runs for one account wait for each other, five seconds at most.
+///
+/// # Errors
+/// `NotFound` without doveadm.
+pub fn sync_command(from: &Path, to: &Path, account: &str) -> io::Result<Vec<String>> {
+    let doveadm = find_program(Path::new("doveadm"))?.display().to_string();
+    let (from, to) = (from.display().to_string(), to.display().to_string());
+    let local = [
+        &doveadm, "-c", &from, "sync", "-1", "-f", "-l", "5", "-u", account,
+    ];
+    let remote = [
+        "env",
+        "-i",
+        &doveadm,
+        "-c",
+        &to,
+        "dsync-server",
+        "-u",
+        account,
+    ];
+    Ok(local
+        .iter()
+        .chain(&remote)
+        .map(|word| (*word).to_owned())
+        .collect())
+}
+
+/// Who owns the mail.
+struct Owner {
+    user: u32,
+    group: u32,
+    /// The names that Dovecot's own processes run under, when they cannot be its usual two users.
+    rootless: Option<(String, String)>,
+}
+
+impl Owner {
+    fn of_mail() -> io::Result<Self> {
+        let user = rustix::process::geteuid();
+        if user.is_root() {
+            return Ok(Self {
+                user: NOBODY,
+                group: NOBODY,
+                rootless: None,
+            });
+        }
+        Ok(Self {
+            user: user.as_raw(),
+            group: rustix::process::getegid().as_raw(),
+            rootless: Some((id("-un")?, id("-gn")?)),
+        })
+    }
+
+    /// Settings without which Dovecot would want to change its user and its root.
+    fn rootless_settings(&self) -> String {
+        let Some((user, group)) = &self.rootless else {
+            return String::new();
+        };
+        let mut settings = format!(
+            "default_internal_user = {user}\ndefault_internal_group = {group}\n\
+             default_login_user = {user}\n"
+        );
+        for service in [
+            "anvil",
+            "imap-login",
+            "imap-urlauth-login",
+            "managesieve-login",
+            "pop3-login",
+            "submission-login",
+        ] {
+            settings.push_str("service ");
+            settings.push_str(service);
+            settings.push_str(" {\n  chroot =\n}\n");
+        }
+        settings
+    }
+}
+
+fn id(what: &str) -> io::Result<String> {
+    let output = std::process::Command::new("id").arg(what).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn write_folder(
+    folder: &Path,
+    setup: &Setup<'_>,
+    ports: &[Port],
+    owner: &Owner,
+) -> Result<(), DovecotError> {
+    let mail = folder.join("mail");
+    fs::create_dir_all(&mail)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    if owner.rootless.is_none() {
+        check_passage(folder)?;
+        chown(&mail, Some(owner.user), Some(owner.group))?;
+    }
+    setup.identity.write(folder, "server")?;
+    fs::write(folder.join("trust.conf"), setup.role.trust())?;
+    fs::write(
+        folder.join("users"),
+        password_file(setup.accounts, setup.password),
+    )?;
+    fs::write(
+        folder.join("masters"),
+        format!("{MASTER}:{{PLAIN}}{MASTER_PASSWORD}\n"),
+    )?;
+    fs::write(
+        folder.join("dovecot.conf"),
+        configuration(folder, setup.role, ports, owner),
+    )?;
+    Ok(())
+}
+
+/// Mail of `nobody` lies below all of these.
+fn check_passage(folder: &Path) -> Result<(), DovecotError> {
+    for ancestor in folder.canonicalize()?.ancestors() {
+        if fs::metadata(ancestor)?.permissions().mode() & 0o001 == 0 {
+            return Err(DovecotError::Closed(ancestor.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn password_file(accounts: &[String], password: &str) -> String {
+    accounts.iter().fold(String::new(), |file, account| {
+        file + account + ":{PLAIN}" + password + "\n"
+    })
+}
+
+fn configuration(folder: &Path, role: Role, ports: &[Port], owner: &Owner) -> String {
+    let path = folder.display().to_string();
+    let mut values = vec![
+        ("state", path.clone()),
+        ("mail", format!("{path}/mail")),
+        ("trust", format!("{path}/trust.conf")),
+        ("name", role.name().to_owned()),
+        ("realm", REALM.to_owned()),
+        ("mail_uid", owner.user.to_string()),
+        ("mail_gid", owner.group.to_string()),
+        ("rootless", owner.rootless_settings()),
+    ];
+    for (service, port) in Service::ALL.iter().zip(ports) {
+        values.push((service.placeholder(), port.number().to_string()));
+    }
+    values
+        .iter()
+        .fold(CONFIGURATION.to_owned(), |text, (name, value)| {
+            text.replace(&format!("@{name}@"), value)
+        })
+}
+
+fn launch(folder: &Path, survives: bool) -> io::Result<Process> {
+    let spawn = Spawn::new("dovecot", folder.join("dovecot.out"))?
+        .arg("-F")
+        .arg("-c")
+        .arg(folder.join("dovecot.conf"))
+        .terminate_with_parent();
+    if survives {
+        spawn.survives().start()
+    } else {
+        spawn.start()
+    }
+}
+
+async fn run(mut command: Command, args: &[&str]) -> Result<String, DovecotError> {
+    let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(DOVEADM_LIMIT, child)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "doveadm does not end"))??;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(DovecotError::Doveadm {
+        command: args.join(" "),
+        status: output.status.to_string(),
+        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
