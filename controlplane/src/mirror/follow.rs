@@ -1,0 +1,184 @@
+//! The one task that feeds the mirror.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use ferrypost_proto::{Backoff, Revision, store::v1::Rewound};
+use futures_util::StreamExt as _;
+use tokio::time;
+
+use super::{Mirror, Standing, State, apply::Effect, load::load};
+use crate::{
+    changelog::{ChangeLog, Entry},
+    store::{
+        Event, PROGRESS_INTERVAL, StoreError, Txn, WatchBatch, WatchError, keys, value::Stored,
+    },
+    wall_clock,
+};
+
+/// Silence after which the store counts as out of reach. The watch goes on by itself once it is back.
+const SILENCE: Duration = Duration::from_secs(5 * PROGRESS_INTERVAL.as_secs());
+
+/// First and longest pause between attempts to load.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+
+/// Loads and follows, for ever.
+pub(super) async fn follow(mirror: Mirror) -> Infallible {
+    let mut backoff = Backoff::new(mirror.0.options.random.clone(), PAUSES.0, PAUSES.1);
+    loop {
+        match load_and_watch(&mirror, &mut backoff).await {
+            Interruption::Compacted => {
+                tracing::info!("the store's history was compacted away; loading again");
+            }
+            Interruption::Store(error) => {
+                tracing::warn!(%error, "the store cannot be followed; trying again");
+            }
+        }
+        mirror.interrupted();
+        time::sleep(backoff.pause()).await;
+    }
+}
+
+/// Why following ended.
+enum Interruption {
+    Compacted,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Interruption {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compacted { .. } => Self::Compacted,
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<WatchError> for Interruption {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Compacted { .. } => Self::Compacted,
+            WatchError::Store(error) => error.into(),
+        }
+    }
+}
+
+async fn load_and_watch(mirror: &Mirror, backoff: &mut Backoff) -> Interruption {
+    let loaded = match load(&*mirror.0.store).await {
+        Ok(loaded) => loaded,
+        Err(error) => return error.into(),
+    };
+    if let Err(error) = mirror.replace(loaded).await {
+        return error.into();
+    }
+    match watch(mirror, backoff).await {
+        Ok(never) => match never {},
+        Err(interruption) => interruption,
+    }
+}
+
+async fn watch(mirror: &Mirror, backoff: &mut Backoff) -> Result<Infallible, Interruption> {
+    let from = mirror.read().revision + 1;
+    let mut batches = mirror.0.store.watch(from).await?;
+    mirror.set_standing(Standing::Following);
+    loop {
+        match time::timeout(SILENCE, batches.next()).await {
+            Err(_) => mirror.interrupted(),
+            Ok(None) => return Err(Interruption::Store(StoreError::Closed)),
+            Ok(Some(batch)) => {
+                mirror.take(batch?);
+                mirror.set_standing(Standing::Following);
+                backoff.reset();
+            }
+        }
+    }
+}
+
+impl Mirror {
+    fn interrupted(&self) {
+        if self.read().revision > 0 {
+            self.set_standing(Standing::Interrupted);
+        }
+    }
+
+    /// Publishes a loaded state in place of the present one. What the load lacks is gone by that.
+    async fn replace(&self, loaded: State) -> Result<(), StoreError> {
+        let before = self.read();
+        if !continues(&before, &loaded) && loaded.rewound.is_none() {
+            tracing::error!(
+                before = before.revision,
+                now = loaded.revision,
+                "the store was restored to an older state"
+            );
+            // The next load finds it and is taken, whatever its revision.
+            self.write_rewound(&before, &loaded).await?;
+            return Err(StoreError::Future);
+        }
+        self.publish(|published| {
+            published.log =
+                ChangeLog::new(loaded.revision, loaded.head.clone(), self.0.options.changes);
+            published.state = Arc::new(loaded);
+        });
+        Ok(())
+    }
+
+    /// Proves the restore for everybody and for good. Whoever was first is fine.
+    async fn write_rewound(&self, before: &State, loaded: &State) -> Result<(), StoreError> {
+        let proof = Rewound {
+            instance: self.0.options.replica.as_str().to_owned(),
+            held: Some(before.wire_revision().into()),
+            store: Some(Revision::new(loaded.base(), loaded.revision).into()),
+            detected_at: Some(wall_clock::now()),
+            ..Rewound::default()
+        };
+        let txn = Txn::new()
+            .absent(keys::REWOUND)
+            .put(keys::REWOUND, Stored::new(proof).bytes());
+        self.0.store.transact(txn).await.map(|_| ())
+    }
+
+    /// Takes in what a watch told: every transaction on its own, in order.
+    fn take(&self, batch: WatchBatch) {
+        self.publish(|published| {
+            let state = Arc::make_mut(&mut published.state);
+            for events in batch
+                .events
+                .chunk_by(|a, b| a.mod_revision() == b.mod_revision())
+            {
+                if let Some(entry) = take_transaction(state, events) {
+                    published.log.append(entry);
+                }
+            }
+            state.revision = state.revision.max(batch.revision);
+        });
+    }
+}
+
+/// The events of one transaction; what they changed in routing.
+fn take_transaction(state: &mut State, events: &[Event]) -> Option<Entry> {
+    let revision = events.first()?.mod_revision();
+    let mut changes = Vec::new();
+    let mut moved_head = false;
+    for event in events {
+        match state.apply(event) {
+            Effect::None => {}
+            Effect::Head => moved_head = true,
+            Effect::Routing(change) => changes.push(change),
+        }
+    }
+    if !changes.is_empty() && !moved_head {
+        tracing::error!(revision, "routing was changed without moving the head");
+    }
+    (moved_head || !changes.is_empty()).then(|| Entry {
+        revision,
+        nonce: state.head.nonce.clone().into(),
+        changes,
+    })
+}
+
+/// Whether `now` can be a later state of the history that `before` is of.
+fn continues(before: &State, now: &State) -> bool {
+    before.revision == 0
+        || (now.revision >= before.revision
+            && now.installation() == before.installation()
+            && (now.head.store > before.head.store || now.head == before.head))
+}

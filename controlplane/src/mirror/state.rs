@@ -1,0 +1,272 @@
+//! The whole installation at one revision, as an immutable value.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ferrypost_proto::{
+    AccountId, BootId, DestinationId, Head, InstallationId, InstanceId, MigrationId, Phase,
+    Problems, ReplicaId, Revision, RoutingConfig, TablePosition, store::v1 as stored, v1,
+};
+
+use super::{Account, Buckets};
+use crate::store::{Rev, value::Stored};
+
+/// Ended migrations that are kept in memory. Older ones are read from the store when somebody asks.
+pub const ENDED_MIGRATIONS: usize = 1_000;
+
+/// A value as it is in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The value.
+    pub value: Stored<T>,
+    /// The revision of its last write.
+    pub revision: Rev,
+    /// The revision of its first write.
+    pub created: Rev,
+}
+
+/// The routing configuration in force.
+#[derive(Debug)]
+pub struct Config {
+    /// As it is in the store.
+    pub raw: v1::RoutingConfig,
+    /// The store revision at which it came into force.
+    pub version: Rev,
+    /// Checked. Wrong only if another version of Ferrypost has written it.
+    pub checked: Result<RoutingConfig, Problems>,
+}
+
+/// How many records there are of what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records by the destination that they live at.
+    pub homes: BTreeMap<DestinationId, u64>,
+    /// Records by a destination that they name as target or previous home.
+    pub references: BTreeMap<DestinationId, u64>,
+    /// Records by phase. Unreadable ones are in none.
+    pub phases: BTreeMap<Phase, u64>,
+    /// Migrations by state, also those that are not kept.
+    pub migrations: BTreeMap<v1::MigrationState, u64>,
+}
+
+impl Counts {
+    /// Accounts between FENCING and FLIPPED.
+    pub fn fenced(&self) -> u64 {
+        self.phases
+            .iter()
+            .filter(|(phase, _)| phase.is_fenced())
+            .map(|(_, accounts)| accounts)
+            .sum()
+    }
+
+    /// True if a record names the destination as home, target or previous home.
+    pub fn uses(&self, destination: &DestinationId) -> bool {
+        self.homes.contains_key(destination) || self.references.contains_key(destination)
+    }
+}
+
+/// Everything that the store holds at [`State::revision`], but for requests and old migrations.
+///
+/// A clone shares all of it.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    pub(super) revision: Rev,
+    pub(super) installation: Option<(InstallationId, u64)>,
+    pub(super) head: Head,
+    pub(super) fleet: Rev,
+    pub(super) rewound: Option<Arc<Versioned<stored::Rewound>>>,
+    pub(super) config: Option<Arc<Config>>,
+    pub(super) leader: Option<(ReplicaId, Rev)>,
+    pub(super) accounts: Buckets<AccountId, Arc<Account>>,
+    pub(super) names: Buckets<Arc<str>, AccountId>,
+    pub(super) migrations: Buckets<MigrationId, Arc<Versioned<stored::MigrationRecord>>>,
+    pub(super) ended: BTreeSet<(Rev, MigrationId)>,
+    pub(super) registrations: BTreeMap<InstanceId, Arc<Versioned<stored::Registration>>>,
+    pub(super) departed: BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Departed>>>,
+    pub(super) expelled: Arc<BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Expelled>>>>,
+    pub(super) live: BTreeMap<InstanceId, Arc<Versioned<stored::Live>>>,
+    pub(super) drained:
+        BTreeMap<MigrationId, BTreeMap<InstanceId, Arc<Versioned<stored::DrainedReport>>>>,
+    pub(super) commands: BTreeMap<(ReplicaId, Box<str>), Arc<Versioned<stored::StoredCommand>>>,
+    pub(super) results: BTreeMap<(Box<str>, InstanceId), Arc<Versioned<stored::StoredResult>>>,
+    pub(super) counts: Counts,
+}
+
+impl State {
+    /// Everything up to here is in it. 0: nothing is loaded yet.
+    pub fn revision(&self) -> Rev {
+        self.revision
+    }
+
+    /// The revision as it is on the wire.
+    pub fn wire_revision(&self) -> Revision {
+        Revision::new(self.base(), self.revision)
+    }
+
+    /// How far a table built from this state reaches.
+    pub fn position(&self) -> TablePosition {
+        TablePosition {
+            revision: self.wire_revision(),
+            head: self.head.clone(),
+        }
+    }
+
+    /// The installation's id; `None` before the first start is through.
+    pub fn installation(&self) -> Option<&InstallationId> {
+        self.installation.as_ref().map(|(id, _)| id)
+    }
+
+    /// See [`Revision`].
+    pub fn base(&self) -> u64 {
+        self.installation.as_ref().map_or(0, |(_, base)| *base)
+    }
+
+    /// The last change of routing.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The registration set's revision; 0: no data plane has ever registered.
+    pub fn fleet(&self) -> Rev {
+        self.fleet
+    }
+
+    /// Proof that the store was restored. While it exists nothing moves.
+    pub fn rewound(&self) -> Option<&Versioned<stored::Rewound>> {
+        self.rewound.as_deref()
+    }
+
+    /// The routing configuration in force.
+    pub fn config(&self) -> Option<&Arc<Config>> {
+        self.config.as_ref()
+    }
+
+    /// The routing configuration in force, if this version understands it.
+    pub fn routing(&self) -> Option<&RoutingConfig> {
+        self.config.as_ref()?.checked.as_ref().ok()
+    }
+
+    /// The leader and its fencing token.
+    pub fn leader(&self) -> Option<(&ReplicaId, Rev)> {
+        self.leader
+            .as_ref()
+            .map(|(replica, token)| (replica, *token))
+    }
+
+    /// An account's record.
+    pub fn account(&self, id: &AccountId) -> Option<&Arc<Account>> {
+        self.accounts
+            .entry(id.as_str(), id)
+            .map(|(_, account)| account)
+    }
+
+    /// The account that a canonical name points to.
+    pub fn account_of(&self, name: &str) -> Option<&AccountId> {
+        self.names.entry(name, name).map(|(_, id)| id)
+    }
+
+    /// The record of the account that a canonical name points to.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Account>> {
+        self.account(self.account_of(name)?)
+    }
+
+    /// All records, in an order of their own.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.accounts.iter().map(|(_, account)| account)
+    }
+
+    /// The records after `after` (all, without it) by account id.
+    pub fn accounts_sorted(
+        &self,
+        after: Option<&AccountId>,
+    ) -> impl Iterator<Item = &Arc<Account>> {
+        self.accounts.iter_sorted(after).map(|(_, account)| account)
+    }
+
+    /// How many records there are.
+    pub fn account_count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// How many names they have.
+    pub fn name_count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Records and migrations by what they are.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A migration, if it is under way or one of the last [`ENDED_MIGRATIONS`] that ended.
+    pub fn migration(&self, id: &MigrationId) -> Option<&Arc<Versioned<stored::MigrationRecord>>> {
+        self.migrations
+            .entry(id.as_str(), id)
+            .map(|(_, migration)| migration)
+    }
+
+    /// The migrations that are kept, in an order of their own.
+    pub fn migrations(
+        &self,
+    ) -> impl Iterator<Item = (&MigrationId, &Arc<Versioned<stored::MigrationRecord>>)> {
+        self.migrations.iter()
+    }
+
+    /// The data planes that could be serving.
+    pub fn registrations(&self) -> &BTreeMap<InstanceId, Arc<Versioned<stored::Registration>>> {
+        &self.registrations
+    }
+
+    /// Goodbyes that are not settled yet.
+    pub fn departed(&self) -> &BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Departed>>> {
+        &self.departed
+    }
+
+    /// Boots that are refused for ever.
+    pub fn expelled(&self) -> &BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Expelled>>> {
+        &self.expelled
+    }
+
+    /// What connected data planes have said.
+    pub fn live(&self) -> &BTreeMap<InstanceId, Arc<Versioned<stored::Live>>> {
+        &self.live
+    }
+
+    /// The drained reports for a migration's fence, of whatever boot.
+    pub fn drained(
+        &self,
+        migration: &MigrationId,
+    ) -> Option<&BTreeMap<InstanceId, Arc<Versioned<stored::DrainedReport>>>> {
+        self.drained.get(migration)
+    }
+
+    /// Migrations that have drained reports.
+    pub fn drained_migrations(&self) -> impl Iterator<Item = &MigrationId> {
+        self.drained.keys()
+    }
+
+    /// Commands for data planes, by the replica that serves them.
+    pub fn commands(
+        &self,
+    ) -> &BTreeMap<(ReplicaId, Box<str>), Arc<Versioned<stored::StoredCommand>>> {
+        &self.commands
+    }
+
+    /// Results of commands.
+    pub fn results(
+        &self,
+    ) -> &BTreeMap<(Box<str>, InstanceId), Arc<Versioned<stored::StoredResult>>> {
+        &self.results
+    }
+}
+
+/// True once nothing will change in a migration: it was aborted, or its last phase is written.
+pub fn has_ended(migration: &stored::MigrationRecord) -> bool {
+    match migration.state() {
+        v1::MigrationState::Aborted => true,
+        v1::MigrationState::Succeeded => migration.phase() == v1::Phase::Settled,
+        _ => false,
+    }
+}
