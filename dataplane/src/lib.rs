@@ -40,4 +40,9 @@
 //! start the same thing.
 
 pub mod config;
+pub mod ready;
+pub mod routing;
+pub mod sabotage;
+pub mod session;
+pub mod state_dir;
 pub mod telemetry;

@@ -1,0 +1,221 @@
+//! The registry: every session and held login, keyed by canonical *name*, which is all that is known
+//! before and after an account has a record.
+//!
+//! Whoever holds a [`SessionGuard`] is registered, and the relay demands one by value. The guard is also
+//! how the registry reaches the session: [`SessionGuard::closing`] resolves when it must end.
+
+mod entry;
+mod guard;
+mod ledger;
+mod list;
+mod shard;
+mod step;
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ferrypost_proto::{Name, Random};
+use tokio::{sync::Notify, time::Instant};
+
+pub use entry::{CloseReason, Stage};
+pub use guard::{CloseProof, HeldLogin, Recheck, SessionGuard};
+pub use list::{Counts, Listing, SessionSnapshot};
+
+pub(crate) use ledger::Ledger;
+
+use self::{entry::Entry, shard::Shard};
+use super::admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};
+use crate::routing::{KeyedState, Resolution, Tables};
+
+/// How long a backend whose close nobody saw may still be at work: a fence that begins within this time
+/// counts it as unconfirmed. As long as the control plane's settle time after a succession, which
+/// answers the same question.
+pub const SETTLE_TIME: Duration = Duration::from_secs(30);
+
+/// Enough that two logins rarely meet, and that a sweep holds no lock for long.
+const SHARDS: usize = 256;
+
+/// Every session of this data plane.
+#[derive(Debug)]
+pub struct Registry {
+    shards: Box<[Mutex<Shard>]>,
+    hash: KeyedState,
+    tables: Tables,
+    limits: HoldLimits,
+    routed: AtomicUsize,
+    held: AtomicUsize,
+    /// Set before the sessions are closed, so that an admission is either refused or seen by the close.
+    closed: OnceLock<CloseReason>,
+    /// Wakes [`Registry::empty`].
+    left: Notify,
+}
+
+impl Registry {
+    /// An empty registry that routes by what is published in `tables`.
+    pub fn new(tables: Tables, limits: HoldLimits, random: &Random) -> Arc<Self> {
+        let hash = KeyedState::new(random);
+        Arc::new(Self {
+            shards: (0..SHARDS)
+                .map(|_| Mutex::new(Shard::new(hash.clone())))
+                .collect(),
+            hash,
+            tables,
+            limits,
+            routed: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            closed: OnceLock::new(),
+            left: Notify::new(),
+        })
+    }
+
+    /// Registers a session and chooses its route, in one step under one lock (see
+    /// [`admit`](super::admit)). Memory only.
+    pub fn admit(self: &Arc<Self>, request: AdmitRequest) -> Admission {
+        let name = request.name.clone();
+        step::admit(
+            self.shard(&name),
+            &self.tables,
+            &name,
+            |shard, resolution| self.enter(shard, resolution, request),
+        )
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        shard: &mut Shard,
+        resolution: Option<Resolution>,
+        request: AdmitRequest,
+    ) -> Admission {
+        if let Some(reason) = self.closed.get() {
+            return Admission::Closed(*reason);
+        }
+        match resolution {
+            None => Admission::NoTable,
+            Some(Resolution::Refused(refusal)) => Admission::Refused(refusal),
+            Some(Resolution::Route(route)) => {
+                let entry = Arc::new(Entry::new(request, Some(route), Instant::now()));
+                self.routed.fetch_add(1, Ordering::Relaxed);
+                shard.insert(Arc::clone(&entry));
+                Admission::Routed(SessionGuard::new(Arc::clone(self), entry))
+            }
+            Some(Resolution::Fenced(_)) => match self.may_hold(shard, &request.name) {
+                Err(limit) => Admission::TooManyHeld(limit),
+                Ok(()) => {
+                    let entry = Arc::new(Entry::new(request, None, Instant::now()));
+                    shard.insert(Arc::clone(&entry));
+                    Admission::Held(HeldLogin::new(Arc::clone(self), entry))
+                }
+            },
+        }
+    }
+
+    /// Takes one of the places for held logins.
+    fn may_hold(&self, shard: &Shard, name: &Name) -> Result<(), HoldLimit> {
+        if shard.held(name) >= self.limits.per_name {
+            return Err(HoldLimit::PerName);
+        }
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                (held < self.limits.total).then_some(held + 1)
+            })
+            .map(drop)
+            .map_err(|_| HoldLimit::Total)
+    }
+
+    /// Ends every session and held login under these names, whatever they do. Returns how many were
+    /// told to end by this call.
+    pub fn kick(&self, names: &[Name]) -> usize {
+        names
+            .iter()
+            .map(|name| {
+                step::Lock::with(self.shard(name), |shard| {
+                    shard.close(name, CloseReason::Kicked)
+                })
+            })
+            .sum()
+    }
+
+    /// Admits nobody any more and ends every session and held login. The first reason stays.
+    pub fn close_all(&self, reason: CloseReason) {
+        let reason = *self.closed.get_or_init(|| reason);
+        for shard in &self.shards {
+            step::Lock::with(shard, |shard| shard.close_all(reason));
+        }
+    }
+
+    /// Waits until no session is left. Held logins do not count: they have no backend.
+    pub async fn empty(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.routed.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Sessions that ended within [`SETTLE_TIME`] without anybody having seen their backend's close.
+    pub fn unconfirmed(&self) -> usize {
+        let since = Instant::now().checked_sub(SETTLE_TIME);
+        self.each_shard(|shard| shard.unconfirmed(since)).sum()
+    }
+
+    /// Begins a fence under one name: counts its sessions, and those whose backend's close was not seen
+    /// lately, on the fence's ledger, and closes them. The table that fences the name is in force.
+    pub(crate) fn fence(&self, name: &Name, ledger: &Arc<Ledger>) {
+        let since = Instant::now().checked_sub(SETTLE_TIME);
+        step::close_changed(self.shard(name), &self.tables, name, |shard| {
+            shard.count_on(name, ledger, since);
+        });
+    }
+
+    /// Closes the sessions under one name that the table in force fences or sends elsewhere.
+    pub(crate) fn close_changed(&self, name: &Name) {
+        step::close_changed(self.shard(name), &self.tables, name, |_| ());
+    }
+
+    /// The same for every name that has a session.
+    pub(crate) fn sweep(&self) {
+        for shard in &self.shards {
+            step::sweep(shard, &self.tables);
+        }
+    }
+
+    /// How many sessions under these names have a route.
+    pub(crate) fn routed_under<'a>(&self, names: impl IntoIterator<Item = &'a Name>) -> usize {
+        names
+            .into_iter()
+            .map(|name| step::Lock::with(self.shard(name), |shard| shard.routed(name)))
+            .sum()
+    }
+
+    /// Takes an entry out. `unconfirmed`: its backend leg was opened and its end was not seen.
+    fn leave(&self, entry: &Arc<Entry>, unconfirmed: bool) {
+        step::Lock::with(self.shard(&entry.request.name), |shard| {
+            shard.remove(entry, unconfirmed.then(Instant::now));
+        });
+        if entry.route.is_some() {
+            self.routed.fetch_sub(1, Ordering::Release);
+            self.left.notify_waiters();
+        } else {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn each_shard<R>(&self, mut read: impl FnMut(&Shard) -> R) -> impl Iterator<Item = R> {
+        self.shards
+            .iter()
+            .map(move |shard| step::Lock::with(shard, |shard| read(shard)))
+    }
+
+    fn shard(&self, name: &Name) -> &Mutex<Shard> {
+        let hash = self.hash.hash(name.as_str().as_bytes());
+        // The high bits: the map inside a shard spends the low ones.
+        &self.shards[usize::try_from(hash >> 56).expect("8 bits")]
+    }
+}

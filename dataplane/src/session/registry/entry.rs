@@ -1,0 +1,124 @@
+//! One session in the registry, and how it is told to end.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{routing::Route, session::admit::AdmitRequest};
+
+/// Why the registry ends a session. Written once: the first reason is the one that the client hears and
+/// the log shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The name is fenced, or goes elsewhere now.
+    Moved,
+    /// An operator ended it.
+    Kicked,
+    /// This process ends.
+    Drain,
+    /// This data plane was expelled or superseded and may serve nobody.
+    Expelled,
+}
+
+impl CloseReason {
+    /// As logs say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Kicked => "kicked",
+            Self::Drain => "drain",
+            Self::Expelled => "expelled",
+        }
+    }
+}
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// A login without a route: its name is fenced.
+    Held,
+    /// Dialled, negotiated, logged in.
+    Connecting,
+    /// Bytes go both ways.
+    Relaying,
+    /// Told to end.
+    Closing,
+}
+
+impl Stage {
+    /// As `ListSessions` and `/stats` say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Connecting => "connecting",
+            Self::Relaying => "relaying",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// What registry and guard share.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) request: AdmitRequest,
+    /// `None` while held.
+    pub(super) route: Option<Route>,
+    pub(super) since: Instant,
+    relaying: AtomicBool,
+    reason: OnceLock<CloseReason>,
+    told: Notify,
+}
+
+impl Entry {
+    pub(super) fn new(request: AdmitRequest, route: Option<Route>, since: Instant) -> Self {
+        Self {
+            request,
+            route,
+            since,
+            relaying: AtomicBool::new(false),
+            reason: OnceLock::new(),
+            told: Notify::new(),
+        }
+    }
+
+    /// Tells the session to end. False if it had been told before.
+    pub(super) fn close(&self, reason: CloseReason) -> bool {
+        let first = self.reason.set(reason).is_ok();
+        self.told.notify_waiters();
+        first
+    }
+
+    pub(super) fn close_reason(&self) -> Option<CloseReason> {
+        self.reason.get().copied()
+    }
+
+    pub(super) async fn closing(&self) -> CloseReason {
+        loop {
+            // Taken before the look, so that a reason written in between is not missed.
+            let told = self.told.notified();
+            if let Some(reason) = self.close_reason() {
+                return reason;
+            }
+            told.await;
+        }
+    }
+
+    pub(super) fn relaying(&self) {
+        self.relaying.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        if self.reason.get().is_some() {
+            Stage::Closing
+        } else if self.route.is_none() {
+            Stage::Held
+        } else if self.relaying.load(Ordering::Relaxed) {
+            Stage::Relaying
+        } else {
+            Stage::Connecting
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What operators see of the registry.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering, time::Duration};
+
+use ferrypost_proto::{DestinationId, Name, v1::Protocol};
+use tokio::time::Instant;
+
+use super::{Registry, Stage, entry::Entry, step::Lock as _};
+
+/// One session as it was when somebody looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSnapshot {
+    /// The reference in logs and announcements.
+    pub reference: String,
+    /// What the client speaks.
+    pub protocol: Protocol,
+    /// The canonical name.
+    pub name: Name,
+    /// `None` while held.
+    pub destination: Option<DestinationId>,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// Since admission.
+    pub age: Duration,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// Some of the sessions.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// In no order.
+    pub sessions: Vec<SessionSnapshot>,
+    /// There were more than asked for.
+    pub truncated: bool,
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions with a route, from admission to close.
+    pub sessions: usize,
+    /// Logins without one, because their name is fenced.
+    pub held: usize,
+}
+
+impl Registry {
+    /// How many there are. Costs nothing.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sessions: self.routed.load(Ordering::Relaxed),
+            held: self.held.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Sessions with a route by destination, protocol and stage. Walks over all of them, one shard at a
+    /// time: for `/stats`.
+    pub fn tally(&self) -> BTreeMap<(DestinationId, Protocol, Stage), usize> {
+        let mut tally = BTreeMap::new();
+        for shard in &self.shards {
+            shard.with(|shard| {
+                for entry in shard.all() {
+                    if let Some(route) = &entry.route {
+                        let key = (
+                            route.destination.clone(),
+                            entry.request.protocol,
+                            entry.stage(),
+                        );
+                        *tally.entry(key).or_default() += 1;
+                    }
+                }
+            });
+        }
+        tally
+    }
+
+    /// Lists sessions and held logins: those under `names`, or all if there are none. At most `limit`.
+    pub fn sessions(&self, names: &[Name], limit: usize) -> Listing {
+        let mut listing = Listing::default();
+        let now = Instant::now();
+        let mut add = |entry: &Entry| {
+            if listing.sessions.len() < limit {
+                listing.sessions.push(snapshot(entry, now));
+            } else {
+                listing.truncated = true;
+            }
+            !listing.truncated
+        };
+        if names.is_empty() {
+            for shard in &self.shards {
+                if !shard.with(|shard| shard.all().all(|entry| add(entry))) {
+                    break;
+                }
+            }
+        } else {
+            for name in names {
+                let more = self
+                    .shard(name)
+                    .with(|shard| shard.under(name).all(|entry| add(entry)));
+                if !more {
+                    break;
+                }
+            }
+        }
+        listing
+    }
+}
+
+fn snapshot(entry: &Entry, now: Instant) -> SessionSnapshot {
+    SessionSnapshot {
+        reference: entry.request.reference.clone(),
+        protocol: entry.request.protocol,
+        name: entry.request.name.clone(),
+        destination: entry.route.as_ref().map(|route| route.destination.clone()),
+        client: entry.request.client,
+        age: now.saturating_duration_since(entry.since),
+        stage: entry.stage(),
+    }
+}
