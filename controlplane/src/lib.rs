@@ -16,11 +16,14 @@
 //!
 //! [`app::build`] puts it all together, for the program as well as for tests.
 
+pub mod changelog;
 pub mod config;
 pub mod domain;
+pub mod mirror;
 mod net;
 mod reload;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 mod tls;
+pub mod wall_clock;
