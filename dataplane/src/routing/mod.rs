@@ -10,6 +10,7 @@
 //! [`apply`](RoutingTable::apply). [`Tables`] publishes the one in force and wakes whoever waits for a
 //! change.
 
+pub mod feed;
 mod hash;
 mod route;
 mod table;
