@@ -44,5 +44,6 @@ pub mod ready;
 pub mod routing;
 pub mod sabotage;
 pub mod session;
+pub mod shutdown;
 pub mod state_dir;
 pub mod telemetry;

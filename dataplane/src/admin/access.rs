@@ -1,0 +1,224 @@
+//! Who may see what: the bearer token, and the end of an address's guesses.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use subtle::ConstantTimeEq as _;
+use tokio::time::Instant;
+
+/// Wrong tokens from one address before it is locked out: a person who mixes up two files tries
+/// fewer times, and nobody guesses 128 bits in five attempts.
+const ATTEMPTS: u32 = 5;
+
+/// How long an address is locked out after its last wrong token.
+const LOCK_OUT: Duration = Duration::from_secs(300);
+
+/// Addresses that are remembered. Past it the one whose last wrong token is longest ago is forgotten.
+const REMEMBERED: usize = 1024;
+
+/// The token and the addresses that got it wrong.
+#[derive(Debug)]
+pub struct Access {
+    token_file: PathBuf,
+    failures: Mutex<HashMap<IpAddr, Failures>>,
+}
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// There is no token, or a wrong one.
+    Unauthorized,
+    /// The address has been wrong too often; the right token does not help either, or guessing could
+    /// go on.
+    LockedOut {
+        /// For how much longer.
+        remaining: Duration,
+    },
+    /// Our own token cannot be read, so nobody is let in.
+    NoToken,
+}
+
+impl Access {
+    /// Callers must know what the file holds at the time of their call.
+    pub fn new(token_file: PathBuf) -> Self {
+        Self {
+            token_file,
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Whether a caller with this `Authorization` header is let in.
+    pub(super) async fn check(&self, peer: IpAddr, header: Option<&[u8]>) -> Result<(), Denied> {
+        let peer = customer(peer);
+        if let Some(remaining) = self.locked_out(peer) {
+            return Err(Denied::LockedOut { remaining });
+        }
+        let Some(offered) = header.and_then(bearer) else {
+            return Err(Denied::Unauthorized);
+        };
+        // Read at every call: a few octets, and a token that was changed or removed counts at once.
+        let token = self.token().await.map_err(|error| {
+            tracing::error!(file = %self.token_file.display(), %error, "cannot read the admin token");
+            Denied::NoToken
+        })?;
+        if token.as_slice().ct_eq(offered).into() {
+            self.forget(peer);
+            return Ok(());
+        }
+        self.remember(peer);
+        Err(Denied::Unauthorized)
+    }
+
+    async fn token(&self) -> io::Result<Vec<u8>> {
+        let bytes = tokio::fs::read(&self.token_file).await?;
+        let token = bytes.trim_ascii();
+        if token.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+        }
+        Ok(token.to_vec())
+    }
+
+    fn locked_out(&self, peer: IpAddr) -> Option<Duration> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = failures.get(&peer)?;
+        let remaining = LOCK_OUT.saturating_sub(known.last.elapsed());
+        if remaining.is_zero() {
+            failures.remove(&peer);
+            return None;
+        }
+        (known.count >= ATTEMPTS).then_some(remaining)
+    }
+
+    fn remember(&self, peer: IpAddr) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failures.contains_key(&peer) && failures.len() >= REMEMBERED {
+            let oldest = failures.iter().min_by_key(|(_, known)| known.last);
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                failures.remove(&oldest);
+            }
+        }
+        let known = failures.entry(peer).or_insert(Failures {
+            count: 0,
+            last: Instant::now(),
+        });
+        known.count += 1;
+        known.last = Instant::now();
+        if known.count == ATTEMPTS {
+            tracing::warn!(%peer, "locked out of the admin endpoint after repeated wrong tokens");
+        }
+    }
+
+    fn forget(&self, peer: IpAddr) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+    }
+}
+
+/// The token of a header (RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1).
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// What one caller can change at will is not who he is: the lower half of an IPv6 address.
+fn customer(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(token: &str) -> (tempfile::TempDir, Access) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, token).unwrap();
+        (directory, Access::new(file))
+    }
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[tokio::test]
+    async fn the_right_token_is_let_in_and_nothing_else() {
+        let (_directory, access) = access("s3cret\n");
+        assert_eq!(access.check(peer(1), Some(b"Bearer s3cret")).await, Ok(()));
+        assert_eq!(access.check(peer(1), Some(b"bearer s3cret")).await, Ok(()));
+        for bad in [None, Some("Bearer"), Some("Bearer "), Some("Bearer s3cre"), Some("Basic s3cret")] {
+            let checked = access.check(peer(1), bad.map(str::as_bytes)).await;
+            assert_eq!(checked, Err(Denied::Unauthorized), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_token_counts_at_once_and_a_missing_one_lets_nobody_in() {
+        let (directory, access) = access("old");
+        std::fs::write(directory.path().join("token"), "new").unwrap();
+        assert_eq!(access.check(peer(1), Some(b"Bearer old")).await, Err(Denied::Unauthorized));
+        assert_eq!(access.check(peer(1), Some(b"Bearer new")).await, Ok(()));
+        std::fs::write(directory.path().join("token"), "\n").unwrap();
+        assert_eq!(access.check(peer(1), Some(b"Bearer ")).await, Err(Denied::NoToken));
+        std::fs::remove_file(directory.path().join("token")).unwrap();
+        assert_eq!(access.check(peer(1), Some(b"Bearer new")).await, Err(Denied::NoToken));
+    }
+
+    async fn guess(access: &Access, peer: IpAddr) -> Result<(), Denied> {
+        access.check(peer, Some(b"Bearer wrong")).await
+    }
+
+    #[tokio::test]
+    async fn repeated_guesses_lock_one_address_out_for_a_while() {
+        let (_directory, access) = access("s3cret");
+        tokio::time::pause();
+        for _ in 0..ATTEMPTS {
+            assert_eq!(guess(&access, peer(1)).await, Err(Denied::Unauthorized));
+        }
+        let right = access.check(peer(1), Some(b"Bearer s3cret")).await;
+        assert!(matches!(right, Err(Denied::LockedOut { .. })), "{right:?}");
+        assert_eq!(access.check(peer(2), Some(b"Bearer s3cret")).await, Ok(()));
+        tokio::time::advance(LOCK_OUT).await;
+        assert_eq!(access.check(peer(1), Some(b"Bearer s3cret")).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn success_and_missing_tokens_do_not_add_up_to_a_lock_out() {
+        let (_directory, access) = access("s3cret");
+        for _ in 0..3 {
+            for _ in 1..ATTEMPTS {
+                assert_eq!(guess(&access, peer(1)).await, Err(Denied::Unauthorized));
+                assert_eq!(access.check(peer(1), None).await, Err(Denied::Unauthorized));
+            }
+            assert_eq!(access.check(peer(1), Some(b"Bearer s3cret")).await, Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_ipv6_customer_is_one_address_and_memory_is_bounded() {
+        let (_directory, access) = access("s3cret");
+        for n in 0..u128::from(ATTEMPTS) {
+            let address = IpAddr::V6((0x2001_0db8_u128 << 96 | n).into());
+            assert_eq!(guess(&access, address).await, Err(Denied::Unauthorized));
+        }
+        let other = IpAddr::V6((0x2001_0db8_u128 << 96 | 0xffff).into());
+        assert!(matches!(guess(&access, other).await, Err(Denied::LockedOut { .. })));
+        for n in 0..2 * REMEMBERED as u128 {
+            _ = guess(&access, IpAddr::V6((n << 64).into())).await;
+        }
+        assert_eq!(access.failures.lock().unwrap().len(), REMEMBERED);
+    }
+}

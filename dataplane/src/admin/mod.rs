@@ -1,0 +1,22 @@
+//! The admin endpoint: what the operator sees of this data plane.
+//!
+//! | path | token | answer |
+//! |---|---|---|
+//! | `/stats` | yes | JSON, see [`stats`] |
+//! | `/healthz` | no | 200: the process runs |
+//! | `/readyz` | no | 200: clients are accepted; 503: they are not |
+//!
+//! TLS only; the two last may also be served in clear on a port that says nothing else.
+//!
+//! ```text
+//!   server   connections, TLS, and what a stranger may cost
+//!   access   who may see what: the token and its lock-out
+//!   stats    the document
+//! ```
+
+mod access;
+mod server;
+pub mod stats;
+
+pub use access::Access;
+pub use server::{Server, Source};

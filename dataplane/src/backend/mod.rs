@@ -1,0 +1,396 @@
+//! What is known of the servers behind us, by asking them.
+//!
+//! ```text
+//!   health   asks every destination, for each protocol, again and again ──▶ verdicts
+//!   (here)   the verdicts in force: for `/stats`, for the control plane, for the offer
+//!   offer    what all of them can do: what clients are offered before login
+//! ```
+//!
+//! A verdict never changes where anybody goes nor whether this data plane is ready: a login to a server
+//! that is away gets a temporary error, and a dead server must not take every data plane down with it.
+
+pub mod health;
+pub mod offer;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ferrypost_proto::{DestinationId, routing::v1::EndpointHealth, v1};
+use ferrypost_wire::{Capabilities, ProtocolKind};
+use tokio::{sync::watch, time::Instant};
+
+use crate::routing::feed::HealthSource;
+
+/// One thing to know something about: a destination, for one protocol.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The server.
+    pub destination: DestinationId,
+    /// What is spoken with it.
+    pub protocol: v1::Protocol,
+}
+
+/// What is known of a [`Target`].
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// When it was last asked.
+    pub checked: Instant,
+    /// When it last answered as it should.
+    pub last_success: Option<Instant>,
+    /// What the last probe found.
+    pub report: Report,
+    /// What it offers after TLS and before login, as it last said itself; kept while it is down.
+    pub capabilities: Option<Capabilities>,
+}
+
+impl Verdict {
+    /// Whether sessions can be relayed there, as far as a probe can tell.
+    pub fn reachable(&self) -> bool {
+        self.report.problem.is_none()
+    }
+
+    /// Why not; empty when reachable.
+    pub fn word(&self) -> &'static str {
+        self.report.problem.map_or("", Problem::word)
+    }
+}
+
+/// What one probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The endpoint as configured, `host:port`; empty when there is none for the protocol.
+    pub endpoint: String,
+    /// The address that answered.
+    pub address: Option<SocketAddr>,
+    /// How the leg is protected.
+    pub tls: TlsVerdict,
+    /// The greeting, printable and shortened.
+    pub greeting: String,
+    /// What it offers after TLS and before login.
+    pub capabilities: Option<Capabilities>,
+    /// Why sessions cannot be relayed there.
+    pub problem: Option<Problem>,
+}
+
+/// How the leg to a server is protected, as a probe saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsVerdict {
+    /// The probe did not get so far.
+    Unknown,
+    /// The certificate was verified.
+    Verified {
+        /// By what: `platform`, `ca` or `pin`.
+        trust: &'static str,
+        /// As `TLSv1.3`.
+        version: &'static str,
+        /// The cipher suite.
+        cipher: &'static str,
+    },
+    /// It was not; the problem says why.
+    Refused,
+    /// There is none, as the routing configuration wants it.
+    Plaintext,
+}
+
+/// Why sessions cannot be relayed to a server: a closed set of words, as `/stats` and the control plane
+/// show them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Problem {
+    /// The routing configuration gives the destination no endpoint for the protocol and our group.
+    NoEndpoint,
+    /// The host name has no address.
+    Unresolved,
+    /// Nothing listens there.
+    Refused,
+    /// The network has no way there, or the connection broke.
+    Unreachable,
+    /// No answer within the limits.
+    Timeout,
+    /// Nobody that is trusted vouches for the certificate.
+    TlsUntrusted,
+    /// The certificate is for other names.
+    TlsWrongName,
+    /// The certificate is expired or not valid yet.
+    TlsNotInTime,
+    /// It is not the pinned certificate.
+    TlsPinMismatch,
+    /// The handshake failed for another reason.
+    TlsFailed,
+    /// STARTTLS is demanded and not offered, or refused.
+    NoStartTls,
+    /// Something was injected around STARTTLS.
+    Injected,
+    /// The greeting is not of the protocol.
+    BadGreeting,
+    /// The server said goodbye.
+    Bye,
+    /// The server greeted us as logged in.
+    Preauthenticated,
+    /// It does not say what it offers.
+    NoCapabilities,
+    /// It does not take the announcement of clients that is configured for it.
+    NoAnnouncement,
+    /// It offers no way to log in that we can use.
+    NoLogin,
+    /// It offers UNAUTHENTICATE and compression: under compression a second login on the first
+    /// account's connection could not be seen (wire.md A2). Logins are served; moves to it wait.
+    ReloginUnderCompression,
+    /// It said something that we do not understand.
+    BadReply,
+}
+
+impl Problem {
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::Unresolved => "unresolved",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::TlsUntrusted => "tls_untrusted",
+            Self::TlsWrongName => "tls_wrong_name",
+            Self::TlsNotInTime => "tls_not_in_time",
+            Self::TlsPinMismatch => "tls_pin_mismatch",
+            Self::TlsFailed => "tls_failed",
+            Self::NoStartTls => "no_starttls",
+            Self::Injected => "injected",
+            Self::BadGreeting => "bad_greeting",
+            Self::Bye => "bye",
+            Self::Preauthenticated => "preauthenticated",
+            Self::NoCapabilities => "no_capabilities",
+            Self::NoAnnouncement => "no_announcement",
+            Self::NoLogin => "no_login",
+            Self::ReloginUnderCompression => "relogin_under_compression",
+            Self::BadReply => "bad_reply",
+        }
+    }
+}
+
+/// The contract's name for a protocol.
+pub const fn on_the_wire(protocol: ProtocolKind) -> v1::Protocol {
+    match protocol {
+        ProtocolKind::Imap => v1::Protocol::Imap,
+    }
+}
+
+/// The verdicts in force. Cheap to clone; clones share one state.
+#[derive(Debug, Clone)]
+pub struct Backends(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None`: not asked yet.
+    known: Mutex<BTreeMap<Target, Option<Verdict>>>,
+    /// Counts changes of what is known: not every probe, only those that found something new.
+    changes: watch::Sender<u64>,
+    /// What the control plane is told of it.
+    endpoints: watch::Sender<Arc<[EndpointHealth]>>,
+}
+
+impl Default for Backends {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HealthSource for Backends {
+    fn verdicts(&self) -> watch::Receiver<Arc<[EndpointHealth]>> {
+        self.0.endpoints.subscribe()
+    }
+}
+
+impl Backends {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            known: Mutex::default(),
+            changes: watch::Sender::default(),
+            endpoints: watch::Sender::new(Arc::default()),
+        }))
+    }
+
+    /// All targets, with what is known of them.
+    pub fn all(&self) -> BTreeMap<Target, Option<Verdict>> {
+        self.known().clone()
+    }
+
+    /// What is known of one target.
+    pub fn verdict(&self, target: &Target) -> Option<Verdict> {
+        self.known().get(target).cloned().flatten()
+    }
+
+    /// What the control plane is told: every target that has been asked.
+    pub fn endpoints(&self) -> Arc<[EndpointHealth]> {
+        Arc::clone(&self.0.endpoints.borrow())
+    }
+
+    /// Follows changes: of the set of targets, of reachability, problems and capabilities.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// These are the targets now. What is known of those that stay is kept: a destination may change its
+    /// address, not its identity.
+    fn retarget(&self, targets: impl IntoIterator<Item = Target>) {
+        let mut known = self.known();
+        let mut old = std::mem::take(&mut *known);
+        *known = targets
+            .into_iter()
+            .map(|target| {
+                let verdict = old.remove(&target).flatten();
+                (target, verdict)
+            })
+            .collect();
+        self.changed(&known);
+    }
+
+    /// Takes note of a probe. One that found something new is logged here.
+    fn record(&self, target: &Target, report: Report) {
+        let now = Instant::now();
+        let mut known = self.known();
+        // A destination that was removed while it was being asked.
+        let Some(slot) = known.get_mut(target) else {
+            return;
+        };
+        let old = slot.take();
+        let news = old.as_ref().is_none_or(|old| {
+            old.report.problem != report.problem
+                || report.capabilities.is_some() && old.capabilities != report.capabilities
+        });
+        if news {
+            log(target, old.as_ref(), &report);
+        }
+        let old = old.as_ref();
+        *slot = Some(Verdict {
+            checked: now,
+            last_success: match report.problem {
+                None => Some(now),
+                Some(_) => old.and_then(|old| old.last_success),
+            },
+            capabilities: report
+                .capabilities
+                .clone()
+                .or_else(|| old.and_then(|old| old.capabilities.clone())),
+            report,
+        });
+        if news {
+            self.changed(&known);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Target, Option<Verdict>>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who follow. Under the lock, so that they are told in the order of the changes.
+    fn changed(&self, known: &BTreeMap<Target, Option<Verdict>>) {
+        let asked = known.iter().filter_map(|(target, verdict)| Some((target, verdict.as_ref()?)));
+        let endpoints: Arc<[EndpointHealth]> = asked
+            .map(|(target, verdict)| EndpointHealth {
+                destination: target.destination.to_string(),
+                protocol: target.protocol.into(),
+                reachable: verdict.reachable(),
+                problem: verdict.word().to_owned(),
+            })
+            .collect();
+        self.0.endpoints.send_if_modified(|told| {
+            let news = **told != *endpoints;
+            *told = endpoints;
+            news
+        });
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
+    let destination = &target.destination;
+    let protocol = target.protocol.as_str_name();
+    let address = report.address.map(tracing::field::display);
+    let endpoint = &report.endpoint;
+    match report.problem {
+        Some(problem) => {
+            let problem = problem.word();
+            tracing::error!(%destination, protocol, endpoint, address, problem, "destination not reachable");
+        }
+        None => {
+            let greeting = &report.greeting;
+            tracing::info!(%destination, protocol, endpoint, address, greeting, "destination reachable");
+        }
+    }
+    let before = old.and_then(|old| old.capabilities.as_ref());
+    if let (Some(before), Some(now)) = (before, &report.capabilities)
+        && before != now
+    {
+        tracing::warn!(%destination, protocol, %before, %now, "the destination offers something else now");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn target(destination: &str) -> Target {
+        Target {
+            destination: DestinationId::parse(destination).unwrap(),
+            protocol: v1::Protocol::Imap,
+        }
+    }
+
+    pub(super) fn report(capabilities: &str, problem: Option<Problem>) -> Report {
+        Report {
+            endpoint: "mail.example.org:993".to_owned(),
+            address: None,
+            tls: TlsVerdict::Unknown,
+            greeting: String::new(),
+            capabilities: problem.is_none().then(|| Capabilities::parse(capabilities.as_bytes())),
+            problem,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_destination_that_goes_down_keeps_its_list_and_last_success() {
+        let backends = Backends::new();
+        backends.retarget([target("old")]);
+        backends.record(&target("old"), report("IMAP4rev1 IDLE", None));
+        let up = Instant::now();
+        tokio::time::advance(std::time::Duration::from_secs(5)).await;
+        backends.record(&target("old"), report("", Some(Problem::Refused)));
+        let verdict = backends.verdict(&target("old")).unwrap();
+        assert!(!verdict.reachable());
+        assert_eq!(verdict.word(), "refused");
+        assert_eq!(verdict.last_success, Some(up));
+        assert!(verdict.capabilities.unwrap().has("IDLE"));
+        assert_eq!(backends.endpoints()[0].problem, "refused");
+    }
+
+    #[test]
+    fn only_news_wakes_those_who_follow() {
+        let backends = Backends::new();
+        backends.retarget([target("old")]);
+        let mut watch = backends.watch();
+        watch.mark_unchanged();
+        backends.record(&target("old"), report("IMAP4rev1", None));
+        assert!(watch.has_changed().unwrap());
+        watch.mark_unchanged();
+        backends.record(&target("old"), report("imap4REV1", None));
+        assert!(!watch.has_changed().unwrap());
+        backends.record(&target("old"), report("", Some(Problem::Timeout)));
+        assert!(watch.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_removed_destination_is_forgotten_and_one_that_was_not_asked_is_not_reported() {
+        let backends = Backends::new();
+        backends.retarget([target("old"), target("new")]);
+        backends.record(&target("old"), report("IMAP4rev1", None));
+        assert_eq!(backends.endpoints().len(), 1);
+        backends.retarget([target("new")]);
+        backends.record(&target("old"), report("IMAP4rev1", None));
+        assert_eq!(backends.all().keys().collect::<Vec<_>>(), [&target("new")]);
+        assert!(backends.endpoints().is_empty());
+    }
+}

@@ -1,0 +1,175 @@
+//! The way to the control plane: which replica, by which socket, who it is and who we are.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    config::{ControlPlane, ControlPlaneTls},
+    net::{self, tls_client::crypto},
+    routing::feed::{BoxFuture, Connect, ConnectError},
+};
+
+/// Time for one attempt, from the resolver to the end of the TLS handshake.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Octets in flight on the stream. A snapshot of ten million accounts comes in chunks of 1 MiB; with
+/// less than a few of them in flight the distance to the control plane would decide how fast.
+const WINDOW: u32 = 4 << 20;
+
+/// Connects to one replica after the other.
+pub struct ControlPlaneConnector {
+    replicas: Vec<Uri>,
+    tls: Option<ControlPlaneTls>,
+    attempts: AtomicUsize,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no answer within {} s", ATTEMPT.as_secs())]
+    Timeout,
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    #[error("our certificate or the CA cannot be used: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the server name to verify is not valid")]
+    ServerName,
+    #[error("{0}")]
+    Http(#[from] tonic::transport::Error),
+}
+
+impl ControlPlaneConnector {
+    /// A connector to these replicas.
+    ///
+    /// # Panics
+    /// If an endpoint is no URI, which validation rules out.
+    pub fn new(settings: &ControlPlane) -> Self {
+        let parse = |text: &String| text.parse().expect("validated");
+        Self {
+            replicas: settings.endpoints.iter().map(parse).collect(),
+            tls: settings.tls.clone(),
+            attempts: AtomicUsize::new(0),
+        }
+    }
+
+    async fn attempt(&self, replica: &Uri) -> Result<Channel, Failure> {
+        let socket = connect(replica).await?;
+        // What is handed to tonic is one connection that exists already; its own TLS stays out of it,
+        // so it is told of a scheme without.
+        let endpoint = Endpoint::from_shared(format!("http://{}", authority(replica)))?
+            .origin(replica.clone())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
+        let channel = match &self.tls {
+            Some(tls) if replica.scheme_str() == Some("https") => {
+                let name = tls.server_name.clone();
+                let name = name.unwrap_or_else(|| host(replica).to_owned());
+                let name = ServerName::try_from(name).map_err(|_| Failure::ServerName)?;
+                let connector = TlsConnector::from(Arc::new(mutual(tls)?));
+                let stream = connector.connect(name, socket).await?;
+                endpoint.connect_with_connector(once(stream)).await?
+            }
+            _ => endpoint.connect_with_connector(once(socket)).await?,
+        };
+        Ok(channel)
+    }
+}
+
+impl Connect for ControlPlaneConnector {
+    fn connect(&self) -> BoxFuture<'_, Result<Channel, ConnectError>> {
+        let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let replica = &self.replicas[attempt % self.replicas.len()];
+        Box::pin(async move {
+            let connected = timeout(ATTEMPT, self.attempt(replica)).await;
+            connected
+                .unwrap_or(Err(Failure::Timeout))
+                .map_err(|failure| ConnectError(format!("{replica}: {failure}")))
+        })
+    }
+}
+
+/// The first address that answers.
+async fn connect(replica: &Uri) -> io::Result<net::TcpStream> {
+    let port = replica.port_u16().unwrap_or_default();
+    let mut last = io::ErrorKind::NotFound.into();
+    for address in net::resolve(host(replica), port).await? {
+        match net::connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A connector that yields a connection which exists already, once: when it is lost, the feed itself
+/// decides when and where to connect again.
+fn once<S>(
+    stream: S,
+) -> impl tower::Service<
+    Uri,
+    Response = TokioIo<S>,
+    Error = io::Error,
+    Future = impl Future<Output = io::Result<TokioIo<S>>> + Send,
+> + Send
++ 'static
+where
+    S: Send + 'static,
+{
+    let mut stream = Some(stream);
+    tower::service_fn(move |_| {
+        let stream = stream.take();
+        async move {
+            let stream = stream.ok_or(io::ErrorKind::NotConnected)?;
+            Ok(TokioIo::new(stream))
+        }
+    })
+}
+
+/// Verifies the control plane and shows our certificate. Read from the files at every connection.
+fn mutual(tls: &ControlPlaneTls) -> Result<ClientConfig, Failure> {
+    let builder = ClientConfig::builder_with_provider(crypto()).with_safe_default_protocol_versions()?;
+    let builder = match &tls.ca_file {
+        None => builder.with_platform_verifier()?,
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_file_iter(path)? {
+                roots.add(certificate?)?;
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(&tls.identity.cert_file)?.collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(&tls.identity.key_file)?;
+    let mut config = builder.with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn authority(replica: &Uri) -> &str {
+    replica.authority().map_or("", http::uri::Authority::as_str)
+}
+
+/// Without the brackets of an IPv6 address.
+fn host(replica: &Uri) -> &str {
+    replica.host().unwrap_or_default().trim_matches(['[', ']'])
+}

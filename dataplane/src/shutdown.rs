@@ -1,0 +1,94 @@
+//! How the process ends: what it is told, and who waits for whom.
+
+use std::{future::Future, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Two words and the tasks that obey them. Clones share both.
+///
+/// *Drain*: take nothing new, finish or close what is open in good manners. *Force*: drop everything
+/// now. A task that was spawned here is waited for, and none outlives [`wait`](Self::wait) after the
+/// second word.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    drain: CancellationToken,
+    force: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// For a new group of tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs a task until it ends or everything is dropped by [`force`](Self::force).
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let force = self.force.clone();
+        self.tasks.spawn(async move {
+            // A task that is dropped closes what it holds.
+            _ = force.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Cancelled when draining begins.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.drain
+    }
+
+    /// Says the first word.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Says both words.
+    pub fn force(&self) {
+        self.drain.cancel();
+        self.force.cancel();
+    }
+
+    /// How many tasks there are.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Drains and waits for all tasks, at most for `limit`; then drops those that are left and waits
+    /// for that. Returns how many had to be dropped.
+    pub async fn wait(&self, limit: Duration) -> usize {
+        self.drain();
+        self.tasks.close();
+        if tokio::time::timeout(limit, self.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        let left = self.tasks.len();
+        self.force();
+        self.tasks.wait().await;
+        left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_that_obey_are_waited_for() {
+        let shutdown = Shutdown::new();
+        let draining = shutdown.draining().clone();
+        shutdown.spawn(async move {
+            draining.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        });
+        assert_eq!(shutdown.wait(Duration::from_secs(10)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_is_dropped_at_the_limit_and_counted() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn(std::future::pending());
+        let before = tokio::time::Instant::now();
+        assert_eq!(shutdown.wait(Duration::from_secs(10)).await, 1);
+        assert_eq!(before.elapsed(), Duration::from_secs(10));
+        assert_eq!(shutdown.tasks(), 0);
+    }
+}
