@@ -3,3 +3,5 @@
 
 pub mod commit;
 pub mod placement;
+pub mod resolution;
+pub mod start;
