@@ -1,1 +1,302 @@
 //! The document of `/stats`.
+//!
+//! Names of fields are part of the interface: they are only ever added. Times are in seconds before
+//! now. Nothing in it names an account.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ferrypost_proto::{Revision, v1};
+use serde::Serialize;
+use tokio::{sync::watch, time::Instant};
+
+use super::Source;
+use crate::{
+    backend::{Backends, Target, TlsVerdict, Verdict, offer::Offers},
+    ready::Readiness,
+    routing::feed::{Connection, FeedStatus, Identity},
+    session::registry::Registry,
+};
+
+/// Where the document's facts come from.
+pub struct Stats {
+    /// Who this data plane is.
+    pub identity: Identity,
+    /// When it was started.
+    pub started: Instant,
+    /// What blocks it.
+    pub readiness: Readiness,
+    /// The control connection.
+    pub feed: watch::Receiver<FeedStatus>,
+    /// The destinations.
+    pub backends: Backends,
+    /// The sessions.
+    pub registry: Arc<Registry>,
+    /// What is offered before login, by protocol.
+    pub offers: BTreeMap<&'static str, Offers>,
+}
+
+impl Source for Stats {
+    fn ready(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
+    fn stats(&self) -> serde_json::Value {
+        serde_json::to_value(self.document()).expect("all keys are texts")
+    }
+}
+
+#[derive(Serialize)]
+struct Document {
+    version: String,
+    instance: String,
+    boot: String,
+    group: String,
+    uptime_seconds: f64,
+    ready: bool,
+    /// What it waits for, in words; empty when ready.
+    blocked_by: Vec<String>,
+    control_plane: ControlConnection,
+    snapshot: Option<Snapshot>,
+    destinations: BTreeMap<String, BTreeMap<&'static str, Destination>>,
+    sessions: Sessions,
+    /// What is offered before login, by protocol.
+    offer: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct ControlConnection {
+    /// `connecting`, `syncing`, `live`, `refused` or `ended`.
+    state: &'static str,
+    seconds_in_state: f64,
+    replica: Option<String>,
+    installation: Option<String>,
+    /// The store was restored to an older state: nothing new is taken over.
+    rewound: bool,
+    last_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Snapshot {
+    revision: RevisionNumbers,
+    /// How long ago it was last known to be the truth.
+    age_seconds: f64,
+    /// Entries that could not be taken over; their accounts are fenced here.
+    rejected_entries: usize,
+}
+
+#[derive(Serialize)]
+struct RevisionNumbers {
+    base: u64,
+    store: u64,
+}
+
+#[derive(Serialize)]
+struct Destination {
+    reachable: bool,
+    /// `reachable`, `unknown` while nobody has asked yet, or why not.
+    word: &'static str,
+    endpoint: Option<String>,
+    address: Option<String>,
+    tls: Option<Tls>,
+    greeting: Option<String>,
+    /// What it offers after TLS and before login, as it last said.
+    capabilities: Option<Vec<String>>,
+    checked_seconds_ago: Option<f64>,
+    last_success_seconds_ago: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Tls {
+    /// `verified`, `refused`, `plaintext` or `unknown`.
+    verdict: &'static str,
+    /// What verified it: `platform`, `ca` or `pin`.
+    trust: Option<&'static str>,
+    version: Option<&'static str>,
+    cipher: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Sessions {
+    total: usize,
+    held_logins: usize,
+    /// By destination, protocol and stage.
+    routed: Vec<SessionCount>,
+}
+
+#[derive(Serialize)]
+struct SessionCount {
+    destination: String,
+    protocol: &'static str,
+    stage: &'static str,
+    count: usize,
+}
+
+impl Stats {
+    fn document(&self) -> Document {
+        let feed = self.feed.borrow().clone();
+        let blocked_by = self.readiness.reasons();
+        Document {
+            version: self.identity.version.clone(),
+            instance: self.identity.instance.to_string(),
+            boot: self.identity.boot.to_string(),
+            group: self.identity.group.clone(),
+            uptime_seconds: seconds_since(self.started),
+            ready: blocked_by.is_empty(),
+            blocked_by,
+            snapshot: snapshot(&feed),
+            control_plane: control_connection(feed),
+            destinations: self.destinations(),
+            sessions: self.sessions(),
+            offer: self
+                .offers
+                .iter()
+                .map(|(protocol, offers)| (*protocol, offers.current().capabilities().to_string()))
+                .collect(),
+        }
+    }
+
+    fn destinations(&self) -> BTreeMap<String, BTreeMap<&'static str, Destination>> {
+        let mut destinations: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for (Target { destination, protocol }, verdict) in self.backends.all() {
+            let protocols = destinations.entry(destination.into()).or_default();
+            protocols.insert(word(protocol), verdict.map_or_else(Destination::unknown, Into::into));
+        }
+        destinations
+    }
+
+    fn sessions(&self) -> Sessions {
+        let counts = self.registry.counts();
+        let routed = self.registry.tally().into_iter();
+        Sessions {
+            total: counts.sessions,
+            held_logins: counts.held,
+            routed: routed
+                .map(|((destination, protocol, stage), count)| SessionCount {
+                    destination: destination.into(),
+                    protocol: word(protocol),
+                    stage: stage.word(),
+                    count,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn control_connection(feed: FeedStatus) -> ControlConnection {
+    ControlConnection {
+        state: match feed.connection {
+            Connection::Connecting => "connecting",
+            Connection::Syncing => "syncing",
+            Connection::Live => "live",
+            Connection::Refused(_) => "refused",
+            Connection::Ended(_) => "ended",
+        },
+        seconds_in_state: seconds_since(feed.since),
+        replica: feed.replica,
+        installation: feed.installation.map(Into::into),
+        rewound: feed.rewound,
+        last_error: match feed.connection {
+            Connection::Refused(refused) => Some(refused.to_string()),
+            Connection::Ended(end) => Some(end.to_string()),
+            _ => feed.problem,
+        },
+    }
+}
+
+fn snapshot(feed: &FeedStatus) -> Option<Snapshot> {
+    let (position, confirmed) = feed.table.as_ref()?;
+    Some(Snapshot {
+        revision: position.revision.into(),
+        age_seconds: seconds_since(*confirmed),
+        rejected_entries: feed.rejected,
+    })
+}
+
+impl From<Revision> for RevisionNumbers {
+    fn from(revision: Revision) -> Self {
+        Self {
+            base: revision.base(),
+            store: revision.store(),
+        }
+    }
+}
+
+impl Destination {
+    fn unknown() -> Self {
+        Self {
+            reachable: false,
+            word: "unknown",
+            endpoint: None,
+            address: None,
+            tls: None,
+            greeting: None,
+            capabilities: None,
+            checked_seconds_ago: None,
+            last_success_seconds_ago: None,
+        }
+    }
+}
+
+impl From<Verdict> for Destination {
+    fn from(verdict: Verdict) -> Self {
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            reachable: verdict.reachable(),
+            word: if verdict.reachable() { "reachable" } else { verdict.word() },
+            address: verdict.report.address.map(|address| address.to_string()),
+            tls: Some((&verdict.report.tls).into()),
+            greeting: some(verdict.report.greeting),
+            endpoint: some(verdict.report.endpoint),
+            capabilities: verdict
+                .capabilities
+                .map(|list| list.iter().map(ToOwned::to_owned).collect()),
+            checked_seconds_ago: Some(seconds_since(verdict.checked)),
+            last_success_seconds_ago: verdict.last_success.map(seconds_since),
+        }
+    }
+}
+
+impl From<&TlsVerdict> for Tls {
+    fn from(verdict: &TlsVerdict) -> Self {
+        let bare = |verdict| Self {
+            verdict,
+            trust: None,
+            version: None,
+            cipher: None,
+        };
+        match *verdict {
+            TlsVerdict::Unknown => bare("unknown"),
+            TlsVerdict::Refused => bare("refused"),
+            TlsVerdict::Plaintext => bare("plaintext"),
+            TlsVerdict::Verified {
+                trust,
+                version,
+                cipher,
+            } => Self {
+                verdict: "verified",
+                trust: Some(trust),
+                version: Some(version),
+                cipher: Some(cipher),
+            },
+        }
+    }
+}
+
+/// A protocol as configuration writes it.
+fn word(protocol: v1::Protocol) -> &'static str {
+    match protocol {
+        v1::Protocol::Unspecified => "unspecified",
+        v1::Protocol::Imap => "imap",
+        v1::Protocol::Pop3 => "pop3",
+        v1::Protocol::Managesieve => "managesieve",
+        v1::Protocol::Submission => "submission",
+        v1::Protocol::Smtp => "smtp",
+        v1::Protocol::Lmtp => "lmtp",
+        v1::Protocol::Http => "http",
+    }
+}
+
+/// To the millisecond.
+fn seconds_since(past: Instant) -> f64 {
+    (past.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
+}

@@ -11,6 +11,8 @@
 mod limits;
 mod network;
 mod raw;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::{

@@ -9,7 +9,10 @@ use std::{
 use ferrypost_proto::{InstanceId, Problems};
 use ferrypost_wire::ProtocolKind;
 use http::Uri;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
 use tracing::level_filters::LevelFilter;
 
 use super::{
@@ -17,7 +20,10 @@ use super::{
     is_loopback,
     raw::{Document, Section},
 };
-use crate::telemetry::{LogFormat, LogSettings, Redact};
+use crate::{
+    net::tls_client::crypto,
+    telemetry::{LogFormat, LogSettings, Redact},
+};
 
 /// Where the admin endpoint is bound unless the file says otherwise.
 const ADMIN_ADDRESS: SocketAddr =
@@ -295,16 +301,18 @@ impl Checker<'_> {
         let key_file = section
             .required("key_file", "the key of cert_file, in PEM")
             .map(|path| self.resolve(path));
-        if let Some(path) = &cert_file {
-            check(section, "cert_file", certificates(path));
-        }
-        if let Some(path) = &key_file {
-            check(section, "key_file", private_key(path));
-        }
-        Some(CertificateFiles {
+        let chain = cert_file
+            .as_ref()
+            .and_then(|path| check(section, "cert_file", certificates(path)));
+        let key = key_file
+            .as_ref()
+            .and_then(|path| check(section, "key_file", private_key(path)));
+        let files = CertificateFiles {
             cert_file: cert_file?,
             key_file: key_file?,
-        })
+        };
+        check(section, "key_file", pair(&files, chain?, key?));
+        Some(files)
     }
 
     fn resolve(&self, path: PathBuf) -> PathBuf {
@@ -444,19 +452,32 @@ fn check<T>(section: &Section<'_, '_>, key: &str, outcome: Result<T, String>) ->
     outcome.map_err(|message| section.wrong(key, message)).ok()
 }
 
-fn certificates(path: &Path) -> Result<(), String> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
         Ok(chain) if chain.is_empty() => Err(format!("{} holds no certificate", path.display())),
-        Ok(_) => Ok(()),
+        Ok(chain) => Ok(chain),
         Err(error) => Err(pem_problem(path, "a certificate", &error)),
     }
 }
 
-fn private_key(path: &Path) -> Result<(), String> {
-    PrivateKeyDer::from_pem_file(path)
-        .map(drop)
-        .map_err(|error| pem_problem(path, "a private key", &error))
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| pem_problem(path, "a private key", &error))
+}
+
+fn pair(
+    files: &CertificateFiles,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<(), String> {
+    let (cert_file, key_file) = (files.cert_file.display(), files.key_file.display());
+    match CertifiedKey::from_der(chain, key, &crypto()) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(format!("{key_file} is not the key of {cert_file}"))
+        }
+        Err(error) => Err(format!("{cert_file} and {key_file} cannot be used: {error}")),
+    }
 }
 
 fn pem_problem(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {

@@ -1,0 +1,270 @@
+//! Every mistake, with the place and the message that the operator reads.
+
+use std::{fs, time::Duration};
+
+use super::*;
+
+/// A directory with the files that the example names.
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::create_dir(path.join("tls")).unwrap();
+    for name in ["mail", "gateway-1"] {
+        let made = rcgen::generate_simple_self_signed([format!("{name}.example.org")]).unwrap();
+        fs::write(path.join(format!("tls/{name}.pem")), made.cert.pem()).unwrap();
+        fs::write(path.join(format!("tls/{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        fs::write(path.join("tls/ca.pem"), made.cert.pem()).unwrap();
+    }
+    fs::write(path.join("admin.token"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    directory
+}
+
+const EXAMPLE: &str = include_str!("../../examples/gateway.toml");
+
+/// The example's text with the commented-out keys in force.
+fn in_full() -> String {
+    let uncommented = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(|line| uncommented(line) + "\n").collect()
+}
+
+fn is_key(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+}
+
+/// What is wrong with the example when it is changed by `edit`.
+fn problems(edit: impl Fn(String) -> String) -> Vec<String> {
+    let directory = directory();
+    let text = edit(EXAMPLE.to_owned());
+    assert_ne!(text, EXAMPLE, "the edit must change something");
+    match Config::parse(&text, directory.path()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems
+            .0
+            .iter()
+            .map(|problem| problem.to_string().replace(&*directory.path().to_string_lossy(), "DIR"))
+            .collect(),
+    }
+}
+
+/// What is wrong when `from` is replaced.
+fn replaced(from: &str, to: &str) -> Vec<String> {
+    assert!(EXAMPLE.contains(from), "{from}");
+    problems(|text| text.replacen(from, to, 1))
+}
+
+#[test]
+fn the_example_is_valid_and_its_comments_say_the_defaults() {
+    let directory = directory();
+    let config = Config::parse(EXAMPLE, directory.path()).unwrap();
+    assert_eq!(config.instance().as_str(), "gateway-1");
+    assert_eq!(config.state_directory(), directory.path().join("state"));
+    assert_eq!(config.admin().listen.to_string(), "127.0.0.1:9443");
+    assert_eq!(config.listeners().len(), 2);
+    assert_eq!(config.listeners()[1].tls, ListenerTls::StartTls);
+
+    let full = Config::parse(&in_full(), directory.path()).unwrap();
+    assert_eq!(full.limits(), config.limits());
+    assert_eq!(*full.limits(), Limits::default());
+    assert_eq!(full.listeners()[0].connections, Some(10_000));
+    assert!(full.admin().health_listen.is_some());
+    assert_eq!(full.control_plane().tls.as_ref().unwrap().server_name.as_deref(),
+        Some("control-plane.example.org"));
+}
+
+#[test]
+fn every_limit_can_be_set() {
+    let directory = directory();
+    let text = in_full()
+        .replace("# idle", "idle")
+        .replace("idle = \"35m\"", "idle = \"40m\"")
+        .replace("max_line = 12288", "max_line = 16384")
+        .replace("total = 5000", "total = 6000");
+    let config = Config::parse(&text, directory.path()).unwrap();
+    assert_eq!(config.limits().relay.idle, Duration::from_secs(2400));
+    assert_eq!(config.limits().preauth.front.max_line, 16_384);
+    assert_eq!(config.limits().hold.total, 6000);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_one_that_is_meant() {
+    assert_eq!(
+        replaced("instance = ", "instanze = "),
+        [
+            "instance (line 1): missing: this data plane's own name, as \"dp-1\"",
+            "instanze (line 11): unknown key; is \"instance\" meant?",
+        ]
+    );
+    assert_eq!(
+        replaced("# idle = \"35m\"", "idel = \"35m\""),
+        ["limits.relay.idel (line 98): unknown key; is \"idle\" meant?"]
+    );
+    assert_eq!(
+        replaced("[log]", "[log]\ncolour = true"),
+        ["log.colour (line 64): unknown key; there are: format, level, accounts, accounts_key_file"]
+    );
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let found = problems(|text| {
+        text.replace("instance = \"gateway-1\"", "instance = \"Gateway 1\"")
+            .replace("0.0.0.0:993", "imap.example.org:993")
+            .replace("tls = \"starttls\"", "tls = \"none\"")
+            .replace("# per_address = 500", "per_address = 0")
+            .replace("# handshake = \"10s\"", "handshake = 10")
+            .replace("# level = \"info\"", "level = \"trace\"")
+    });
+    assert_eq!(
+        found,
+        [
+            "instance (line 11): \"Gateway 1\": not a valid instance id",
+            "listeners[0].address (line 34): must be an address with a port, as \"0.0.0.0:993\" or \
+             \"[::]:993\"",
+            "listeners[1].tls (line 49): \"none\" must be one of \"implicit\", \"starttls\"",
+            "limits.connections.per_address (line 72): must be a whole number above 0",
+            "limits.preauth.handshake (line 75): must be a time above 0, as \"500ms\", \"10s\", \"5m\" \
+             or \"1h\"",
+            "log.level (line 66): \"trace\" must be one of \"error\", \"warn\", \"info\", \"debug\"",
+        ]
+    );
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_it_is_for() {
+    let directory = directory();
+    let problems = Config::parse("", directory.path()).unwrap_err();
+    let places: Vec<_> = problems.0.iter().map(|problem| problem.place.as_str()).collect();
+    assert_eq!(
+        places,
+        [
+            "instance (line 1)",
+            "state_directory (line 1)",
+            "control_plane.endpoints (line 1)",
+            "admin.cert_file (line 1)",
+            "admin.key_file (line 1)",
+            "admin.token_file (line 1)",
+            "listeners (line 1)",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_said_with_its_line() {
+    let found = replaced("[admin]", "[admin");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("line 52: "), "{found:?}");
+}
+
+#[test]
+fn files_that_are_missing_or_are_something_else_are_named() {
+    assert_eq!(
+        replaced("tls/mail.pem", "tls/none.pem"),
+        ["listeners[0].certificates[0].cert_file (line 38): cannot read DIR/tls/none.pem: No such \
+          file or directory (os error 2)"]
+    );
+    assert_eq!(
+        replaced("tls/mail.pem", "admin.token"),
+        ["listeners[0].certificates[0].cert_file (line 38): DIR/admin.token holds no certificate"]
+    );
+    assert_eq!(
+        replaced("tls/mail.key", "tls/mail.pem"),
+        ["listeners[0].certificates[0].key_file (line 38): DIR/tls/mail.pem holds no private key"]
+    );
+    assert_eq!(
+        replaced("tls/mail.key", "tls/gateway-1.key"),
+        ["listeners[0].certificates[0].key_file (line 38): DIR/tls/gateway-1.key is not the key of \
+          DIR/tls/mail.pem"]
+    );
+}
+
+#[test]
+fn a_token_must_be_long_and_one_word() {
+    let directory = directory();
+    for (token, message) in [
+        ("short", "must hold at least 32 octets"),
+        ("0123456789abcdef 0123456789abcdef", "must hold one word of printable US-ASCII"),
+    ] {
+        fs::write(directory.path().join("admin.token"), token).unwrap();
+        let problems = Config::parse(EXAMPLE, directory.path()).unwrap_err();
+        assert_eq!(problems.0.len(), 1);
+        assert!(problems.0[0].message.contains(message), "{problems}");
+    }
+}
+
+#[test]
+fn an_admin_endpoint_without_a_token_is_refused_wherever_it_listens() {
+    assert_eq!(
+        replaced("token_file = \"admin.token\"", "listen = \"0.0.0.0:9443\""),
+        ["admin.token_file (line 52): missing: a file with the token that callers must know"]
+    );
+}
+
+#[test]
+fn two_listeners_on_one_address_or_of_one_name_are_refused() {
+    assert_eq!(
+        replaced("0.0.0.0:143", "0.0.0.0:993"),
+        ["listeners[1].address (line 45): 0.0.0.0:993 is taken by listeners[0].address"]
+    );
+    assert_eq!(
+        replaced("name = \"imap\"", "name = \"imaps\""),
+        ["listeners[1].name (line 45): \"imaps\" is there twice"]
+    );
+    assert_eq!(
+        replaced("0.0.0.0:143", "127.0.0.1:9443"),
+        ["listeners[1].address (line 45): 127.0.0.1:9443 is taken by admin.listen"]
+    );
+    assert_eq!(
+        replaced("# health_listen = \"0.0.0.0:9080\"", "health_listen = \"127.0.0.1:9443\""),
+        ["admin.health_listen (line 1): is the address of admin.listen"]
+    );
+}
+
+#[test]
+fn the_control_plane_is_reached_in_clear_on_loopback_alone() {
+    let endpoint = "https://control-plane.example.org:7443";
+    assert_eq!(
+        replaced(endpoint, "http://control-plane.example.org:7443")[0],
+        "control_plane.endpoints[0] (line 23): \"http://control-plane.example.org:7443\": http is \
+         only for a loopback address; use https"
+    );
+    assert_eq!(
+        replaced(endpoint, "control-plane.example.org")[0],
+        "control_plane.endpoints[0] (line 23): \"control-plane.example.org\": use https://host:port"
+    );
+    let directory = directory();
+    for loopback in ["http://127.0.0.1:7443", "http://[::1]:7443", "http://localhost:7443"] {
+        let text: String = EXAMPLE
+            .replace(endpoint, loopback)
+            .replace("ca_file = \"tls/ca.pem\"\n", "")
+            .replacen("cert_file = \"tls/gateway-1.pem\"\nkey_file = \"tls/gateway-1.key\"\n", "", 1);
+        let config = Config::parse(&text, directory.path()).unwrap();
+        assert!(config.control_plane().tls.is_none(), "{loopback}");
+    }
+}
+
+#[test]
+fn hashed_accounts_need_a_key() {
+    assert_eq!(
+        replaced("[log]", "[log]\naccounts = \"hashed\""),
+        ["log.accounts_key_file (line 63): missing: the key of the hashes, random"]
+    );
+    assert_eq!(
+        replaced("[log]", "[log]\naccounts_key_file = \"admin.token\""),
+        ["log.accounts_key_file (line 63): is for accounts = \"hashed\""]
+    );
+}
+
+#[test]
+fn limits_must_fit_each_other() {
+    assert_eq!(
+        replaced("# drain = \"10s\"", "drain = \"18s\""),
+        ["limits.shutdown.grace (line 70): must be at least relay.drain and relay.close together"]
+    );
+    assert_eq!(
+        replaced("# per_name = 50", "per_name = 5001"),
+        ["limits.hold.per_name (line 70): must not be above hold.total"]
+    );
+}
