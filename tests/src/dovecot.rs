@@ -154,7 +154,7 @@ pub struct Setup<'a> {
     pub accounts: &'a [String],
     /// The password of all of them.
     pub password: &'a str,
-    /// Whether it goes on after this process ([`crate::process::stop_group`] stops it then).
+    /// Whether it goes on after this process ([`crate::process::ProcessMark`] stops it then).
     pub survives: bool,
 }
 

@@ -18,7 +18,7 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::log_file::LogFile;
-use crate::wait::{Late, eventually};
+use crate::wait::{Late, eventually, until};
 
 /// What to start, and how.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Spawn {
     }
 
     /// The child goes on when the [`Process`] is dropped or the parent ends; stop it later with
-    /// [`stop_group`].
+    /// [`ProcessMark::stop_group`].
     #[must_use]
     pub fn survives(mut self) -> Self {
         self.survives = true;
@@ -94,14 +94,16 @@ impl Spawn {
     pub fn start(self) -> io::Result<Process> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = if self.survives {
-            Command::new(&self.program)
+            // A session of its own, and with it a group: no terminal's end reaches it.
+            let mut command = Command::new(find_program(Path::new("setsid"))?);
+            command.arg(&self.program);
+            command
         } else {
             let mut command = Command::new(find_program(Path::new("setpriv"))?);
             command
-                .arg("--pdeathsig")
-                .arg(self.on_parent_death)
-                .arg("--")
+                .args(["--pdeathsig", self.on_parent_death, "--"])
                 .arg(&self.program);
+            command.process_group(0);
             command
         };
         command
@@ -109,8 +111,7 @@ impl Spawn {
             .envs(self.envs)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0);
+            .stderr(log);
         let child = start_on_lasting_thread(command)?;
         Ok(Process {
             child,
@@ -225,29 +226,69 @@ impl Drop for Process {
     }
 }
 
-/// Stops a process group that another process left running: SIGTERM to its leader, SIGKILL to the
-/// group when the leader is still there after `grace`.
-pub async fn stop_group(leader: u32, grace: Duration) {
-    let Ok(id) = pid(leader) else { return };
-    if kill_process(id, Signal::TERM).is_err() {
-        return;
+/// A process that can be told from a later one under the same id: its id and when it started, in the
+/// kernel's ticks. Written as `id@started`, it survives in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessMark {
+    id: u32,
+    started: u64,
+}
+
+impl ProcessMark {
+    /// The mark of the process that has this id now; `None` when there is none, or only a zombie.
+    pub fn of(id: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The fields after the command's name, which is in parentheses: proc_pid_stat(5), from 3.
+        let mut fields = stat.rsplit(')').next()?.split_whitespace();
+        if matches!(fields.next()?, "Z" | "X") {
+            return None;
+        }
+        Some(Self {
+            id,
+            started: fields.nth(18)?.parse().ok()?,
+        })
     }
-    let gone = crate::wait::until("the end of the leader", grace, || !is_running(leader)).await;
-    if gone.is_err() {
-        kill_group(leader, Signal::KILL);
+
+    /// Whether that very process still runs.
+    pub fn is_running(self) -> bool {
+        Self::of(self.id) == Some(self)
+    }
+
+    /// Stops its process group, when it leads one and still runs: SIGTERM to the leader, SIGKILL to
+    /// the group when the leader is still there after `grace`.
+    pub async fn stop_group(self, grace: Duration) {
+        let Ok(leader) = pid(self.id) else { return };
+        if !self.is_running() || kill_process(leader, Signal::TERM).is_err() {
+            return;
+        }
+        let gone = until("the end of the leader", grace, || !self.is_running()).await;
+        if gone.is_err() {
+            kill_group(self.id, Signal::KILL);
+        }
+    }
+}
+
+impl std::fmt::Display for ProcessMark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.id, self.started)
+    }
+}
+
+impl std::str::FromStr for ProcessMark {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (id, started) = text.split_once('@').unwrap_or((text, ""));
+        Ok(Self {
+            id: id.parse()?,
+            started: started.parse()?,
+        })
     }
 }
 
 /// Whether a process of that id is there and not a zombie.
 pub fn is_running(id: u32) -> bool {
-    // The state is the first field after the command's name, which is in parentheses.
-    std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| {
-        let state = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.trim_start().chars().next());
-        !matches!(state, Some('Z' | 'X') | None)
-    })
+    ProcessMark::of(id).is_some()
 }
 
 /// Looks for a program: a path as it is, a name along `PATH` and then in the system folders that an

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ferrypost_tests::process::{Spawn, is_running};
+use ferrypost_tests::process::{ProcessMark, Spawn, is_running};
 use ferrypost_tests::tools::tool;
 use ferrypost_tests::wait::until;
 
@@ -24,6 +24,34 @@ async fn a_dropped_process_is_gone_with_its_children() {
     drop(process);
     until("both are gone", SHORT, || {
         !is_running(parent) && !is_running(child)
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_surviving_process_goes_on_until_its_group_is_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "sleep 600 & echo child $!; trap '' TERM; wait; wait";
+    let spawn = Spawn::new("sh", folder.path().join("log"))
+        .unwrap()
+        .args(["-c", script]);
+    let process = spawn.survives().start().unwrap();
+    let line = process.log().wait_for(&["child "], SHORT).await.unwrap();
+    let child: u32 = line.trim_start_matches("child ").parse().unwrap();
+    let leader = ProcessMark::of(process.id()).unwrap();
+    drop(process);
+    assert!(leader.is_running() && is_running(child));
+
+    let written = leader.to_string();
+    let leader: ProcessMark = written.parse().unwrap();
+    let stranger: ProcessMark = format!("{written}0").parse().unwrap();
+    stranger.stop_group(Duration::ZERO).await;
+    assert!(leader.is_running(), "it is not the process that was marked");
+
+    leader.stop_group(Duration::from_millis(100)).await;
+    until("both are gone", SHORT, || {
+        !leader.is_running() && !is_running(child)
     })
     .await
     .unwrap();
