@@ -1,0 +1,150 @@
+//! Commands to data planes: here, or by way of the store on the replica that serves the stream.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ferrypost_proto::{
+    InstanceId, ReplicaId,
+    routing::v1::{Command, CommandResult, command},
+    store::v1::{StoredCommand, StoredResult},
+};
+use futures_util::future::join_all;
+use prost::Message as _;
+use tokio::time;
+
+use super::Fleet;
+use crate::store::{StoreError, Txn, keys, value::Stored};
+
+/// What came of a question to all data planes.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Those who answered.
+    pub answers: Vec<(InstanceId, CommandResult)>,
+    /// Registered data planes who did not, in time or at all.
+    pub unreachable: Vec<InstanceId>,
+}
+
+impl Fleet {
+    /// Asks every registered data plane, wherever its stream is served.
+    pub async fn ask(&self, question: &command::Command, within: Duration) -> Asked {
+        let state = self.mirror().read();
+        let asking = state.registrations().keys().map(|instance| async {
+            let result = time::timeout(within, self.ask_one(instance, question.clone())).await;
+            (instance.clone(), result.ok().flatten())
+        });
+        let mut asked = Asked::default();
+        for (instance, result) in join_all(asking).await {
+            match result {
+                Some(result) => asked.answers.push((instance, result)),
+                None => asked.unreachable.push(instance),
+            }
+        }
+        asked
+    }
+
+    async fn ask_one(
+        &self,
+        instance: &InstanceId,
+        question: command::Command,
+    ) -> Option<CommandResult> {
+        let command = Command {
+            command_id: self.0.options.random.identifier(),
+            command: Some(question),
+        };
+        if let Some(stream) = self.with_streams(|streams| streams.get(instance).cloned()) {
+            return stream.run(command).await;
+        }
+        let state = self.mirror().read();
+        let replica = &state.live().get(instance)?.value.replica;
+        let replica = ReplicaId::parse(replica)
+            .ok()
+            .filter(|r| *r != self.0.options.replica)?;
+        self.ask_elsewhere(instance, &replica, command).await
+    }
+
+    async fn ask_elsewhere(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        command: Command,
+    ) -> Option<CommandResult> {
+        let id = command.command_id.clone();
+        let lease = (*self.0.lease.borrow())?;
+        let key = keys::command(replica, &id);
+        let value = Stored::new(StoredCommand {
+            instance: instance.as_str().to_owned(),
+            command: command.encode_to_vec().into(),
+            ..StoredCommand::default()
+        });
+        let mut changed = self.mirror().changed();
+        let txn = Txn::new().put_leased(key, value.bytes(), lease);
+        self.mirror()
+            .store()
+            .transact(txn)
+            .await
+            .ok()?
+            .committed()?;
+        let answer = (id.clone().into_boxed_str(), instance.clone());
+        loop {
+            if let Some(result) = self.mirror().read().results().get(&answer) {
+                let result = CommandResult::decode(result.value.result.clone()).ok();
+                let txn = Txn::new().delete(keys::command_result(&id, instance));
+                // What stays ends with the lease of whoever answered.
+                let _ = self.mirror().store().transact(txn).await;
+                return result;
+            }
+            changed.changed().await.ok()?;
+        }
+    }
+}
+
+/// Runs the commands that other replicas have put down for this one.
+pub(super) async fn serve(fleet: Fleet) {
+    let mut changed = fleet.mirror().changed();
+    let mut running: BTreeSet<Box<str>> = BTreeSet::new();
+    loop {
+        let state = fleet.mirror().read();
+        let ours = &fleet.0.options.replica;
+        let mut waiting = BTreeSet::new();
+        for ((replica, id), stored) in state.commands() {
+            if replica != ours {
+                continue;
+            }
+            waiting.insert(id.clone());
+            if running.insert(id.clone()) {
+                let (fleet, id, stored) = (fleet.clone(), id.clone(), stored.clone());
+                let cancel = fleet.0.cancel.clone();
+                fleet.clone().0.tasks.spawn(async move {
+                    let run = fleet.run_for_another(&id, &stored.value);
+                    if let Some(Err(error)) = cancel.run_until_cancelled(run).await {
+                        tracing::debug!(%error, "the result of a command is not written");
+                    }
+                });
+            }
+        }
+        running.retain(|id| waiting.contains(id));
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Fleet {
+    async fn run_for_another(&self, id: &str, stored: &StoredCommand) -> Result<(), StoreError> {
+        let asked = Command::decode(stored.command.clone())
+            .ok()
+            .zip(InstanceId::parse(&stored.instance).ok());
+        let mut txn = Txn::new().delete(keys::command(&self.0.options.replica, id));
+        if let Some((command, instance)) = asked
+            && let Some(stream) = self.with_streams(|streams| streams.get(&instance).cloned())
+            && let Some(result) = stream.run(command).await
+            && let Some(lease) = *self.0.lease.borrow()
+        {
+            let value = Stored::new(StoredResult {
+                result: result.encode_to_vec().into(),
+                ..StoredResult::default()
+            });
+            txn = txn.put_leased(keys::command_result(id, &instance), value.bytes(), lease);
+        }
+        self.mirror().store().transact(txn).await.map(|_| ())
+    }
+}

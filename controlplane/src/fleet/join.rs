@@ -1,0 +1,298 @@
+//! From Hello to a registration: what is checked, what is written, and when a restore is found out.
+
+use std::time::Duration;
+
+use ferrypost_proto::{
+    BootId, InstallationId, InstanceId, Revision, StateId, TablePosition,
+    routing::v1::Hello,
+    store::v1::{Registration, Rewound},
+};
+
+use super::{
+    Fleet,
+    registration::{self, Claim, Known, Verdict},
+};
+use crate::{
+    changelog::History,
+    domain::commit::change_fleet,
+    mirror::State,
+    service::refusal::{Answer, Reason, Refusal},
+    store::{Rev, StoreError, Txn, TxnOutcome, keys, value::Stored},
+    wall_clock,
+};
+
+/// A registration that keeps being overtaken by others gives up after so many attempts; its data plane
+/// comes again.
+const ATTEMPTS: u32 = 8;
+
+/// How long a joining data plane may wait for the mirror to catch up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A data plane that has joined.
+#[derive(Debug, Clone)]
+pub(super) struct Joined {
+    /// Its name.
+    pub(super) instance: InstanceId,
+    /// Its life.
+    pub(super) boot: BootId,
+    /// The installation that it joined.
+    pub(super) installation: InstallationId,
+    /// When its registration was written: no older snapshot may be sent.
+    pub(super) registered: Rev,
+    /// How far this replica had read when it joined.
+    pub(super) seen: Rev,
+    /// Its base at that time.
+    pub(super) base: u64,
+    /// Where it goes on from; `None`: it needs a snapshot.
+    pub(super) position: Option<TablePosition>,
+    /// The store was restored: it is told nothing more.
+    pub(super) rewound: bool,
+}
+
+/// Hello, with its identifiers checked.
+struct Introduction {
+    instance: InstanceId,
+    claim: Claim,
+    applied: Option<TablePosition>,
+    hello: Hello,
+}
+
+impl Fleet {
+    /// Admits a data plane: compares histories, judges the claim, writes the registration.
+    pub(super) async fn join(&self, hello: Hello) -> Answer<Joined> {
+        let who = introduce(hello)?;
+        for _ in 0..ATTEMPTS {
+            // Rule 9: a replica that may be behind its subscriber catches up before it says anything.
+            let state = self.mirror().catch_up(PATIENCE).await.map_err(behind)?;
+            if let Some(applied) = &who.applied
+                && state.rewound().is_none()
+                && self.proves_a_restore(&state, applied)
+            {
+                self.write_rewound(&who, applied, &state).await?;
+                continue;
+            }
+            if let Some(joined) = self.register(&who, &state).await? {
+                return Ok(joined);
+            }
+        }
+        Err(Refusal::new(
+            Reason::Contended,
+            "the registration was overtaken again and again",
+        ))
+    }
+
+    /// Rule 11. The state is as new as the store was when this began, so a position above it was never
+    /// in this store; and a head that this history does not have comes from another one.
+    fn proves_a_restore(&self, state: &State, applied: &TablePosition) -> bool {
+        if applied.revision.base() != state.base() {
+            // A lower base is a table from before a restore that was resolved: it gets a snapshot.
+            return applied.revision.base() > state.base();
+        }
+        applied.revision > state.wire_revision()
+            || applied.head.store > state.head().store
+            || self.mirror().history(&applied.head) == History::Foreign
+    }
+
+    /// Writes the proof down before anything else is answered.
+    async fn write_rewound(
+        &self,
+        who: &Introduction,
+        applied: &TablePosition,
+        state: &State,
+    ) -> Answer<()> {
+        tracing::error!(
+            instance = %who.instance,
+            held = %applied.revision,
+            store = %state.wire_revision(),
+            "the store was restored to an older state: nothing moves until that is resolved"
+        );
+        let rewound = Stored::new(Rewound {
+            instance: who.instance.as_str().to_owned(),
+            held: Some(applied.revision.into()),
+            store: Some(state.wire_revision().into()),
+            detected_at: Some(wall_clock::now()),
+            ..Rewound::default()
+        });
+        let txn = Txn::new()
+            .absent(keys::REWOUND)
+            .put(keys::REWOUND, rewound.bytes());
+        // A conflict: somebody else has found it too.
+        self.commit(txn).await.map(|_| ())
+    }
+
+    /// One attempt; `None` when somebody else wrote first.
+    async fn register(&self, who: &Introduction, state: &State) -> Answer<Option<Joined>> {
+        let installation = state.installation().ok_or_else(|| {
+            Refusal::new(Reason::StoreUnavailable, "the installation has no id yet")
+        })?;
+        let registration = state.registrations().get(&who.instance);
+        let life = (who.instance.clone(), who.claim.boot.clone());
+        let known = Known {
+            installation,
+            registration: registration.map(|registration| &*registration.value),
+            live_boot: state
+                .live()
+                .get(&who.instance)
+                .map(|live| live.value.boot.as_str()),
+            expelled: state.expelled().contains_key(&life),
+            rewound: state.rewound().is_some(),
+        };
+        let predecessor = match registration::judge(&who.claim, &known) {
+            Verdict::Refuse(refusal) => return Err(refused(refusal, who)),
+            Verdict::Resume => {
+                let registered = registration.map_or(0, |registration| registration.revision);
+                return Ok(Some(joined(who, state, installation, registered)));
+            }
+            Verdict::Register => None,
+            Verdict::Succeed { .. } => registration.map(|registration| &*registration.value),
+        };
+        let key = keys::registration(&who.instance);
+        let revision = registration.map_or(0, |registration| registration.revision);
+        let txn = Txn::new()
+            .at(key.clone(), revision)
+            .absent(keys::expelled(&who.instance, &who.claim.boot))
+            .absent(keys::REWOUND)
+            .put(key, Stored::new(new_registration(who, predecessor)).bytes());
+        let committed = self.commit(change_fleet(txn, state.fleet())).await?;
+        Ok(committed.map(|registered| {
+            let succeeded = predecessor.map(|predecessor| predecessor.boot.as_str());
+            tracing::info!(
+                instance = %who.instance, boot = %who.claim.boot, succeeded, revision = registered,
+                "a data plane has registered"
+            );
+            joined(who, state, installation, registered)
+        }))
+    }
+
+    /// Ends a registration by the data plane's own word. True once it is gone.
+    pub(super) async fn depart(&self, joined: &Joined, unconfirmed: u32) -> Answer<()> {
+        for _ in 0..ATTEMPTS {
+            let state = self.mirror().catch_up(PATIENCE).await.map_err(behind)?;
+            let registration = match state.registrations().get(&joined.instance) {
+                Some(own) if own.value.boot == joined.boot.as_str() => own,
+                // Succeeded or expelled: there is nothing left to end.
+                _ => return Ok(()),
+            };
+            let key = keys::registration(&joined.instance);
+            let mut txn = Txn::new()
+                .at(key.clone(), registration.revision)
+                .delete(key)
+                .delete(keys::live(&joined.instance));
+            // Nobody saw some backends' close, now or at an earlier succession: fences wait.
+            if unconfirmed > 0 || !registration.value.unsettled_predecessor.is_empty() {
+                let departed = ferrypost_proto::store::v1::Departed {
+                    unconfirmed,
+                    ..Default::default()
+                };
+                let key = keys::departed(&joined.instance, &joined.boot);
+                txn = txn.put(key, Stored::new(departed).bytes());
+            }
+            if self
+                .commit(change_fleet(txn, state.fleet()))
+                .await?
+                .is_some()
+            {
+                tracing::info!(instance = %joined.instance, unconfirmed, "a data plane said goodbye");
+                return Ok(());
+            }
+        }
+        Err(Refusal::new(
+            Reason::Contended,
+            "the goodbye was overtaken again and again",
+        ))
+    }
+
+    /// Commits; `None` on a conflict.
+    async fn commit(&self, txn: Txn) -> Answer<Option<Rev>> {
+        match self.mirror().store().transact(txn).await {
+            Ok(TxnOutcome::Committed(revision)) => Ok(Some(revision)),
+            Ok(TxnOutcome::Conflict { .. }) => Ok(None),
+            // It may have happened: the next attempt reads what is there.
+            Err(StoreError::UnknownOutcome(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn joined(
+    who: &Introduction,
+    state: &State,
+    installation: &InstallationId,
+    registered: Rev,
+) -> Joined {
+    let resumes = |position: &TablePosition| position.revision.base() == state.base();
+    Joined {
+        instance: who.instance.clone(),
+        boot: who.claim.boot.clone(),
+        installation: installation.clone(),
+        registered,
+        seen: state.revision(),
+        base: state.base(),
+        position: who.applied.clone().filter(resumes),
+        rewound: state.rewound().is_some(),
+    }
+}
+
+fn new_registration(who: &Introduction, predecessor: Option<&Registration>) -> Registration {
+    Registration {
+        boot: who.claim.boot.as_str().to_owned(),
+        state_id: who.claim.state.as_str().to_owned(),
+        group: who.hello.group.clone(),
+        version: who.hello.version.clone(),
+        admin_address: who.hello.admin_address.clone(),
+        registered_at: Some(wall_clock::now()),
+        unsettled_predecessor: predecessor.map(|p| p.boot.clone()).unwrap_or_default(),
+        past_boots: predecessor
+            .map(registration::past_boots)
+            .unwrap_or_default(),
+        ..Registration::default()
+    }
+}
+
+fn introduce(hello: Hello) -> Answer<Introduction> {
+    let invalid = |field| Refusal::new(Reason::FieldInvalid, format!("hello.{field} is not valid"));
+    let installation = match hello.installation.as_str() {
+        "" => None,
+        pinned => Some(InstallationId::parse(pinned).map_err(|_| invalid("installation"))?),
+    };
+    Ok(Introduction {
+        instance: InstanceId::parse(&hello.instance).map_err(|_| invalid("instance"))?,
+        claim: Claim {
+            contract: hello.contract,
+            installation,
+            boot: BootId::parse(&hello.boot).map_err(|_| invalid("boot"))?,
+            state: StateId::parse(&hello.state_id).map_err(|_| invalid("state_id"))?,
+        },
+        applied: hello
+            .applied
+            .clone()
+            .map(TablePosition::from)
+            .filter(|position| position.revision > Revision::ZERO),
+        hello,
+    })
+}
+
+fn refused(refusal: registration::Refusal, who: &Introduction) -> Refusal {
+    use registration::Refusal as Why;
+    tracing::warn!(instance = %who.instance, boot = %who.claim.boot, reason = refusal.reason(),
+        "a data plane was refused");
+    let reason = match refusal {
+        Why::ContractUnsupported => Reason::ContractUnsupported,
+        Why::InstallationMismatch => Reason::InstallationMismatch,
+        Why::InstanceInUse => Reason::InstanceInUse,
+        Why::Expelled => Reason::Expelled,
+        Why::Superseded => Reason::Superseded,
+        Why::Rewound => Reason::Rewound,
+    };
+    Refusal::new(reason, refusal.to_string()).with("instance", &who.instance)
+}
+
+fn behind(error: crate::mirror::BehindError) -> Refusal {
+    match error {
+        crate::mirror::BehindError::Late => Refusal::new(
+            Reason::Behind,
+            "this replica has not caught up with the store",
+        ),
+        crate::mirror::BehindError::Store(error) => error.into(),
+    }
+}

@@ -1,0 +1,307 @@
+//! Who may join the fleet: a pure decision over what the store knows.
+//!
+//! A registration ends in three ways only (G3): the data plane's own goodbye, a successor that
+//! holds the lock on the same state directory, an operator's expulsion. Silence is none of them:
+//! partitioned and dead look the same from here.
+
+use ferrypost_proto::{BootId, CONTRACT, InstallationId, StateId, store::v1::Registration};
+
+/// How many boot ids a registration remembers as succeeded.
+const PAST_BOOTS: usize = 16;
+
+/// What a data plane says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The contract that it speaks.
+    pub contract: u32,
+    /// The installation that it has pinned, if it has been here before.
+    pub installation: Option<InstallationId>,
+    /// One life of its process.
+    pub boot: BootId,
+    /// Its state directory.
+    pub state: StateId,
+}
+
+/// What the store knows that bears on a claim.
+#[derive(Debug, Clone)]
+pub struct Known<'a> {
+    /// This installation.
+    pub installation: &'a InstallationId,
+    /// The registration under the claimed instance id.
+    pub registration: Option<&'a Registration>,
+    /// The boot id of the stream that is live under the claimed instance id, on any replica.
+    pub live_boot: Option<&'a str>,
+    /// An operator has expelled the claimed boot id.
+    pub expelled: bool,
+    /// The store was restored (G16).
+    pub rewound: bool,
+}
+
+/// What becomes of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is registered already: the stream was lost and comes back.
+    Resume,
+    /// It is new.
+    Register,
+    /// It takes the place of an earlier life, which the lock proves dead.
+    Succeed {
+        /// The earlier life.
+        predecessor: String,
+    },
+    /// It may not join.
+    Refuse(Refusal),
+}
+
+/// Why a data plane may not join. The words are the stream's ErrorInfo reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It speaks another contract.
+    #[error("this control plane speaks contract {CONTRACT} only: upgrade one of the two")]
+    ContractUnsupported,
+    /// It belongs to another installation.
+    #[error(
+        "the data plane's state directory is pinned to another installation: it talks to the wrong \
+         control plane, or the store was replaced"
+    )]
+    InstallationMismatch,
+    /// Somebody else uses its instance id.
+    #[error(
+        "another data plane is registered under this instance id: give each its own `instance`, or \
+         expel the one that is gone for good"
+    )]
+    InstanceInUse,
+    /// An operator has expelled this life of it.
+    #[error("an operator has expelled this process: restart it to register anew")]
+    Expelled,
+    /// A later life of it has registered.
+    #[error("a later process with the same state directory has taken over: stop this one")]
+    Superseded,
+    /// Nobody may join a store that was restored.
+    #[error("the store was restored to an older state: resolve that before data planes register")]
+    Rewound,
+}
+
+impl Refusal {
+    /// The ErrorInfo reason.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ContractUnsupported => "CONTRACT_UNSUPPORTED",
+            Self::InstallationMismatch => "INSTALLATION_MISMATCH",
+            Self::InstanceInUse => "INSTANCE_IN_USE",
+            Self::Expelled => "EXPELLED",
+            Self::Superseded => "SUPERSEDED",
+            Self::Rewound => "REWOUND",
+        }
+    }
+}
+
+/// Decides on a claim.
+pub fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
+    if claim.contract != CONTRACT {
+        return Verdict::Refuse(Refusal::ContractUnsupported);
+    }
+    if claim
+        .installation
+        .as_ref()
+        .is_some_and(|pinned| pinned != known.installation)
+    {
+        return Verdict::Refuse(Refusal::InstallationMismatch);
+    }
+    if known.expelled {
+        return Verdict::Refuse(Refusal::Expelled);
+    }
+    let boot = claim.boot.as_str();
+    let Some(registration) = known.registration else {
+        return if known.rewound {
+            Verdict::Refuse(Refusal::Rewound)
+        } else {
+            Verdict::Register
+        };
+    };
+    if registration.boot == boot && registration.state_id == claim.state.as_str() {
+        return Verdict::Resume;
+    }
+    if registration.past_boots.iter().any(|past| past == boot) {
+        return Verdict::Refuse(Refusal::Superseded);
+    }
+    // The same state directory and a new boot id: the lock on the directory proves that the
+    // predecessor is dead. A stream of it that still answers shows a copied directory, or has not
+    // noticed yet; either way the newcomer waits.
+    let lock_proves_it = registration.state_id == claim.state.as_str();
+    let still_answers = known.live_boot.is_some_and(|live| live != boot);
+    if !lock_proves_it || still_answers {
+        return Verdict::Refuse(Refusal::InstanceInUse);
+    }
+    if known.rewound {
+        return Verdict::Refuse(Refusal::Rewound);
+    }
+    Verdict::Succeed {
+        predecessor: registration.boot.clone(),
+    }
+}
+
+/// The boot ids that a successor's registration remembers.
+pub fn past_boots(predecessor: &Registration) -> Vec<String> {
+    let mut past = predecessor.past_boots.clone();
+    past.push(predecessor.boot.clone());
+    let excess = past.len().saturating_sub(PAST_BOOTS);
+    past.drain(..excess);
+    past
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrypost_proto::Random;
+
+    struct Scene {
+        installation: InstallationId,
+        claim: Claim,
+        registration: Registration,
+    }
+
+    fn scene() -> Scene {
+        let random = Random::seeded(11);
+        let installation = InstallationId::generate(&random);
+        let claim = Claim {
+            contract: CONTRACT,
+            installation: Some(installation.clone()),
+            boot: BootId::generate(&random),
+            state: StateId::generate(&random),
+        };
+        let registration = Registration {
+            boot: BootId::generate(&random).into(),
+            state_id: claim.state.as_str().to_owned(),
+            ..Registration::default()
+        };
+        Scene {
+            installation,
+            claim,
+            registration,
+        }
+    }
+
+    impl Scene {
+        fn known(&self) -> Known<'_> {
+            Known {
+                installation: &self.installation,
+                registration: Some(&self.registration),
+                live_boot: None,
+                expelled: false,
+                rewound: false,
+            }
+        }
+    }
+
+    #[test]
+    fn a_newcomer_registers_unless_the_store_is_rewound() {
+        let scene = scene();
+        let known = Known {
+            registration: None,
+            ..scene.known()
+        };
+        assert_eq!(judge(&scene.claim, &known), Verdict::Register);
+        let known = Known {
+            rewound: true,
+            ..known
+        };
+        assert_eq!(
+            judge(&scene.claim, &known),
+            Verdict::Refuse(Refusal::Rewound)
+        );
+    }
+
+    #[test]
+    fn a_lost_stream_resumes_even_under_rewound() {
+        let mut scene = scene();
+        scene.registration.boot = scene.claim.boot.as_str().to_owned();
+        let known = Known {
+            rewound: true,
+            ..scene.known()
+        };
+        assert_eq!(judge(&scene.claim, &known), Verdict::Resume);
+    }
+
+    #[test]
+    fn the_lock_on_the_state_directory_makes_a_successor() {
+        let scene = scene();
+        let predecessor = scene.registration.boot.clone();
+        assert_eq!(
+            judge(&scene.claim, &scene.known()),
+            Verdict::Succeed { predecessor }
+        );
+    }
+
+    #[test]
+    fn a_second_process_with_the_same_instance_id_is_refused() {
+        let mut scene = scene();
+        let boot = scene.registration.boot.clone();
+        let known = Known {
+            live_boot: Some(&boot),
+            ..scene.known()
+        };
+        assert_eq!(
+            judge(&scene.claim, &known),
+            Verdict::Refuse(Refusal::InstanceInUse)
+        );
+        scene.registration.state_id = "another".to_owned();
+        let known = scene.known();
+        assert_eq!(
+            judge(&scene.claim, &known),
+            Verdict::Refuse(Refusal::InstanceInUse)
+        );
+    }
+
+    #[test]
+    fn the_expelled_and_the_superseded_stay_out_for_ever() {
+        let mut scene = scene();
+        let known = Known {
+            expelled: true,
+            registration: None,
+            ..scene.known()
+        };
+        assert_eq!(
+            judge(&scene.claim, &known),
+            Verdict::Refuse(Refusal::Expelled)
+        );
+        scene.registration.past_boots = vec![scene.claim.boot.as_str().to_owned()];
+        let known = scene.known();
+        assert_eq!(
+            judge(&scene.claim, &known),
+            Verdict::Refuse(Refusal::Superseded)
+        );
+    }
+
+    #[test]
+    fn strangers_are_told_what_they_are() {
+        let scene = scene();
+        let other = Claim {
+            contract: CONTRACT + 1,
+            ..scene.claim.clone()
+        };
+        let refused = Verdict::Refuse(Refusal::ContractUnsupported);
+        assert_eq!(judge(&other, &scene.known()), refused);
+        let elsewhere = InstallationId::generate(&Random::seeded(12));
+        let other = Claim {
+            installation: Some(elsewhere),
+            ..scene.claim.clone()
+        };
+        let refused = Verdict::Refuse(Refusal::InstallationMismatch);
+        assert_eq!(judge(&other, &scene.known()), refused);
+    }
+
+    #[test]
+    fn the_memory_of_past_boots_is_bounded() {
+        let mut registration = Registration::default();
+        for n in 0..40 {
+            registration.past_boots = past_boots(&registration);
+            registration.boot = n.to_string();
+        }
+        assert_eq!(registration.past_boots.len(), PAST_BOOTS);
+        assert_eq!(
+            registration.past_boots.last().map(String::as_str),
+            Some("38")
+        );
+    }
+}
