@@ -39,7 +39,11 @@
 //! [`app::build`] assembles all of it from a valid [`config::Config`]; the program and every test
 //! start the same thing.
 
+pub mod backend;
 pub mod config;
+pub mod listener;
+pub mod net;
+pub mod fence;
 pub mod ready;
 pub mod routing;
 pub mod sabotage;

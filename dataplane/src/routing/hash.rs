@@ -1,11 +1,11 @@
 //! Keyed hashes: whoever may choose names must not be able to aim them.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher as _};
 
-use ferrypost_proto::Random;
-use siphasher::sip::SipHasher13;
+use ferrypost_proto::{Name, Random};
+use siphasher::{sip::SipHasher13, sip128};
 
-/// SipHash-1-3 under a random key.
+/// A random key for hash maps (SipHash-1-3).
 #[derive(Clone)]
 pub struct KeyedState(SipHasher13);
 
@@ -33,5 +33,43 @@ impl std::fmt::Debug for KeyedState {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("KeyedState")
+    }
+}
+
+/// A random key for names whose hash stands for their text.
+#[derive(Clone)]
+pub(super) struct NameKey(sip128::SipHasher13);
+
+/// What stands for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NameHash {
+    /// What a table keeps.
+    pub(super) hash: u64,
+    /// More of the same, kept only while a table is built: tells two names with one hash from one name
+    /// that is there twice.
+    pub(super) check: u32,
+}
+
+impl NameKey {
+    pub(super) fn new(random: &Random) -> Self {
+        Self(sip128::SipHasher13::new_with_key(&random.bytes()))
+    }
+
+    pub(super) fn hash(&self, name: &Name) -> NameHash {
+        use sip128::Hasher128 as _;
+        let mut hasher = self.0;
+        hasher.write(name.as_str().as_bytes());
+        let sum = hasher.finish128();
+        NameHash {
+            hash: sum.h1,
+            check: u32::try_from(sum.h2 >> 32).expect("32 bits"),
+        }
+    }
+}
+
+impl std::fmt::Debug for NameKey {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NameKey")
     }
 }

@@ -10,13 +10,27 @@
 //! [`apply`](RoutingTable::apply). [`Tables`] publishes the one in force and wakes whoever waits for a
 //! change.
 
+mod account_key;
+mod base;
+mod cow;
+mod delta;
+mod draft;
 pub mod feed;
 mod hash;
+mod merge;
+mod overlay;
+mod rejections;
 mod route;
+mod snapshot;
 mod table;
 mod tables;
 
+pub use base::BuildError;
+pub use delta::{Applied, ApplyError};
+pub use draft::{TooManyRejected, Touched};
 pub use hash::KeyedState;
+pub use merge::Merge;
 pub use route::{Fenced, Resolution, Route, Rule};
+pub use snapshot::{Assembly, SnapshotError};
 pub use table::RoutingTable;
 pub use tables::{Published, Tables};

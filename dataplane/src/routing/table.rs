@@ -2,15 +2,44 @@
 
 use std::sync::Arc;
 
-use ferrypost_proto::{Name, RoutingConfig, TablePosition, UnlistedRoute};
+use ferrypost_proto::{
+    AccountId, Epoch, Name, Record, RoutingConfig, TablePosition, UnlistedRoute,
+    routing::v1::RejectedEntry,
+};
 
-use super::{Resolution, Route, Rule};
+use super::{
+    Fenced, KeyedState, Resolution, Route, Rule,
+    account_key::AccountKey,
+    base::{Base, Packed},
+    overlay::{Exact, Overlay},
+    rejections::Rejections,
+};
+use crate::sabotage::{self, Sabotage};
 
 /// All routing at one position of the store's history. Immutable.
+///
+/// Most accounts lie packed in a *base*; what changed since it was built, and what it cannot hold, lies
+/// exact in an *overlay*. A delta makes a new overlay that shares all but what it changes with the old
+/// one, so it costs the same at any size; when the overlay has grown, a new base is built beside the
+/// table and swapped in.
 #[derive(Debug)]
 pub struct RoutingTable {
-    position: TablePosition,
-    config: Arc<RoutingConfig>,
+    pub(super) position: TablePosition,
+    pub(super) config: Arc<RoutingConfig>,
+    pub(super) base: Arc<Base>,
+    pub(super) overlay: Overlay,
+    pub(super) rejections: Arc<Rejections>,
+    /// The key of this table's hash maps.
+    pub(super) hash: KeyedState,
+}
+
+/// Who a name belongs to.
+enum Owner<'a> {
+    Nobody,
+    Record(&'a Record),
+    Packed(Packed<'a>),
+    /// An entry that was rejected, or two accounts at once.
+    Unclear(Option<AccountId>),
 }
 
 impl RoutingTable {
@@ -24,8 +53,67 @@ impl RoutingTable {
         &self.config
     }
 
-    /// Where a name goes. Memory only; under a microsecond.
+    /// Where a name goes. Memory only, and it cannot fail.
     pub fn resolve(&self, name: &Name) -> Resolution {
+        match self.owner(name) {
+            Owner::Nobody => self.unlisted(name),
+            Owner::Record(record) => of_record(record),
+            Owner::Packed(packed) => of_packed(&packed),
+            Owner::Unclear(account) => rejected(account),
+        }
+    }
+
+    /// The accounts in their held window.
+    pub fn fenced(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.overlay.fenced()
+    }
+
+    /// The entries that could not be taken over, as the control plane is told: the whole list. Their
+    /// names are fenced.
+    pub fn rejected(&self) -> Vec<RejectedEntry> {
+        self.rejections.report()
+    }
+
+    /// How many those are.
+    pub fn rejected_count(&self) -> usize {
+        self.rejections.entries().len()
+    }
+
+    fn owner(&self, name: &Name) -> Owner<'_> {
+        if let Some(account) = self.rejections.carries(name) {
+            return Owner::Unclear(account.clone());
+        }
+        if let Some(record) = self.overlay.by_name(name) {
+            return Owner::Record(record);
+        }
+        let mut claims = self.claims(name);
+        match (claims.next(), claims.next()) {
+            (None, _) => Owner::Nobody,
+            (Some(packed), None) => Owner::Packed(packed),
+            (Some(_), Some(_)) => Owner::Unclear(None),
+        }
+    }
+
+    /// The accounts of the base that claim a name and that the overlay does not mask.
+    pub(super) fn claims(&self, name: &Name) -> impl Iterator<Item = Packed<'_>> {
+        self.base
+            .claims(self.base.key().hash(name))
+            .filter(|packed| !self.overlay.masks(packed.key))
+    }
+
+    /// The epoch at which an account is held, below which nothing is taken over for it.
+    pub(super) fn epoch(&self, key: AccountKey) -> Option<Epoch> {
+        match self.overlay.account(key) {
+            Some(Exact::Record(record)) => Some(record.epoch),
+            Some(Exact::Gone) => self.rejections.floor(key),
+            None => match self.base.find(key) {
+                Some(packed) => Some(packed.epoch),
+                None => self.rejections.floor(key),
+            },
+        }
+    }
+
+    fn unlisted(&self, name: &Name) -> Resolution {
         let route = |destination, rule| {
             Resolution::Route(Route {
                 destination,
@@ -40,4 +128,41 @@ impl RoutingTable {
             UnlistedRoute::Refused(refusal) => Resolution::Refused(refusal),
         }
     }
+}
+
+fn of_record(record: &Record) -> Resolution {
+    match record.fence {
+        Some(fence) if !sabotage::is(Sabotage::FenceOff) => Resolution::Fenced(Fenced {
+            account: Some(record.account.clone()),
+            migration: record.migration.clone(),
+            fence: Some(fence),
+        }),
+        _ => Resolution::Route(Route {
+            destination: record.home.clone(),
+            account: Some(record.account.clone()),
+            epoch: Some(record.epoch),
+            rule: Rule::Placement,
+        }),
+    }
+}
+
+fn of_packed(packed: &Packed<'_>) -> Resolution {
+    let account = packed.key.account();
+    if packed.fenced {
+        return rejected(Some(account));
+    }
+    Resolution::Route(Route {
+        destination: packed.home.clone(),
+        account: Some(account),
+        epoch: Some(packed.epoch),
+        rule: Rule::Placement,
+    })
+}
+
+fn rejected(account: Option<AccountId>) -> Resolution {
+    Resolution::Fenced(Fenced {
+        account,
+        migration: None,
+        fence: None,
+    })
 }

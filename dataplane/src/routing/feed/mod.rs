@@ -4,7 +4,5 @@
 mod seam;
 mod status;
 
-pub use seam::{
-    BoxFuture, Connect, ConnectError, FeedTiming, HealthSource, Identity, Prober,
-};
+pub use seam::{BoxFuture, Connect, ConnectError, FeedTiming, HealthSource, Identity, Prober};
 pub use status::{Connection, FeedEnd, FeedStatus, Refused};
