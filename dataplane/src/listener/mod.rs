@@ -1,0 +1,279 @@
+//! Where clients connect: the accept loop, its limits, the PROXY header of a load balancer in front.
+
+mod permit;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use ferrypost_wire::{
+    ClientReply, Farewell, Front as _, FrontSettings, LineProtocol, ProtocolKind, imap::Imap,
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
+
+pub use permit::Permits;
+use permit::{AddressPlace, Place};
+
+use crate::{
+    config::{Listener, ListenerTls},
+    net::{
+        self, TcpListener, TcpStream,
+        proxy::{self, Ends},
+        tls_server::{CertificateError, ServerTls},
+    },
+    session::{self, Connection, context::Services},
+    shutdown::Shutdown,
+};
+
+/// How long to wait when the system has no more descriptors or memory for a connection: sessions end
+/// meanwhile, while an immediate retry would spin.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a listener complains of the same thing.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a client that is turned away may take to read why.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
+
+/// A listener that is bound.
+pub struct Listening {
+    settings: Arc<Settings>,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+struct Settings {
+    name: Arc<str>,
+    config: Listener,
+    tls: ServerTls,
+    permits: Permits,
+    /// The listener's own limit.
+    places: Option<Arc<Semaphore>>,
+}
+
+/// Why a listener cannot be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Its certificates cannot be used.
+    #[error("listener {listener}: {error}")]
+    Certificate {
+        /// The listener.
+        listener: String,
+        /// What is wrong.
+        error: CertificateError,
+    },
+    /// The system does not give us the address.
+    #[error("listener {listener}: cannot listen on {address}: {error}")]
+    Bind {
+        /// The listener.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl Listening {
+    /// Reads the certificates and binds the socket. Who connects now waits until
+    /// [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind(config: Listener, permits: Permits) -> Result<Self, ListenError> {
+        let alpn = config.protocol.as_str().as_bytes();
+        let tls = ServerTls::new(&config.certificates, alpn).map_err(|error| {
+            ListenError::Certificate {
+                listener: config.name.clone(),
+                error,
+            }
+        })?;
+        let bound = net::listen(config.address).and_then(|socket| {
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        });
+        let (socket, address) = bound.map_err(|error| ListenError::Bind {
+            listener: config.name.clone(),
+            address: config.address,
+            error,
+        })?;
+        Ok(Self {
+            settings: Arc::new(Settings {
+                name: config.name.as_str().into(),
+                places: config.connections.map(|most| Arc::new(Semaphore::new(most))),
+                tls,
+                permits,
+                config,
+            }),
+            socket,
+            address,
+        })
+    }
+
+    /// Where it is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its certificates, to be kept fresh.
+    pub fn tls(&self) -> ServerTls {
+        self.settings.tls.clone()
+    }
+
+    /// Serves clients until the process begins to stop; then the socket is closed, and the sessions go on.
+    pub async fn serve(self, services: Arc<Services>, shutdown: Shutdown) {
+        let draining = shutdown.draining().clone();
+        _ = draining
+            .run_until_cancelled(self.accept_all(services, shutdown))
+            .await;
+    }
+
+    async fn accept_all(self, services: Arc<Services>, shutdown: Shutdown) {
+        let mut complaints = Complaints::default();
+        loop {
+            match net::accept(&self.socket).await {
+                Ok((stream, peer)) => {
+                    let settings = Arc::clone(&self.settings);
+                    match settings.permits.place(settings.places.as_ref()) {
+                        Ok(place) => {
+                            let services = Arc::clone(&services);
+                            shutdown.spawn(settings.welcome(services, stream, peer, place));
+                        }
+                        Err(full) => {
+                            complaints.about(&settings.name, &full);
+                            shutdown.spawn(turn_away(settings, Arc::clone(&services), stream));
+                        }
+                    }
+                }
+                // The client went away before we could take it.
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    complaints.about(&self.settings.name, &error);
+                    sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// Serves one client.
+    async fn welcome(
+        self: Arc<Self>,
+        services: Arc<Services>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+    ) {
+        let Some(ends) = self.ends(&services, &mut stream, peer).await else {
+            return;
+        };
+        match self.permits.address(ends.peer.ip()) {
+            Ok(address) => self.serve(services, stream, ends, (place, address)).await,
+            Err(full) => {
+                tracing::info!(listener = &*self.name, client = %ends.peer, reason = %full, "turned away");
+                turn_away(self, services, stream).await;
+            }
+        }
+    }
+
+    /// Both ends of the connection: its own, or those that a load balancer which we trust tells.
+    async fn ends(
+        &self,
+        services: &Services,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Ends> {
+        let local = net::plain(stream.local_addr().ok()?);
+        let direct = Ends { peer, local };
+        let trusted = &self.config.proxy_protocol_from;
+        if !trusted.iter().any(|network| network.contains(peer.ip())) {
+            return Some(direct);
+        }
+        let limit = services.limits.preauth.handshake;
+        match timeout(limit, proxy::receive(stream)).await {
+            Ok(Ok(told)) => Some(told.unwrap_or(direct)),
+            Ok(Err(error)) => {
+                tracing::info!(listener = &*self.name, client = %peer, reason = %error, "turned away");
+                None
+            }
+            Err(_) => {
+                tracing::info!(listener = &*self.name, client = %peer, "no PROXY header in time");
+                None
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        services: Arc<Services>,
+        stream: TcpStream,
+        ends: Ends,
+        _places: (Place, AddressPlace),
+    ) {
+        let connection = Connection {
+            stream,
+            peer: ends.peer,
+            local: ends.local,
+            mode: self.config.tls,
+            tls: self.tls.clone(),
+        };
+        let listener = Arc::clone(&self.name);
+        match self.config.protocol {
+            ProtocolKind::Imap => session::run::<Imap>(services, listener, connection).await,
+        }
+    }
+}
+
+/// Tells a client that there is no room, where that costs no handshake.
+async fn turn_away(settings: Arc<Settings>, services: Arc<Services>, mut stream: TcpStream) {
+    if settings.config.tls == ListenerTls::StartTls {
+        let farewell = match settings.config.protocol {
+            ProtocolKind::Imap => no_room::<Imap>(&services),
+        };
+        _ = timeout(TURNED_AWAY, stream.write_all(&farewell)).await;
+    }
+}
+
+fn no_room<P: LineProtocol>(services: &Services) -> Vec<u8> {
+    let mut front = P::front(FrontSettings {
+        channel: ferrypost_wire::Channel::Clear,
+        offer: services.offers.current(),
+        limits: services.limits.preauth.front,
+    });
+    let mut out = Vec::new();
+    front.reply(ClientReply::Closing(Farewell::TooMany), &mut out);
+    out
+}
+
+/// Whether `accept` failed for a connection and not for the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Complaints that would otherwise be one a connection, at a time when there are too many.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+    untold: u64,
+}
+
+impl Complaints {
+    fn about(&mut self, listener: &str, reason: &dyn std::error::Error) {
+        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_PAUSE) {
+            self.untold += 1;
+            return;
+        }
+        tracing::warn!(listener, %reason, untold = self.untold, "cannot take connections");
+        self.last = Some(Instant::now());
+        self.untold = 0;
+    }
+}

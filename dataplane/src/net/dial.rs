@@ -1,0 +1,281 @@
+//! From an endpoint to a connection on which its protocol can begin: resolve, connect, PROXY header,
+//! implicit TLS.
+
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+
+use ferrypost_proto::{Endpoint, EndpointTls};
+use ferrypost_wire::TlsFacts;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    TcpStream,
+    leg::{ConsentedPlaintext, Encrypted, Leg, LegError, Plaintext},
+    plain,
+    tls_client::{ClientTls, TlsError},
+};
+use crate::config::BackendLimits;
+
+/// How long one address is given before the next is tried beside it (RFC 8305 §8 recommends this).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Octets of a backend's line end and a little more, on top of its longest line.
+const LINE_SLACK: usize = 16;
+
+/// Opens connections to destinations.
+pub struct Dialer {
+    tls: ClientTls,
+    limits: BackendLimits,
+}
+
+/// A connection as the endpoint's configuration wants it at its start.
+pub enum Fresh {
+    /// In clear until STARTTLS.
+    Clear(Leg<Plaintext>),
+    /// Under TLS.
+    Tls(Leg<Encrypted>),
+    /// In clear, by consent.
+    Consented(Leg<ConsentedPlaintext>),
+}
+
+/// A connection that was opened.
+pub struct Dialled {
+    /// The connection.
+    pub leg: Fresh,
+    /// The backend's address.
+    pub address: SocketAddr,
+    /// The backend's TLS, where it is implicit.
+    pub tls: Option<TlsFacts>,
+    /// Time for the connection.
+    pub connect: Duration,
+    /// Time for the handshake; zero without one.
+    pub handshake: Duration,
+}
+
+/// Why there is no connection. No credential has been sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The host's name has no address, or cannot be asked for.
+    #[error("the host cannot be resolved: {0}")]
+    Resolve(io::Error),
+    /// Every address refused; this is what the last one said.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// No address answered in time.
+    #[error("no connection within the limit")]
+    ConnectTimeout,
+    /// TLS failed.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The handshake did not end in time.
+    #[error("no TLS handshake within the limit")]
+    HandshakeTimeout,
+    /// The connection failed before anything could be said.
+    #[error("the connection failed: {0}")]
+    Io(io::Error),
+}
+
+impl DialError {
+    /// Whether another address of the same destination may do better.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::HandshakeTimeout | Self::Io(_) => true,
+            Self::Tls(error) => matches!(error, TlsError::Handshake(_) | TlsError::Io(_)),
+            // All addresses have been tried, or have this in common.
+            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout => false,
+        }
+    }
+
+    /// Whether the destination was reached at all, so that a failure is about what it says and not
+    /// about the way to it.
+    pub fn connected(&self) -> bool {
+        !matches!(
+            self,
+            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout
+        )
+    }
+}
+
+/// A failure with the address that it happened at, if one was reached.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct DialFailure {
+    /// What happened.
+    pub error: DialError,
+    /// Where.
+    pub address: Option<SocketAddr>,
+}
+
+impl Dialer {
+    /// A dialer within `limits`.
+    pub fn new(tls: ClientTls, limits: BackendLimits) -> Self {
+        Self { tls, limits }
+    }
+
+    /// What a backend may cost.
+    pub fn limits(&self) -> &BackendLimits {
+        &self.limits
+    }
+
+    /// The client's end of TLS, for an upgrade later on.
+    pub fn tls(&self) -> &ClientTls {
+        &self.tls
+    }
+
+    /// The endpoint's addresses.
+    ///
+    /// # Errors
+    /// [`DialError::Resolve`], [`DialError::ConnectTimeout`].
+    pub async fn resolve(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, DialError> {
+        let found = super::resolve(&endpoint.host, endpoint.port);
+        let found = timeout(self.limits.connect, found)
+            .await
+            .map_err(|_| DialError::ConnectTimeout)?;
+        match found.map_err(DialError::Resolve)? {
+            none if none.is_empty() => Err(DialError::Resolve(io::ErrorKind::NotFound.into())),
+            addresses => Ok(addresses),
+        }
+    }
+
+    /// Opens a connection to one of `addresses` and sends `preface` (a PROXY header, or nothing) before
+    /// anything else.
+    ///
+    /// # Errors
+    /// [`DialFailure`].
+    pub async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[SocketAddr],
+        preface: &[u8],
+    ) -> Result<Dialled, DialFailure> {
+        let begun = Instant::now();
+        let nowhere = |error| DialFailure {
+            error,
+            address: None,
+        };
+        let (stream, address) = timeout(self.limits.connect, race(addresses))
+            .await
+            .map_err(|_| nowhere(DialError::ConnectTimeout))?
+            .map_err(|error| nowhere(DialError::Connect(error)))?;
+        let connect = begun.elapsed();
+        let (leg, tls) = self
+            .begin(endpoint, stream, preface)
+            .await
+            .map_err(|error| DialFailure {
+                error,
+                address: Some(address),
+            })?;
+        Ok(Dialled {
+            leg,
+            address,
+            tls,
+            connect,
+            handshake: begun.elapsed().saturating_sub(connect),
+        })
+    }
+
+    async fn begin(
+        &self,
+        endpoint: &Endpoint,
+        stream: TcpStream,
+        preface: &[u8],
+    ) -> Result<(Fresh, Option<TlsFacts>), DialError> {
+        let mut leg = Leg::new(stream, self.limits.back.max_line + LINE_SLACK);
+        leg.write_public(preface).await.map_err(|error| match error {
+            LegError::Io(error) => DialError::Io(error),
+            LegError::Ended | LegError::Full => DialError::Io(io::ErrorKind::BrokenPipe.into()),
+        })?;
+        Ok(match &endpoint.tls {
+            EndpointTls::StartTls(_) => (Fresh::Clear(leg), None),
+            EndpointTls::PlaintextByConsent(consent) => {
+                (Fresh::Consented(leg.with_consent(*consent)), None)
+            }
+            EndpointTls::Implicit(verification) => {
+                let handshake = self.tls.connect(leg, verification);
+                let (leg, facts) = timeout(self.limits.handshake, handshake)
+                    .await
+                    .map_err(|_| DialError::HandshakeTimeout)??;
+                (Fresh::Tls(leg), Some(facts))
+            }
+        })
+    }
+}
+
+/// Connects to the first address that answers: each in turn, the next one beside it when it has had its
+/// head start or has failed.
+async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut waiting = interleaved(addresses);
+    let mut running = FuturesUnordered::new();
+    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
+    loop {
+        if let Some(address) = waiting.pop_front() {
+            running.push(async move { (super::connect(address).await, address) });
+        }
+        let head_start = async {
+            if waiting.is_empty() {
+                std::future::pending().await
+            } else {
+                sleep(HEAD_START).await;
+            }
+        };
+        tokio::select! {
+            Some((result, address)) = running.next() => match result {
+                Ok(stream) => return Ok((stream, plain(address))),
+                Err(error) => last_error = error,
+            },
+            () = head_start => {}
+        }
+        if running.is_empty() && waiting.is_empty() {
+            return Err(last_error);
+        }
+    }
+}
+
+/// The families by turns, beginning with the resolver's first (RFC 8305 §4), so that a broken network
+/// of one family costs one head start.
+fn interleaved(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
+    let first_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) = addresses
+        .iter()
+        .partition(|address| address.is_ipv4() == first_is_v4);
+    let longest = first.len().max(second.len());
+    (0..longest)
+        .flat_map(|n| [first.get(n).copied(), second.get(n).copied()])
+        .flatten()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let order = interleaved(&addresses(&[
+            "[::1]:1",
+            "[::2]:1",
+            "[::3]:1",
+            "192.0.2.1:1",
+        ]));
+        let expected = addresses(&["[::1]:1", "192.0.2.1:1", "[::2]:1", "[::3]:1"]);
+        assert_eq!(order, expected);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_does_not_keep_the_next_one_waiting() {
+        let refusing = crate::net::listen("127.0.0.1:0".parse().unwrap())
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let listener = crate::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listening = listener.local_addr().unwrap();
+        let begun = Instant::now();
+        let (_, address) = race(&[refusing, listening]).await.unwrap();
+        assert!(begun.elapsed() < HEAD_START);
+        assert_eq!(address, listening);
+    }
+}

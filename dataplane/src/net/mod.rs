@@ -1,0 +1,117 @@
+//! The only module that opens sockets, and what is done with them.
+//!
+//! ```text
+//!   (here)      listen, accept, connect, resolve: what a simulator would replace
+//!   transport   what a leg reads from and writes to: TCP, or TLS over it
+//!   leg         a transport with its read buffer, and by type whether it may carry secrets
+//!   tls_server  certificates by server name, reloaded when their files change
+//!   tls_client  how a destination's certificate is verified
+//!   proxy       the PROXY protocol's header, both ways
+//!   dial        from an endpoint to a leg that is ready for its protocol
+//!   relay       bytes both ways, until one side or we end it
+//!   scratch     the memory that bytes are moved through
+//! ```
+
+pub mod dial;
+pub mod leg;
+pub mod proxy;
+pub mod relay;
+mod scratch;
+pub mod tls_client;
+pub mod tls_server;
+mod transport;
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// A connected socket.
+pub type TcpStream = tokio::net::TcpStream;
+/// A listening socket.
+pub type TcpListener = tokio::net::TcpListener;
+
+/// Connections that wait to be accepted. The kernel caps it at `net.core.somaxconn`, 4096 by default
+/// on current Linux; a whole office reconnecting after a move fits.
+const BACKLOG: u32 = 4096;
+
+/// Silence after which the kernel asks a peer whether it is still there, the pause between questions
+/// and how many go unanswered before the connection is given up: a vanished peer is noticed within
+/// about eight minutes, mobile radios wake at most every five.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Opens a listening socket. Port 0 takes any free one.
+///
+/// # Errors
+/// What the system says: the address is in use, is not ours, or needs a privilege.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the seam: it opens the sockets of this crate"
+)]
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }?;
+    // A restart must not wait for the predecessor's connections to leave TIME-WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Takes the next connection. The peer's address is in its plain form: an IPv4 client of a listener
+/// for both families is an IPv4 client.
+///
+/// # Errors
+/// What the system says. None of them is the listener's end: the caller pauses and goes on.
+pub async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().await?;
+    tune(&stream);
+    Ok((stream, plain(peer)))
+}
+
+/// Connects to one address.
+///
+/// # Errors
+/// What the system says.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the seam: it opens the sockets of this crate"
+)]
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    tune(&stream);
+    Ok(stream)
+}
+
+/// The addresses of a host, in the resolver's order; an address is its own.
+///
+/// # Errors
+/// What the resolver says.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the seam: it resolves the names of this crate"
+)]
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// An address without the wrapping of IPv4 into IPv6.
+pub fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Sends small writes at once and notices peers that vanish.
+///
+/// A failure is of no consequence: the connection works, a little slower or for a little longer
+/// than its peer.
+fn tune(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    let socket = SockRef::from(stream);
+    _ = socket.set_tcp_nodelay(true);
+    _ = socket.set_tcp_keepalive(&keepalive);
+}

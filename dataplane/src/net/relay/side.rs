@@ -1,0 +1,154 @@
+//! One side of a relay: what is read from it and what is written to it.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::Instant;
+
+use crate::net::transport::{AnyTransport, Transport as _};
+
+/// A connection under relay.
+pub(super) struct Side {
+    io: AnyTransport,
+    /// Octets for this side that it has not taken yet; what stands before `sent` is gone.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// Octets may still wait inside the transport.
+    unflushed: bool,
+    /// Since when it has not taken what there is for it.
+    stuck_since: Option<Instant>,
+    /// A failure that came behind octets, to be told at the next read: the kernel says it only once, and
+    /// then pretends that the peer had closed.
+    failure: Option<io::Error>,
+    /// It has said that it will send no more.
+    pub(super) ended: bool,
+    /// We have said so.
+    finished: bool,
+}
+
+impl Side {
+    pub(super) fn new(io: AnyTransport) -> Self {
+        Self {
+            io,
+            unsent: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            stuck_since: None,
+            failure: None,
+            ended: false,
+            finished: false,
+        }
+    }
+
+    /// Waits for octets from this side without holding memory for them.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.failure.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        self.io.poll_readable(cx)
+    }
+
+    /// Fills `into` as far as octets are there; remembers the end when it comes.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Err(failure));
+        }
+        let mut count = 0;
+        while count < into.len() {
+            match self.io.poll_read(cx, &mut into[count..]) {
+                Poll::Ready(Ok(0)) => {
+                    self.ended = true;
+                    break;
+                }
+                Poll::Ready(Ok(read)) => count += read,
+                Poll::Ready(Err(failure)) if count > 0 => {
+                    self.failure = Some(failure);
+                    break;
+                }
+                Poll::Pending if count > 0 => break,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Writes what this side takes of `octets` and keeps the rest for it. Only to be called when
+    /// [`poll_ready`](Self::poll_ready) has said that nothing else waits.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> io::Result<()> {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            match self.io.poll_write(cx, rest) {
+                Poll::Ready(count) => rest = &rest[count?..],
+                Poll::Pending => break,
+            }
+        }
+        self.unsent.extend_from_slice(rest);
+        self.unflushed = true;
+        Ok(())
+    }
+
+    /// Ready when everything for this side has been handed to the kernel: the moment to read more for
+    /// it. This is what makes the other side wait for this one.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        let progress = (self.sent, self.unsent.len());
+        let result = self.poll_drained(cx);
+        match &result {
+            Poll::Ready(_) => self.stuck_since = None,
+            Poll::Pending if progress != (self.sent, self.unsent.len()) => {
+                self.stuck_since = Some(now);
+            }
+            Poll::Pending => _ = self.stuck_since.get_or_insert(now),
+        }
+        result
+    }
+
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            self.sent += ready!(self.io.poll_write(cx, &self.unsent[self.sent..]))?;
+        }
+        if !self.unsent.is_empty() {
+            self.drop_unsent();
+        }
+        if self.unflushed {
+            ready!(self.io.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Since when it has not taken what there is for it.
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        self.stuck_since
+    }
+
+    /// Whether everything for this side has been handed to the kernel.
+    pub(super) fn is_drained(&self) -> bool {
+        self.unsent.is_empty() && !self.unflushed
+    }
+
+    /// Forgets what this side has not taken.
+    pub(super) fn drop_unsent(&mut self) {
+        self.unsent = Vec::new();
+        self.sent = 0;
+    }
+
+    /// Says that nothing follows, once.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.finished {
+            ready!(self.io.poll_finish(cx))?;
+            self.finished = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and drops what comes until the peer has closed its socket.
+    pub(super) fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_peer_closed(cx)
+    }
+}

@@ -1,0 +1,292 @@
+//! TLS as clients and operators see it: certificates by server name, reloaded when their files change.
+
+use std::{
+    fmt, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use ferrypost_wire::TlsFacts;
+use rustls::{
+    ServerConfig,
+    pki_types::{
+        CertificateDer, PrivateKeyDer, ServerName,
+        pem::{self, PemObject as _},
+    },
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use super::{
+    leg::{Encrypted, InjectedInput, Leg, Plaintext},
+    tls_client::crypto,
+};
+use crate::config::CertificateFiles;
+
+/// How often certificate files are looked at.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Octets that may wait encrypted for a slow peer. Above the relay's buffer, so that what was read once
+/// is encrypted at once.
+pub(super) const SEND_LIMIT: usize = 1 << 20;
+
+/// The server's end of TLS on a listener.
+#[derive(Clone)]
+pub struct ServerTls {
+    certificates: Arc<Certificates>,
+    config: Arc<ServerConfig>,
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// Something stood where the handshake should have begun.
+    #[error(transparent)]
+    Injected(#[from] InjectedInput),
+    /// TLS or the connection failed.
+    #[error("the TLS handshake failed: {0}")]
+    Failed(#[from] io::Error),
+}
+
+/// What a handshake yielded.
+pub struct Secured {
+    /// The encrypted leg.
+    pub leg: Leg<Encrypted>,
+    /// What was agreed.
+    pub facts: TlsFacts,
+    /// Whether the client named our protocol (ALPN, RFC 7301).
+    pub named_protocol: bool,
+}
+
+impl ServerTls {
+    /// Reads the certificates. `protocol` is the ALPN name: a client that offers a list without it is
+    /// refused, so that a certificate which also serves other protocols cannot be used to confuse them
+    /// (ALPACA, wire.md A6); one that offers none is served.
+    ///
+    /// # Errors
+    /// [`CertificateError`] for the first file that cannot be used.
+    pub fn new(files: &[CertificateFiles], protocol: &[u8]) -> Result<Self, CertificateError> {
+        let certificates = Arc::new(Certificates::load(files)?);
+        let mut config = ServerConfig::builder_with_provider(crypto())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Certificates>::clone(&certificates));
+        config.alpn_protocols = vec![protocol.to_vec()];
+        // Our order has the cheapest suite of equal strength first.
+        config.ignore_client_order = true;
+        // The greeting goes out with the handshake's last flight.
+        config.send_half_rtt_data = true;
+        // A resumed handshake saves next to nothing with a P-256 certificate, while tickets cost every
+        // client a write and a wake-up. Without tickets there is no 0-RTT data either, which no mail
+        // protocol has an answer to.
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Self {
+            certificates,
+            config: Arc::new(config),
+        })
+    }
+
+    /// Shakes hands with a client. `greeting` is sent as early as the protocol allows.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the connection is closed.
+    pub async fn accept(
+        &self,
+        leg: Leg<Plaintext>,
+        greeting: &[u8],
+    ) -> Result<Secured, HandshakeError> {
+        let (socket, buffer) = leg.into_handshake()?;
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let mut queued = Ok(());
+        let stream = acceptor
+            .accept_with(socket, |session| {
+                session.set_buffer_limit(Some(SEND_LIMIT));
+                queued = session.writer().write_all(greeting);
+            })
+            .await?;
+        queued?;
+        let session = stream.get_ref().1;
+        let facts = facts(session, session.server_name().map(ToOwned::to_owned));
+        let named_protocol = session.alpn_protocol().is_some();
+        let mut leg = Leg::encrypted(Box::new(TlsStream::Server(stream)), buffer);
+        leg.flush().await?;
+        Ok(Secured {
+            leg,
+            facts,
+            named_protocol,
+        })
+    }
+
+    /// The rustls configuration, for servers that are not legs (the admin endpoint).
+    pub fn rustls(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// Reloads the certificates whenever their files have changed. Never returns; a file that cannot be
+    /// used is logged, once, and what was in force stays so.
+    pub async fn keep_fresh(&self) {
+        let mut ticks = interval(RELOAD_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut complained = false;
+        loop {
+            ticks.tick().await;
+            match self.reload().await {
+                Ok(true) => {
+                    tracing::info!("certificates reloaded");
+                    complained = false;
+                }
+                Ok(false) => complained = false,
+                Err(_) if complained => {}
+                Err(error) => {
+                    tracing::warn!(%error, "keeping the certificates in force");
+                    complained = true;
+                }
+            }
+        }
+    }
+
+    /// Reads the files again; true if they had changed.
+    ///
+    /// # Errors
+    /// [`CertificateError`] for the first file that cannot be used; what was in force stays so.
+    pub async fn reload(&self) -> Result<bool, CertificateError> {
+        let certificates = Arc::clone(&self.certificates);
+        tokio::task::spawn_blocking(move || certificates.reload())
+            .await
+            .expect("reading certificates does not panic")
+    }
+}
+
+pub(super) fn facts(session: &rustls::CommonState, server_name: Option<String>) -> TlsFacts {
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLSv1.3",
+    };
+    let cipher = session
+        .negotiated_cipher_suite()
+        .and_then(|suite| suite.suite().as_str())
+        .unwrap_or("unknown");
+    TlsFacts {
+        version,
+        cipher,
+        server_name,
+    }
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read or is not PEM.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: pem::Error,
+    },
+    /// The chain has no certificate.
+    #[error("{path}: holds no certificate")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Certificate and key do not belong together, or are of a kind that cannot be used.
+    #[error("{path}: {error}")]
+    Unusable {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong.
+        error: rustls::Error,
+    },
+}
+
+/// Certificates in force, and where they came from.
+struct Certificates {
+    files: Vec<CertificateFiles>,
+    in_force: RwLock<Arc<[Arc<CertifiedKey>]>>,
+}
+
+impl Certificates {
+    fn load(files: &[CertificateFiles]) -> Result<Self, CertificateError> {
+        Ok(Self {
+            files: files.to_vec(),
+            in_force: RwLock::new(read_all(files)?),
+        })
+    }
+
+    fn reload(&self) -> Result<bool, CertificateError> {
+        let fresh = read_all(&self.files)?;
+        let old = self.current();
+        if old.iter().map(|c| &c.cert).eq(fresh.iter().map(|c| &c.cert)) {
+            return Ok(false);
+        }
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(true)
+    }
+
+    fn current(&self) -> Arc<[Arc<CertifiedKey>]> {
+        let in_force = self.in_force.read();
+        Arc::clone(&in_force.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The first certificate that is valid for the name; the first of all for a client that names
+    /// nothing that fits. It will refuse the connection itself if it minds.
+    fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let certificates = self.current();
+        let fitting = match (&*certificates, name) {
+            ([_, _, ..], Some(name)) => certificates.iter().find(|key| is_valid_for(key, name)),
+            _ => None,
+        };
+        fitting.or(certificates.first()).cloned()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(hello.server_name())
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.files).finish()
+    }
+}
+
+fn is_valid_for(key: &CertifiedKey, name: &str) -> bool {
+    let parsed = key.cert.first().map(ParsedCertificate::try_from);
+    match (parsed, ServerName::try_from(name)) {
+        (Some(Ok(parsed)), Ok(name)) => rustls::client::verify_server_name(&parsed, &name).is_ok(),
+        _ => false,
+    }
+}
+
+fn read_all(files: &[CertificateFiles]) -> Result<Arc<[Arc<CertifiedKey>]>, CertificateError> {
+    files.iter().map(|pair| read(pair).map(Arc::new)).collect()
+}
+
+fn read(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
+    let in_file = |path: &Path| {
+        let path = path.to_owned();
+        move |error| CertificateError::File { path, error }
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&pair.cert_file)
+        .and_then(Iterator::collect)
+        .map_err(in_file(&pair.cert_file))?;
+    if chain.is_empty() {
+        return Err(CertificateError::Empty {
+            path: pair.cert_file.clone(),
+        });
+    }
+    let key = PrivateKeyDer::from_pem_file(&pair.key_file).map_err(in_file(&pair.key_file))?;
+    CertifiedKey::from_der(chain, key, &crypto()).map_err(|error| CertificateError::Unusable {
+        path: pair.cert_file.clone(),
+        error,
+    })
+}

@@ -1,0 +1,217 @@
+//! One login, from the credentials to the backend's verdict.
+//!
+//! Everything after admission can be cut short by the registry, and whatever was opened is closed with proof
+//! before the guard lets go of the session.
+
+use std::time::Duration;
+
+use ferrypost_proto::{Endpoint, Name};
+use ferrypost_wire::{Acceptance, Credentials, LineProtocol, Negotiate as _, SessionReference};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    admit::{Admission, AdmitRequest},
+    backend::{self, Caller, Opened},
+    context::{Services, Trail},
+    login::{self, Verdict},
+    outcome::{AttemptError, ReplayError},
+    preauth::Preauth,
+    registry::{CloseProof, CloseReason, HeldLogin, SessionGuard},
+};
+use crate::{
+    backend::on_the_wire,
+    net::{
+        leg::{BackendLeg, LegError},
+        proxy::Announced,
+        relay::is_reset,
+    },
+};
+
+/// A login that the backend has accepted and that may be relayed.
+pub(super) struct Accepted {
+    pub(super) backend: BackendLeg,
+    pub(super) guard: SessionGuard,
+    pub(super) acceptance: Acceptance,
+}
+
+/// A login on its way.
+pub(super) struct Attempt<'a, P: LineProtocol> {
+    pub(super) services: &'a Services,
+    pub(super) client: &'a mut Preauth<P>,
+    pub(super) reference: &'a SessionReference,
+    pub(super) trail: &'a mut Trail,
+}
+
+impl<P: LineProtocol> Attempt<'_, P> {
+    /// Takes the login through all its stages.
+    pub(super) async fn run(&mut self, credentials: Credentials) -> Result<Accepted, AttemptError> {
+        let name = self.identify(&credentials)?;
+        let (guard, opened) = self.reach(name).await?;
+        self.log_in(guard, opened, credentials).await
+    }
+
+    /// The canonical name behind the credentials.
+    fn identify(&mut self, credentials: &Credentials) -> Result<Name, AttemptError> {
+        let table = self.services.tables.current().ok_or(AttemptError::NoTable)?;
+        let authorization = credentials.authorization().map(str::as_bytes);
+        let authentication = credentials.authentication().as_bytes();
+        let name = table
+            .config()
+            .names()
+            .identify(authentication, authorization)?;
+        self.trail.name = Some(name.clone());
+        Ok(name)
+    }
+
+    /// Admits the session and opens its backend. A fence that comes up before the credentials are used
+    /// sends it back to admission, where it is held.
+    async fn reach(&mut self, name: Name) -> Result<(SessionGuard, Opened<P>), AttemptError> {
+        loop {
+            let guard = self.admit(&name).await?;
+            self.trail.route = Some(guard.route().clone());
+            let opened = tokio::select! {
+                biased;
+                reason = guard.closing() => Err(AttemptError::Told(reason)),
+                opened = self.open(&guard) => opened,
+            };
+            match opened {
+                Ok(opened) => return Ok((guard, opened)),
+                Err(AttemptError::Told(CloseReason::Moved)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Registers the session; waits while its name is fenced.
+    async fn admit(&mut self, name: &Name) -> Result<SessionGuard, AttemptError> {
+        let began = Instant::now();
+        let until = began + self.services.limits.hold.timeout;
+        loop {
+            let request = AdmitRequest {
+                name: name.clone(),
+                protocol: on_the_wire(P::KIND),
+                client: self.client.peer(),
+                reference: self.reference.to_string(),
+            };
+            match self.services.registry.admit(request) {
+                Admission::Routed(guard) => {
+                    self.trail.held += began.elapsed();
+                    return Ok(guard);
+                }
+                Admission::Held(held) => self.hold(held, until).await?,
+                Admission::Refused(refusal) => return Err(AttemptError::Refused(refusal)),
+                Admission::NoTable => return Err(AttemptError::NoTable),
+                Admission::TooManyHeld(limit) => return Err(AttemptError::TooManyHeld(limit)),
+                Admission::Closed(reason) => return Err(AttemptError::Told(reason)),
+            }
+        }
+    }
+
+    /// Waits for the end of the fence.
+    async fn hold(&mut self, held: HeldLogin, until: Instant) -> Result<(), AttemptError> {
+        let keep_alive = self.services.limits.hold.keep_alive;
+        loop {
+            tokio::select! {
+                biased;
+                reason = held.closing() => return Err(AttemptError::Told(reason)),
+                () = held.released() => return Ok(()),
+                () = sleep_until(until) => return Err(AttemptError::HeldTooLong),
+                () = sleep(keep_alive) => {}
+            }
+            self.client
+                .sign_of_life()
+                .await
+                .map_err(AttemptError::Client)?;
+        }
+    }
+
+    async fn open(&mut self, guard: &SessionGuard) -> Result<Opened<P>, AttemptError> {
+        let endpoint = self.endpoint(guard)?;
+        self.trail.announcement = Some(endpoint.announcement);
+        let facts = self.client.facts(self.reference.clone());
+        let caller = Caller::Client(Announced {
+            client: &facts,
+            alpn: self.client.alpn(),
+        });
+        let opened = backend::open::<P>(&self.services.dialer, &endpoint, caller).await;
+        match opened {
+            Ok(opened) => {
+                self.trail.address = Some(opened.address);
+                self.trail.tls.clone_from(&opened.tls);
+                self.trail.times = opened.times;
+                Ok(opened)
+            }
+            Err(failure) => {
+                self.trail.failed_to_open(&failure);
+                Err(failure.into())
+            }
+        }
+    }
+
+    fn endpoint(&self, guard: &SessionGuard) -> Result<Endpoint, AttemptError> {
+        let table = self.services.tables.current().ok_or(AttemptError::NoTable)?;
+        table
+            .config()
+            .destination(&guard.route().destination)
+            .and_then(|destination| destination.endpoint(on_the_wire(P::KIND), &self.services.group))
+            .cloned()
+            .ok_or(AttemptError::NoEndpoint)
+    }
+
+    /// Gives the backend the credentials, once, and reads its verdict. After a no, or without a verdict, its
+    /// connection is closed: a client that is not logged in never talks to a backend.
+    async fn log_in(
+        &mut self,
+        mut guard: SessionGuard,
+        opened: Opened<P>,
+        credentials: Credentials,
+    ) -> Result<Accepted, AttemptError> {
+        let Opened { mut leg, back, .. } = opened;
+        let limits = self.services.limits;
+        let began = Instant::now();
+        guard.backend_opened();
+        let verdict = tokio::select! {
+            biased;
+            reason = guard.closing() => Err(AttemptError::Told(reason)),
+            verdict = login::replay(&mut leg, back.into_login(credentials), limits.backend.login) => {
+                verdict.map_err(AttemptError::from)
+            }
+        };
+        self.trail.replay = began.elapsed();
+        let refused = match verdict {
+            Ok(Verdict::Accepted(acceptance)) => match guard.recheck() {
+                Ok(()) => {
+                    return Ok(Accepted {
+                        backend: leg,
+                        guard,
+                        acceptance,
+                    });
+                }
+                Err(recheck) => recheck.into(),
+            },
+            Ok(Verdict::Rejected(rejection)) => AttemptError::Rejected(rejection),
+            Err(error) => error,
+        };
+        close(leg, guard, &refused, limits.relay.close).await;
+        Err(refused)
+    }
+}
+
+/// Closes a backend that is not relayed, and hands the guard the proof.
+async fn close(
+    leg: BackendLeg,
+    guard: SessionGuard,
+    error: &AttemptError,
+    limit: Duration,
+) {
+    let proof = match error {
+        // What the kernel says about a connection that has failed is no longer about the backend.
+        AttemptError::Replay(ReplayError::Leg(LegError::Io(failure))) => {
+            is_reset(failure.kind()).then_some(CloseProof::Reset)
+        }
+        _ => login::close(leg, limit).await,
+    };
+    if let Some(proof) = proof {
+        guard.closed(proof);
+    }
+}

@@ -1,0 +1,274 @@
+//! From an endpoint to a server that may be given a login: dial, greeting, STARTTLS, announcement.
+//!
+//! The health prober goes the same way, without a client to announce.
+
+use std::{
+    net::SocketAddr,
+    time::Duration,
+};
+
+use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
+use ferrypost_wire::{
+    BackSettings, BackendViolation, Channel, LineProtocol, Negotiate, NegotiateStep, TlsFacts,
+};
+use tokio::time::{Instant, timeout};
+
+use crate::net::{
+    dial::{DialError, DialFailure, Dialer, Fresh},
+    leg::{BackendLeg, Leg, LegError, LegState},
+    proxy::{self, Announced},
+    tls_client::TlsError,
+};
+
+/// On whose behalf a server is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Caller<'a> {
+    /// A client's, who is announced as the endpoint says.
+    Client(Announced<'a>),
+    /// Our own: a probe.
+    Probe,
+}
+
+/// A server that may be given a login.
+pub struct Opened<P: LineProtocol> {
+    /// The connection.
+    pub leg: BackendLeg,
+    /// The machine that speaks on it.
+    pub back: P::Back,
+    /// The server's address.
+    pub address: SocketAddr,
+    /// Its TLS, where there is some.
+    pub tls: Option<TlsFacts>,
+    /// How long it took.
+    pub times: Times,
+}
+
+/// How long the parts of opening a connection took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// The connection itself.
+    pub connect: Duration,
+    /// An implicit TLS handshake.
+    pub handshake: Duration,
+    /// Greeting, capabilities, STARTTLS and its handshake, announcement.
+    pub negotiate: Duration,
+}
+
+/// Why a server cannot be given a login. No credential was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The server broke the rules, or cannot do what is needed.
+    #[error(transparent)]
+    Violation(#[from] BackendViolation),
+    /// Its connection failed.
+    #[error("the backend: {0}")]
+    Leg(#[from] LegError),
+    /// The TLS handshake after STARTTLS failed.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// It took too long.
+    #[error("the backend was not ready for a login within the limit")]
+    Timeout,
+}
+
+impl OpenError {
+    /// Whether another address of the same destination may do better.
+    fn retryable(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.retryable(),
+            Self::Leg(_) | Self::Violation(BackendViolation::Bye) => true,
+            Self::Violation(_) | Self::Tls(_) | Self::Timeout => false,
+        }
+    }
+}
+
+/// A failure, with what was learnt before it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct OpenFailure {
+    /// What happened.
+    pub error: OpenError,
+    /// The address that it happened at, if one was reached.
+    pub address: Option<SocketAddr>,
+    /// The TLS that was agreed, if it got so far.
+    pub tls: Option<TlsFacts>,
+    /// The server's greeting, printable and shortened, if there was one.
+    pub greeting: String,
+}
+
+impl From<DialFailure> for OpenFailure {
+    fn from(DialFailure { error, address }: DialFailure) -> Self {
+        Self {
+            error: error.into(),
+            address,
+            tls: None,
+            greeting: String::new(),
+        }
+    }
+}
+
+/// Opens a connection to the endpoint and brings it to where a login may be sent. Every address is tried
+/// that may do better than the last one; none of them has seen a secret.
+///
+/// # Errors
+/// [`OpenFailure`], of the last address.
+pub async fn open<P: LineProtocol>(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    caller: Caller<'_>,
+) -> Result<Opened<P>, OpenFailure> {
+    let nowhere = |error| DialFailure {
+        error,
+        address: None,
+    };
+    let mut addresses = dialer.resolve(endpoint).await.map_err(nowhere)?;
+    loop {
+        let failure = match open_at::<P>(dialer, endpoint, caller, &addresses).await {
+            Ok(opened) => return Ok(opened),
+            Err(failure) => failure,
+        };
+        let known = addresses.len();
+        addresses.retain(|address| Some(crate::net::plain(*address)) != failure.address);
+        let fewer = addresses.len() < known;
+        if !failure.error.retryable() || addresses.is_empty() || !fewer {
+            return Err(failure);
+        }
+    }
+}
+
+async fn open_at<P: LineProtocol>(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    caller: Caller<'_>,
+    addresses: &[SocketAddr],
+) -> Result<Opened<P>, OpenFailure> {
+    let preface = preface(endpoint, caller);
+    let dialled = dialer.dial(endpoint, addresses, &preface).await?;
+    let begun = Instant::now();
+    let mut talk = Talk::<P> {
+        dialer,
+        endpoint,
+        back: P::back(settings(dialer, endpoint, caller, &dialled.leg)),
+        tls: dialled.tls,
+    };
+    let limit = dialer.limits().negotiate;
+    let outcome = timeout(limit, talk.negotiate(dialled.leg)).await;
+    match outcome.unwrap_or(Err(OpenError::Timeout)) {
+        Ok(leg) => Ok(Opened {
+            leg,
+            back: talk.back,
+            address: dialled.address,
+            tls: talk.tls,
+            times: Times {
+                connect: dialled.connect,
+                handshake: dialled.handshake,
+                negotiate: begun.elapsed(),
+            },
+        }),
+        Err(error) => Err(OpenFailure {
+            error,
+            address: Some(dialled.address),
+            greeting: talk.back.greeting().to_owned(),
+            tls: talk.tls,
+        }),
+    }
+}
+
+/// What goes before everything else on the connection.
+fn preface(endpoint: &Endpoint, caller: Caller<'_>) -> Vec<u8> {
+    match (endpoint.announcement, caller) {
+        (Announcement::ProxyV2, Caller::Client(client)) => proxy::announce(client),
+        (Announcement::ProxyV2, Caller::Probe) => proxy::local(),
+        (Announcement::None | Announcement::ImapId, _) => Vec::new(),
+    }
+}
+
+fn settings(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    caller: Caller<'_>,
+    leg: &Fresh,
+) -> BackSettings {
+    // Never both: with PROXY the server checks its trust against the client's address, and ignores the
+    // rest (wire.md B7).
+    let announce = match (endpoint.announcement, caller) {
+        (Announcement::ImapId, Caller::Client(announced)) => Some(announced.client.clone()),
+        _ => None,
+    };
+    BackSettings {
+        channel: match leg {
+            Fresh::Clear(_) => Channel::Clear,
+            Fresh::Tls(_) | Fresh::Consented(_) => Channel::Secure,
+        },
+        announce,
+        limits: dialer.limits().back,
+    }
+}
+
+/// A conversation before the login.
+struct Talk<'a, P: LineProtocol> {
+    dialer: &'a Dialer,
+    endpoint: &'a Endpoint,
+    back: P::Back,
+    tls: Option<TlsFacts>,
+}
+
+impl<P: LineProtocol> Talk<'_, P> {
+    async fn negotiate(&mut self, leg: Fresh) -> Result<BackendLeg, OpenError> {
+        Ok(match leg {
+            Fresh::Tls(mut leg) => {
+                self.until_ready(&mut leg).await?;
+                BackendLeg::Tls(leg)
+            }
+            Fresh::Consented(mut leg) => {
+                self.until_ready(&mut leg).await?;
+                BackendLeg::Consented(leg)
+            }
+            Fresh::Clear(mut leg) => {
+                self.until(&mut leg, NegotiateStep::StartTls).await?;
+                let EndpointTls::StartTls(verification) = &self.endpoint.tls else {
+                    unreachable!("only an endpoint with STARTTLS is dialled in clear");
+                };
+                let (mut leg, facts) = self.dialer.tls().connect(leg, verification).await?;
+                self.tls = Some(facts);
+                self.back.secured();
+                self.until_ready(&mut leg).await?;
+                BackendLeg::Tls(leg)
+            }
+        })
+    }
+
+    async fn until_ready<S: LegState>(&mut self, leg: &mut Leg<S>) -> Result<(), OpenError> {
+        self.until(leg, NegotiateStep::Ready).await
+    }
+
+    async fn until<S: LegState>(
+        &mut self,
+        leg: &mut Leg<S>,
+        wanted: NegotiateStep,
+    ) -> Result<(), OpenError> {
+        let mut out = Vec::new();
+        loop {
+            let step = self.back.step(leg.buffer(), &mut out)?;
+            leg.write_public(&out).await?;
+            out.clear();
+            match step {
+                NegotiateStep::NeedMore => leg.fill().await.map_err(too_long)?,
+                step if step == wanted => return Ok(()),
+                NegotiateStep::StartTls | NegotiateStep::Ready => {
+                    return Err(BackendViolation::Malformed.into());
+                }
+            }
+        }
+    }
+}
+
+fn too_long(error: LegError) -> OpenError {
+    match error {
+        LegError::Full => BackendViolation::ReplyTooLong.into(),
+        error => error.into(),
+    }
+}

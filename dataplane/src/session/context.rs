@@ -1,0 +1,206 @@
+//! What sessions share, and what is written down about one. Nothing in a session's record is ever
+//! consulted for a decision.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use ferrypost_proto::{Announcement, Name, Random};
+use ferrypost_wire::{ProtocolKind, SessionReference, TlsFacts};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    backend::{OpenFailure, Times},
+    outcome::{self, AttemptError, SessionError},
+    registry::{CloseProof, Registry},
+};
+use crate::{
+    backend::offer::Offers,
+    config::Limits,
+    net::{dial::Dialer, relay::RelayEnd},
+    routing::{Route, Tables},
+    telemetry::Redact,
+};
+
+/// What every session needs. One for the whole process.
+pub struct Services {
+    /// Where names go.
+    pub tables: Tables,
+    /// Who is here.
+    pub registry: Arc<Registry>,
+    /// What is offered before login.
+    pub offers: Offers,
+    /// The way to the servers.
+    pub dialer: Arc<Dialer>,
+    /// Chooses endpoints.
+    pub group: String,
+    /// What a session may cost.
+    pub limits: Limits,
+    /// Makes references.
+    pub random: Random,
+    /// How names are shown in logs.
+    pub redact: Redact,
+    /// Cancelled when this process begins to stop: who is not logged in is sent away.
+    pub draining: CancellationToken,
+}
+
+impl Services {
+    /// A fresh reference, the same in our log and in the server's.
+    pub fn reference(&self) -> SessionReference {
+        SessionReference::new(self.random.identifier())
+            .expect("an identifier is 26 letters and digits")
+    }
+}
+
+/// What is written down about a session.
+pub struct Record {
+    pub(super) reference: SessionReference,
+    pub(super) peer: SocketAddr,
+    pub(super) listener: Arc<str>,
+    pub(super) protocol: ProtocolKind,
+    pub(super) begun: Instant,
+    pub(super) relayed: Option<Relayed>,
+}
+
+/// The login that was relayed.
+pub(super) struct Relayed {
+    name: Name,
+    route: Route,
+    since: Instant,
+}
+
+/// What is written down about one login.
+#[derive(Default)]
+pub(super) struct Trail {
+    pub(super) name: Option<Name>,
+    pub(super) route: Option<Route>,
+    pub(super) announcement: Option<Announcement>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) tls: Option<TlsFacts>,
+    pub(super) held: Duration,
+    pub(super) times: Times,
+    pub(super) replay: Duration,
+}
+
+impl Trail {
+    pub(super) fn failed_to_open(&mut self, failure: &OpenFailure) {
+        self.address = failure.address;
+        self.tls.clone_from(&failure.tls);
+    }
+}
+
+impl Record {
+    pub(super) fn relayed(&mut self, trail: &Trail) {
+        if let (Some(name), Some(route)) = (&trail.name, &trail.route) {
+            self.relayed = Some(Relayed {
+                name: name.clone(),
+                route: route.clone(),
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// The one line about a backend connection, or about a login that did not come so far.
+    pub(super) fn log_login(&self, services: &Services, trail: &Trail, end: Result<(), &AttemptError>) {
+        let name = trail.name.as_ref().map(|name| services.redact.name(name));
+        let name = name.as_ref().map(tracing::field::display);
+        let route = trail.route.as_ref();
+        let account = route.and_then(|route| route.account.as_ref());
+        let account = account.map(|account| services.redact.text(account.as_str()));
+        let (outcome, blame) = match end {
+            Ok(()) => ("accepted", "nobody"),
+            Err(error) => (error.kind(), error.blame().word()),
+        };
+        tracing::info!(
+            reference = %self.reference,
+            client = %self.peer,
+            listener = &*self.listener,
+            protocol = self.protocol.as_str(),
+            name,
+            account = account.as_ref().map(tracing::field::display),
+            rule = route.map(|route| route.rule.word()),
+            destination = route.map(|route| tracing::field::display(&route.destination)),
+            epoch = route.and_then(|route| route.epoch).map(tracing::field::display),
+            address = trail.address.map(tracing::field::display),
+            tls = trail.tls.as_ref().map_or("none", |tls| tls.version),
+            announcement = trail.announcement.map(announcement),
+            held_ms = millis(trail.held),
+            connect_ms = millis(trail.times.connect),
+            handshake_ms = millis(trail.times.handshake),
+            negotiate_ms = millis(trail.times.negotiate),
+            login_ms = millis(trail.replay),
+            outcome,
+            blame,
+            reason = end.err().map(tracing::field::display),
+            "login",
+        );
+    }
+
+    /// The end of a session that was relayed.
+    pub(super) fn log_relay_end(&self, services: &Services, end: &RelayEnd) {
+        let (kind, blame) = outcome::of_relay(end);
+        let relayed = self.relayed.as_ref();
+        let name = relayed.map(|relayed| services.redact.name(&relayed.name));
+        tracing::info!(
+            reference = %self.reference,
+            name = name.as_ref().map(tracing::field::display),
+            destination = relayed.map(|relayed| tracing::field::display(&relayed.route.destination)),
+            stage = "relay",
+            end = kind,
+            blame = blame.word(),
+            cut = end.is_cut(),
+            backend_closed = proof(end.proof),
+            up = end.up,
+            down = end.down,
+            relay_ms = relayed.map(|relayed| millis(relayed.since.elapsed())),
+            session_ms = millis(self.begun.elapsed()),
+            "session ended",
+        );
+    }
+
+    /// The end of a session that never was. Nobody's fault and nothing of note is told at a lower level:
+    /// port scanners and load balancers connect all day.
+    pub(super) fn log_early_end(&self, stage: &'static str, error: &SessionError) {
+        let (kind, blame) = (error.kind(), error.blame());
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::$level!(
+                    reference = %self.reference,
+                    client = %self.peer,
+                    listener = &*self.listener,
+                    protocol = self.protocol.as_str(),
+                    stage,
+                    end = kind,
+                    blame = blame.word(),
+                    reason = %error,
+                    session_ms = millis(self.begun.elapsed()),
+                    "session ended",
+                )
+            };
+        }
+        if blame == outcome::Blame::Nobody {
+            event!(debug);
+        } else {
+            event!(info);
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+const fn announcement(announcement: Announcement) -> &'static str {
+    match announcement {
+        Announcement::None => "none",
+        Announcement::ProxyV2 => "proxy_v2",
+        Announcement::ImapId => "imap_id",
+    }
+}
+
+const fn proof(proof: Option<CloseProof>) -> &'static str {
+    match proof {
+        Some(CloseProof::Eof) => "eof",
+        Some(CloseProof::Reset) => "reset",
+        None => "unconfirmed",
+    }
+}

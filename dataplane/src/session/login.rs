@@ -1,0 +1,65 @@
+//! Replaying a login and reading the verdict. Here alone credentials leave us, and only on a leg that may
+//! carry them.
+
+use std::time::Duration;
+
+use ferrypost_wire::{Acceptance, BackendViolation, Login, LoginStep, Rejection};
+use tokio::time::timeout;
+
+use super::{outcome::ReplayError, registry::CloseProof};
+use crate::net::{
+    leg::{BackendLeg, LegError},
+    relay::is_reset,
+};
+
+/// What a backend says to a login.
+pub(super) enum Verdict {
+    /// Yes.
+    Accepted(Acceptance),
+    /// No.
+    Rejected(Rejection),
+}
+
+/// Sends the login and waits for the verdict.
+///
+/// # Errors
+/// [`ReplayError`]: there is none.
+pub(super) async fn replay(
+    leg: &mut BackendLeg,
+    mut login: impl Login,
+    limit: Duration,
+) -> Result<Verdict, ReplayError> {
+    let verdict = async {
+        loop {
+            match login.step(leg.buffer())? {
+                LoginStep::NeedMore => leg.fill().await.map_err(too_long)?,
+                LoginStep::Send(secret) => leg.write_secret(secret).await?,
+                LoginStep::Accepted(acceptance) => return Ok(Verdict::Accepted(acceptance)),
+                LoginStep::Rejected(rejection) => return Ok(Verdict::Rejected(rejection)),
+            }
+        }
+    };
+    timeout(limit, verdict)
+        .await
+        .unwrap_or(Err(ReplayError::Timeout))
+}
+
+fn too_long(error: LegError) -> ReplayError {
+    match error {
+        LegError::Full => BackendViolation::ReplyTooLong.into(),
+        error => error.into(),
+    }
+}
+
+/// Ends a connection that is not relayed, and says how the backend's own end was seen, if it was.
+pub(super) async fn close(mut leg: BackendLeg, limit: Duration) -> Option<CloseProof> {
+    let closed = async {
+        leg.finish().await?;
+        leg.peer_closed().await
+    };
+    match timeout(limit, closed).await {
+        Ok(Ok(())) => Some(CloseProof::Eof),
+        Ok(Err(LegError::Io(error))) if is_reset(error.kind()) => Some(CloseProof::Reset),
+        Ok(Err(_)) | Err(_) => None,
+    }
+}

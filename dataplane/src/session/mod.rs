@@ -1,0 +1,156 @@
+//! One client connection from its handshake to its close.
+//!
+//! ```text
+//!   preauth    we are the server: greeting, STARTTLS, TLS, until a login comes
+//!   attempt    one login: name, admission (held while fenced), backend, verdict, the route once more
+//!     admit, registry    who is here and where they go
+//!     backend            dial, greeting, STARTTLS, announcement
+//!     login              the credentials, once, on a leg that may carry them
+//!   relay      bytes both ways (in `net`); everything of the login is freed before
+//!   outcome    what happened, whose fault it was, what the client hears
+//!   context    what all sessions share, and the lines in the log
+//! ```
+//!
+//! [`run`] is generic over the protocol: a new one is machines in the wire crate and a line where
+//! listeners are started.
+
+pub mod admit;
+mod attempt;
+pub mod backend;
+pub mod context;
+mod login;
+pub mod outcome;
+mod preauth;
+pub mod registry;
+
+use std::sync::Arc;
+
+use ferrypost_wire::LineProtocol;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::net::{
+    leg::{BackendLeg, Encrypted, Leg},
+    relay,
+};
+use attempt::{Accepted, Attempt};
+use context::{Record, Services, Trail};
+use outcome::SessionError;
+use preauth::Preauth;
+use registry::SessionGuard;
+
+pub use preauth::Connection;
+
+/// Serves one connection.
+pub async fn run<P: LineProtocol>(services: Arc<Services>, listener: Arc<str>, connection: Connection)
+where
+    P::Front: Send,
+    P::Back: Send,
+    P::Follow: Send,
+{
+    let mut record = Record {
+        reference: services.reference(),
+        peer: connection.peer,
+        listener,
+        protocol: P::KIND,
+        begun: Instant::now(),
+        relayed: None,
+    };
+    // In a box of its own, so that what a login needs is freed before the session settles down: most of a
+    // session's life is an idle relay.
+    let logged_in = Box::pin(log_in::<P>(&services, &mut record, connection)).await;
+    let Some(Relayable {
+        client,
+        backend,
+        follower,
+        guard,
+    }) = logged_in
+    else {
+        return;
+    };
+    let end = relay::run(client, backend, follower, guard, services.limits.relay).await;
+    record.log_relay_end(&services, &end);
+}
+
+/// A session whose login has succeeded.
+struct Relayable<P: LineProtocol> {
+    client: Leg<Encrypted>,
+    backend: BackendLeg,
+    follower: P::Follow,
+    guard: SessionGuard,
+}
+
+/// Everything up to the relay. `None`: the session is over, and that is in the log.
+async fn log_in<P: LineProtocol>(
+    services: &Services,
+    record: &mut Record,
+    connection: Connection,
+) -> Option<Relayable<P>> {
+    let span = tracing::debug_span!("tls");
+    let opened = Preauth::<P>::open(services, connection).instrument(span).await;
+    let mut client = match opened {
+        Ok(client) => client,
+        Err(error) => {
+            record.log_early_end("tls", &error);
+            return None;
+        }
+    };
+    match until_accepted(services, record, &mut client).await {
+        Ok(accepted) => hand_over(record, client, accepted).await,
+        Err(error) => {
+            client.leave(&error).await;
+            record.log_early_end("preauth", &error);
+            None
+        }
+    }
+}
+
+/// Takes logins until one succeeds. Each is routed afresh.
+async fn until_accepted<P: LineProtocol>(
+    services: &Services,
+    record: &mut Record,
+    client: &mut Preauth<P>,
+) -> Result<Accepted, SessionError> {
+    loop {
+        let credentials = client.next_login().await?;
+        let received = Instant::now();
+        let mut trail = Trail::default();
+        let mut attempt = Attempt {
+            services,
+            client,
+            reference: &record.reference,
+            trail: &mut trail,
+        };
+        let outcome = attempt.run(credentials).await;
+        record.log_login(services, &trail, outcome.as_ref().map(|_| ()));
+        match outcome {
+            Ok(accepted) => {
+                record.relayed(&trail);
+                return Ok(accepted);
+            }
+            Err(error) => {
+                client.refuse(error, received).await?;
+            }
+        }
+    }
+}
+
+/// Tells the client that it is logged in, in the backend's words.
+async fn hand_over<P: LineProtocol>(
+    record: &Record,
+    client: Preauth<P>,
+    accepted: Accepted,
+) -> Option<Relayable<P>> {
+    match client.accept(accepted.acceptance).await {
+        Ok((client, follower)) => Some(Relayable {
+            client,
+            backend: accepted.backend,
+            follower,
+            guard: accepted.guard,
+        }),
+        Err(error) => {
+            record.log_early_end("relay", &error.into());
+            None
+        }
+    }
+}

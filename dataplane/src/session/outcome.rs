@@ -1,0 +1,267 @@
+//! How a login attempt and a session end: what happened, whose fault it was, and what the client hears.
+
+use ferrypost_proto::{NameError, Refusal};
+use ferrypost_wire::{
+    BackendViolation, ClientReply, ClientViolation, Farewell, Rejection, RejectionKind,
+};
+
+use super::{
+    admit::HoldLimit,
+    backend::OpenFailure,
+    registry::{CloseReason, Recheck},
+};
+use crate::net::{
+    leg::LegError,
+    relay::{Cause, RelayEnd},
+    tls_server::HandshakeError,
+};
+
+/// Whose fault an end is: the first question of every operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// Nobody's: it ended as sessions end.
+    Nobody,
+    /// The client's.
+    Client,
+    /// The server's behind us.
+    Backend,
+    /// Ours, or our operator's.
+    Us,
+    /// The control plane's.
+    ControlPlane,
+}
+
+impl Blame {
+    /// As logs say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Client => "client",
+            Self::Backend => "backend",
+            Self::Us => "us",
+            Self::ControlPlane => "control_plane",
+        }
+    }
+}
+
+/// Why a login did not lead to a relay. The client may try again unless its reply closes the session.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// The login has no canonical name.
+    #[error("no name: {0}")]
+    NoName(#[from] NameError),
+    /// The name goes nowhere, as configured.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// This data plane has no table yet.
+    #[error("no routing table yet")]
+    NoTable,
+    /// Too many logins are held.
+    #[error("too many logins are held")]
+    TooManyHeld(HoldLimit),
+    /// The name stayed fenced for as long as a login is held.
+    #[error("held for too long")]
+    HeldTooLong,
+    /// The destination has no endpoint for this protocol.
+    #[error("the destination has no endpoint for this protocol")]
+    NoEndpoint,
+    /// The backend was not brought to take a login.
+    #[error(transparent)]
+    Open(#[from] OpenFailure),
+    /// The backend gave no verdict.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The backend said no.
+    #[error("the backend refused the login")]
+    Rejected(Rejection),
+    /// The name goes elsewhere, or is fenced, since it was routed (G2b).
+    #[error("the route changed during the login")]
+    RouteChanged,
+    /// The registry ended it.
+    #[error("told to end: {reason}", reason = .0.word())]
+    Told(CloseReason),
+    /// The client went away meanwhile.
+    #[error("the client: {0}")]
+    Client(LegError),
+}
+
+/// Why there is no verdict on a login. Credentials may have been sent, so it is not tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The backend broke the rules.
+    #[error(transparent)]
+    Violation(#[from] BackendViolation),
+    /// Its connection failed.
+    #[error("the backend: {0}")]
+    Leg(#[from] LegError),
+    /// It took too long.
+    #[error("the backend gave no verdict within the limit")]
+    Timeout,
+}
+
+impl From<Recheck> for AttemptError {
+    fn from(recheck: Recheck) -> Self {
+        match recheck {
+            Recheck::Closing(reason) => Self::Told(reason),
+            Recheck::Changed => Self::RouteChanged,
+        }
+    }
+}
+
+impl AttemptError {
+    /// The label of metrics and logs.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NoName(_) => "no_name",
+            Self::Refused(_) => "refused",
+            Self::NoTable => "no_table",
+            Self::TooManyHeld(_) => "too_many_held",
+            Self::HeldTooLong => "held_too_long",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Open(_) => "backend_unavailable",
+            Self::Replay(_) => "no_verdict",
+            Self::Rejected(_) => "rejected",
+            Self::RouteChanged => "route_changed",
+            Self::Told(reason) => reason.word(),
+            Self::Client(_) => "client_gone",
+        }
+    }
+
+    /// Whose fault it was.
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Self::NoName(_) | Self::Refused(_) | Self::Client(_) | Self::Rejected(_) => {
+                Blame::Client
+            }
+            Self::NoTable | Self::HeldTooLong | Self::NoEndpoint => Blame::ControlPlane,
+            Self::Open(_) | Self::Replay(_) => Blame::Backend,
+            Self::TooManyHeld(_) | Self::RouteChanged | Self::Told(_) => Blame::Us,
+        }
+    }
+
+    /// What the client hears. Never an authentication failure unless that is what it is: clients ask for
+    /// a new password then.
+    pub fn client_reply(&self) -> ClientReply {
+        match self {
+            Self::NoName(_) | Self::Refused(_) => ClientReply::AuthFailed,
+            Self::Rejected(rejection) => ClientReply::Rejected(rejection.clone()),
+            Self::NoTable
+            | Self::TooManyHeld(_)
+            | Self::HeldTooLong
+            | Self::NoEndpoint
+            | Self::Open(_)
+            | Self::Replay(_)
+            | Self::Client(_) => ClientReply::Unavailable,
+            // The password is used up here; on a new connection the login is held, and served.
+            Self::RouteChanged => ClientReply::Closing(Farewell::Moved),
+            Self::Told(reason) => ClientReply::Closing(farewell(*reason)),
+        }
+    }
+
+    /// Whether it counts as a failed login, and so is answered no sooner than any other.
+    pub fn is_failed_login(&self) -> bool {
+        match self {
+            Self::NoName(_) | Self::Refused(_) => true,
+            Self::Rejected(rejection) => rejection.kind() != RejectionKind::Temporary,
+            _ => false,
+        }
+    }
+}
+
+/// Why a session ended before it was relayed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The TLS handshake did not succeed.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// It did not end in time.
+    #[error("no TLS handshake within the limit")]
+    HandshakeTimeout,
+    /// The client's connection failed or ended.
+    #[error("the client: {0}")]
+    Client(#[from] LegError),
+    /// The client broke the protocol.
+    #[error(transparent)]
+    Violation(#[from] ClientViolation),
+    /// The client logged out without ever having logged in.
+    #[error("the client left")]
+    Left,
+    /// Nobody logged in in time.
+    #[error("no login within the limit")]
+    LoginTimeout,
+    /// Too many logins failed.
+    #[error("too many failed logins")]
+    TooManyFailures,
+    /// The registry ended it.
+    #[error("told to end: {reason}", reason = .0.word())]
+    Told(CloseReason),
+}
+
+impl SessionError {
+    /// The label of metrics and logs.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Handshake(_) => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Client(LegError::Ended) => "client_ended",
+            Self::Client(_) => "client_failed",
+            Self::Violation(_) => "protocol_error",
+            Self::Left => "client_left",
+            Self::LoginTimeout => "login_timeout",
+            Self::TooManyFailures => "too_many_failures",
+            Self::Told(reason) => reason.word(),
+        }
+    }
+
+    /// Whose fault it was.
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Self::Client(LegError::Ended) | Self::Left => Blame::Nobody,
+            Self::Told(_) => Blame::Us,
+            Self::Handshake(_)
+            | Self::HandshakeTimeout
+            | Self::Client(_)
+            | Self::Violation(_)
+            | Self::LoginTimeout
+            | Self::TooManyFailures => Blame::Client,
+        }
+    }
+
+    /// What the client hears, if it can hear anything and has not been told by its machine already.
+    pub const fn farewell(&self) -> Option<Farewell> {
+        match self {
+            Self::LoginTimeout => Some(Farewell::LoginTimeout),
+            Self::TooManyFailures => Some(Farewell::TooManyFailures),
+            Self::Told(reason) => Some(farewell(*reason)),
+            Self::Handshake(_)
+            | Self::HandshakeTimeout
+            | Self::Client(_)
+            | Self::Violation(_)
+            | Self::Left => None,
+        }
+    }
+}
+
+/// What a client hears when the registry ends its session.
+pub const fn farewell(reason: CloseReason) -> Farewell {
+    match reason {
+        CloseReason::Moved => Farewell::Moved,
+        CloseReason::Kicked => Farewell::Kicked,
+        CloseReason::Drain | CloseReason::Expelled => Farewell::ShuttingDown,
+    }
+}
+
+/// The label of a relay's end, and whose fault it was.
+pub fn of_relay(end: &RelayEnd) -> (&'static str, Blame) {
+    match end.cause {
+        Cause::ClientEnded => ("client_ended", Blame::Nobody),
+        Cause::BackendEnded => ("backend_ended", Blame::Nobody),
+        Cause::ClientFailed(_) => ("client_failed", Blame::Client),
+        Cause::BackendFailed(_) => ("backend_failed", Blame::Backend),
+        Cause::Idle => ("idle", Blame::Client),
+        Cause::ClientStuck => ("client_stuck", Blame::Client),
+        Cause::BackendStuck => ("backend_stuck", Blame::Backend),
+        Cause::Refused(_) => ("refused_command", Blame::Client),
+        Cause::Told { reason, .. } => (reason.word(), Blame::Us),
+    }
+}

@@ -1,0 +1,287 @@
+//! A client that is not logged in: we are its server.
+
+use std::net::SocketAddr;
+
+use ferrypost_wire::{
+    Acceptance, Channel, ClientFacts, ClientReply, Credentials, Front, FrontSettings,
+    FrontStep, HopLimit, LineProtocol, SessionReference, TlsFacts,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    context::Services,
+    outcome::{AttemptError, SessionError},
+    registry::CloseReason,
+};
+use crate::{
+    config::{ListenerTls, PreauthLimits},
+    net::{
+        TcpStream,
+        leg::{Encrypted, InjectedInput, Leg, LegError, LegState, Plaintext},
+        tls_server::{HandshakeError, Secured, ServerTls},
+    },
+};
+
+/// A line end and a little more, on top of the longest line.
+const LINE_SLACK: usize = 16;
+
+/// A connection as its listener hands it over.
+pub struct Connection {
+    /// The socket.
+    pub stream: TcpStream,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+    /// When TLS begins.
+    pub mode: ListenerTls,
+    /// What we show in the handshake.
+    pub tls: ServerTls,
+}
+
+/// A client under TLS that is not logged in.
+pub(super) struct Preauth<P: LineProtocol> {
+    leg: Leg<Encrypted>,
+    front: P::Front,
+    tls: TlsFacts,
+    named_protocol: bool,
+    peer: SocketAddr,
+    local: SocketAddr,
+    limits: PreauthLimits,
+    draining: CancellationToken,
+    /// When the client must be logged in.
+    deadline: Instant,
+    failures: u32,
+}
+
+impl<P: LineProtocol> Preauth<P> {
+    /// Greets a client and brings it under TLS. Nothing that could be a secret is taken before.
+    pub(super) async fn open(
+        services: &Services,
+        connection: Connection,
+    ) -> Result<Self, SessionError> {
+        let limits = services.limits.preauth;
+        let deadline = Instant::now() + limits.login;
+        let leg = Leg::new(connection.stream, limits.front.max_line + LINE_SLACK);
+        let mut front = P::front(FrontSettings {
+            channel: match connection.mode {
+                ListenerTls::Implicit => Channel::Secure,
+                ListenerTls::StartTls => Channel::Clear,
+            },
+            offer: services.offers.current(),
+            limits: limits.front,
+        });
+        let mut greeting = Vec::new();
+        front.greet(&mut greeting);
+        let (leg, greeting) = match connection.mode {
+            ListenerTls::Implicit => (leg, greeting),
+            ListenerTls::StartTls => {
+                let clear = Clear {
+                    leg,
+                    front: &mut front,
+                    draining: &services.draining,
+                    deadline,
+                };
+                (clear.until_starttls(&greeting).await?, Vec::new())
+            }
+        };
+        let handshake = connection.tls.accept(leg, &greeting);
+        let Secured {
+            leg,
+            facts,
+            named_protocol,
+        } = timeout(limits.handshake, handshake)
+            .await
+            .map_err(|_| SessionError::HandshakeTimeout)??;
+        if connection.mode == ListenerTls::StartTls {
+            front.secured();
+        }
+        Ok(Self {
+            leg,
+            front,
+            tls: facts,
+            named_protocol,
+            peer: connection.peer,
+            local: connection.local,
+            limits,
+            draining: services.draining.clone(),
+            deadline,
+            failures: 0,
+        })
+    }
+
+    /// Answers the client until it logs in.
+    pub(super) async fn next_login(&mut self) -> Result<Credentials, SessionError> {
+        let step = pump(&mut self.leg, &mut self.front, &self.draining, self.deadline).await?;
+        match step {
+            FrontStep::Login(credentials) => Ok(credentials),
+            FrontStep::Close => Err(SessionError::Left),
+            FrontStep::NeedMore | FrontStep::StartTls => {
+                unreachable!("a machine under TLS neither starts it nor stops for more input")
+            }
+        }
+    }
+
+    /// Gives a held client a sign of life.
+    pub(super) async fn sign_of_life(&mut self) -> Result<(), LegError> {
+        let mut out = Vec::new();
+        self.front.held(&mut out);
+        self.leg.write_public(&out).await
+    }
+
+    /// The client's address.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What may be announced about the client.
+    pub(super) fn facts(&self, session: SessionReference) -> ClientFacts {
+        ClientFacts {
+            peer: self.peer,
+            local: self.local,
+            tls: Some(self.tls.clone()),
+            session,
+            hops: HopLimit::FIRST,
+            introduction: self.front.introduction(),
+        }
+    }
+
+    /// The protocol that it named in its handshake.
+    pub(super) fn alpn(&self) -> Option<&'static str> {
+        self.named_protocol.then(|| P::KIND.as_str())
+    }
+
+    /// Answers a login that did not succeed. `Ok` if the client may try again.
+    ///
+    /// A failed login is answered no sooner than `received` plus the floor, wherever it failed, so that
+    /// nobody learns from the clock where an account lives or that there is none.
+    pub(super) async fn refuse(
+        &mut self,
+        error: AttemptError,
+        received: Instant,
+    ) -> Result<(), SessionError> {
+        // Our time is not the client's.
+        self.deadline += received.elapsed();
+        if error.is_failed_login() {
+            self.failures += 1;
+            let floor = tokio::time::sleep_until(received + self.limits.failure_floor);
+            // A process that stops does not wait for politeness towards guessers.
+            _ = self.draining.run_until_cancelled(floor).await;
+        }
+        let end = match error {
+            AttemptError::Client(error) => Some(SessionError::Client(error)),
+            AttemptError::Told(reason) => Some(SessionError::Told(reason)),
+            AttemptError::RouteChanged => Some(SessionError::Told(CloseReason::Moved)),
+            error => {
+                let mut out = Vec::new();
+                self.front.reply(error.client_reply(), &mut out);
+                self.leg.write_public(&out).await?;
+                (self.failures >= self.limits.failures).then_some(SessionError::TooManyFailures)
+            }
+        };
+        end.map_or(Ok(()), Err)
+    }
+
+    /// Answers the login with success and hands over what the relay needs.
+    pub(super) async fn accept(
+        self,
+        acceptance: Acceptance,
+    ) -> Result<(Leg<Encrypted>, P::Follow), LegError> {
+        let Self {
+            mut leg, front, ..
+        } = self;
+        let mut out = Vec::new();
+        let follower = front.accept(acceptance, &mut out);
+        leg.write_public(&out).await?;
+        Ok((leg, follower))
+    }
+
+    /// Says goodbye, if there is something to say and somebody to hear it, and closes.
+    pub(super) async fn leave(&mut self, error: &SessionError) {
+        if let Some(farewell) = error.farewell()
+            && !self.leg.is_mid_write()
+        {
+            let mut out = Vec::new();
+            self.front.reply(ClientReply::Closing(farewell), &mut out);
+            _ = timeout(self.limits.handshake, self.leg.write_public(&out)).await;
+        }
+        if !matches!(error, SessionError::Client(LegError::Io(_))) {
+            self.finish().await;
+        }
+    }
+
+    async fn finish(&mut self) {
+        let closed = async {
+            self.leg.finish().await?;
+            self.leg.peer_closed().await
+        };
+        _ = timeout(crate::net::relay::LINGER, closed).await;
+    }
+}
+
+/// A client in clear, of whom nothing is taken but STARTTLS.
+struct Clear<'a, F> {
+    leg: Leg<Plaintext>,
+    front: &'a mut F,
+    draining: &'a CancellationToken,
+    deadline: Instant,
+}
+
+impl<F: Front> Clear<'_, F> {
+    async fn until_starttls(mut self, greeting: &[u8]) -> Result<Leg<Plaintext>, SessionError> {
+        self.leg.write_public(greeting).await?;
+        let step = pump(&mut self.leg, self.front, self.draining, self.deadline).await;
+        match step {
+            Ok(FrontStep::StartTls) => Ok(self.leg),
+            Ok(FrontStep::Close) => Err(SessionError::Left),
+            Ok(FrontStep::NeedMore | FrontStep::Login(_)) => {
+                unreachable!("a machine in clear takes no login")
+            }
+            Err(error) => {
+                self.leave(&error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn leave(&mut self, error: &SessionError) {
+        if let Some(farewell) = error.farewell()
+            && !self.leg.is_mid_write()
+        {
+            let mut out = Vec::new();
+            self.front.reply(ClientReply::Closing(farewell), &mut out);
+            _ = timeout(crate::net::relay::LINGER, self.leg.write_public(&out)).await;
+        }
+    }
+}
+
+/// Feeds the machine and sends its answers until it wants something else than more input.
+async fn pump<S: LegState, F: Front>(
+    leg: &mut Leg<S>,
+    front: &mut F,
+    draining: &CancellationToken,
+    deadline: Instant,
+) -> Result<FrontStep, SessionError> {
+    let pumping = async {
+        let mut out = Vec::new();
+        loop {
+            let step = front.step(leg.buffer(), &mut out);
+            if matches!(step, Ok(FrontStep::StartTls)) && !leg.buffer().is_empty() {
+                // Not even answered: whoever put that there must not learn that it was read.
+                return Err(HandshakeError::Injected(InjectedInput).into());
+            }
+            leg.write_public(&out).await?;
+            out.clear();
+            match step? {
+                FrontStep::NeedMore => leg.fill().await?,
+                step => return Ok(step),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = draining.cancelled() => Err(SessionError::Told(CloseReason::Drain)),
+        step = timeout_at(deadline, pumping) => step.unwrap_or(Err(SessionError::LoginTimeout)),
+    }
+}
