@@ -1,7 +1,16 @@
 //! What the control plane knows about accounts and moves, without any I/O: conversions, comparisons and
 //! decisions. Nothing here waits, reads a clock or draws a random number of its own.
+//!
+//! * [`placement`]: an account's record. [`resolution`]: where a name goes, and whether a write would
+//!   change it.
+//! * [`start`]: what Migrate and Rollback write. [`migration`]: what comes next in a move. [`fence`]: what
+//!   the fleet says about it. [`transition`]: what each step writes, under which guards.
+//! * [`commit`]: how every change of routing is written.
 
 pub mod commit;
+pub mod fence;
+pub mod migration;
 pub mod placement;
 pub mod resolution;
 pub mod start;
+pub mod transition;

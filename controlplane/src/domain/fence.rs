@@ -1,0 +1,328 @@
+//! What the installation's state says about a fence: whether it may begin, whether it is complete, and
+//! whether everybody knows that it is over.
+
+use ferrypost_proto::{
+    AccountId, BootId, InstanceId, MigrationId, Revision,
+    store::v1::{DrainedReport, Live, Registration},
+    v1::{Blocker, BlockerReason},
+};
+
+use super::migration::{Drain, blocker};
+use crate::{
+    mirror::{State, Versioned},
+    store::{Rev, keys},
+};
+
+/// Most drained reports that a transaction can guard on beside everything else. In a larger fleet the
+/// rest rests on the revision of the fleet: a report of a boot for a fence never becomes undone, and a new
+/// boot is a change of the fleet.
+const GUARDED_REPORTS: usize = 96;
+
+/// A move before its fence.
+#[derive(Debug, Clone, Copy)]
+pub struct Prospect<'a> {
+    /// The accounts.
+    pub accounts: &'a [AccountId],
+    /// The destination that they leave.
+    pub source: &'a str,
+    /// The destination that they go to.
+    pub target: &'a str,
+    /// The revision at which the move was written; 0 for one that is only planned.
+    pub written: Rev,
+    /// Accounts that may be between FENCING and FLIPPED at once.
+    pub budget: usize,
+}
+
+/// What stands in the way of a fence (G15); empty when it can be begun and finished.
+pub fn before_fence(state: &State, prospect: &Prospect<'_>) -> Vec<Blocker> {
+    let mut blockers = Vec::new();
+    if state.rewound().is_some() {
+        blockers.push(blocker(
+            BlockerReason::Rewound,
+            "",
+            "the store was found restored to an older state",
+        ));
+    }
+    if state.leader().is_none() {
+        blockers.push(blocker(
+            BlockerReason::NoLeader,
+            "",
+            "no replica of the control plane drives migrations now",
+        ));
+    }
+    if state.registrations().is_empty() {
+        blockers.push(blocker(
+            BlockerReason::NoDataPlane,
+            "",
+            "no data plane is registered",
+        ));
+    }
+    for (instance, registration) in state.registrations() {
+        blockers.extend(data_plane(state, prospect, instance, registration));
+    }
+    blockers.extend(unsettled(state));
+    blockers.extend(over_budget(state, prospect));
+    blockers
+}
+
+/// What one registered data plane has against a fence.
+fn data_plane(
+    state: &State,
+    prospect: &Prospect<'_>,
+    instance: &InstanceId,
+    registration: &Versioned<Registration>,
+) -> Vec<Blocker> {
+    let who = instance.as_str();
+    let Some(live) = live(state, instance, registration) else {
+        return vec![blocker(
+            BlockerReason::DataPlaneSilent,
+            who,
+            format!("{who} is registered and does not answer"),
+        )];
+    };
+    let mut blockers = Vec::new();
+    if !has_applied(state, live, prospect.written) {
+        blockers.push(blocker(
+            BlockerReason::NotApplied,
+            who,
+            format!("{who} has not applied the table that holds the move"),
+        ));
+    }
+    for rejected in &live.rejected {
+        if prospect
+            .accounts
+            .iter()
+            .any(|id| id.as_str() == rejected.account_id)
+        {
+            blockers.push(blocker(
+                BlockerReason::EntryRejected,
+                who,
+                format!("{who} rejects the account's entry: {}", rejected.reason),
+            ));
+        }
+    }
+    for endpoint in live.endpoints.iter().filter(|endpoint| !endpoint.reachable) {
+        let destination = endpoint.destination.as_str();
+        if destination == prospect.source || destination == prospect.target {
+            let protocol = endpoint.protocol().as_str_name();
+            blockers.push(blocker(
+                BlockerReason::DestinationUnreachable,
+                destination,
+                format!(
+                    "{who} cannot reach {destination} by {}: {}",
+                    protocol.trim_start_matches("PROTOCOL_"),
+                    endpoint.problem
+                ),
+            ));
+        }
+    }
+    blockers
+}
+
+/// What a data plane has said, if it is the boot that is registered.
+fn live<'a>(
+    state: &'a State,
+    instance: &InstanceId,
+    registration: &Versioned<Registration>,
+) -> Option<&'a Live> {
+    let live = state.live().get(instance)?;
+    (live.value.boot == registration.value.boot).then_some(&*live.value)
+}
+
+fn has_applied(state: &State, live: &Live, revision: Rev) -> bool {
+    let applied = live.applied.map(Revision::from).unwrap_or_default();
+    applied >= Revision::new(state.base(), revision) || revision == 0
+}
+
+fn over_budget(state: &State, prospect: &Prospect<'_>) -> Option<Blocker> {
+    let fenced = state.counts().fenced();
+    let wanted = fenced + prospect.accounts.len() as u64;
+    // A set that is larger than the budget may move when it is alone.
+    (fenced > 0 && wanted > prospect.budget as u64).then(|| {
+        blocker(
+            BlockerReason::FenceBudget,
+            "",
+            format!(
+                "{fenced} accounts are fenced now, of {} allowed",
+                prospect.budget
+            ),
+        )
+    })
+}
+
+/// A data plane that ended, or was taken over, without anybody having seen its backends' close.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unsettled {
+    /// A registration that succeeded another boot.
+    Succession(InstanceId),
+    /// A goodbye with unconfirmed closes.
+    Departure(InstanceId, BootId),
+    /// An operator's word.
+    Expulsion(InstanceId, BootId),
+}
+
+impl Unsettled {
+    /// The data plane.
+    pub fn instance(&self) -> &InstanceId {
+        let (Self::Succession(instance)
+        | Self::Departure(instance, _)
+        | Self::Expulsion(instance, _)) = self;
+        instance
+    }
+}
+
+/// All of them, with the revision of the key that says so.
+pub fn unsettled_ends(state: &State) -> Vec<(Unsettled, Rev)> {
+    let successions = state
+        .registrations()
+        .iter()
+        .filter(|(_, registration)| !registration.value.unsettled_predecessor.is_empty())
+        .map(|(instance, registration)| {
+            (
+                Unsettled::Succession(instance.clone()),
+                registration.revision,
+            )
+        });
+    let departures = state.departed().iter().map(|((instance, boot), departed)| {
+        (
+            Unsettled::Departure(instance.clone(), boot.clone()),
+            departed.revision,
+        )
+    });
+    let expulsions = state
+        .expelled()
+        .iter()
+        .filter(|(_, expelled)| !expelled.value.settled)
+        .map(|((instance, boot), expelled)| {
+            (
+                Unsettled::Expulsion(instance.clone(), boot.clone()),
+                expelled.revision,
+            )
+        });
+    successions.chain(departures).chain(expulsions).collect()
+}
+
+/// The same, as blockers.
+pub fn unsettled(state: &State) -> Vec<Blocker> {
+    unsettled_ends(state)
+        .into_iter()
+        .map(|(end, _)| {
+            let who = end.instance().as_str();
+            let how = match end {
+                Unsettled::Succession(_) => "was restarted after an end that nobody saw",
+                Unsettled::Departure(..) => "left without seeing all its servers' closes",
+                Unsettled::Expulsion(..) => "was expelled",
+            };
+            blocker(
+                BlockerReason::Settling,
+                who,
+                format!("{who} {how}; its servers may still be finishing"),
+            )
+        })
+        .collect()
+}
+
+/// An account and the epoch of its fence.
+pub type Fence = (AccountId, Rev);
+
+/// Whether every registered data plane has reported the fences drained, under the boot that is registered
+/// now.
+pub fn drain(state: &State, migration: &MigrationId, fences: &[Fence]) -> Drain {
+    let (mut waiting, mut unconfirmed) = (Vec::new(), Vec::new());
+    for (instance, registration) in state.registrations() {
+        let who = instance.as_str();
+        let report = report(state, migration, instance)
+            .filter(|report| report.value.boot == registration.value.boot);
+        for fence in fences {
+            match of_account(report, fence) {
+                Said::Drained => {}
+                Said::Unconfirmed(sessions) => unconfirmed.push(blocker(
+                    BlockerReason::CloseUnconfirmed,
+                    who,
+                    format!("{who} closed {sessions} sessions whose server it did not see close"),
+                )),
+                Said::Nothing => waiting.push(blocker(
+                    BlockerReason::NotDrained,
+                    who,
+                    format!("{who} has not reported the account drained"),
+                )),
+                Said::Left(sessions) => waiting.push(blocker(
+                    BlockerReason::NotDrained,
+                    who,
+                    format!("{who} still has {sessions} sessions of the account"),
+                )),
+            }
+        }
+    }
+    if !unconfirmed.is_empty() {
+        Drain::Unconfirmed(unconfirmed)
+    } else if !waiting.is_empty() {
+        Drain::Waiting(waiting)
+    } else {
+        Drain::Complete
+    }
+}
+
+/// What a data plane has said about one fence.
+enum Said {
+    Nothing,
+    Left(u32),
+    Unconfirmed(u32),
+    Drained,
+}
+
+fn of_account(report: Option<&Versioned<DrainedReport>>, (account, fence): &Fence) -> Said {
+    let said = report.and_then(|report| {
+        report
+            .value
+            .accounts
+            .iter()
+            .find(|said| said.account_id == account.as_str())
+    });
+    match said {
+        Some(said) if said.fence_epoch == *fence && said.unconfirmed > 0 => {
+            Said::Unconfirmed(said.unconfirmed)
+        }
+        Some(said) if said.fence_epoch == *fence => Said::Drained,
+        Some(said) if said.fence_epoch == 0 && said.sessions_left > 0 => {
+            Said::Left(said.sessions_left)
+        }
+        _ => Said::Nothing,
+    }
+}
+
+fn report<'a>(
+    state: &'a State,
+    migration: &MigrationId,
+    instance: &InstanceId,
+) -> Option<&'a Versioned<DrainedReport>> {
+    state
+        .drained(migration)?
+        .get(instance)
+        .map(|report| &**report)
+}
+
+/// The keys of the reports that [`drain`] has looked at, with their revisions: what a flip guards on.
+pub fn drained_keys(state: &State, migration: &MigrationId) -> Vec<(Vec<u8>, Rev)> {
+    state
+        .registrations()
+        .keys()
+        .filter_map(|instance| {
+            let report = report(state, migration, instance)?;
+            Some((keys::drained(migration, instance), report.revision))
+        })
+        .take(GUARDED_REPORTS)
+        .collect()
+}
+
+/// The registered data planes that have not applied the table of `revision`, as far as anybody knows.
+pub fn unapplied(state: &State, revision: Rev) -> impl Iterator<Item = &InstanceId> {
+    state
+        .registrations()
+        .iter()
+        .filter(move |(instance, registration)| {
+            !live(state, instance, registration)
+                .is_some_and(|live| has_applied(state, live, revision))
+        })
+        .map(|(instance, _)| instance)
+}
