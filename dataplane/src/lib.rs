@@ -39,11 +39,13 @@
 //! [`app::build`] assembles all of it from a valid [`config::Config`]; the program and every test
 //! start the same thing.
 
+pub mod admin;
 pub mod backend;
 pub mod config;
+pub mod control_plane;
+pub mod fence;
 pub mod listener;
 pub mod net;
-pub mod fence;
 pub mod ready;
 pub mod routing;
 pub mod sabotage;

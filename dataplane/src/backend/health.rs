@@ -5,16 +5,18 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use ferrypost_proto::{
-    Announcement, DestinationId, Endpoint, EndpointTls, Random, RoutingConfig, Trust, Verification,
+    Announcement, DestinationId, Endpoint, EndpointTls, Random, RoutingConfig, Trust,
     routing::v1::EndpointHealth, v1,
 };
 use ferrypost_wire::{
-    BackSettings, BackendViolation, Capabilities, Channel, LineProtocol, Negotiate, NegotiateStep,
-    ProtocolKind, TlsFacts, imap::Imap,
+    BackendViolation, Capabilities, LineProtocol, Negotiate as _, ProtocolKind, TlsFacts,
+    imap::Imap,
 };
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
@@ -24,17 +26,20 @@ use super::{Backends, Problem, Report, Target, TlsVerdict, on_the_wire};
 use crate::{
     config::ProbeLimits,
     net::{
-        dial::{DialError, Dialer, Fresh},
-        leg::{Encrypted, Leg, LegError, LegState, Plaintext},
-        proxy,
+        dial::{DialError, Dialer},
+        leg::LegError,
         tls_client::{Refused, TlsError},
     },
     routing::{
         Tables,
         feed::{self, BoxFuture},
     },
+    session::backend::{Caller, OpenError, Opened, open},
     shutdown::Shutdown,
 };
+
+/// Time for the goodbye of a probe.
+const MANNERS: Duration = Duration::from_secs(1);
 
 /// Asks all destinations of the routing configuration in force.
 pub struct Prober {
@@ -212,192 +217,86 @@ impl Prober {
 pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Report {
     let mut report = Report {
         endpoint: format!("{}:{}", endpoint.host, endpoint.port),
-        address: None,
-        tls: TlsVerdict::Unknown,
-        greeting: String::new(),
-        capabilities: None,
-        problem: None,
+        ..Report::blank()
     };
-    report.problem = Visit {
-        dialer,
-        endpoint,
-        report: &mut report,
+    match open::<P>(dialer, endpoint, Caller::Probe).await {
+        Ok(mut opened) => {
+            report.address = Some(opened.address);
+            report.tls = protection(endpoint, opened.tls.as_ref());
+            opened.back.greeting().clone_into(&mut report.greeting);
+            report.capabilities = opened.back.offered().cloned();
+            report.problem = fit(report.capabilities.as_ref(), endpoint);
+            leave(opened).await;
+        }
+        Err(failure) => {
+            report.address = failure.address;
+            report.tls = match certificate_error(&failure.error) {
+                Some(_) => TlsVerdict::Refused,
+                None => protection(endpoint, failure.tls.as_ref()),
+            };
+            report.problem = Some(problem(&failure.error));
+            report.greeting = failure.greeting;
+        }
     }
-    .make::<P>()
-    .await
-    .err();
     report
 }
 
+/// Says goodbye. Manners only: what we came for is known.
+async fn leave<P: LineProtocol>(mut opened: Opened<P>) {
+    let mut farewell = Vec::new();
+    opened.back.leave(&mut farewell);
+    let leaving = async {
+        if opened.leg.write_public(&farewell).await.is_ok() {
+            _ = opened.leg.finish().await;
+        }
+    };
+    _ = timeout(MANNERS, leaving).await;
+}
+
 impl Report {
-    fn without_endpoint() -> Self {
+    fn blank() -> Self {
         Self {
             endpoint: String::new(),
             address: None,
             tls: TlsVerdict::Unknown,
             greeting: String::new(),
             capabilities: None,
+            problem: None,
+        }
+    }
+
+    fn without_endpoint() -> Self {
+        Self {
             problem: Some(Problem::NoEndpoint),
+            ..Self::blank()
         }
     }
 }
 
-/// A visit under way. The report is filled in as far as the visit gets.
-struct Visit<'a> {
-    dialer: &'a Dialer,
-    endpoint: &'a Endpoint,
-    report: &'a mut Report,
-}
-
-impl Visit<'_> {
-    async fn make<P: LineProtocol>(&mut self) -> Result<(), Problem> {
-        let leg = self.connect().await?;
-        let limits = self.dialer.limits();
-        let channel = match leg {
-            Fresh::Clear(_) => Channel::Clear,
-            Fresh::Tls(_) | Fresh::Consented(_) => Channel::Secure,
-        };
-        let mut back = P::back(BackSettings {
-            channel,
-            announce: None,
-            limits: limits.back,
-        });
-        let talked = timeout(limits.negotiate, self.talk(&mut back, leg)).await;
-        back.greeting().clone_into(&mut self.report.greeting);
-        talked.map_err(|_| Problem::Timeout)??;
-        let offered = back.offered().ok_or(Problem::NoCapabilities)?;
-        self.report.capabilities = Some(offered.clone());
-        match self.endpoint.protocol {
-            v1::Protocol::Imap => fit_for_imap(offered, self.endpoint.announcement),
-            _ => Ok(()),
-        }
-    }
-
-    async fn connect(&mut self) -> Result<Fresh, Problem> {
-        let addresses = self.dialer.resolve(self.endpoint).await.map_err(|e| problem(&e))?;
-        let preface = match self.endpoint.announcement {
-            Announcement::ProxyV2 => proxy::local(),
-            Announcement::None | Announcement::ImapId => Vec::new(),
-        };
-        let dialled = self.dialer.dial(self.endpoint, &addresses, &preface).await;
-        match dialled {
-            Ok(dialled) => {
-                self.report.address = Some(dialled.address);
-                if let Some(facts) = dialled.tls {
-                    self.secured(&facts);
-                }
-                Ok(dialled.leg)
-            }
-            Err(failure) => {
-                self.report.address = failure.address;
-                if let DialError::Tls(TlsError::Certificate(_)) = failure.error {
-                    self.report.tls = TlsVerdict::Refused;
-                }
-                Err(problem(&failure.error))
-            }
-        }
-    }
-
-    /// Talks until the server could be given a login, and leaves.
-    async fn talk<B: Negotiate>(&mut self, back: &mut B, leg: Fresh) -> Result<(), Problem> {
-        match leg {
-            Fresh::Clear(mut leg) => {
-                let StepDone::StartTls = pump(&mut leg, back).await? else {
-                    return Err(Problem::NoStartTls);
-                };
-                let mut leg = self.upgrade(leg).await?;
-                back.secured();
-                finish(&mut leg, back).await
-            }
-            Fresh::Tls(mut leg) => finish(&mut leg, back).await,
-            Fresh::Consented(mut leg) => {
-                self.report.tls = TlsVerdict::Plaintext;
-                finish(&mut leg, back).await
-            }
-        }
-    }
-
-    async fn upgrade(
-        &mut self,
-        leg: Leg<Plaintext>,
-    ) -> Result<Leg<Encrypted>, Problem> {
-        let Some(verification) = verification(self.endpoint) else {
-            return Err(Problem::NoStartTls);
-        };
-        let connecting = self.dialer.tls().connect(leg, verification);
-        let connected = timeout(self.dialer.limits().handshake, connecting).await;
-        match connected.map_err(|_| Problem::Timeout)? {
-            Ok((leg, facts)) => {
-                self.secured(&facts);
-                Ok(leg)
-            }
-            Err(error) => {
-                if let TlsError::Certificate(_) = error {
-                    self.report.tls = TlsVerdict::Refused;
-                }
-                Err(tls_problem(&error))
-            }
-        }
-    }
-
-    fn secured(&mut self, facts: &TlsFacts) {
-        let trust = match verification(self.endpoint).map(|verification| &verification.trust) {
-            Some(Trust::Platform) | None => "platform",
-            Some(Trust::Ca(_)) => "ca",
-            Some(Trust::PinSha256(_)) => "pin",
-        };
-        self.report.tls = TlsVerdict::Verified {
-            trust,
-            version: facts.version,
-            cipher: facts.cipher,
-        };
-    }
-}
-
-enum StepDone {
-    StartTls,
-    Ready,
-}
-
-/// Lets the machine talk until it wants something else.
-async fn pump<S: LegState, B: Negotiate>(
-    leg: &mut Leg<S>,
-    back: &mut B,
-) -> Result<StepDone, Problem> {
-    let mut out = Vec::new();
-    loop {
-        let step = back.step(leg.buffer(), &mut out).map_err(violation)?;
-        if !out.is_empty() {
-            leg.write_public(&out).await.map_err(|error| broken(&error))?;
-            out.clear();
-        }
-        match step {
-            NegotiateStep::NeedMore => leg.fill().await.map_err(|error| broken(&error))?,
-            NegotiateStep::StartTls => return Ok(StepDone::StartTls),
-            NegotiateStep::Ready => return Ok(StepDone::Ready),
-        }
-    }
-}
-
-async fn finish<S: LegState, B: Negotiate>(leg: &mut Leg<S>, back: &mut B) -> Result<(), Problem> {
-    let StepDone::Ready = pump(leg, back).await? else {
-        return Err(Problem::BadReply);
-    };
-    let mut farewell = Vec::new();
-    back.leave(&mut farewell);
-    // Manners only: what we came for is known.
-    if leg.write_public(&farewell).await.is_ok() {
-        _ = leg.finish().await;
-    }
-    Ok(())
-}
-
-fn verification(endpoint: &Endpoint) -> Option<&Verification> {
-    match &endpoint.tls {
+fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
+    let trust = match &endpoint.tls {
+        EndpointTls::PlaintextByConsent(_) => return TlsVerdict::Plaintext,
         EndpointTls::Implicit(verification) | EndpointTls::StartTls(verification) => {
-            Some(verification)
+            match verification.trust {
+                Trust::Platform => "platform",
+                Trust::Ca(_) => "ca",
+                Trust::PinSha256(_) => "pin",
+            }
         }
-        EndpointTls::PlaintextByConsent(_) => None,
+    };
+    facts.map_or(TlsVerdict::Unknown, |facts| TlsVerdict::Verified {
+        trust,
+        version: facts.version,
+        cipher: facts.cipher,
+    })
+}
+
+/// Why sessions cannot be relayed to a server that offers this, although it answers.
+fn fit(offered: Option<&Capabilities>, endpoint: &Endpoint) -> Option<Problem> {
+    match (offered, endpoint.protocol) {
+        (None, _) => Some(Problem::NoCapabilities),
+        (Some(offered), v1::Protocol::Imap) => fit_for_imap(offered, endpoint.announcement).err(),
+        (Some(_), _) => None,
     }
 }
 
@@ -416,10 +315,29 @@ fn fit_for_imap(offered: &Capabilities, announcement: Announcement) -> Result<()
     Ok(())
 }
 
-fn problem(error: &DialError) -> Problem {
+fn certificate_error(error: &OpenError) -> Option<Refused> {
+    match error {
+        OpenError::Tls(TlsError::Certificate(refused))
+        | OpenError::Dial(DialError::Tls(TlsError::Certificate(refused))) => Some(*refused),
+        _ => None,
+    }
+}
+
+fn problem(error: &OpenError) -> Problem {
+    match error {
+        OpenError::Dial(error) => dial_problem(error),
+        OpenError::Violation(violation) => violation_problem(*violation),
+        OpenError::Leg(LegError::Full) => Problem::BadReply,
+        OpenError::Leg(LegError::Ended | LegError::Io(_)) => Problem::Unreachable,
+        OpenError::Tls(error) => tls_problem(error),
+        OpenError::Timeout => Problem::Timeout,
+    }
+}
+
+fn dial_problem(error: &DialError) -> Problem {
     match error {
         DialError::Resolve(_) => Problem::Unresolved,
-        DialError::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+        DialError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Problem::Refused
         }
         DialError::Connect(_) | DialError::Io(_) => Problem::Unreachable,
@@ -443,14 +361,7 @@ fn tls_problem(error: &TlsError) -> Problem {
     }
 }
 
-fn broken(error: &LegError) -> Problem {
-    match error {
-        LegError::Full => Problem::BadReply,
-        LegError::Ended | LegError::Io(_) => Problem::Unreachable,
-    }
-}
-
-fn violation(violation: BackendViolation) -> Problem {
+fn violation_problem(violation: BackendViolation) -> Problem {
     match violation {
         BackendViolation::Bye => Problem::Bye,
         BackendViolation::Preauthenticated => Problem::Preauthenticated,

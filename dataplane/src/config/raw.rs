@@ -169,30 +169,34 @@ impl<'d, 't> Section<'d, 't> {
             .ok()
     }
 
-    /// A list of texts, each read by `parse`. Empty if the key is not there.
+    /// A list of texts, each read by `parse`. Empty if the key is not there; `None` when a mistake has
+    /// been noted.
     pub(super) fn texts<T, E: std::fmt::Display>(
         &mut self,
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, E>,
-    ) -> Vec<T> {
+    ) -> Option<Vec<T>> {
         let Some(value) = self.take(key) else {
-            return Vec::new();
+            return Some(Vec::new());
         };
         let span = value.span();
         let DeValue::Array(items) = value.into_inner() else {
             self.wrong_at(key, &span, "must be a list of texts");
-            return Vec::new();
+            return None;
         };
-        let mut texts = Vec::new();
+        let read = |item: &DeValue<'_>| {
+            let text = String::read(item)?;
+            parse(&text).map_err(|error| format!("\"{text}\": {error}"))
+        };
+        let count = items.len();
+        let mut texts = Vec::with_capacity(count);
         for (n, item) in items.into_iter().enumerate() {
-            match String::read(item.get_ref())
-                .and_then(|text| parse(&text).map_err(|error| format!("\"{text}\": {error}")))
-            {
+            match read(item.get_ref()) {
                 Ok(text) => texts.push(text),
                 Err(message) => self.wrong_at(&format!("{key}[{n}]"), &item.span(), message),
             }
         }
-        texts
+        (texts.len() == count).then_some(texts)
     }
 
     /// A section within this one; an empty one if it is not there.

@@ -75,18 +75,20 @@ impl Checker<'_> {
 
     fn control_plane(&self, mut section: Section<'_, '_>) -> Option<ControlPlane> {
         let endpoints = section.texts("endpoints", endpoint);
-        if endpoints.is_empty() {
+        if endpoints.as_ref().is_some_and(Vec::is_empty) {
             section.wrong(
                 "endpoints",
                 "name at least one, as [\"https://control-plane.example.org:7443\"]",
             );
         }
-        let secure = endpoints.iter().any(|(_, secure)| *secure);
-        let tls = if secure {
+        let secure = |endpoints: &Vec<_>| endpoints.iter().any(|(_, secure)| *secure);
+        let tls = if endpoints.as_ref().is_some_and(secure) {
             self.control_plane_tls(&mut section).map(Some)
         } else {
+            // Not a mistake of their own where the endpoints are one already.
+            let mistake = endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty());
             for key in ["ca_file", "cert_file", "key_file", "server_name"] {
-                if section.optional::<String>(key).is_some() {
+                if section.optional::<String>(key).is_some() && mistake {
                     section.wrong(key, "is for https endpoints, and there are none");
                 }
             }
@@ -94,7 +96,7 @@ impl Checker<'_> {
         };
         section.finish();
         Some(ControlPlane {
-            endpoints: endpoints.into_iter().map(|(uri, _)| uri).collect(),
+            endpoints: endpoints?.into_iter().map(|(uri, _)| uri).collect(),
             tls: tls?,
         })
     }
@@ -197,7 +199,7 @@ impl Checker<'_> {
             address: address?,
             tls: tls?,
             certificates: certificates?,
-            proxy_protocol_from,
+            proxy_protocol_from: proxy_protocol_from?,
             connections,
         })
     }
