@@ -18,6 +18,8 @@
 
 mod disk;
 mod leases;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,6 +10,8 @@
 //! client turns to next; any other failure is the caller's to judge.
 
 mod failure;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::fmt;
@@ -229,7 +231,11 @@ impl Store for EtcdStore {
     async fn get(&self, key: &[u8]) -> Result<(Option<KeyValue>, Rev), StoreError> {
         check_key(key)?;
         let range = self
-            .read(self.connection.etcd_key(key), GetOptions::new())
+            .read(
+                self.connection.etcd_key(key),
+                GetOptions::new(),
+                self.connection.call_limit,
+            )
             .await?;
         Ok((range.entries.into_iter().next(), range.revision))
     }
@@ -242,7 +248,9 @@ impl Store for EtcdStore {
             Some(at) => options = options.with_revision(to_etcd(at)),
             None => {}
         }
-        let range = self.read(self.connection.etcd_key(prefix), options).await?;
+        let range = self
+            .read(self.connection.etcd_key(prefix), options, self.load_limit)
+            .await?;
         Ok(Range {
             revision: at.unwrap_or(range.revision),
             ..range
@@ -274,8 +282,9 @@ impl Store for EtcdStore {
 
     async fn revision(&self) -> Result<Rev, StoreError> {
         // Any key will do, and this one is always ours to read.
+        let key = self.connection.prefix.clone();
         Ok(self
-            .read(self.connection.prefix.clone(), GetOptions::new())
+            .read(key, GetOptions::new(), self.connection.call_limit)
             .await?
             .revision)
     }
@@ -338,10 +347,15 @@ impl Store for EtcdStore {
 }
 
 impl EtcdStore {
-    async fn read(&self, key: Vec<u8>, options: GetOptions) -> Result<Range, StoreError> {
+    async fn read(
+        &self,
+        key: Vec<u8>,
+        options: GetOptions,
+        limit: Duration,
+    ) -> Result<Range, StoreError> {
         let mut answer = self
             .connection
-            .call(self.load_limit, async |client| {
+            .call(limit, async |client| {
                 kv_client(&client)
                     .get(key.clone(), Some(options.clone()))
                     .await

@@ -43,9 +43,11 @@ mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod keys;
-pub mod value;
+#[cfg(test)]
+mod model;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod value;
 
 use std::collections::HashSet;
 use std::fmt;

@@ -553,3 +553,15 @@ impl From<DatabaseError> for OpenError {
         }
     }
 }
+
+/// Makes a store look as if another version had written it.
+#[cfg(test)]
+pub(super) fn set_format(path: &Path, format: u64) {
+    let transaction = Database::open(path).unwrap().begin_write().unwrap();
+    transaction
+        .open_table(META)
+        .unwrap()
+        .insert(FORMAT, format)
+        .unwrap();
+    transaction.commit().unwrap();
+}

@@ -66,29 +66,71 @@ fn of_status(status: &Status) -> Failure {
     if never_sent(status) {
         return Failure::NotDone(Outage::Connection);
     }
-    match status.message() {
-        text if text.contains("required revision has been compacted") => {
-            Failure::Refused(StoreError::Compacted { floor: None })
-        }
-        text if text.contains("required revision is a future revision") => {
-            Failure::Refused(StoreError::Future)
-        }
-        text if text.contains("database space exceeded") => Failure::NotDone(Outage::NoSpace),
-        text if text.contains("too many requests") => Failure::NotDone(Outage::Overloaded),
-        // Said by the interceptor, before the request is looked at.
-        text if text.contains("etcdserver: no leader") => Failure::NotDone(Outage::NoQuorum),
-        text if text.contains("requested lease not found") => {
-            Failure::Refused(StoreError::LeaseLost)
-        }
-        text if text.contains("request is too large") => Failure::Refused(StoreError::TooLarge),
-        text if text.contains("too many operations") => Failure::Refused(StoreError::TooLarge),
-        text if text.contains("duplicate key") => Failure::Refused(StoreError::Malformed),
-        text if text.contains("authentication failed") => Failure::Refused(StoreError::Denied),
-        text if text.contains("user name is empty") => Failure::Refused(StoreError::Denied),
-        text if text.contains("corrupt") => Failure::Refused(StoreError::Corrupt),
-        text => of_code(status.code(), text),
-    }
+    of_text(status.message()).unwrap_or_else(|| of_code(status.code(), status.message()))
 }
+
+/// What a text of etcd's means, whatever it comes with: a status of any code, or the reason for
+/// which a watch was taken away.
+pub(super) fn of_text(text: &str) -> Option<Failure> {
+    TEXTS
+        .iter()
+        .find(|(part, _)| text.contains(part))
+        .map(|(_, failure)| failure.clone())
+}
+
+const TEXTS: [(&str, Failure); 14] = [
+    (
+        "revision has been compacted",
+        Failure::Refused(StoreError::Compacted { floor: None }),
+    ),
+    (
+        "revision is a future revision",
+        Failure::Refused(StoreError::Future),
+    ),
+    ("database space exceeded", Failure::NotDone(Outage::NoSpace)),
+    (
+        "etcdserver: too many requests",
+        Failure::NotDone(Outage::Overloaded),
+    ),
+    // Said by the interceptor, before the request is looked at.
+    ("etcdserver: no leader", Failure::NotDone(Outage::NoQuorum)),
+    (
+        "requested lease not found",
+        Failure::Refused(StoreError::LeaseLost),
+    ),
+    (
+        "request is too large",
+        Failure::Refused(StoreError::TooLarge),
+    ),
+    (
+        "too many operations in txn",
+        Failure::Refused(StoreError::TooLarge),
+    ),
+    (
+        "duplicate key given in txn",
+        Failure::Refused(StoreError::Malformed),
+    ),
+    (
+        "etcdserver: permission denied",
+        Failure::Refused(StoreError::Denied),
+    ),
+    (
+        "etcdserver: invalid auth token",
+        Failure::Refused(StoreError::Denied),
+    ),
+    (
+        "etcdserver: authentication failed",
+        Failure::Refused(StoreError::Denied),
+    ),
+    (
+        "etcdserver: user name is empty",
+        Failure::Refused(StoreError::Denied),
+    ),
+    (
+        "etcdserver: corrupt cluster",
+        Failure::Refused(StoreError::Corrupt),
+    ),
+];
 
 /// Whether no connection was made, so that no member can have seen the request.
 fn never_sent(status: &Status) -> bool {

@@ -22,7 +22,11 @@ use etcd_client::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Connection, failure::Failure, from_etcd, to_etcd};
+use super::{
+    Connection,
+    failure::{Failure, of_text},
+    from_etcd, to_etcd,
+};
 use crate::store::{Event, Outage, PROGRESS_INTERVAL, Rev, StoreError, WatchBatch, WatchError};
 
 /// How long a server may leave a question about progress unanswered before the connection is given
@@ -119,7 +123,8 @@ impl Watcher {
             return Err(Failure::Refused(StoreError::Compacted { floor }));
         }
         if response.canceled() {
-            return Err(cancelled(response.cancel_reason()));
+            let known = of_text(response.cancel_reason());
+            return Err(known.unwrap_or(Failure::NotDone(Outage::Unexpected)));
         }
         if response.created() {
             return Ok(Heard::Nothing);
@@ -196,20 +201,6 @@ impl Watcher {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())
-    }
-}
-
-/// Why the server took a watch from us, which it says in words only.
-fn cancelled(reason: &str) -> Failure {
-    match reason {
-        reason if reason.contains("compacted") => {
-            Failure::Refused(StoreError::Compacted { floor: None })
-        }
-        reason if reason.contains("permission denied") || reason.contains("auth token") => {
-            Failure::Refused(StoreError::Denied)
-        }
-        reason if reason.contains("no leader") => Failure::NotDone(Outage::NoQuorum),
-        _ => Failure::NotDone(Outage::Unexpected),
     }
 }
 

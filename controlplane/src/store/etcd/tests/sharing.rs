@@ -1,0 +1,171 @@
+//! Several installations, and others' data, in one cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::Client;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::store::conformance::{commit, events_up_to, next, put, told};
+use crate::store::etcd::{ConnectError, EtcdConfig, EtcdStore};
+use crate::store::testing::EtcdServer;
+use crate::store::{Rev, Store, Txn, WatchStream};
+
+async fn store(server: &EtcdServer, prefix: &str) -> Arc<dyn Store> {
+    Arc::new(server.store(prefix).await)
+}
+
+#[tokio::test]
+async fn installations_do_not_see_each_other() {
+    let server = EtcdServer::start().await;
+    let prefixes = ["mail", "mail2", "mai", "other/mail/", "\u{fc}"];
+    let mut stores = Vec::new();
+    for prefix in prefixes {
+        stores.push(store(&server, prefix).await);
+    }
+    let start = stores[0].revision().await.unwrap();
+    let mut last = start;
+    for (store, prefix) in stores.iter().zip(prefixes) {
+        last = commit(store, Txn::new().absent("account").put("account", prefix)).await;
+    }
+    for (store, prefix) in stores.iter().zip(prefixes) {
+        let entries = store.range(b"", None).await.unwrap().entries;
+        assert_eq!(entries.len(), 1, "{prefix}: {entries:?}");
+        assert_eq!(
+            (&entries[0].key[..], &entries[0].value[..]),
+            (&b"account"[..], prefix.as_bytes())
+        );
+        let mut watch = store.watch(start + 1).await.unwrap();
+        let events = told(&events_up_to(&mut watch, last).await);
+        assert_eq!(events, [format!("account={prefix}")]);
+    }
+    commit(&stores[0], Txn::new().delete("account")).await;
+    assert!(stores[1].get(b"account").await.unwrap().0.is_some());
+}
+
+/// Somebody who writes to the same cluster all the time, as fast as it takes it.
+async fn busy_neighbour(server: &EtcdServer) -> AbortOnDropHandle<()> {
+    let neighbour = store(server, "neighbour").await;
+    put(&neighbour, "a", "first").await;
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            put(&neighbour, "a", "again").await;
+        }
+    }))
+}
+
+/// Follows a watch until it has told everything up to `revision`, within a time that progress
+/// needs and no more.
+async fn progress_beyond(watch: &mut WatchStream, revision: Rev) {
+    timeout(Duration::from_secs(6), events_up_to(watch, revision))
+        .await
+        .expect("no progress");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_watch_makes_progress_beside_a_busy_neighbour() {
+    let server = EtcdServer::start().await;
+    let store = store(&server, "mail").await;
+    let start = put(&store, "a", "1").await;
+    let _neighbour = busy_neighbour(&server).await;
+    let mut watch = store.watch(start + 1).await.unwrap();
+    for _ in 0..3 {
+        let present = store.revision().await.unwrap();
+        progress_beyond(&mut watch, present).await;
+    }
+    assert_eq!(
+        store.range(b"", None).await.unwrap().entries.len(),
+        1,
+        "the barrier shows"
+    );
+    let mut past = store.watch(start).await.unwrap();
+    let present = store.revision().await.unwrap();
+    assert_eq!(told(&events_up_to(&mut past, present).await), ["a=1"]);
+}
+
+/// The same as the suite's, with a neighbour, so that the present revision of the server is never
+/// that of our last event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_never_overtakes_an_event_beside_a_busy_neighbour() {
+    let server = EtcdServer::start().await;
+    let store = store(&server, "mail").await;
+    let start = store.revision().await.unwrap();
+    let _neighbour = busy_neighbour(&server).await;
+    let mut watch = store.watch(start + 1).await.unwrap();
+    let writer = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            let mut revisions = Vec::new();
+            for pause in [0, 950, 1000, 1050, 1010, 990] {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                for number in 0..30 {
+                    revisions.push(put(&store, "a", &number.to_string()).await);
+                }
+            }
+            revisions
+        }
+    });
+    let mut batches = Vec::new();
+    while !writer.is_finished() {
+        batches.push(next(&mut watch).await.unwrap());
+    }
+    let revisions = writer.await.unwrap();
+    let mut seen = 0;
+    for batch in batches {
+        seen += batch.events.len();
+        let acknowledged = revisions
+            .iter()
+            .filter(|revision| **revision <= batch.revision)
+            .count();
+        assert_eq!(seen, acknowledged, "at {}", batch.revision);
+    }
+}
+
+/// A watch that is behind must not be told that it is up to date because it asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_delete_with_their_own_tools_is_told() {
+    let server = EtcdServer::start().await;
+    let store = store(&server, "mail").await;
+    let start = put(&store, "a", "1").await;
+    let mut watch = store.watch(start + 1).await.unwrap();
+    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+    client.delete("mail/a", None).await.unwrap();
+    let present = store.revision().await.unwrap();
+    assert_eq!(told(&events_up_to(&mut watch, present).await), ["-a"]);
+}
+
+#[tokio::test]
+async fn an_answer_above_the_usual_message_size_is_taken() {
+    let server = EtcdServer::start().await;
+    let store = store(&server, "mail").await;
+    let start = store.revision().await.unwrap();
+    let mut last = start;
+    for number in 0..8 {
+        let value = vec![b'v'; 1024 * 1024];
+        last = commit(&store, Txn::new().put(format!("{number}"), value)).await;
+    }
+    let entries = store.range(b"", None).await.unwrap().entries;
+    assert_eq!(
+        entries.iter().map(|entry| entry.value.len()).sum::<usize>(),
+        8 * 1024 * 1024
+    );
+    let mut watch = store.watch(start + 1).await.unwrap();
+    assert_eq!(events_up_to(&mut watch, last).await.len(), 8);
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_work_is_refused() {
+    let refused = [
+        EtcdConfig::new(Vec::new(), "mail"),
+        EtcdConfig::new(vec!["http://".into()], "mail"),
+        EtcdConfig::new(vec!["http://127.0.0.1:2379".into()], ""),
+    ];
+    for config in refused {
+        let store = EtcdStore::connect(config.clone()).await;
+        assert!(
+            matches!(store, Err(ConnectError::Config)),
+            "{config:?}: {store:?}"
+        );
+    }
+}
