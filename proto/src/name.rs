@@ -119,10 +119,10 @@ pub struct NamePolicy {
 }
 
 impl NamePolicy {
-    /// The name that a login belongs to: the authorization identity if there is one (RFC 4616 §2: the
-    /// authentication identity acts as it), else the authentication identity.
-    pub fn identify(&self, authcid: &[u8], authzid: Option<&[u8]>) -> Result<Name, NameError> {
-        let login = authzid.filter(|z| !z.is_empty()).unwrap_or(authcid);
+    /// The name that a login belongs to: the authorization identity `acts_as` if there is one
+    /// (RFC 4616 §2: the authentication identity acts as it), else the authentication identity.
+    pub fn identify(&self, user: &[u8], acts_as: Option<&[u8]>) -> Result<Name, NameError> {
+        let login = acts_as.filter(|login| !login.is_empty()).unwrap_or(user);
         self.canonicalise(std::str::from_utf8(login).map_err(|_| NameError::Encoding)?)
     }
 

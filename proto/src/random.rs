@@ -11,6 +11,10 @@ pub struct Random(Arc<Mutex<ChaCha20Rng>>);
 
 impl Random {
     /// Seeds from the operating system: what the programs use.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where entropy enters"
+    )]
     pub fn from_os() -> Self {
         Self(Arc::new(Mutex::new(rand::make_rng())))
     }

@@ -569,17 +569,17 @@ impl Checker {
                 );
                 return None;
             }
-            Some(Wire::PinSha256(hex)) => match parse_pin(hex) {
-                Some(pin) => Trust::PinSha256(pin),
-                None => {
+            Some(Wire::PinSha256(hex)) => {
+                let Some(pin) = parse_pin(hex) else {
                     self.wrong(
                         format!("{place}.pin_sha256"),
                         "must be the certificate's SHA-256 as 64 hex digits (colons may stand \
                          between bytes)",
                     );
                     return None;
-                }
-            },
+                };
+                Trust::PinSha256(pin)
+            }
         };
         let server_name = if wire.server_name.is_empty() {
             &endpoint.host

@@ -19,6 +19,9 @@ mod stream;
 mod talk;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -89,7 +92,10 @@ impl Fleet {
     /// What is known of the data planes whose streams this replica serves.
     pub fn views(&self) -> BTreeMap<InstanceId, View> {
         self.with_streams(|streams| {
-            streams.iter().map(|(instance, stream)| (instance.clone(), stream.view())).collect()
+            streams
+                .iter()
+                .map(|(instance, stream)| (instance.clone(), stream.view()))
+                .collect()
         })
     }
 
@@ -106,12 +112,20 @@ impl Fleet {
         &self,
         use_them: impl FnOnce(&mut BTreeMap<InstanceId, stream::Handle>) -> T,
     ) -> T {
-        use_them(&mut self.0.streams.lock().unwrap_or_else(PoisonError::into_inner))
+        use_them(
+            &mut self
+                .0
+                .streams
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 }
 
 impl std::fmt::Debug for Fleet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fleet").field("options", &self.0.options).finish_non_exhaustive()
+        f.debug_struct("Fleet")
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
     }
 }

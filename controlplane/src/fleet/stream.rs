@@ -168,10 +168,17 @@ impl Fleet {
             heard: Instant::now(),
             sequence: 0,
         };
-        let outcome = tokio::select! {
-            () = end.cancelled() => Err(Refusal::new(Reason::ShuttingDown, "the stream is served elsewhere, or this replica is stopping")),
-            outcome = listener.run(requests) => outcome,
-            outcome = self.talk(&joined, &outgoing, &view) => outcome,
+        // Before anything else is said, a snapshot above all.
+        let outcome = match listener.welcome().await {
+            Err(gone) => Err(gone),
+            Ok(()) => tokio::select! {
+                () = end.cancelled() => Err(Refusal::new(
+                    Reason::ShuttingDown,
+                    "the stream is served elsewhere, or this replica is stopping",
+                )),
+                outcome = listener.run(requests) => outcome,
+                outcome = self.talk(&joined, &outgoing, &view) => outcome,
+            },
         };
         drop(listener);
         end.cancel();
@@ -253,7 +260,6 @@ impl Listener<'_> {
     where
         S: Stream<Item = Result<StreamRequest, Status>> + Unpin,
     {
-        self.welcome().await?;
         let mut changed = self.fleet.mirror().changed();
         let mut heartbeat = time::interval(self.fleet.heartbeat());
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

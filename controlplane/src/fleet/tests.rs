@@ -1,0 +1,589 @@
+//! The server side of the stream's rules, on the embedded store.
+
+use std::time::Duration;
+
+use ferrypost_proto::{
+    AccountId, BootId, DestinationId, InstallationId, InstanceId, Phase, Random, ReplicaId,
+    Revision, StateId, TablePosition,
+    routing::v1::{
+        self as wire, Applied, CommandResult, Drained, DrainedAccount, Goodbye, Health, Hello,
+        KickedSessions, StreamRequest, StreamResponse, command, command_result,
+        stream_request::Message as Said, stream_response::Message as Told,
+    },
+    store::v1::{Installation, MigrationRecord},
+    v1,
+};
+use tokio::{sync::mpsc, time};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use super::{Fleet, FleetOptions};
+use crate::{
+    domain::{commit::RoutingChange, placement::Placement},
+    mirror::{Mirror, MirrorOptions, State},
+    store::{
+        Rev, Store, Txn,
+        embedded::{EmbeddedConfig, EmbeddedStore},
+        keys,
+        value::Stored,
+    },
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One replica with its store, and a source of identifiers.
+struct World {
+    mirror: Mirror,
+    fleet: Fleet,
+    random: Random,
+    installation: InstallationId,
+    cancel: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(crate::changelog::CAPACITY, Duration::from_secs(2)).await
+    }
+
+    async fn with(changes: usize, heartbeat: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(folder.path().join("store"));
+        let store: std::sync::Arc<dyn Store> =
+            std::sync::Arc::new(EmbeddedStore::open(config).await.unwrap());
+        let random = Random::seeded(5);
+        let installation = InstallationId::generate(&random);
+        let value = Installation {
+            id: installation.as_str().to_owned(),
+            ..Default::default()
+        };
+        let first = RoutingChange::new(&random)
+            .config(document(), 0)
+            .with(|txn| txn.put(keys::INSTALLATION, Stored::new(value).bytes()))
+            .txn();
+        store.transact(first).await.unwrap().committed().unwrap();
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let replica = ReplicaId::parse("one").unwrap();
+        let options = MirrorOptions {
+            changes,
+            ..MirrorOptions::new(replica.clone(), random.clone())
+        };
+        let mirror = Mirror::start(store, options, &tasks, cancel.clone());
+        let options = FleetOptions {
+            replica,
+            random: random.clone(),
+            heartbeat,
+        };
+        let fleet = Fleet::start(mirror.clone(), options, &tasks, cancel.clone());
+        Self {
+            mirror,
+            fleet,
+            random,
+            installation,
+            cancel,
+            _folder: folder,
+        }
+    }
+
+    fn hello(&self, instance: &str) -> Hello {
+        Hello {
+            contract: ferrypost_proto::CONTRACT,
+            instance: instance.to_owned(),
+            boot: BootId::generate(&self.random).into(),
+            state_id: StateId::generate(&self.random).into(),
+            ..Hello::default()
+        }
+    }
+
+    async fn connect(&self, hello: Hello) -> Result<Peer, Status> {
+        let (said, requests) = mpsc::unbounded_channel();
+        said.send(Ok(StreamRequest {
+            message: Some(Said::Hello(hello.clone())),
+        }))
+        .unwrap();
+        let told = self
+            .fleet
+            .serve(UnboundedReceiverStream::new(requests))
+            .await?;
+        Ok(Peer { said, told, hello })
+    }
+
+    /// Connects and takes the snapshot.
+    async fn join(&self, hello: Hello) -> (Peer, TablePosition) {
+        let mut peer = self.connect(hello).await.unwrap();
+        peer.welcome().await;
+        let position = peer.snapshot().await;
+        (peer, position)
+    }
+
+    async fn commit(&self, txn: Txn) -> Rev {
+        let revision = self.mirror.store().transact(txn).await.unwrap().committed();
+        let revision = revision.expect("no conflict");
+        self.mirror.at_least(revision, PATIENCE).await.unwrap();
+        revision
+    }
+
+    /// A record for a name, in a phase.
+    async fn account(&self, name: &str, phase: Phase) -> (AccountId, Rev) {
+        let mut placement = Placement::new(
+            AccountId::generate(&self.random),
+            [name.into()],
+            DestinationId::parse("source").unwrap(),
+        );
+        placement.phase = phase;
+        let txn = RoutingChange::new(&self.random)
+            .record(&placement)
+            .add_name(name, &placement)
+            .txn();
+        (placement.account.clone(), self.commit(txn).await)
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
+        let mut changed = self.mirror.changed();
+        let waiting = async {
+            while !holds(&self.mirror.read()) {
+                changed.changed().await.unwrap();
+            }
+        };
+        time::timeout(PATIENCE, waiting)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    fn instance(name: &str) -> InstanceId {
+        InstanceId::parse(name).unwrap()
+    }
+}
+
+fn document() -> v1::RoutingConfig {
+    let destination = |id: &str| v1::Destination {
+        id: id.into(),
+        endpoints: vec![v1::Endpoint {
+            protocol: v1::Protocol::Imap.into(),
+            host: "127.0.0.1".into(),
+            port: 993,
+            tls: Some(v1::EndpointTls {
+                mode: v1::endpoint_tls::Mode::Implicit.into(),
+                ..Default::default()
+            }),
+            announcement: v1::Announcement::None.into(),
+            ..Default::default()
+        }],
+    };
+    v1::RoutingConfig {
+        schema: ferrypost_proto::SCHEMA,
+        destinations: vec![destination("source"), destination("target")],
+        default_destination: "source".into(),
+        names: Some(v1::NamePolicy {
+            bare_names: Some(v1::name_policy::BareNames::Listed(v1::BareNamesListed {})),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// A scripted data plane.
+struct Peer {
+    said: mpsc::UnboundedSender<Result<StreamRequest, Status>>,
+    told: mpsc::Receiver<Result<StreamResponse, Status>>,
+    hello: Hello,
+}
+
+impl Peer {
+    fn say(&self, message: Said) {
+        self.said
+            .send(Ok(StreamRequest {
+                message: Some(message),
+            }))
+            .unwrap();
+    }
+
+    /// The next message that is no heartbeat; `None` at the end.
+    async fn next(&mut self) -> Option<Result<Told, Status>> {
+        loop {
+            let told = time::timeout(PATIENCE, self.told.recv())
+                .await
+                .expect("an answer in time");
+            match told? {
+                Ok(StreamResponse {
+                    message: Some(Told::Heartbeat(_)),
+                }) => {}
+                Ok(response) => return Some(Ok(response.message.unwrap())),
+                Err(status) => return Some(Err(status)),
+            }
+        }
+    }
+
+    async fn told(&mut self) -> Told {
+        self.next().await.expect("not the end").expect("no refusal")
+    }
+
+    async fn welcome(&mut self) -> wire::Welcome {
+        match self.told().await {
+            Told::Welcome(welcome) => welcome,
+            other => panic!("not a welcome: {other:?}"),
+        }
+    }
+
+    async fn snapshot(&mut self) -> TablePosition {
+        match self.told().await {
+            Told::SnapshotChunk(chunk) if chunk.last => chunk.position.unwrap().into(),
+            other => panic!("not a whole snapshot: {other:?}"),
+        }
+    }
+
+    async fn delta(&mut self) -> wire::Delta {
+        match self.told().await {
+            Told::Delta(delta) => delta,
+            other => panic!("not a delta: {other:?}"),
+        }
+    }
+
+    async fn end(&mut self) -> String {
+        match self.next().await {
+            Some(Err(status)) => reason(&status),
+            other => panic!("not the end: {other:?}"),
+        }
+    }
+}
+
+fn reason(status: &Status) -> String {
+    status
+        .get_error_details()
+        .error_info()
+        .expect("an ErrorInfo")
+        .reason
+        .clone()
+}
+
+#[tokio::test]
+async fn rule_1_a_subscriber_resumes_by_revision() {
+    let world = World::new().await;
+    let (peer, position) = world.join(world.hello("dp")).await;
+    let hello = Hello {
+        applied: Some(position.clone().into()),
+        ..peer.hello.clone()
+    };
+    drop(peer);
+    let (_, revision) = world.account("alice", Phase::Settled).await;
+    let mut peer = world.connect(hello).await.unwrap();
+    peer.welcome().await;
+    let delta = peer.delta().await;
+    assert_eq!(delta.from.map(Revision::from), Some(position.revision));
+    let to = TablePosition::from(delta.to.unwrap());
+    assert_eq!((to.revision.store(), to.head.store), (revision, revision));
+    assert_eq!(delta.changes.len(), 1);
+}
+
+#[tokio::test]
+async fn rule_1_without_a_table_or_after_too_long_there_is_a_snapshot() {
+    let world = World::with(2, Duration::from_secs(2)).await;
+    let (peer, position) = world.join(world.hello("dp")).await;
+    let hello = Hello {
+        applied: Some(position.into()),
+        ..peer.hello.clone()
+    };
+    drop(peer);
+    for name in ["a", "b", "c", "d"] {
+        world.account(name, Phase::Settled).await;
+    }
+    let mut peer = world.connect(hello).await.unwrap();
+    peer.welcome().await;
+    assert_eq!(
+        peer.snapshot().await.revision,
+        world.mirror.read().wire_revision()
+    );
+}
+
+#[tokio::test]
+async fn rule_6_a_slow_subscriber_gets_every_change_or_a_snapshot() {
+    let world = World::with(8, Duration::from_secs(2)).await;
+    let (mut peer, mut position) = world.join(world.hello("dp")).await;
+    // It takes nothing while far more changes than the log and the queue hold go by.
+    for n in 0..40 {
+        world.account(&format!("user{n}"), Phase::Settled).await;
+    }
+    let mut accounts = 0;
+    while position.revision < world.mirror.read().position().revision && accounts < 40 {
+        match peer.told().await {
+            Told::Delta(delta) => {
+                assert_eq!(
+                    delta.from.map(Revision::from),
+                    Some(position.revision),
+                    "no gap"
+                );
+                position = delta.to.unwrap().into();
+                accounts += delta.changes.len();
+            }
+            Told::SnapshotChunk(chunk) => {
+                assert!(chunk.last);
+                position = chunk.position.unwrap().into();
+                accounts = chunk.accounts.len();
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(accounts, 40);
+}
+
+#[tokio::test]
+async fn rule_7_drained_is_written_for_its_boot_and_only_for_its_own_fence() {
+    let world = World::new().await;
+    let (peer, _) = world.join(world.hello("dp")).await;
+    let (account, epoch) = world.account("alice", Phase::Fencing).await;
+    let migration = ferrypost_proto::MigrationId::generate(&world.random);
+    let record = MigrationRecord {
+        state: v1::MigrationState::Running.into(),
+        phase: v1::Phase::Fencing.into(),
+        ..Default::default()
+    };
+    world
+        .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
+        .await;
+    let drained = |store| Drained {
+        migration_id: migration.as_str().to_owned(),
+        accounts: vec![DrainedAccount {
+            account_id: account.as_str().to_owned(),
+            fence_epoch: Some(v1::Revision { base: 0, store }),
+            closed: 3,
+            unconfirmed: 0,
+        }],
+    };
+    peer.say(Said::Drained(drained(epoch - 1)));
+    peer.say(Said::Drained(drained(epoch)));
+    let dp = World::instance("dp");
+    world
+        .until("a drained report", |state| {
+            state
+                .drained(&migration)
+                .is_some_and(|reports| reports.contains_key(&dp))
+        })
+        .await;
+    let state = world.mirror.read();
+    let report = &state.drained(&migration).unwrap()[&dp].value;
+    assert_eq!(report.boot, peer.hello.boot);
+    assert_eq!(report.accounts.len(), 1);
+    assert_eq!(
+        (report.accounts[0].fence_epoch, report.accounts[0].closed),
+        (epoch, 3)
+    );
+}
+
+#[tokio::test]
+async fn rule_10_another_installation_is_refused_and_ours_is_named() {
+    let world = World::new().await;
+    let mut peer = world.connect(world.hello("dp")).await.unwrap();
+    assert_eq!(
+        peer.welcome().await.installation,
+        world.installation.as_str()
+    );
+    let elsewhere = InstallationId::generate(&world.random);
+    let hello = Hello {
+        installation: elsewhere.into(),
+        ..world.hello("other")
+    };
+    let refused = world.connect(hello).await.err().unwrap();
+    assert_eq!(reason(&refused), "INSTALLATION_MISMATCH");
+}
+
+#[tokio::test]
+async fn rule_11_a_subscriber_above_the_store_proves_a_restore() {
+    let world = World::new().await;
+    let (peer, mut position) = world.join(world.hello("dp")).await;
+    let (other, _) = world.join(world.hello("other")).await;
+    position.revision = Revision::new(0, position.revision.store() + 1000);
+    let hello = Hello {
+        applied: Some(position.into()),
+        ..peer.hello.clone()
+    };
+    drop(peer);
+    let mut peer = world.connect(hello).await.unwrap();
+    assert!(peer.welcome().await.rewound, "it keeps what it has");
+    world
+        .until("rewound", |state| state.rewound().is_some())
+        .await;
+    let refused = world.connect(world.hello("third")).await.err().unwrap();
+    assert_eq!(reason(&refused), "REWOUND");
+    assert_eq!(world.mirror.read().rewound().unwrap().value.instance, "dp");
+    drop(other);
+}
+
+#[tokio::test]
+async fn rule_11_a_head_of_another_history_proves_a_restore() {
+    let world = World::new().await;
+    let (peer, mut position) = world.join(world.hello("dp")).await;
+    world.account("alice", Phase::Settled).await;
+    world.account("bob", Phase::Settled).await;
+    position.head.nonce = vec![7; 16];
+    let hello = Hello {
+        applied: Some(position.into()),
+        ..peer.hello.clone()
+    };
+    drop(peer);
+    let mut peer = world.connect(hello).await.unwrap();
+    assert!(peer.welcome().await.rewound);
+    assert!(world.mirror.read().rewound().is_some());
+}
+
+#[tokio::test]
+async fn a_second_process_waits_and_a_successor_is_remembered() {
+    let world = World::new().await;
+    let (peer, _) = world.join(world.hello("dp")).await;
+    let dp = World::instance("dp");
+    world
+        .until("/live", |state| state.live().contains_key(&dp))
+        .await;
+    let successor = Hello {
+        state_id: peer.hello.state_id.clone(),
+        ..world.hello("dp")
+    };
+    for hello in [world.hello("dp"), successor.clone()] {
+        let refused = world.connect(hello).await.err().unwrap();
+        assert_eq!(reason(&refused), "INSTANCE_IN_USE");
+    }
+    let predecessor = peer.hello.clone();
+    drop(peer);
+    world
+        .until("no /live", |state| !state.live().contains_key(&dp))
+        .await;
+    let mut peer = world.connect(successor).await.unwrap();
+    peer.welcome().await;
+    let state = world.mirror.catch_up(PATIENCE).await.unwrap();
+    let registration = &state.registrations()[&dp].value;
+    assert_eq!(registration.unsettled_predecessor, predecessor.boot);
+    let refused = world.connect(predecessor).await.err().unwrap();
+    assert_eq!(reason(&refused), "SUPERSEDED");
+}
+
+#[tokio::test]
+async fn a_goodbye_ends_the_registration_and_unconfirmed_closes_leave_a_note() {
+    let world = World::new().await;
+    for (instance, unconfirmed) in [("one", 0), ("two", 2)] {
+        let (mut peer, _) = world.join(world.hello(instance)).await;
+        peer.say(Said::Goodbye(Goodbye { unconfirmed }));
+        assert!(matches!(peer.told().await, Told::GoodbyeAccepted(_)));
+        let state = world.mirror.catch_up(PATIENCE).await.unwrap();
+        assert!(state.registrations().is_empty());
+        assert_eq!(state.departed().len(), usize::from(unconfirmed > 0));
+    }
+}
+
+#[tokio::test]
+async fn the_expelled_are_told_and_stay_out() {
+    let world = World::new().await;
+    let (mut peer, _) = world.join(world.hello("dp")).await;
+    let dp = World::instance("dp");
+    let boot = BootId::parse(&peer.hello.boot).unwrap();
+    let expelled = Stored::new(ferrypost_proto::store::v1::Expelled::default());
+    let txn = Txn::new()
+        .put(keys::expelled(&dp, &boot), expelled.bytes())
+        .delete(keys::registration(&dp));
+    world.commit(txn).await;
+    assert_eq!(peer.end().await, "EXPELLED");
+    let refused = world.connect(peer.hello.clone()).await.err().unwrap();
+    assert_eq!(reason(&refused), "EXPELLED");
+}
+
+#[tokio::test]
+async fn live_says_what_a_data_plane_applied_when_somebody_waits_for_it() {
+    let world = World::new().await;
+    let (mut peer, position) = world.join(world.hello("dp")).await;
+    peer.say(Said::Applied(Applied {
+        position: Some(position.into()),
+    }));
+    let dp = World::instance("dp");
+    let applied = |state: &State| {
+        state
+            .live()
+            .get(&dp)
+            .and_then(|live| live.value.applied)
+            .map_or(0, |applied| applied.store)
+    };
+    world
+        .until("the first table", |state| applied(state) > 0)
+        .await;
+    let first = applied(&world.mirror.read());
+    // Nobody waits for this one.
+    world.account("bob", Phase::Settled).await;
+    let delta = peer.delta().await;
+    peer.say(Said::Applied(Applied { position: delta.to }));
+    // But for this one.
+    let (account, epoch) = world.account("alice", Phase::Copying).await;
+    let record = MigrationRecord {
+        state: v1::MigrationState::Queued.into(),
+        accounts: vec![v1::MigratingAccount {
+            account_id: account.as_str().to_owned(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let migration = ferrypost_proto::MigrationId::generate(&world.random);
+    world
+        .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
+        .await;
+    assert_eq!(applied(&world.mirror.read()), first);
+    let delta = peer.delta().await;
+    peer.say(Said::Applied(Applied { position: delta.to }));
+    world
+        .until("the awaited table", |state| applied(state) >= epoch)
+        .await;
+}
+
+#[tokio::test]
+async fn silence_takes_live_away_but_never_the_registration() {
+    let world = World::with(100, Duration::from_millis(100)).await;
+    let (mut peer, _) = world.join(world.hello("dp")).await;
+    let dp = World::instance("dp");
+    peer.say(Said::Health(Health {
+        ready: true,
+        ..Health::default()
+    }));
+    world
+        .until("/live", |s| {
+            s.live().get(&dp).is_some_and(|live| live.value.ready)
+        })
+        .await;
+    world
+        .until("no /live", |state| !state.live().contains_key(&dp))
+        .await;
+    assert_eq!(peer.end().await, "DEADLINE_EXCEEDED");
+    assert!(world.mirror.read().registrations().contains_key(&dp));
+}
+
+#[tokio::test]
+async fn a_question_reaches_every_data_plane_and_names_the_silent_ones() {
+    let world = World::new().await;
+    let (mut peer, _) = world.join(world.hello("talks")).await;
+    let (_silent, _) = world.join(world.hello("silent")).await;
+    let both = |state: &State| state.registrations().len() == 2;
+    world.until("both are registered", both).await;
+    let question = command::Command::KickSessions(wire::KickSessions {
+        names: vec!["a".into()],
+    });
+    let answering = async {
+        let Told::Command(command) = peer.told().await else {
+            panic!("not a command")
+        };
+        peer.say(Said::CommandResult(CommandResult {
+            command_id: command.command_id,
+            result: Some(command_result::Result::KickedSessions(KickedSessions {
+                kicked: 2,
+            })),
+        }));
+    };
+    let (asked, ()) = tokio::join!(
+        world.fleet.ask(&question, Duration::from_millis(500)),
+        answering
+    );
+    assert_eq!(asked.unreachable, [World::instance("silent")]);
+    assert_eq!(asked.answers.len(), 1);
+    assert_eq!(asked.answers[0].0, World::instance("talks"));
+}
