@@ -21,6 +21,8 @@ const MERGE_AT: usize = 1 << 14;
 /// A new base, and what of an overlay it holds.
 #[derive(Debug)]
 pub struct Merge {
+    /// What it was made from.
+    of: Arc<Base>,
     base: Base,
     merged: HashMap<AccountKey, Exact>,
 }
@@ -51,14 +53,18 @@ impl RoutingTable {
             }
         }
         Merge {
+            of: Arc::clone(&self.base),
             base: builder.finish_merge(),
             merged,
         }
     }
 
-    /// The same table on a new base. `merge` was made from this table or an earlier one of the same
-    /// snapshot; what changed since stays in the overlay.
-    pub fn with_merged(&self, merge: Merge) -> Self {
+    /// The same table on a new base; what changed since the merge began stays in the overlay. `None` if
+    /// the table has another base by now, from a snapshot: then there is nothing to merge into.
+    pub fn with_merged(&self, merge: Merge) -> Option<Self> {
+        if !Arc::ptr_eq(&self.base, &merge.of) {
+            return None;
+        }
         let mut overlay = Overlay::new(&self.hash);
         for (key, exact) in self.overlay.accounts() {
             if merge
@@ -79,14 +85,14 @@ impl RoutingTable {
                 overlay.mask(*key);
             }
         }
-        Self {
+        Some(Self {
             position: self.position.clone(),
             config: Arc::clone(&self.config),
             base: Arc::new(merge.base),
             overlay,
             rejections: Arc::clone(&self.rejections),
             hash: self.hash.clone(),
-        }
+        })
     }
 
     /// False if one of the names would share its hash with another account's, which could not be told

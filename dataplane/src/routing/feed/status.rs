@@ -66,3 +66,18 @@ pub enum FeedEnd {
     #[error("superseded by another process with the same instance id")]
     Superseded,
 }
+
+impl FeedStatus {
+    pub(super) fn new(installation: Option<InstallationId>) -> Self {
+        Self {
+            connection: Connection::Connecting,
+            since: Instant::now(),
+            replica: None,
+            installation,
+            rewound: false,
+            table: None,
+            rejected: 0,
+            problem: None,
+        }
+    }
+}

@@ -31,8 +31,10 @@ pub struct SessionSnapshot {
 pub struct Listing {
     /// In no order.
     pub sessions: Vec<SessionSnapshot>,
-    /// There were more than asked for.
-    pub truncated: bool,
+    /// How many there are, beyond the limit too; held logins included.
+    pub total: usize,
+    /// Of them, held logins.
+    pub held: usize,
 }
 
 /// How many there are.
@@ -74,32 +76,26 @@ impl Registry {
         tally
     }
 
-    /// Lists sessions and held logins: those under `names`, or all if there are none. At most `limit`.
+    /// Lists sessions and held logins: those under `names`, or all if there are none. At most `limit`,
+    /// but all are counted.
     pub fn sessions(&self, names: &[Name], limit: usize) -> Listing {
         let mut listing = Listing::default();
         let now = Instant::now();
         let mut add = |entry: &Entry| {
+            listing.total += 1;
+            listing.held += usize::from(entry.route.is_none());
             if listing.sessions.len() < limit {
                 listing.sessions.push(snapshot(entry, now));
-            } else {
-                listing.truncated = true;
             }
-            !listing.truncated
         };
         if names.is_empty() {
             for shard in &self.shards {
-                if !shard.with(|shard| shard.all().all(|entry| add(entry))) {
-                    break;
-                }
+                shard.with(|shard| shard.all().for_each(|entry| add(entry)));
             }
         } else {
             for name in names {
-                let more = self
-                    .shard(name)
-                    .with(|shard| shard.under(name).all(|entry| add(entry)));
-                if !more {
-                    break;
-                }
+                self.shard(name)
+                    .with(|shard| shard.under(name).for_each(|entry| add(entry)));
             }
         }
         listing

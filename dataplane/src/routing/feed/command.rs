@@ -1,0 +1,138 @@
+//! Commands of operators that come down the stream.
+
+use std::sync::Arc;
+
+use ferrypost_proto::{
+    DestinationId, Name, NamePolicy,
+    routing::v1::{
+        Command, CommandResult, KickedSessions, ListSessions, Probe, Probed, SessionInfo,
+        SessionList, command::Command as Kind, command_result::Result as Outcome,
+    },
+};
+use tokio::task::JoinSet;
+
+use super::Prober;
+use crate::{
+    routing::Tables,
+    session::registry::{Registry, SessionSnapshot},
+};
+
+/// Most sessions in one answer: some 200 bytes each, so that the answer stays below the 4 MiB that a
+/// message may have.
+const MOST_LISTED: usize = 10_000;
+
+/// Probes that may run at once. They are asked for by people.
+const MOST_PROBES: usize = 4;
+
+/// Runs commands.
+pub(super) struct Commands {
+    registry: Arc<Registry>,
+    tables: Tables,
+    prober: Arc<dyn Prober>,
+    /// Aborted with the connection that asked.
+    probes: JoinSet<CommandResult>,
+}
+
+impl Commands {
+    pub(super) fn new(registry: Arc<Registry>, tables: Tables, prober: Arc<dyn Prober>) -> Self {
+        Self {
+            registry,
+            tables,
+            prober,
+            probes: JoinSet::new(),
+        }
+    }
+
+    /// Runs a command. `None`: the result comes from [`finished`](Self::finished).
+    pub(super) fn run(&mut self, command: Command) -> Option<CommandResult> {
+        let outcome = match command.command {
+            Some(Kind::ListSessions(list)) => self.list(&list),
+            Some(Kind::KickSessions(kick)) => self.kick(&kick.names),
+            Some(Kind::Probe(probe)) => match self.probe(&command.command_id, &probe) {
+                Ok(()) => return None,
+                Err(failed) => Err(failed),
+            },
+            None => Err("this version does not know the command"),
+        };
+        Some(CommandResult {
+            command_id: command.command_id,
+            result: Some(outcome.unwrap_or_else(|failed| Outcome::Failed(failed.to_owned()))),
+        })
+    }
+
+    /// Waits for a probe that was asked for. Pending while there is none. Cancel-safe.
+    pub(super) async fn finished(&mut self) -> CommandResult {
+        loop {
+            match self.probes.join_next().await {
+                Some(Ok(result)) => return result,
+                // It panicked, and its caller runs into its own deadline.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn list(&self, list: &ListSessions) -> Result<Outcome, &'static str> {
+        let names = self.names(&list.names)?;
+        let limit = usize::try_from(list.limit).unwrap_or(usize::MAX);
+        let listing = self.registry.sessions(&names, limit.min(MOST_LISTED));
+        Ok(Outcome::SessionList(SessionList {
+            truncated: listing.sessions.len() < listing.total,
+            total: listing.total as u64,
+            held: listing.held as u64,
+            sessions: listing.sessions.into_iter().map(session_info).collect(),
+        }))
+    }
+
+    fn kick(&self, names: &[String]) -> Result<Outcome, &'static str> {
+        let names = self.names(names)?;
+        if names.is_empty() {
+            return Err("at least one name is needed");
+        }
+        Ok(Outcome::KickedSessions(KickedSessions {
+            kicked: self.registry.kick(&names) as u64,
+        }))
+    }
+
+    fn probe(&mut self, id: &str, probe: &Probe) -> Result<(), &'static str> {
+        let destination = match probe.destination.as_str() {
+            "" => None,
+            id => Some(DestinationId::parse(id).map_err(|_| "there is no such destination")?),
+        };
+        if self.probes.len() >= MOST_PROBES {
+            return Err("too many probes are running");
+        }
+        let (id, probe) = (id.to_owned(), self.prober.probe(destination));
+        self.probes.spawn(async move {
+            CommandResult {
+                command_id: id,
+                result: Some(Outcome::Probed(Probed {
+                    endpoints: probe.await,
+                })),
+            }
+        });
+        Ok(())
+    }
+
+    fn names(&self, texts: &[String]) -> Result<Vec<Name>, &'static str> {
+        let table = self.tables.current().ok_or("there is no table yet")?;
+        let policy: &NamePolicy = table.config().names();
+        texts
+            .iter()
+            .map(|text| policy.canonicalise(text))
+            .collect::<Result<_, _>>()
+            .map_err(|_| "not a name under the policy in force")
+    }
+}
+
+fn session_info(session: SessionSnapshot) -> SessionInfo {
+    SessionInfo {
+        reference: session.reference,
+        protocol: session.protocol.into(),
+        name: session.name.as_str().to_owned(),
+        destination: session.destination.map(String::from).unwrap_or_default(),
+        client: session.client.to_string(),
+        age: prost_types::Duration::try_from(session.age).ok(),
+        stage: session.stage.word().to_owned(),
+    }
+}
