@@ -4,6 +4,7 @@
 //!   C: what the client sends            S: what the client reads
 //!   B: what the backend sends           P: what the backend reads from us
 //!   ! what the driver does or must have seen (see `Script::directive`)
+//!   == the title of the next dialogue
 //!   # a comment
 //! ```
 //!
@@ -15,29 +16,73 @@
 mod world;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ferrypost_wire::{Capabilities, Channel, ClientReply, Farewell};
 use world::{Setup, Stage, World};
 
-#[test]
-fn dialogues_go_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
-    let (mut count, mut failed) = (0, Vec::new());
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let text = fs::read_to_string(&path).unwrap();
-        for split in [false, true] {
-            count += 1;
-            if std::panic::catch_unwind(|| Script::new(&name, split).run(&text)).is_err() {
-                failed.push(name.clone());
+/// One test for each file, and one that finds a file without a test.
+macro_rules! transcripts {
+    ($($name:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            run_file(stringify!($name));
+        })*
+
+        #[test]
+        fn every_transcript_is_run() {
+            let known = [$(stringify!($name)),*];
+            for entry in fs::read_dir(folder()).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_stem().unwrap().to_str().unwrap();
+                assert!(known.contains(&name), "{name} has no test");
             }
         }
-    }
-    assert!(count > 0, "there are no transcripts");
-    assert!(failed.is_empty(), "these went otherwise: {failed:?}");
+    };
 }
+
+transcripts! {
+    walkthrough,
+    before_login,
+    credentials,
+    starttls,
+    greeting,
+    announce,
+    replay,
+    verdict,
+    capabilities,
+    goodbye,
+    limits,
+    relay,
+    relay_idle,
+    relay_literals,
+    relay_unauthenticate,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
+}
+
+/// Runs every dialogue of a file; each begins with `== what it shows`.
+fn run_file(name: &str) {
+    let text = fs::read_to_string(folder().join(name).with_extension("txt"))
+        .expect("the transcript is there");
+    let lines: Vec<_> = text.lines().enumerate().collect();
+    let dialogues = lines.split(|(_, line)| line.starts_with("== "));
+    // What stands before the first title is a comment on the file.
+    for dialogue in dialogues.skip(1) {
+        for split in [false, true] {
+            Script::new(name, split).run(dialogue);
+        }
+    }
+}
+
+const GREETING: &str = "* OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE AUTH=PLAIN \
+    AUTH=LOGIN] Ferrypost is ready.";
+const GREETING_IN_CLEAR: &str = "* OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE \
+    STARTTLS LOGINDISABLED] Ferrypost is ready.";
+const BACKEND_GREETING: &str =
+    "* OK [CAPABILITY IMAP4rev1 SASL-IR ID ENABLE IDLE LITERAL+ AUTH=PLAIN] Ready.";
 
 struct Script<'a> {
     name: &'a str,
@@ -61,9 +106,9 @@ impl<'a> Script<'a> {
         }
     }
 
-    fn run(mut self, text: &str) {
-        for line in text.lines() {
-            self.line += 1;
+    fn run(mut self, lines: &[(usize, &str)]) {
+        for &(number, line) in lines {
+            self.line = number + 1;
             let content = line.get(3..).unwrap_or_default();
             match line.get(..2).unwrap_or_default() {
                 "C:" => self.send(content, "\r\n", World::client_sends),
@@ -96,7 +141,7 @@ impl<'a> Script<'a> {
         } else {
             "line by line"
         };
-        format!("{}:{} ({how})", self.name, self.line)
+        format!("{}.txt:{} ({how})", self.name, self.line)
     }
 
     fn world(&mut self) -> &mut World {
@@ -166,7 +211,7 @@ impl<'a> Script<'a> {
             ["client", channel] => self.setup().client = parse_channel(channel),
             ["backend", channel] => self.setup().backend = parse_channel(channel),
             ["announce"] => self.setup().announce = true,
-            ["limit", name, value] => self.limit(name, value.parse().unwrap()),
+            ["limit", name, value] => self.limit(name, value.parse().expect("a number")),
             ["destinations", ref lists @ ..] => {
                 let lists = lists.join(" ");
                 self.setup().destinations = lists
@@ -174,6 +219,12 @@ impl<'a> Script<'a> {
                     .map(|list| Capabilities::parse(list.as_bytes()))
                     .collect();
             }
+            // What happens in nearly every dialogue.
+            ["greeted"] => self.expect(GREETING, |world| &mut world.to_client),
+            ["greeted-in-clear"] => self.expect(GREETING_IN_CLEAR, |world| &mut world.to_client),
+            ["backend-greets"] => self.send(BACKEND_GREETING, "\r\n", World::backend_sends),
+            ["replayed"] => self.replay(),
+            ["relayed"] => self.relay(),
             // What the driver does.
             ["tls", "client"] => self.world().client_tls(),
             ["tls", "backend"] => self.world().backend_tls(),
@@ -192,6 +243,27 @@ impl<'a> Script<'a> {
             }
             _ => self.check(words),
         }
+    }
+
+    /// Alice logs in and her login is replayed.
+    fn replay(&mut self) {
+        self.directive(&["greeted"]);
+        self.send("a LOGIN alice secret", "\r\n", World::client_sends);
+        self.directive(&["login", "alice", "secret"]);
+        self.directive(&["dial"]);
+        self.directive(&["backend-greets"]);
+        let login = "F1 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==";
+        self.expect(login, |world| &mut world.to_backend);
+    }
+
+    /// Alice is relayed.
+    fn relay(&mut self) {
+        self.replay();
+        let hello = "F1 OK [CAPABILITY IMAP4rev1] Hello.";
+        self.send(hello, "\r\n", World::backend_sends);
+        self.directive(&["accept"]);
+        let hello = "a OK [CAPABILITY IMAP4rev1] Hello.";
+        self.expect(hello, |world| &mut world.to_client);
     }
 
     /// What the driver must have seen.
@@ -241,7 +313,7 @@ impl<'a> Script<'a> {
 
     fn limit(&mut self, name: &str, value: usize) {
         let setup = self.setup();
-        let small = u32::try_from(value).unwrap();
+        let small = u32::try_from(value).expect("a small number");
         match name {
             "line" => setup.limits.max_line = value,
             "literal" => setup.limits.max_literal = value,
