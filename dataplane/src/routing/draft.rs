@@ -10,6 +10,7 @@ use ferrypost_proto::{
 use super::{
     RoutingTable,
     account_key::AccountKey,
+    base::NameCount,
     overlay::Exact,
     rejections::{MOST_REJECTED, Rejection, Rejections},
 };
@@ -43,8 +44,8 @@ pub(super) struct Draft {
 pub(super) struct Former {
     /// The epoch at which it was held.
     floor: Option<Epoch>,
-    /// It lay in the base, with so many names, or too many to say.
-    packed: Option<Option<u8>>,
+    /// It lay in the base, with so many names.
+    packed: Option<NameCount>,
 }
 
 impl Former {
@@ -204,7 +205,7 @@ impl Draft {
                     .any(|packed| packed.key == key)
             })
             .count();
-        self.touched.dropped |= had.map(usize::from) != Some(kept);
+        self.touched.dropped |= !had.is(kept);
     }
 }
 

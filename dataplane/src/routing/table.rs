@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{
-    AccountId, Epoch, Name, Record, RoutingConfig, TablePosition, UnlistedRoute,
+    AccountId, DestinationId, Epoch, Name, Record, RoutingConfig, TablePosition, UnlistedRoute,
     routing::v1::RejectedEntry,
 };
 
@@ -61,6 +61,17 @@ impl RoutingTable {
             Owner::Packed(packed) => of_packed(&packed),
             Owner::Unclear(account) => rejected(account),
         }
+    }
+
+    /// Whether an account may be living there. No answer by error is "no": a destination that accounts
+    /// have left may be answered with "yes" until the base is built anew from a snapshot.
+    pub fn has_accounts_at(&self, destination: &DestinationId) -> bool {
+        let at_home = |exact: &Exact| match exact {
+            Exact::Record(record) => record.home == *destination,
+            Exact::Gone => false,
+        };
+        self.base.homes().contains(destination)
+            || self.overlay.accounts().any(|(_, exact)| at_home(exact))
     }
 
     /// The accounts in their held window.

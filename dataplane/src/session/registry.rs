@@ -103,14 +103,14 @@ impl Registry {
                 shard.insert(Arc::clone(&entry));
                 Admission::Routed(SessionGuard::new(Arc::clone(self), entry))
             }
-            Some(Resolution::Fenced(_)) => match self.may_hold(shard, &request.name) {
-                Err(limit) => Admission::TooManyHeld(limit),
-                Ok(()) => {
-                    let entry = Arc::new(Entry::new(request, None, Instant::now()));
-                    shard.insert(Arc::clone(&entry));
-                    Admission::Held(HeldLogin::new(Arc::clone(self), entry))
+            Some(Resolution::Fenced(_)) => {
+                if let Err(limit) = self.may_hold(shard, &request.name) {
+                    return Admission::TooManyHeld(limit);
                 }
-            },
+                let entry = Arc::new(Entry::new(request, None, Instant::now()));
+                shard.insert(Arc::clone(&entry));
+                Admission::Held(HeldLogin::new(Arc::clone(self), entry))
+            }
         }
     }
 

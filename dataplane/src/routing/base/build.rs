@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use ferrypost_proto::{DestinationId, Epoch, Random, Record, Revision, routing::v1::RejectReason};
 
-use super::{AccountRow, Base, LEAST_BUCKET_BITS, NameKey, NameRow, Slot, slot, write_row};
+use super::{
+    AccountRow, Base, LEAST_BUCKET_BITS, NameCount, NameKey, NameRow, Slot, slot, write_row,
+};
 use crate::routing::{account_key::AccountKey, hash::NameHash};
 
 /// Collects accounts in any order and packs them at the end.
@@ -112,7 +114,7 @@ impl BaseBuilder {
             home: home.to_le_bytes(),
             base,
             store: record.epoch.revision().store().to_le_bytes(),
-            names: u8::try_from(record.names.len()).unwrap_or(u8::MAX),
+            names: NameCount::of(record.names.len()),
             fenced: false,
         });
         true

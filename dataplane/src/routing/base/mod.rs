@@ -53,8 +53,23 @@ struct AccountRow {
     home: [u8; 2],
     base: u8,
     store: [u8; 8],
-    names: u8,
+    names: NameCount,
     fenced: bool,
+}
+
+/// How many names an account has, up to 254.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NameCount(u8);
+
+impl NameCount {
+    fn of(names: usize) -> Self {
+        Self(u8::try_from(names).unwrap_or(u8::MAX))
+    }
+
+    /// True only if it is surely so many.
+    pub(super) fn is(self, names: usize) -> bool {
+        self.0 < u8::MAX && usize::from(self.0) == names
+    }
 }
 
 /// The index of an account row.
@@ -67,8 +82,7 @@ pub(super) struct Packed<'a> {
     pub(super) key: AccountKey,
     pub(super) home: &'a DestinationId,
     pub(super) epoch: Epoch,
-    /// How many names it has; `None`: too many to say.
-    pub(super) names: Option<u8>,
+    pub(super) names: NameCount,
     /// Its entry was found wrong only when the table was complete: nobody is admitted.
     pub(super) fenced: bool,
 }
@@ -121,7 +135,7 @@ impl Base {
                 self.bases[usize::from(row.base)],
                 u64::from_le_bytes(row.store),
             )),
-            names: (row.names < u8::MAX).then_some(row.names),
+            names: row.names,
             fenced: row.fenced,
         }
     }

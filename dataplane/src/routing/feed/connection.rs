@@ -27,7 +27,7 @@ const MOST_MESSAGE: usize = 4 * CHUNK_BYTES;
 
 /// Heartbeats that the control plane may announce; outside it is brought to the nearer end, so that no
 /// typing error there makes a data plane spin or sleep for ever.
-const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
+const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_mins(1));
 
 /// So many heartbeat intervals of silence mean reconnect (rule 3).
 const SILENT_INTERVALS: u32 = 3;
@@ -86,9 +86,8 @@ impl Feed {
             .map_err(late)??
             .into_inner();
         let first = timeout_at(deadline, down.message()).await.map_err(late)??;
-        let welcome = match first.ok_or(FeedError::Closed)?.message {
-            Some(Down::Welcome(welcome)) => welcome,
-            _ => return Err(FeedError::NotWelcome),
+        let Some(Down::Welcome(welcome)) = first.ok_or(FeedError::Closed)?.message else {
+            return Err(FeedError::NotWelcome);
         };
         let silence = SILENT_INTERVALS * heartbeat_interval(&welcome);
         up.set_patience(silence);
@@ -210,7 +209,6 @@ impl Feed {
     ) -> Result<Option<FeedEnd>, FeedError> {
         stream.heard = Instant::now();
         match message.message.ok_or(FeedError::Unexpected)? {
-            Down::Welcome(_) => return Err(FeedError::Unexpected),
             Down::SnapshotChunk(chunk) => {
                 if let Some(table) = self.replica.chunk(chunk).await? {
                     self.applied(stream, &table).await?;
@@ -236,7 +234,7 @@ impl Feed {
                 }
                 return Ok(Some(FeedEnd::Goodbye));
             }
-            Down::GoodbyeAccepted(_) => return Err(FeedError::Unexpected),
+            Down::Welcome(_) | Down::GoodbyeAccepted(_) => return Err(FeedError::Unexpected),
         }
         Ok(None)
     }

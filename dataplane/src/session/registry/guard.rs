@@ -25,7 +25,7 @@ pub struct SessionGuard(Registered);
 #[derive(Debug)]
 pub struct HeldLogin(Registered);
 
-/// Evidence that the backend saw the close: after our close_notify and FIN, whoever makes one has read
+/// Evidence that the backend saw the close: after our `close_notify` and FIN, whoever makes one has read
 /// this from the backend's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseProof {
