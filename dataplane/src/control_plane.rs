@@ -146,7 +146,8 @@ where
 
 /// Verifies the control plane and shows our certificate. Read from the files at every connection.
 fn mutual(tls: &ControlPlaneTls) -> Result<ClientConfig, Failure> {
-    let builder = ClientConfig::builder_with_provider(crypto()).with_safe_default_protocol_versions()?;
+    let builder =
+        ClientConfig::builder_with_provider(crypto()).with_safe_default_protocol_versions()?;
     let builder = match &tls.ca_file {
         None => builder.with_platform_verifier()?,
         Some(path) => {

@@ -31,6 +31,14 @@ impl Shutdown {
         });
     }
 
+    /// Runs a task that has nothing to finish: it ends by itself or is dropped when draining begins.
+    pub fn spawn_background<T: Send>(&self, task: impl Future<Output = T> + Send + 'static) {
+        let drain = self.drain.clone();
+        self.tasks.spawn(async move {
+            _ = drain.run_until_cancelled(task).await;
+        });
+    }
+
     /// Cancelled when draining begins.
     pub fn draining(&self) -> &CancellationToken {
         &self.drain
@@ -79,6 +87,14 @@ mod tests {
             draining.cancelled().await;
             tokio::time::sleep(Duration::from_secs(1)).await;
         });
+        assert_eq!(shutdown.wait(Duration::from_secs(10)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_in_the_background_ends_with_the_first_word() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn_background(std::future::pending::<()>());
+        assert_eq!(shutdown.tasks(), 1);
         assert_eq!(shutdown.wait(Duration::from_secs(10)).await, 0);
     }
 

@@ -85,7 +85,10 @@ impl Access {
         let bytes = tokio::fs::read(&self.token_file).await?;
         let token = bytes.trim_ascii();
         if token.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is empty",
+            ));
         }
         Ok(token.to_vec())
     }
@@ -121,14 +124,19 @@ impl Access {
     }
 
     fn forget(&self, peer: IpAddr) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&peer);
     }
 }
 
 /// The token of a header (RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1).
 fn bearer(header: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = header.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
 }
 
 /// What one caller can change at will is not who he is: the lower half of an IPv6 address.
@@ -159,7 +167,13 @@ mod tests {
         let (_directory, access) = access("s3cret\n");
         assert_eq!(access.check(peer(1), Some(b"Bearer s3cret")).await, Ok(()));
         assert_eq!(access.check(peer(1), Some(b"bearer s3cret")).await, Ok(()));
-        for bad in [None, Some("Bearer"), Some("Bearer "), Some("Bearer s3cre"), Some("Basic s3cret")] {
+        for bad in [
+            None,
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer s3cre"),
+            Some("Basic s3cret"),
+        ] {
             let checked = access.check(peer(1), bad.map(str::as_bytes)).await;
             assert_eq!(checked, Err(Denied::Unauthorized), "{bad:?}");
         }
@@ -169,12 +183,21 @@ mod tests {
     async fn a_changed_token_counts_at_once_and_a_missing_one_lets_nobody_in() {
         let (directory, access) = access("old");
         std::fs::write(directory.path().join("token"), "new").unwrap();
-        assert_eq!(access.check(peer(1), Some(b"Bearer old")).await, Err(Denied::Unauthorized));
+        assert_eq!(
+            access.check(peer(1), Some(b"Bearer old")).await,
+            Err(Denied::Unauthorized)
+        );
         assert_eq!(access.check(peer(1), Some(b"Bearer new")).await, Ok(()));
         std::fs::write(directory.path().join("token"), "\n").unwrap();
-        assert_eq!(access.check(peer(1), Some(b"Bearer ")).await, Err(Denied::NoToken));
+        assert_eq!(
+            access.check(peer(1), Some(b"Bearer ")).await,
+            Err(Denied::NoToken)
+        );
         std::fs::remove_file(directory.path().join("token")).unwrap();
-        assert_eq!(access.check(peer(1), Some(b"Bearer new")).await, Err(Denied::NoToken));
+        assert_eq!(
+            access.check(peer(1), Some(b"Bearer new")).await,
+            Err(Denied::NoToken)
+        );
     }
 
     async fn guess(access: &Access, peer: IpAddr) -> Result<(), Denied> {
@@ -215,7 +238,10 @@ mod tests {
             assert_eq!(guess(&access, address).await, Err(Denied::Unauthorized));
         }
         let other = IpAddr::V6((0x2001_0db8_u128 << 96 | 0xffff).into());
-        assert!(matches!(guess(&access, other).await, Err(Denied::LockedOut { .. })));
+        assert!(matches!(
+            guess(&access, other).await,
+            Err(Denied::LockedOut { .. })
+        ));
         for n in 0..2 * REMEMBERED as u128 {
             _ = guess(&access, IpAddr::V6((n << 64).into())).await;
         }

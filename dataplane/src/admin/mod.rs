@@ -17,6 +17,8 @@
 mod access;
 mod server;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use access::Access;
 pub use server::{Server, Source};

@@ -7,7 +7,9 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
     server::conn::http1,
     service::service_fn,
 };
@@ -126,9 +128,10 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let service = service_fn(|request| async move {
-            Ok::<_, Infallible>(self.answer(&request, peer).await)
-        });
+        let service =
+            service_fn(
+                |request| async move { Ok::<_, Infallible>(self.answer(&request, peer).await) },
+            );
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
@@ -155,11 +158,17 @@ impl Server {
             ("/readyz", _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             // Without a token nobody learns which other paths there are.
             (path, Some(guarded)) => {
-                let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+                let header = request
+                    .headers()
+                    .get(AUTHORIZATION)
+                    .map(HeaderValue::as_bytes);
                 match guarded.access.check(peer, header).await {
                     Err(denied) => refusal(denied),
                     Ok(()) if path == "/stats" => document(&self.source.stats()),
-                    Ok(()) => plain(StatusCode::NOT_FOUND, "there is /stats, /healthz, /readyz\n"),
+                    Ok(()) => plain(
+                        StatusCode::NOT_FOUND,
+                        "there is /stats, /healthz, /readyz\n",
+                    ),
                 }
             }
             (_, None) => plain(StatusCode::NOT_FOUND, "not found\n"),

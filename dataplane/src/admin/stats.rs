@@ -157,9 +157,19 @@ impl Stats {
 
     fn destinations(&self) -> BTreeMap<String, BTreeMap<&'static str, Destination>> {
         let mut destinations: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for (Target { destination, protocol }, verdict) in self.backends.all() {
+        for (
+            Target {
+                destination,
+                protocol,
+            },
+            verdict,
+        ) in self.backends.all()
+        {
             let protocols = destinations.entry(destination.into()).or_default();
-            protocols.insert(word(protocol), verdict.map_or_else(Destination::unknown, Into::into));
+            protocols.insert(
+                word(protocol),
+                verdict.map_or_else(Destination::unknown, Into::into),
+            );
         }
         destinations
     }
@@ -242,7 +252,11 @@ impl From<Verdict> for Destination {
         let some = |text: String| (!text.is_empty()).then_some(text);
         Self {
             reachable: verdict.reachable(),
-            word: if verdict.reachable() { "reachable" } else { verdict.word() },
+            word: if verdict.reachable() {
+                "reachable"
+            } else {
+                verdict.word()
+            },
             address: verdict.report.address.map(|address| address.to_string()),
             tls: Some((&verdict.report.tls).into()),
             greeting: some(verdict.report.greeting),

@@ -108,7 +108,9 @@ impl Prober {
                 changes.mark_unchanged();
                 let config = tables.current().map(|table| Arc::clone(table.config()));
                 if let Some(config) = config
-                    && !followed.as_ref().is_some_and(|old| Arc::ptr_eq(old, &config))
+                    && !followed
+                        .as_ref()
+                        .is_some_and(|old| Arc::ptr_eq(old, &config))
                 {
                     self.retarget(&config, &shutdown);
                     followed = Some(config);
@@ -130,14 +132,15 @@ impl Prober {
                 .map(|(target, asked)| (target.clone(), asked.kind, asked.endpoint.clone()))
                 .collect()
         };
-        join_all(targets.iter().map(|(target, kind, endpoint)| {
-            self.ask(target, *kind, endpoint.as_ref())
-        }))
+        join_all(
+            targets
+                .iter()
+                .map(|(target, kind, endpoint)| self.ask(target, *kind, endpoint.as_ref())),
+        )
         .await;
         let known = self.backends.endpoints();
-        let wanted = |known: &&EndpointHealth| {
-            destination.is_none_or(|id| id.as_str() == known.destination)
-        };
+        let wanted =
+            |known: &&EndpointHealth| destination.is_none_or(|id| id.as_str() == known.destination);
         known.iter().filter(wanted).cloned().collect()
     }
 
@@ -366,7 +369,9 @@ fn violation_problem(violation: BackendViolation) -> Problem {
         BackendViolation::Bye => Problem::Bye,
         BackendViolation::Preauthenticated => Problem::Preauthenticated,
         BackendViolation::ForeignGreeting => Problem::BadGreeting,
-        BackendViolation::StartTlsMissing | BackendViolation::StartTlsRefused => Problem::NoStartTls,
+        BackendViolation::StartTlsMissing | BackendViolation::StartTlsRefused => {
+            Problem::NoStartTls
+        }
         BackendViolation::AnnounceMissing | BackendViolation::AnnounceRefused => {
             Problem::NoAnnouncement
         }

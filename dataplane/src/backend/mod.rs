@@ -11,6 +11,8 @@
 
 pub mod health;
 pub mod offer;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -288,7 +290,9 @@ impl Backends {
 
     /// Tells those who follow. Under the lock, so that they are told in the order of the changes.
     fn changed(&self, known: &BTreeMap<Target, Option<Verdict>>) {
-        let asked = known.iter().filter_map(|(target, verdict)| Some((target, verdict.as_ref()?)));
+        let asked = known
+            .iter()
+            .filter_map(|(target, verdict)| Some((target, verdict.as_ref()?)));
         let endpoints: Arc<[EndpointHealth]> = asked
             .map(|(target, verdict)| EndpointHealth {
                 destination: target.destination.to_string(),
@@ -326,71 +330,5 @@ fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
         && before != now
     {
         tracing::warn!(%destination, protocol, %before, %now, "the destination offers something else now");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub(super) fn target(destination: &str) -> Target {
-        Target {
-            destination: DestinationId::parse(destination).unwrap(),
-            protocol: v1::Protocol::Imap,
-        }
-    }
-
-    pub(super) fn report(capabilities: &str, problem: Option<Problem>) -> Report {
-        Report {
-            endpoint: "mail.example.org:993".to_owned(),
-            address: None,
-            tls: TlsVerdict::Unknown,
-            greeting: String::new(),
-            capabilities: problem.is_none().then(|| Capabilities::parse(capabilities.as_bytes())),
-            problem,
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_destination_that_goes_down_keeps_its_list_and_last_success() {
-        let backends = Backends::new();
-        backends.retarget([target("old")]);
-        backends.record(&target("old"), report("IMAP4rev1 IDLE", None));
-        let up = Instant::now();
-        tokio::time::advance(std::time::Duration::from_secs(5)).await;
-        backends.record(&target("old"), report("", Some(Problem::Refused)));
-        let verdict = backends.verdict(&target("old")).unwrap();
-        assert!(!verdict.reachable());
-        assert_eq!(verdict.word(), "refused");
-        assert_eq!(verdict.last_success, Some(up));
-        assert!(verdict.capabilities.unwrap().has("IDLE"));
-        assert_eq!(backends.endpoints()[0].problem, "refused");
-    }
-
-    #[test]
-    fn only_news_wakes_those_who_follow() {
-        let backends = Backends::new();
-        backends.retarget([target("old")]);
-        let mut watch = backends.watch();
-        watch.mark_unchanged();
-        backends.record(&target("old"), report("IMAP4rev1", None));
-        assert!(watch.has_changed().unwrap());
-        watch.mark_unchanged();
-        backends.record(&target("old"), report("imap4REV1", None));
-        assert!(!watch.has_changed().unwrap());
-        backends.record(&target("old"), report("", Some(Problem::Timeout)));
-        assert!(watch.has_changed().unwrap());
-    }
-
-    #[test]
-    fn a_removed_destination_is_forgotten_and_one_that_was_not_asked_is_not_reported() {
-        let backends = Backends::new();
-        backends.retarget([target("old"), target("new")]);
-        backends.record(&target("old"), report("IMAP4rev1", None));
-        assert_eq!(backends.endpoints().len(), 1);
-        backends.retarget([target("new")]);
-        backends.record(&target("old"), report("IMAP4rev1", None));
-        assert_eq!(backends.all().keys().collect::<Vec<_>>(), [&target("new")]);
-        assert!(backends.endpoints().is_empty());
     }
 }

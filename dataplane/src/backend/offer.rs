@@ -114,7 +114,9 @@ fn lists(
             destination: id.clone(),
             protocol,
         };
-        let said = backends.verdict(&target).and_then(|verdict| verdict.capabilities);
+        let said = backends
+            .verdict(&target)
+            .and_then(|verdict| verdict.capabilities);
         if let Some(said) = said {
             lists.push(said);
         } else if may_be_sent_to(id, table) {
@@ -128,5 +130,7 @@ fn lists(
 fn may_be_sent_to(id: &DestinationId, table: &RoutingTable) -> bool {
     let config = table.config();
     let by_domain = |unlisted: &Unlisted| *unlisted == Unlisted::Destination(id.clone());
-    config.default_destination() == id || config.domains().values().any(by_domain)
+    config.default_destination() == id
+        || config.domains().values().any(by_domain)
+        || table.has_accounts_at(id)
 }

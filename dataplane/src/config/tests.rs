@@ -12,10 +12,18 @@ fn directory() -> tempfile::TempDir {
     for name in ["mail", "gateway-1"] {
         let made = rcgen::generate_simple_self_signed([format!("{name}.example.org")]).unwrap();
         fs::write(path.join(format!("tls/{name}.pem")), made.cert.pem()).unwrap();
-        fs::write(path.join(format!("tls/{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        fs::write(
+            path.join(format!("tls/{name}.key")),
+            made.signing_key.serialize_pem(),
+        )
+        .unwrap();
         fs::write(path.join("tls/ca.pem"), made.cert.pem()).unwrap();
     }
-    fs::write(path.join("admin.token"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::write(
+        path.join("admin.token"),
+        "0123456789abcdef0123456789abcdef\n",
+    )
+    .unwrap();
     directory
 }
 
@@ -27,7 +35,10 @@ fn in_full() -> String {
         Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => rest.to_owned(),
         _ => line.to_owned(),
     };
-    EXAMPLE.lines().map(|line| uncommented(line) + "\n").collect()
+    EXAMPLE
+        .lines()
+        .map(|line| uncommented(line) + "\n")
+        .collect()
 }
 
 fn is_key(text: &str) -> bool {
@@ -44,7 +55,11 @@ fn problems(edit: impl Fn(String) -> String) -> Vec<String> {
         Err(problems) => problems
             .0
             .iter()
-            .map(|problem| problem.to_string().replace(&*directory.path().to_string_lossy(), "DIR"))
+            .map(|problem| {
+                problem
+                    .to_string()
+                    .replace(&*directory.path().to_string_lossy(), "DIR")
+            })
             .collect(),
     }
 }
@@ -70,8 +85,15 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
     assert_eq!(*full.limits(), Limits::default());
     assert_eq!(full.listeners()[0].connections, Some(10_000));
     assert!(full.admin().health_listen.is_some());
-    assert_eq!(full.control_plane().tls.as_ref().unwrap().server_name.as_deref(),
-        Some("control-plane.example.org"));
+    assert_eq!(
+        full.control_plane()
+            .tls
+            .as_ref()
+            .unwrap()
+            .server_name
+            .as_deref(),
+        Some("control-plane.example.org")
+    );
 }
 
 #[test]
@@ -103,7 +125,9 @@ fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     );
     assert_eq!(
         replaced("[log]", "[log]\ncolour = true"),
-        ["log.colour (line 62): unknown key; there are: format, level, accounts, accounts_key_file"]
+        [
+            "log.colour (line 62): unknown key; there are: format, level, accounts, accounts_key_file"
+        ]
     );
 }
 
@@ -136,7 +160,11 @@ fn all_mistakes_are_reported_at_once() {
 fn what_is_missing_is_named_with_what_it_is_for() {
     let directory = directory();
     let problems = Config::parse("", directory.path()).unwrap_err();
-    let places: Vec<_> = problems.0.iter().map(|problem| problem.place.as_str()).collect();
+    let places: Vec<_> = problems
+        .0
+        .iter()
+        .map(|problem| problem.place.as_str())
+        .collect();
     assert_eq!(
         places,
         [
@@ -162,8 +190,10 @@ fn what_is_no_toml_is_said_with_its_line() {
 fn files_that_are_missing_or_are_something_else_are_named() {
     assert_eq!(
         replaced("tls/mail.pem", "tls/none.pem"),
-        ["listeners[0].certificates[0].cert_file (line 38): cannot read DIR/tls/none.pem: No such \
-          file or directory (os error 2)"]
+        [
+            "listeners[0].certificates[0].cert_file (line 38): cannot read DIR/tls/none.pem: No such \
+          file or directory (os error 2)"
+        ]
     );
     assert_eq!(
         replaced("tls/mail.pem", "admin.token"),
@@ -175,8 +205,10 @@ fn files_that_are_missing_or_are_something_else_are_named() {
     );
     assert_eq!(
         replaced("tls/mail.key", "tls/gateway-1.key"),
-        ["listeners[0].certificates[0].key_file (line 38): DIR/tls/gateway-1.key is not the key of \
-          DIR/tls/mail.pem"]
+        [
+            "listeners[0].certificates[0].key_file (line 38): DIR/tls/gateway-1.key is not the key of \
+          DIR/tls/mail.pem"
+        ]
     );
 }
 
@@ -185,7 +217,10 @@ fn a_token_must_be_long_and_one_word() {
     let directory = directory();
     for (token, message) in [
         ("short", "must hold at least 32 octets"),
-        ("0123456789abcdef 0123456789abcdef", "must hold one word of printable US-ASCII"),
+        (
+            "0123456789abcdef 0123456789abcdef",
+            "must hold one word of printable US-ASCII",
+        ),
     ] {
         fs::write(directory.path().join("admin.token"), token).unwrap();
         let problems = Config::parse(EXAMPLE, directory.path()).unwrap_err();
@@ -217,7 +252,10 @@ fn two_listeners_on_one_address_or_of_one_name_are_refused() {
         ["listeners[1].address (line 45): 127.0.0.1:9443 is taken by admin.listen"]
     );
     assert_eq!(
-        replaced("# health_listen = \"0.0.0.0:9080\"", "health_listen = \"127.0.0.1:9443\""),
+        replaced(
+            "# health_listen = \"0.0.0.0:9080\"",
+            "health_listen = \"127.0.0.1:9443\""
+        ),
         ["admin.health_listen (line 1): is the address of admin.listen"]
     );
 }
@@ -227,19 +265,31 @@ fn the_control_plane_is_reached_in_clear_on_loopback_alone() {
     let endpoint = "https://control-plane.example.org:7443";
     assert_eq!(
         replaced(endpoint, "http://control-plane.example.org:7443"),
-        ["control_plane.endpoints[0] (line 21): \"http://control-plane.example.org:7443\": http is \
-         only for a loopback address; use https"]
+        [
+            "control_plane.endpoints[0] (line 21): \"http://control-plane.example.org:7443\": http is \
+         only for a loopback address; use https"
+        ]
     );
     assert_eq!(
         replaced(endpoint, "control-plane.example.org"),
-        ["control_plane.endpoints[0] (line 21): \"control-plane.example.org\": use https://host:port"]
+        [
+            "control_plane.endpoints[0] (line 21): \"control-plane.example.org\": use https://host:port"
+        ]
     );
     let directory = directory();
-    for loopback in ["http://127.0.0.1:7443", "http://[::1]:7443", "http://localhost:7443"] {
+    for loopback in [
+        "http://127.0.0.1:7443",
+        "http://[::1]:7443",
+        "http://localhost:7443",
+    ] {
         let text: String = EXAMPLE
             .replace(endpoint, loopback)
             .replace("ca_file = \"tls/ca.pem\"\n", "")
-            .replacen("cert_file = \"tls/gateway-1.pem\"\nkey_file = \"tls/gateway-1.key\"\n", "", 1);
+            .replacen(
+                "cert_file = \"tls/gateway-1.pem\"\nkey_file = \"tls/gateway-1.key\"\n",
+                "",
+                1,
+            );
         let config = Config::parse(&text, directory.path()).unwrap();
         assert!(config.control_plane().tls.is_none(), "{loopback}");
     }

@@ -86,7 +86,9 @@ impl Checker<'_> {
             self.control_plane_tls(&mut section).map(Some)
         } else {
             // Not a mistake of their own where the endpoints are one already.
-            let mistake = endpoints.as_ref().is_some_and(|endpoints| !endpoints.is_empty());
+            let mistake = endpoints
+                .as_ref()
+                .is_some_and(|endpoints| !endpoints.is_empty());
             for key in ["ca_file", "cert_file", "key_file", "server_name"] {
                 if section.optional::<String>(key).is_some() && mistake {
                     section.wrong(key, "is for https endpoints, and there are none");
@@ -478,7 +480,9 @@ fn pair(
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(format!("{key_file} is not the key of {cert_file}"))
         }
-        Err(error) => Err(format!("{cert_file} and {key_file} cannot be used: {error}")),
+        Err(error) => Err(format!(
+            "{cert_file} and {key_file} cannot be used: {error}"
+        )),
     }
 }
 

@@ -1,0 +1,200 @@
+//! The endpoint as a caller sees it: over real sockets and TLS.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::*;
+use crate::{
+    config::CertificateFiles,
+    net::{self, tls_client::crypto, tls_server::ServerTls},
+    shutdown::Shutdown,
+};
+
+struct Fixed {
+    ready: bool,
+}
+
+impl Source for Fixed {
+    fn ready(&self) -> bool {
+        self.ready
+    }
+
+    fn stats(&self) -> serde_json::Value {
+        serde_json::json!({ "instance": "dp-1" })
+    }
+}
+
+/// A running endpoint.
+struct Endpoint {
+    address: SocketAddr,
+    roots: RootCertStore,
+    shutdown: Shutdown,
+    _directory: tempfile::TempDir,
+}
+
+impl Endpoint {
+    fn start(ready: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(path("token"), "s3cret\n").unwrap();
+        let files = CertificateFiles {
+            cert_file: path("cert.pem"),
+            key_file: path("key.pem"),
+        };
+        let tls = ServerTls::new(&[files], b"http/1.1").unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let server = Server::full(
+            Arc::new(Fixed { ready }),
+            TlsAcceptor::from(Arc::clone(tls.rustls())),
+            Access::new(path("token")),
+        );
+        let (address, shutdown) = serve(server);
+        Self {
+            address,
+            roots,
+            shutdown,
+            _directory: directory,
+        }
+    }
+
+    /// The status line's number and everything that was said.
+    async fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let config = ClientConfig::builder_with_provider(crypto())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        let socket = net::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(config))
+            .connect(name, socket)
+            .await
+            .unwrap();
+        request(stream, path, token).await
+    }
+}
+
+fn serve(server: Server) -> (SocketAddr, Shutdown) {
+    let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    shutdown.spawn(server.run(listener, shutdown.clone()));
+    (address, shutdown)
+}
+
+async fn request(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    path: &str,
+    token: Option<&str>,
+) -> (u16, String) {
+    let authorization = token.map_or(String::new(), |t| format!("Authorization: Bearer {t}\r\n"));
+    let head =
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer)
+}
+
+#[tokio::test]
+async fn stats_are_for_those_who_know_the_token() {
+    let endpoint = Endpoint::start(true);
+    let (status, answer) = endpoint.get("/stats", None).await;
+    assert_eq!(status, 401);
+    assert!(
+        answer
+            .to_ascii_lowercase()
+            .contains("www-authenticate: bearer"),
+        "{answer}"
+    );
+    assert_eq!(endpoint.get("/stats", Some("wrong")).await.0, 401);
+    let (status, answer) = endpoint.get("/stats", Some("s3cret")).await;
+    assert_eq!(status, 200);
+    assert!(answer.contains("\"instance\": \"dp-1\""), "{answer}");
+    assert!(answer.contains("application/json"), "{answer}");
+}
+
+#[tokio::test]
+async fn without_a_token_every_other_path_looks_alike() {
+    let endpoint = Endpoint::start(true);
+    assert_eq!(endpoint.get("/nothing", None).await.0, 401);
+    assert_eq!(endpoint.get("/nothing", Some("s3cret")).await.0, 404);
+}
+
+#[tokio::test]
+async fn repeated_wrong_tokens_lock_out() {
+    let endpoint = Endpoint::start(true);
+    for _ in 0..5 {
+        assert_eq!(endpoint.get("/stats", Some("wrong")).await.0, 401);
+    }
+    let (status, answer) = endpoint.get("/stats", Some("s3cret")).await;
+    assert_eq!(status, 429);
+    assert!(
+        answer.to_ascii_lowercase().contains("retry-after: "),
+        "{answer}"
+    );
+    assert_eq!(endpoint.get("/healthz", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn readiness_is_told_to_everybody_and_nothing_else_is() {
+    assert_eq!(Endpoint::start(true).get("/readyz", None).await.0, 200);
+    let endpoint = Endpoint::start(false);
+    let (status, answer) = endpoint.get("/readyz", None).await;
+    assert_eq!(status, 503);
+    assert!(answer.ends_with("\r\n\r\nnot ready\n"), "{answer}");
+    assert_eq!(endpoint.get("/healthz", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_port_in_clear_serves_health_and_no_stats() {
+    let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready: true })));
+    for (path, token, status) in [
+        ("/healthz", None, 200),
+        ("/readyz", None, 200),
+        ("/stats", Some("s3cret"), 404),
+    ] {
+        let stream = net::connect(address).await.unwrap();
+        assert_eq!(request(stream, path, token).await.0, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_head_is_cut_off() {
+    let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready: true })));
+    let mut stream = net::connect(address).await.unwrap();
+    let endless = vec![b'x'; 1 << 20];
+    // The server may close before it has read all of it.
+    _ = stream.write_all(b"GET /").await;
+    _ = stream.write_all(&endless).await;
+    let mut answer = Vec::new();
+    _ = stream.read_to_end(&mut answer).await;
+    assert!(
+        !answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+}
+
+#[tokio::test]
+async fn it_stops_when_the_process_does() {
+    let endpoint = Endpoint::start(true);
+    assert_eq!(endpoint.get("/healthz", None).await.0, 200);
+    assert_eq!(
+        endpoint
+            .shutdown
+            .wait(std::time::Duration::from_secs(10))
+            .await,
+        0
+    );
+    assert!(net::connect(endpoint.address).await.is_err());
+}
