@@ -102,7 +102,9 @@ impl Listening {
         Ok(Self {
             settings: Arc::new(Settings {
                 name: config.name.as_str().into(),
-                places: config.connections.map(|most| Arc::new(Semaphore::new(most))),
+                places: config
+                    .connections
+                    .map(|most| Arc::new(Semaphore::new(most))),
                 tls,
                 permits,
                 config,
@@ -268,7 +270,10 @@ struct Complaints {
 
 impl Complaints {
     fn about(&mut self, listener: &str, reason: &dyn std::error::Error) {
-        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_PAUSE) {
+        if self
+            .last
+            .is_some_and(|last| last.elapsed() < COMPLAINT_PAUSE)
+        {
             self.untold += 1;
             return;
         }

@@ -151,7 +151,10 @@ mod tests {
     fn an_ipv6_customer_is_a_network_and_an_ipv4_customer_an_address() {
         let permits = permits(10, 1);
         let first = permits.address(ip("2001:db8::1")).ok().unwrap();
-        assert_eq!(permits.address(ip("2001:db8::2")).err(), Some(Full::Address));
+        assert_eq!(
+            permits.address(ip("2001:db8::2")).err(),
+            Some(Full::Address)
+        );
         assert!(permits.address(ip("2001:db8:0:1::1")).is_ok());
         drop(first);
         let _again = permits.address(ip("2001:db8::2")).ok().unwrap();

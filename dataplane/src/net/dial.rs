@@ -181,10 +181,12 @@ impl Dialer {
         preface: &[u8],
     ) -> Result<(Fresh, Option<TlsFacts>), DialError> {
         let mut leg = Leg::new(stream, self.limits.back.max_line + LINE_SLACK);
-        leg.write_public(preface).await.map_err(|error| match error {
-            LegError::Io(error) => DialError::Io(error),
-            LegError::Ended | LegError::Full => DialError::Io(io::ErrorKind::BrokenPipe.into()),
-        })?;
+        leg.write_public(preface)
+            .await
+            .map_err(|error| match error {
+                LegError::Io(error) => DialError::Io(error),
+                LegError::Ended | LegError::Full => DialError::Io(io::ErrorKind::BrokenPipe.into()),
+            })?;
         Ok(match &endpoint.tls {
             EndpointTls::StartTls(_) => (Fresh::Clear(leg), None),
             EndpointTls::PlaintextByConsent(consent) => {

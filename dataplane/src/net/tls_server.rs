@@ -223,10 +223,17 @@ impl Certificates {
     fn reload(&self) -> Result<bool, CertificateError> {
         let fresh = read_all(&self.files)?;
         let old = self.current();
-        if old.iter().map(|c| &c.cert).eq(fresh.iter().map(|c| &c.cert)) {
+        if old
+            .iter()
+            .map(|c| &c.cert)
+            .eq(fresh.iter().map(|c| &c.cert))
+        {
             return Ok(false);
         }
-        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self
+            .in_force
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(true)
     }
 

@@ -52,7 +52,11 @@ impl<P: LineProtocol> Attempt<'_, P> {
 
     /// The canonical name behind the credentials.
     fn identify(&mut self, credentials: &Credentials) -> Result<Name, AttemptError> {
-        let table = self.services.tables.current().ok_or(AttemptError::NoTable)?;
+        let table = self
+            .services
+            .tables
+            .current()
+            .ok_or(AttemptError::NoTable)?;
         let authorization = credentials.authorization().map(str::as_bytes);
         let authentication = credentials.authentication().as_bytes();
         let name = table
@@ -149,11 +153,17 @@ impl<P: LineProtocol> Attempt<'_, P> {
     }
 
     fn endpoint(&self, guard: &SessionGuard) -> Result<Endpoint, AttemptError> {
-        let table = self.services.tables.current().ok_or(AttemptError::NoTable)?;
+        let table = self
+            .services
+            .tables
+            .current()
+            .ok_or(AttemptError::NoTable)?;
         table
             .config()
             .destination(&guard.route().destination)
-            .and_then(|destination| destination.endpoint(on_the_wire(P::KIND), &self.services.group))
+            .and_then(|destination| {
+                destination.endpoint(on_the_wire(P::KIND), &self.services.group)
+            })
             .cloned()
             .ok_or(AttemptError::NoEndpoint)
     }
@@ -198,12 +208,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
 }
 
 /// Closes a backend that is not relayed, and hands the guard the proof.
-async fn close(
-    leg: BackendLeg,
-    guard: SessionGuard,
-    error: &AttemptError,
-    limit: Duration,
-) {
+async fn close(leg: BackendLeg, guard: SessionGuard, error: &AttemptError, limit: Duration) {
     let proof = match error {
         // What the kernel says about a connection that has failed is no longer about the backend.
         AttemptError::Replay(ReplayError::Leg(LegError::Io(failure))) => {

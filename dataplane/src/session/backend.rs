@@ -2,10 +2,7 @@
 //!
 //! The health prober goes the same way, without a client to announce.
 
-use std::{
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
 use ferrypost_wire::{
@@ -186,12 +183,7 @@ fn preface(endpoint: &Endpoint, caller: Caller<'_>) -> Vec<u8> {
     }
 }
 
-fn settings(
-    dialer: &Dialer,
-    endpoint: &Endpoint,
-    caller: Caller<'_>,
-    leg: &Fresh,
-) -> BackSettings {
+fn settings(dialer: &Dialer, endpoint: &Endpoint, caller: Caller<'_>, leg: &Fresh) -> BackSettings {
     // Never both: with PROXY the server checks its trust against the client's address, and ignores the
     // rest (wire.md B7).
     let announce = match (endpoint.announcement, caller) {

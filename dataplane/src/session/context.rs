@@ -100,7 +100,12 @@ impl Record {
     }
 
     /// The one line about a backend connection, or about a login that did not come so far.
-    pub(super) fn log_login(&self, services: &Services, trail: &Trail, end: Result<(), &AttemptError>) {
+    pub(super) fn log_login(
+        &self,
+        services: &Services,
+        trail: &Trail,
+        end: Result<(), &AttemptError>,
+    ) {
         let name = trail.name.as_ref().map(|name| services.redact.name(name));
         let name = name.as_ref().map(tracing::field::display);
         let route = trail.route.as_ref();

@@ -22,6 +22,8 @@ mod login;
 pub mod outcome;
 mod preauth;
 pub mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -42,8 +44,11 @@ use registry::SessionGuard;
 pub use preauth::Connection;
 
 /// Serves one connection.
-pub async fn run<P: LineProtocol>(services: Arc<Services>, listener: Arc<str>, connection: Connection)
-where
+pub async fn run<P: LineProtocol>(
+    services: Arc<Services>,
+    listener: Arc<str>,
+    connection: Connection,
+) where
     P::Front: Send,
     P::Back: Send,
     P::Follow: Send,
@@ -87,7 +92,9 @@ async fn log_in<P: LineProtocol>(
     connection: Connection,
 ) -> Option<Relayable<P>> {
     let span = tracing::debug_span!("tls");
-    let opened = Preauth::<P>::open(services, connection).instrument(span).await;
+    let opened = Preauth::<P>::open(services, connection)
+        .instrument(span)
+        .await;
     let mut client = match opened {
         Ok(client) => client,
         Err(error) => {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use ferrypost_wire::{
-    Acceptance, Channel, ClientFacts, ClientReply, Credentials, Front, FrontSettings,
-    FrontStep, HopLimit, LineProtocol, SessionReference, TlsFacts,
+    Acceptance, Channel, ClientFacts, ClientReply, Credentials, Front, FrontSettings, FrontStep,
+    HopLimit, LineProtocol, SessionReference, TlsFacts,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -113,7 +113,13 @@ impl<P: LineProtocol> Preauth<P> {
 
     /// Answers the client until it logs in.
     pub(super) async fn next_login(&mut self) -> Result<Credentials, SessionError> {
-        let step = pump(&mut self.leg, &mut self.front, &self.draining, self.deadline).await?;
+        let step = pump(
+            &mut self.leg,
+            &mut self.front,
+            &self.draining,
+            self.deadline,
+        )
+        .await?;
         match step {
             FrontStep::Login(credentials) => Ok(credentials),
             FrontStep::Close => Err(SessionError::Left),
@@ -188,9 +194,7 @@ impl<P: LineProtocol> Preauth<P> {
         self,
         acceptance: Acceptance,
     ) -> Result<(Leg<Encrypted>, P::Follow), LegError> {
-        let Self {
-            mut leg, front, ..
-        } = self;
+        let Self { mut leg, front, .. } = self;
         let mut out = Vec::new();
         let follower = front.accept(acceptance, &mut out);
         leg.write_public(&out).await?;

@@ -95,7 +95,11 @@ impl Side {
 
     /// Ready when everything for this side has been handed to the kernel: the moment to read more for
     /// it. This is what makes the other side wait for this one.
-    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+    pub(super) fn poll_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<io::Result<()>> {
         let progress = (self.sent, self.unsent.len());
         let result = self.poll_drained(cx);
         match &result {

@@ -1,0 +1,345 @@
+//! A server behind the data plane, with faults to order.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ppp::v2::Header;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    sync::Semaphore,
+    time::sleep,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::client::Stream;
+use crate::net;
+
+/// What a server is like.
+#[derive(Clone)]
+pub(super) struct Manners {
+    /// Sent first; empty: nothing is.
+    pub(super) greeting: Vec<u8>,
+    /// What it can do.
+    pub(super) capabilities: &'static str,
+    /// TLS from the first octet, or by STARTTLS.
+    pub(super) tls: Tls,
+    /// Sent behind the answer to STARTTLS, in the same segment.
+    pub(super) injected: &'static str,
+    /// It wants a PROXY header first.
+    pub(super) proxy: bool,
+    /// A permit lets one login through; `None`: at once.
+    pub(super) verdicts: Option<Arc<Semaphore>>,
+    /// Sent behind its OK, in the same segment.
+    pub(super) behind_ok: &'static str,
+    /// It keeps its side open whatever happens.
+    pub(super) never_closes: bool,
+    /// It answers no command after the login.
+    pub(super) mute: bool,
+    /// Octets that it sends as an answer to FLOOD.
+    pub(super) flood: usize,
+}
+
+#[derive(Clone)]
+pub(super) enum Tls {
+    None,
+    Implicit(Arc<ServerConfig>),
+    StartTls(Arc<ServerConfig>),
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self {
+            greeting: b"* OK ready\r\n".to_vec(),
+            capabilities: "IMAP4rev1 AUTH=PLAIN SASL-IR IDLE ID LITERAL+ UNAUTHENTICATE",
+            tls: Tls::None,
+            injected: "",
+            proxy: false,
+            verdicts: None,
+            behind_ok: "",
+            never_closes: false,
+            mute: false,
+            flood: 0,
+        }
+    }
+}
+
+/// What a server has seen.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Every line, literals in one piece.
+    lines: Mutex<Vec<String>>,
+    /// The PROXY headers.
+    headers: Mutex<Vec<Vec<u8>>>,
+    pub(super) connections: AtomicUsize,
+    pub(super) logins: AtomicUsize,
+    /// Connections whose end it has seen.
+    pub(super) ended: AtomicUsize,
+    /// Octets that it could send of a flood.
+    pub(super) flooded: AtomicUsize,
+}
+
+impl Seen {
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub(super) fn has(&self, text: &str) -> bool {
+        self.lines().iter().any(|line| line.contains(text))
+    }
+
+    pub(super) fn header(&self) -> Header<'static> {
+        let headers = self.headers.lock().unwrap();
+        Header::try_from(&headers[0][..]).unwrap().to_owned()
+    }
+
+    pub(super) fn count(&self, of: &AtomicUsize) -> usize {
+        of.load(Ordering::SeqCst)
+    }
+}
+
+pub(super) struct Backend {
+    pub(super) address: SocketAddr,
+    pub(super) seen: Arc<Seen>,
+}
+
+impl Backend {
+    pub(super) fn start(manners: Manners) -> Self {
+        let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Seen::default());
+        let all = Arc::clone(&seen);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = net::accept(&listener).await.unwrap();
+                all.connections.fetch_add(1, Ordering::SeqCst);
+                let connection = Connection {
+                    manners: manners.clone(),
+                    seen: Arc::clone(&all),
+                    stream: BufReader::new(Box::new(stream)),
+                };
+                tokio::spawn(connection.serve());
+            }
+        });
+        Self { address, seen }
+    }
+}
+
+struct Connection {
+    manners: Manners,
+    seen: Arc<Seen>,
+    stream: BufReader<Box<dyn Stream>>,
+}
+
+/// A connection is over.
+struct Over;
+
+impl From<std::io::Error> for Over {
+    fn from(_: std::io::Error) -> Self {
+        Self
+    }
+}
+
+impl Connection {
+    async fn serve(mut self) {
+        _ = self.converse().await;
+        if self.manners.never_closes {
+            sleep(Duration::from_secs(3600)).await;
+        }
+        self.seen.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn converse(&mut self) -> Result<(), Over> {
+        if self.manners.proxy {
+            self.read_header().await?;
+        }
+        if let Tls::Implicit(config) = self.manners.tls.clone() {
+            self.secure(config).await?;
+        }
+        let greeting = self.manners.greeting.clone();
+        self.say(greeting).await?;
+        while let Some(line) = self.line().await? {
+            if !self.before_login(&line).await? {
+                continue;
+            }
+            while let Some(line) = self.line().await? {
+                if !self.manners.mute {
+                    self.after_login(&line).await?;
+                }
+            }
+        }
+        Err(Over)
+    }
+
+    async fn read_header(&mut self) -> Result<(), Over> {
+        let mut header = vec![0; 16];
+        self.stream.read_exact(&mut header).await?;
+        let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+        header.resize(16 + length, 0);
+        self.stream.read_exact(&mut header[16..]).await?;
+        self.seen.headers.lock().unwrap().push(header);
+        Ok(())
+    }
+
+    async fn secure(&mut self, config: Arc<ServerConfig>) -> Result<(), Over> {
+        let nothing: Box<dyn Stream> = Box::new(tokio::io::empty());
+        let stream = std::mem::replace(&mut self.stream, BufReader::new(nothing));
+        let stream = TlsAcceptor::from(config)
+            .accept(stream.into_inner())
+            .await?;
+        self.stream = BufReader::new(Box::new(stream));
+        Ok(())
+    }
+
+    async fn say(&mut self, text: impl AsRef<[u8]>) -> Result<(), Over> {
+        self.stream.write_all(text.as_ref()).await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    /// A line with its literals; `None` at the end.
+    async fn line(&mut self) -> Result<Option<String>, Over> {
+        let mut line = String::new();
+        loop {
+            if self.stream.read_line(&mut line).await? == 0 {
+                return Ok(None);
+            }
+            let announced = line.trim_end().strip_suffix('}').and_then(|rest| {
+                let (_, digits) = rest.rsplit_once('{')?;
+                let waits = !digits.ends_with('+');
+                Some((digits.trim_end_matches('+').parse().ok()?, waits))
+            });
+            let Some((length, waits)): Option<(usize, bool)> = announced else {
+                break;
+            };
+            if waits {
+                self.say("+ go on\r\n").await?;
+            }
+            let mut literal = vec![0; length];
+            self.stream.read_exact(&mut literal).await?;
+            line.push_str(&String::from_utf8_lossy(&literal));
+        }
+        self.seen
+            .lines
+            .lock()
+            .unwrap()
+            .push(line.trim_end().to_owned());
+        Ok(Some(line))
+    }
+
+    /// True when somebody is logged in.
+    async fn before_login(&mut self, line: &str) -> Result<bool, Over> {
+        let mut words = line.split_whitespace();
+        let tag = words.next().unwrap_or_default().to_owned();
+        let capabilities = self.manners.capabilities;
+        match words
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase()
+            .as_str()
+        {
+            "CAPABILITY" => {
+                let starttls = match self.manners.tls {
+                    Tls::StartTls(_) => " STARTTLS LOGINDISABLED",
+                    _ => "",
+                };
+                self.say(format!(
+                    "* CAPABILITY {capabilities}{starttls}\r\n{tag} OK done\r\n"
+                ))
+                .await?;
+            }
+            "ID" => self.say(format!("* ID NIL\r\n{tag} OK done\r\n")).await?,
+            "STARTTLS" => {
+                let Tls::StartTls(config) = self.manners.tls.clone() else {
+                    return Err(Over);
+                };
+                let injected = self.manners.injected;
+                self.say(format!("{tag} OK begin\r\n{injected}")).await?;
+                self.secure(config).await?;
+                self.manners.tls = Tls::None;
+            }
+            "LOGIN" | "AUTHENTICATE" => return self.verdict(&tag, line).await,
+            "LOGOUT" => {
+                self.say(format!("* BYE\r\n{tag} OK done\r\n")).await?;
+                return Err(Over);
+            }
+            _ => self.say(format!("{tag} BAD what\r\n")).await?,
+        }
+        Ok(false)
+    }
+
+    async fn verdict(&mut self, tag: &str, line: &str) -> Result<bool, Over> {
+        self.seen.logins.fetch_add(1, Ordering::SeqCst);
+        if let Some(verdicts) = self.manners.verdicts.clone() {
+            verdicts.acquire().await.unwrap().forget();
+        }
+        if !password_is_right(line) {
+            self.say(format!("{tag} NO [AUTHENTICATIONFAILED] wrong\r\n"))
+                .await?;
+            return Ok(false);
+        }
+        let capabilities = self.manners.capabilities;
+        let behind = self.manners.behind_ok;
+        self.say(format!(
+            "{tag} OK [CAPABILITY {capabilities}] in\r\n{behind}"
+        ))
+        .await?;
+        Ok(true)
+    }
+
+    async fn after_login(&mut self, line: &str) -> Result<(), Over> {
+        let mut words = line.split_whitespace();
+        let tag = words.next().unwrap_or_default().to_owned();
+        match words
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase()
+            .as_str()
+        {
+            "LIST" => {
+                self.say(format!("* LIST () \"/\" INBOX\r\n{tag} OK done\r\n"))
+                    .await
+            }
+            "IDLE" => {
+                self.say("+ idling\r\n").await?;
+                self.line().await?;
+                self.say(format!("{tag} OK done\r\n")).await
+            }
+            "FLOOD" => self.flood(&tag).await,
+            "LOGOUT" => {
+                self.say(format!("* BYE\r\n{tag} OK done\r\n")).await?;
+                Err(Over)
+            }
+            "SILENCE" => Ok(()),
+            _ => self.say(format!("{tag} OK done\r\n")).await,
+        }
+    }
+
+    async fn flood(&mut self, tag: &str) -> Result<(), Over> {
+        let total = self.manners.flood;
+        self.say(format!("* 1 FETCH (BODY[] {{{total}}}\r\n"))
+            .await?;
+        let piece = vec![b'x'; 64 * 1024];
+        let mut left = total;
+        while left > 0 {
+            let count = left.min(piece.len());
+            self.stream.write_all(&piece[..count]).await?;
+            self.seen.flooded.fetch_add(count, Ordering::SeqCst);
+            left -= count;
+        }
+        self.say(format!(")\r\n{tag} OK done\r\n")).await
+    }
+}
+
+/// `secret`, as LOGIN writes it or inside PLAIN.
+fn password_is_right(line: &str) -> bool {
+    use base64::Engine as _;
+    let last = line.split_whitespace().last().unwrap_or_default();
+    let plain = base64::engine::general_purpose::STANDARD.decode(last);
+    line.contains("secret") || plain.is_ok_and(|plain| plain.ends_with(b"\0secret"))
+}

@@ -1,0 +1,24 @@
+//! The driver acted out: a whole data plane without its control plane, scripted servers behind it, clients
+//! that speak by hand.
+
+mod backend;
+mod client;
+mod hostile;
+mod legs;
+mod logins;
+mod moves;
+mod relays;
+mod world;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Waits for a fact.
+async fn eventually(what: &str, fact: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !fact() {
+        assert!(Instant::now() < limit, "it never came true: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}

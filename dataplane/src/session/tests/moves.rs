@@ -1,0 +1,249 @@
+//! Sessions and logins when their account is fenced, moved, kicked, or the process stops.
+
+use std::{sync::Arc, time::Duration};
+
+use ferrypost_proto::routing::v1::DrainedAccount;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+use super::{
+    backend::Manners,
+    client::{Client, PATIENCE},
+    eventually,
+    world::{Plan, World},
+};
+use crate::fence::FenceReport;
+
+/// What is told about alice's fence when no session is left.
+async fn drained(world: &World) -> DrainedAccount {
+    loop {
+        let report = timeout(PATIENCE, world.fences.report());
+        if let FenceReport::Drained(drained) = report.await.expect("the fence never drained") {
+            return drained.accounts[0].clone();
+        }
+    }
+}
+
+async fn alice(world: &World) -> Client {
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client
+}
+
+#[tokio::test]
+async fn a_held_login_lands_on_the_new_server() {
+    let mut plan = Plan::default();
+    plan.limits.hold.keep_alive = Duration::from_millis(50);
+    let world = World::with(plan);
+    world.fence();
+    let mut client = world.client().await;
+    client
+        .send("l LOGIN alice@example.org secret\r\nn NOOP\r\n")
+        .await;
+    // Two signs of life, so it is held and not merely slow.
+    assert!(client.line().await.starts_with("* OK"));
+    assert!(client.line().await.starts_with("* OK"));
+    assert_eq!(world.registry.counts().held, 1);
+    world.flip();
+    client.answer("l OK").await;
+    client.answer("n OK").await;
+    assert_eq!(world.old.seen.count(&world.old.seen.connections), 0);
+    assert!(world.new.seen.has("n NOOP"));
+}
+
+#[tokio::test]
+async fn a_login_held_for_too_long_gets_a_temporary_error_and_the_account_stays_fenced() {
+    let mut plan = Plan::default();
+    plan.limits.hold.timeout = Duration::from_millis(200);
+    let world = World::with(plan);
+    world.fence();
+    let mut client = world.client().await;
+    for _ in 0..2 {
+        let answer = client.try_login("alice@example.org", "secret").await;
+        assert!(answer.starts_with("l NO [UNAVAILABLE]"), "{answer}");
+    }
+    // Others are served meanwhile.
+    client.login("bob@example.org").await;
+    assert_eq!(world.old.seen.count(&world.old.seen.connections), 0);
+}
+
+#[tokio::test]
+async fn an_aborted_move_lets_held_logins_in_where_they_were() {
+    let world = World::new();
+    world.fence();
+    let mut client = world.client().await;
+    client.send("l LOGIN alice@example.org secret\r\n").await;
+    eventually("it is held", || world.registry.counts().held == 1).await;
+    world.abort();
+    client.answer("l OK").await;
+    assert_eq!(world.old.seen.count(&world.old.seen.logins), 1);
+}
+
+#[tokio::test]
+async fn a_session_in_idle_is_told_goodbye_and_its_server_is_seen_to_close() {
+    let world = World::new();
+    let mut client = alice(&world).await;
+    client.send("i IDLE\r\n").await;
+    client.answer("+ ").await;
+    world.fence();
+    assert!(client.rest().await.starts_with("* BYE"));
+    let drained = drained(&world).await;
+    assert_eq!((drained.closed, drained.unconfirmed), (1, 0));
+    assert!(!world.old.seen.has("DONE"));
+}
+
+#[tokio::test]
+async fn an_open_command_ends_before_the_session_does() {
+    let world = World::new();
+    let mut client = alice(&world).await;
+    client.send("a APPEND INBOX {5}\r\n").await;
+    client.answer("+ ").await;
+    client.send("12").await;
+    world.fence();
+    eventually("the session is closing", || {
+        let session = &world.registry.sessions(&[], 1).sessions[0];
+        session.stage == crate::session::registry::Stage::Closing
+    })
+    .await;
+    client.send("345\r\nb NOOP\r\n").await;
+    let rest = client.rest().await;
+    assert!(rest.starts_with("a OK"), "{rest}");
+    assert!(rest.contains("* BYE") && !rest.contains("b OK"), "{rest}");
+    assert!(!world.old.seen.has("b NOOP"));
+    assert_eq!(drained(&world).await.unconfirmed, 0);
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_come_to_an_end_is_cut_at_the_limit() {
+    let mut plan = Plan::default();
+    plan.limits.relay.drain = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = alice(&world).await;
+    client.send("s SILENCE\r\n").await;
+    eventually("the command is open", || world.old.seen.has("SILENCE")).await;
+    let began = Instant::now();
+    world.fence();
+    assert!(client.rest().await.starts_with("* BYE"));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    // Its server closed when we did, so it does nothing any more.
+    assert_eq!(drained(&world).await.unconfirmed, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_close_leaves_the_close_unconfirmed() {
+    let world = World::with(Plan {
+        old: Manners {
+            never_closes: true,
+            ..Manners::default()
+        },
+        ..Plan::default()
+    });
+    let mut client = alice(&world).await;
+    world.fence();
+    assert!(client.rest().await.starts_with("* BYE"));
+    let drained = drained(&world).await;
+    assert_eq!((drained.closed, drained.unconfirmed), (1, 1));
+}
+
+#[tokio::test]
+async fn a_fence_that_comes_between_ok_and_relay_is_not_missed() {
+    let verdicts = Arc::new(Semaphore::new(0));
+    let world = World::with(Plan {
+        old: Manners {
+            verdicts: Some(Arc::clone(&verdicts)),
+            ..Manners::default()
+        },
+        ..Plan::default()
+    });
+    let mut client = world.client().await;
+    client
+        .send("l LOGIN alice@example.org secret\r\nn NOOP\r\n")
+        .await;
+    eventually("the server has the login", || {
+        world.old.seen.count(&world.old.seen.logins) == 1
+    })
+    .await;
+    world.fence();
+    verdicts.add_permits(1);
+    let rest = client.rest().await;
+    assert!(
+        rest.contains("l NO [UNAVAILABLE]") && rest.contains("* BYE"),
+        "{rest}"
+    );
+    assert!(!world.old.seen.has("NOOP"));
+    drained(&world).await;
+}
+
+#[tokio::test]
+async fn a_fence_that_comes_while_the_server_is_dialled_holds_the_login() {
+    // The old server accepts and never greets, so that the login is caught on its way.
+    let world = World::with(Plan {
+        old: Manners {
+            greeting: Vec::new(),
+            ..Manners::default()
+        },
+        ..Plan::default()
+    });
+    let mut client = world.client().await;
+    client.send("l LOGIN alice@example.org secret\r\n").await;
+    eventually("it is being dialled", || {
+        world.old.seen.count(&world.old.seen.connections) == 1
+    })
+    .await;
+    world.fence();
+    eventually("it is held", || world.registry.counts().held == 1).await;
+    assert_eq!(drained(&world).await.unconfirmed, 0);
+    world.flip();
+    client.answer("l OK").await;
+    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+}
+
+#[tokio::test]
+async fn a_kick_ends_a_session_in_every_stage() {
+    let mut plan = Plan::default();
+    plan.old.verdicts = Some(Arc::new(Semaphore::new(1)));
+    let world = World::with(plan);
+    let mut relayed = alice(&world).await;
+    let mut replaying = world.client().await;
+    replaying.send("l LOGIN alice@example.org secret\r\n").await;
+    eventually("both are at their server", || {
+        world.old.seen.count(&world.old.seen.logins) == 2
+    })
+    .await;
+    world.kick();
+    assert!(relayed.rest().await.starts_with("* BYE"));
+    assert!(replaying.rest().await.contains("* BYE"));
+    world.fence();
+    let mut held = world.client().await;
+    held.send("l LOGIN alice@example.org secret\r\n").await;
+    eventually("it is held", || world.registry.counts().held == 1).await;
+    world.kick();
+    assert!(held.rest().await.contains("* BYE"));
+}
+
+#[tokio::test]
+async fn a_process_that_stops_says_goodbye_to_everybody() {
+    let world = World::new();
+    let mut relayed = alice(&world).await;
+    let mut waiting = world.client().await;
+    world.stop();
+    assert!(relayed.rest().await.starts_with("* BYE"));
+    assert!(waiting.rest().await.starts_with("* BYE"));
+    assert_eq!(world.shutdown.wait(PATIENCE).await, 0);
+    assert_eq!(world.registry.unconfirmed(), 0);
+}
+
+#[tokio::test]
+async fn a_moved_account_is_served_by_its_new_server_on_the_next_connection() {
+    let world = World::new();
+    let mut client = alice(&world).await;
+    world.fence();
+    client.rest().await;
+    drained(&world).await;
+    world.flip();
+    alice(&world).await;
+    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+    assert_eq!(world.old.seen.count(&world.old.seen.logins), 1);
+}

@@ -1,0 +1,116 @@
+//! Relays: back-pressure, bulk, time, and what a session costs.
+
+use std::time::Duration;
+
+use super::{
+    backend::Manners,
+    eventually,
+    world::{Plan, World},
+};
+
+const FLOOD: usize = 64 << 20;
+
+fn flooding() -> Plan {
+    Plan {
+        old: Manners {
+            flood: FLOOD,
+            ..Manners::default()
+        },
+        ..Plan::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bulk_arrives_whole() {
+    let world = World::with(flooding());
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client.send("f FLOOD\r\n").await;
+    client.answer("* 1 FETCH").await;
+    let mut left = FLOOD;
+    while left > 0 {
+        let count = left.min(1 << 20);
+        assert!(
+            client
+                .read_exact(count)
+                .await
+                .iter()
+                .all(|octet| *octet == b'x')
+        );
+        left -= count;
+    }
+    client.answer("f OK").await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stops_its_server_and_not_our_memory() {
+    let world = World::with(flooding());
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client.send("f FLOOD\r\n").await;
+    let flooded = || world.old.seen.count(&world.old.seen.flooded);
+    eventually("the flood has begun", || flooded() > 0).await;
+    // The kernel's buffers fill up and then nothing moves.
+    let mut before = usize::MAX;
+    while before != flooded() {
+        before = flooded();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(
+        flooded() < FLOOD,
+        "everything was taken from the server: {}",
+        flooded()
+    );
+    // Another session is not slowed down.
+    let mut other = world.client().await;
+    other.login("bob@example.org").await;
+    // And the stuck one is ended when its time comes.
+    world.fence();
+    eventually("the stuck session is told", || {
+        let sessions = world.registry.sessions(&[], 10).sessions;
+        sessions
+            .iter()
+            .any(|s| s.stage == crate::session::registry::Stage::Closing)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_given_up() {
+    let mut plan = flooding();
+    plan.limits.relay.stalled = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client.send("f FLOOD\r\n").await;
+    eventually("the session is over", || {
+        world.registry.counts().sessions == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_in_which_nothing_is_said_ends_with_a_goodbye() {
+    let mut plan = Plan::default();
+    plan.limits.relay.idle = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    assert!(client.rest().await.starts_with("* BYE"));
+    eventually("the session is over", || {
+        world.registry.counts().sessions == 0
+    })
+    .await;
+    assert_eq!(world.registry.unconfirmed(), 0);
+}
+
+#[tokio::test]
+async fn both_directions_move_at_once() {
+    let world = World::with(flooding());
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    // The server answers while it is still being asked.
+    let many: String = (0..20_000).map(|n| format!("n{n} NOOP\r\n")).collect();
+    client.send(many).await;
+    client.answer("n19999 OK").await;
+}

@@ -1,0 +1,402 @@
+//! A data plane without its control plane: the table is written by hand.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ferrypost_proto::{
+    AccountId, MigrationId, Random, Revision, TablePosition,
+    routing::v1::{AccountEntry, Change, Delta, SnapshotChunk, change},
+    v1::{self, endpoint_tls::Mode},
+};
+use ferrypost_wire::ProtocolKind;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{ServerConfig, pki_types::CertificateDer};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    backend::{Backend, Manners},
+    client::Client,
+};
+use crate::{
+    backend::offer::Offers,
+    config::{CertificateFiles, Limits, Listener, ListenerTls},
+    fence::Fences,
+    listener::{Listening, Permits},
+    net::{dial::Dialer, tls_client::ClientTls},
+    routing::{Assembly, RoutingTable, Tables},
+    session::{
+        admit::HoldLimits,
+        context::Services,
+        registry::{CloseReason, Registry},
+    },
+    shutdown::Shutdown,
+    telemetry::Redact,
+};
+
+/// A certificate authority and what it signs for `localhost`.
+pub(super) struct Authority {
+    pub(super) root: CertificateDer<'static>,
+    pub(super) pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key.
+pub(super) struct Identity {
+    pub(super) certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    key: KeyPair,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            root: certificate.der().clone(),
+            pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    pub(super) fn sign(&self, name: &str) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            certificate: certificate.der().clone(),
+            certificate_pem: certificate.pem(),
+            key,
+        }
+    }
+}
+
+impl Identity {
+    pub(super) fn write(&self, directory: &Path, stem: &str) -> CertificateFiles {
+        let files = CertificateFiles {
+            cert_file: directory.join(format!("{stem}.pem")),
+            key_file: directory.join(format!("{stem}.key")),
+        };
+        std::fs::write(&files.cert_file, &self.certificate_pem).unwrap();
+        std::fs::write(&files.key_file, self.key.serialize_pem()).unwrap();
+        files
+    }
+
+    pub(super) fn server(&self) -> Arc<ServerConfig> {
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], key.into())
+            .unwrap();
+        Arc::new(config)
+    }
+
+    pub(super) fn pin(&self) -> String {
+        Sha256::digest(&self.certificate)
+            .iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect()
+    }
+}
+
+/// How the data plane is told to reach a destination.
+pub(super) struct Way {
+    pub(super) tls: v1::EndpointTls,
+    pub(super) announcement: v1::Announcement,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            tls: v1::EndpointTls {
+                mode: Mode::None.into(),
+                plaintext_consent: true,
+                ..Default::default()
+            },
+            announcement: v1::Announcement::None,
+        }
+    }
+}
+
+impl Way {
+    pub(super) fn tls(mode: Mode, verification: v1::endpoint_tls::Verification) -> Self {
+        Self {
+            tls: v1::EndpointTls {
+                mode: mode.into(),
+                server_name: "localhost".into(),
+                verification: Some(verification),
+                ..Default::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
+/// What a test can choose.
+pub(super) struct Plan {
+    pub(super) old: Manners,
+    pub(super) new: Manners,
+    pub(super) way: Way,
+    pub(super) limits: Limits,
+    pub(super) listener: ListenerTls,
+    /// Made by the caller when a backend's certificate must come from it.
+    pub(super) authority: Authority,
+    pub(super) proxy_from: Vec<crate::config::Network>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let mut limits = Limits::default();
+        // Failures are told apart by their words here, and not by their time.
+        limits.preauth.failure_floor = Duration::ZERO;
+        limits.relay.close = Duration::from_millis(500);
+        Self {
+            old: Manners::default(),
+            new: Manners::default(),
+            way: Way::default(),
+            limits,
+            listener: ListenerTls::Implicit,
+            authority: Authority::new(),
+            proxy_from: Vec::new(),
+        }
+    }
+}
+
+/// Two servers, `old` and `new`, and the data plane in front of them. `alice@example.org` is on the old
+/// one, `bob@example.org` on the new one, and so is everybody else on the old one.
+pub(super) struct World {
+    pub(super) old: Backend,
+    pub(super) new: Backend,
+    pub(super) address: std::net::SocketAddr,
+    pub(super) root: CertificateDer<'static>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) fences: Arc<Fences>,
+    pub(super) shutdown: Shutdown,
+    pub(super) tables: Tables,
+    accounts: Mutex<Accounts>,
+    _directory: tempfile::TempDir,
+}
+
+struct Accounts {
+    revision: u64,
+    alice: AccountId,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with(Plan::default())
+    }
+
+    pub(super) fn with(plan: Plan) -> Self {
+        let random = Random::seeded(1);
+        let old = Backend::start(plan.old);
+        let new = Backend::start(plan.new);
+        let tables = Tables::new();
+        let holds = HoldLimits {
+            total: plan.limits.hold.total,
+            per_name: plan.limits.hold.per_name,
+        };
+        let registry = Registry::new(tables.clone(), holds, &random);
+        let shutdown = Shutdown::new();
+        let services = Arc::new(Services {
+            tables: tables.clone(),
+            registry: Arc::clone(&registry),
+            offers: Offers::new(ProtocolKind::Imap),
+            dialer: Arc::new(Dialer::new(ClientTls::new(), plan.limits.backend)),
+            group: String::new(),
+            limits: plan.limits,
+            random: random.clone(),
+            redact: Redact::full(),
+            draining: shutdown.draining().clone(),
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let identity = plan.authority.sign("localhost");
+        let listener = Listener {
+            name: "test".to_owned(),
+            protocol: ProtocolKind::Imap,
+            address: "127.0.0.1:0".parse().unwrap(),
+            tls: plan.listener,
+            certificates: vec![identity.write(directory.path(), "edge")],
+            proxy_protocol_from: plan.proxy_from,
+            connections: None,
+        };
+        let listening = Listening::bind(listener, Permits::new(plan.limits.connections)).unwrap();
+        let address = listening.address();
+        tokio::spawn(listening.serve(services, shutdown.clone()));
+        let world = Self {
+            address,
+            root: plan.authority.root,
+            fences: Arc::new(Fences::new(Arc::clone(&registry))),
+            registry,
+            shutdown,
+            tables,
+            accounts: Mutex::new(Accounts {
+                revision: 1,
+                alice: AccountId::generate(&random),
+            }),
+            _directory: directory,
+            old,
+            new,
+        };
+        world.first_table(&plan.way, &random);
+        world
+    }
+
+    fn first_table(&self, way: &Way, random: &Random) {
+        let alice = self.accounts.lock().unwrap().alice.clone();
+        let chunk = SnapshotChunk {
+            position: Some(position(1)),
+            index: 0,
+            last: true,
+            config: Some(self.config(way)),
+            accounts: vec![
+                entry(&alice, "alice@example.org", "old", v1::Phase::Settled, 1),
+                entry(
+                    &AccountId::generate(random),
+                    "bob@example.org",
+                    "new",
+                    v1::Phase::Settled,
+                    1,
+                ),
+            ],
+        };
+        let assembly = Assembly::begin(chunk, None, random).unwrap();
+        self.tables
+            .publish(Arc::new(assembly.finish(None).unwrap()));
+    }
+
+    fn config(&self, way: &Way) -> v1::RoutingConfig {
+        let destination = |id: &str, backend: &Backend| v1::Destination {
+            id: id.into(),
+            endpoints: vec![v1::Endpoint {
+                protocol: v1::Protocol::Imap.into(),
+                host: backend.address.ip().to_string(),
+                port: u32::from(backend.address.port()),
+                tls: Some(way.tls.clone()),
+                announcement: way.announcement.into(),
+                ..Default::default()
+            }],
+        };
+        v1::RoutingConfig {
+            schema: ferrypost_proto::SCHEMA,
+            destinations: vec![destination("old", &self.old), destination("new", &self.new)],
+            default_destination: "old".into(),
+            domains: vec![v1::Domain {
+                name: "example.org".into(),
+                unlisted: None,
+            }],
+            names: Some(v1::NamePolicy {
+                bare_names: Some(v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {})),
+                ..Default::default()
+            }),
+        }
+    }
+
+    pub(super) async fn client(&self) -> Client {
+        Client::tls(self.address, &self.root).await
+    }
+
+    /// Alice's account is fenced.
+    pub(super) fn fence(&self) {
+        self.change("old", v1::Phase::Fencing);
+    }
+
+    /// Alice's account is on the new server.
+    pub(super) fn flip(&self) {
+        self.change("new", v1::Phase::Flipped);
+    }
+
+    /// The move is off.
+    pub(super) fn abort(&self) {
+        self.change("old", v1::Phase::Settled);
+    }
+
+    fn change(&self, home: &str, phase: v1::Phase) {
+        let (revision, entry) = {
+            let mut accounts = self.accounts.lock().unwrap();
+            accounts.revision += 1;
+            let revision = accounts.revision;
+            let alice = &accounts.alice;
+            (
+                revision,
+                entry(alice, "alice@example.org", home, phase, revision),
+            )
+        };
+        let delta = Delta {
+            from: Some(Revision::new(0, revision - 1).into()),
+            to: Some(position(revision)),
+            changes: vec![Change {
+                change: Some(change::Change::Account(entry)),
+            }],
+        };
+        let applied = self.table().apply(delta).unwrap();
+        let table = Arc::new(applied.table);
+        self.tables.publish(Arc::clone(&table));
+        self.fences.settle(&table, &applied.touched);
+    }
+
+    fn table(&self) -> Arc<RoutingTable> {
+        self.tables.current().unwrap()
+    }
+
+    /// Alice's sessions are ended by an operator.
+    pub(super) fn kick(&self) {
+        let name = self
+            .table()
+            .config()
+            .names()
+            .canonicalise("alice@example.org");
+        self.registry.kick(&[name.unwrap()]);
+    }
+
+    /// The process begins to stop.
+    pub(super) fn stop(&self) {
+        self.shutdown.drain();
+        self.registry.close_all(CloseReason::Drain);
+    }
+}
+
+fn position(revision: u64) -> ferrypost_proto::routing::v1::TablePosition {
+    TablePosition {
+        revision: Revision::new(0, revision),
+        ..TablePosition::default()
+    }
+    .into()
+}
+
+fn entry(
+    account: &AccountId,
+    name: &str,
+    home: &str,
+    phase: v1::Phase,
+    revision: u64,
+) -> AccountEntry {
+    let moving = phase == v1::Phase::Fencing;
+    AccountEntry {
+        account_id: account.as_str().to_owned(),
+        names: vec![name.to_owned()],
+        home: home.to_owned(),
+        target: if moving {
+            "new".to_owned()
+        } else {
+            String::new()
+        },
+        phase: phase.into(),
+        epoch: Some(Revision::new(0, revision).into()),
+        fence_epoch: None,
+        migration_id: if moving {
+            MigrationId::generate(&Random::seeded(9))
+                .as_str()
+                .to_owned()
+        } else {
+            String::new()
+        },
+    }
+}
