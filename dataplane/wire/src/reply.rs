@@ -151,7 +151,8 @@ pub enum ClientViolation {
     /// More mistakes than a login takes.
     #[error("the client made too many mistakes")]
     TooManyErrors,
-    /// It speaks HTTP: a browser was sent here by somebody else (ALPACA, CVE-2021-3618).
+    /// It speaks HTTP (a browser was sent here by somebody else: ALPACA, CVE-2021-3618), or TLS
+    /// where none is expected.
     #[error("the client speaks another protocol")]
     ForeignProtocol,
 }

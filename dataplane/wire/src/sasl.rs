@@ -81,7 +81,7 @@ impl Exchange {
             Self::Plain => plain(&response).map(Progress::Done),
             Self::LoginName => Ok(Progress::Challenge(Self::LoginPassword(response))),
             Self::LoginPassword(name) => {
-                Credentials::new(b"", name.expose(), response).map(Progress::Done)
+                Credentials::new(b"", name.octets(), response).map(Progress::Done)
             }
         }
     }
@@ -89,7 +89,7 @@ impl Exchange {
 
 /// The one message of PLAIN: `[authzid] NUL authcid NUL passwd` (RFC 4616 §2).
 fn plain(message: &Secret) -> Result<Credentials, InvalidCredentials> {
-    let mut parts = message.expose().splitn(3, |&octet| octet == 0);
+    let mut parts = message.octets().splitn(3, |&octet| octet == 0);
     let (Some(authorization), Some(authentication), Some(password)) =
         (parts.next(), parts.next(), parts.next())
     else {

@@ -36,7 +36,12 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// The octets themselves, for the socket of a leg that may carry secrets and for nothing else.
+    /// The octets, for the machines of this crate to read.
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The octets, for the socket of a leg that may carry secrets and for nothing else.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -102,7 +107,7 @@ impl Credentials {
         if password.is_empty() {
             return Err(InvalidCredentials::EmptyPassword);
         }
-        if password.expose().contains(&0) {
+        if password.octets().contains(&0) {
             return Err(InvalidCredentials::NulInPassword);
         }
         Ok(Self {
@@ -168,7 +173,7 @@ impl SecretWriter {
     /// Appends a secret as it is.
     #[must_use]
     pub fn secret(self, secret: &Secret) -> Self {
-        self.text(secret.expose())
+        self.text(secret.octets())
     }
 
     /// Appends a secret in base64 (RFC 4648 §4, padded).
@@ -177,7 +182,7 @@ impl SecretWriter {
         let encoded_len = secret.len().div_ceil(3) * 4;
         let mut encoded = Zeroizing::new(vec![0; encoded_len]);
         let written = STANDARD
-            .encode_slice(secret.expose(), &mut encoded)
+            .encode_slice(secret.octets(), &mut encoded)
             .expect("padded base64 has four octets for every three begun");
         self.put(&encoded[..written]);
         self

@@ -149,7 +149,7 @@ fn nil(lexer: &mut Lexer<'_>) -> bool {
 }
 
 fn printable(text: &Secret) -> Option<String> {
-    let text = str::from_utf8(text.expose()).ok()?;
+    let text = str::from_utf8(text.octets()).ok()?;
     let fit = text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
     fit.then(|| text.to_owned())
 }

@@ -15,7 +15,8 @@
 //! slowed down, and nobody can hide a command in what we would take for something else.
 
 use super::scan::{Event, Fingerprint, Scanner};
-use super::words;
+use super::{offer, words};
+use crate::capability::Capabilities;
 use crate::reply::Farewell;
 use crate::{ClientVerdict, Follower, Refusal, Safety, Then};
 
@@ -41,6 +42,9 @@ pub struct ImapFollower {
     ends_idle: bool,
     refused: Option<Refusal>,
     said_bye: bool,
+    /// Whether the backend would log in another account on this connection if it were asked to, so
+    /// that the client's commands must stay readable.
+    must_stay_readable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +78,20 @@ impl Default for ImapFollower {
             ends_idle: false,
             refused: None,
             said_bye: false,
+            must_stay_readable: false,
         }
     }
 }
 
 impl ImapFollower {
+    /// For a session with a backend that offers `capabilities` to it.
+    pub(super) fn new(capabilities: &Capabilities) -> Self {
+        Self {
+            must_stay_readable: offer::allows_relogin(capabilities),
+            ..Self::default()
+        }
+    }
+
     /// What keeps the client's next octet from going on, if anything does.
     fn obstacle(&self, draining: bool) -> Option<Then> {
         if let Some(refusal) = self.refused {
@@ -100,15 +113,23 @@ impl ImapFollower {
                     self.open = self.open.saturating_add(1);
                 }
             }
-            Event::Word => {
-                if self.client.second().is(b"UNAUTHENTICATE") {
-                    self.refused = Some(Refusal::Relogin);
-                }
-            }
+            Event::Word => self.refused = self.refusal(),
             // Whatever this line is, it ends the IDLE: DONE well, anything else with an error. It
             // never carries a literal.
             Event::End if self.ends_idle => self.idle = None,
             Event::End => self.client_line(),
+        }
+    }
+
+    /// Why the command whose name is known now must not be completed, if so.
+    fn refusal(&self) -> Option<Refusal> {
+        let command = self.client.second();
+        if command.is(b"UNAUTHENTICATE") {
+            Some(Refusal::Relogin)
+        } else if self.must_stay_readable && command.is(b"COMPRESS") {
+            Some(Refusal::Compression)
+        } else {
+            None
         }
     }
 
@@ -258,5 +279,15 @@ impl Follower for ImapFollower {
     fn goodbye(&self, why: Farewell) -> Option<&'static [u8]> {
         let fits = self.stream == Stream::Followed && self.server.is_between_lines();
         (fits && !self.said_bye).then(|| words::goodbye(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_costs_an_idle_session_little() {
+        assert!(size_of::<ImapFollower>() <= 256);
     }
 }

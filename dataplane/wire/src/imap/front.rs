@@ -15,6 +15,10 @@ use crate::secret::{Credentials, InvalidCredentials, Secret, SecretWriter};
 use crate::settings::{Channel, FrontLimits, FrontSettings};
 use crate::{Front, FrontStep};
 
+/// What a TLS connection begins with (RFC 8446 §5.1): a client that is set to implicit TLS on a
+/// port without. It would wait for an answer until its user gives up.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// An IMAP server up to the login.
 pub struct ImapFront {
     channel: Channel,
@@ -102,6 +106,9 @@ impl ImapFront {
 
     /// Reads the first line of a command.
     fn command(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Outcome {
+        if self.commands == 0 && input.filled().first() == Some(&TLS_HANDSHAKE) {
+            return self.violated(ClientViolation::ForeignProtocol, out);
+        }
         let Ok(line) = input.take_line(self.limits.max_line) else {
             return self.violated(ClientViolation::LineTooLong, out);
         };
@@ -263,11 +270,11 @@ impl ImapFront {
         } = command;
         let text = text.finish();
         match verb {
-            Verb::Login => match command::login(text.expose()) {
+            Verb::Login => match command::login(text.octets()) {
                 Some((name, password)) => self.login(tag, &name, password, out),
                 None => self.malformed(&tag, "BAD LOGIN takes a name and a password.", out),
             },
-            _ => match command::id(text.expose()) {
+            _ => match command::id(text.octets()) {
                 Some(introduction) => {
                     // The first one counts, as with the servers behind us.
                     if self.introduction.fields.is_empty() {
@@ -283,11 +290,11 @@ impl ImapFront {
     }
 
     fn login(&mut self, tag: Tag, name: &Secret, password: Secret, out: &mut Vec<u8>) -> Outcome {
-        if !name.expose().is_ascii() {
+        if !name.octets().is_ascii() {
             let text = "BAD Use AUTHENTICATE for a name beyond US-ASCII (RFC 6855).";
             return self.malformed(&tag, text, out);
         }
-        self.offered(tag, Credentials::new(b"", name.expose(), password), out)
+        self.offered(tag, Credentials::new(b"", name.octets(), password), out)
     }
 
     /// Begins an AUTHENTICATE exchange.
@@ -540,7 +547,7 @@ impl Front for ImapFront {
             out.extend_from_slice(acceptance.text.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        ImapFollower::default()
+        ImapFollower::new(&acceptance.capabilities)
     }
 }
 

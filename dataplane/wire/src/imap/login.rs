@@ -280,7 +280,7 @@ fn login_command(tag: &str, offered: &Capabilities, credentials: &Credentials) -
     writer.text(b" LOGIN ");
     writer.string(credentials.authentication().as_bytes());
     writer.text(b" ");
-    writer.string(credentials.password().expose());
+    writer.string(credentials.password().octets());
     writer.finish()
 }
 

@@ -74,7 +74,14 @@ pub(super) fn after_login(backend: &Capabilities) -> Capabilities {
         "STARTTLS",
         "LOGINDISABLED",
     ];
-    backend.filtered(|word| !is_one_of(word, &MASKED))
+    let hides_relogin = |word: &str| allows_relogin(backend) && is_compression(word);
+    backend.filtered(|word| !is_one_of(word, &MASKED) && !hides_relogin(word))
+}
+
+/// Whether a backend would let a session log in a second account (RFC 8437). Then nothing may hide
+/// the client's commands from us.
+pub(super) fn allows_relogin(backend: &Capabilities) -> bool {
+    backend.has("UNAUTHENTICATE")
 }
 
 /// Whether a backend that offers `list` can be logged in with what `mechanism` yields.
@@ -125,7 +132,11 @@ fn is_decided_here(word: &str) -> bool {
     ];
     // COMPRESS (RFC 4978) is for the account's own server to offer after login: before it, it
     // would be ours to do.
-    is_one_of(word, &DECIDED) || is_mechanism(word) || has_prefix(word, "COMPRESS=")
+    is_one_of(word, &DECIDED) || is_mechanism(word) || is_compression(word)
+}
+
+fn is_compression(word: &str) -> bool {
+    has_prefix(word, "COMPRESS=")
 }
 
 fn is_mechanism(word: &str) -> bool {
@@ -221,10 +232,20 @@ mod tests {
     }
 
     #[test]
-    fn unauthenticate_and_referrals_are_masked_after_login_and_compress_is_kept() {
+    fn unauthenticate_and_referrals_are_masked_after_login() {
         let list = after_login(&Capabilities::parse(
-            b"IMAP4rev1 UNAUTHENTICATE MAILBOX-REFERRALS COMPRESS=DEFLATE IDLE",
+            b"IMAP4rev1 UNAUTHENTICATE LOGIN-REFERRALS MAILBOX-REFERRALS IDLE",
         ));
-        assert_eq!(list.to_string(), "IMAP4rev1 COMPRESS=DEFLATE IDLE");
+        assert_eq!(list.to_string(), "IMAP4rev1 IDLE");
+    }
+
+    #[test]
+    fn compression_is_kept_after_login_unless_it_would_hide_a_second_login() {
+        let list = after_login(&Capabilities::parse(b"IMAP4rev1 COMPRESS=DEFLATE"));
+        assert_eq!(list.to_string(), "IMAP4rev1 COMPRESS=DEFLATE");
+        let list = after_login(&Capabilities::parse(
+            b"IMAP4rev1 COMPRESS=DEFLATE UNAUTHENTICATE",
+        ));
+        assert_eq!(list.to_string(), "IMAP4rev1");
     }
 }

@@ -195,7 +195,7 @@ impl Fingerprint {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Word {
     octets: [u8; WORD],
-    length: usize,
+    length: u8,
 }
 
 impl Word {
@@ -206,11 +206,11 @@ impl Word {
 
     /// Whether it is `word`, in whatever case.
     pub(super) fn is(&self, word: &[u8]) -> bool {
-        self.octets[..self.length].eq_ignore_ascii_case(word)
+        self.octets[..usize::from(self.length)].eq_ignore_ascii_case(word)
     }
 
     fn add(&mut self, octet: u8) {
-        if let Some(place) = self.octets.get_mut(self.length) {
+        if let Some(place) = self.octets.get_mut(usize::from(self.length)) {
             *place = octet;
             self.length += 1;
         }
