@@ -16,12 +16,22 @@
 //!
 //! [`app::build`] puts it all together, for the program as well as for tests.
 
+pub mod app;
 pub mod changelog;
 pub mod config;
 pub mod domain;
+pub mod failpoint;
+pub mod fleet;
+mod grpc;
+pub mod hook;
+mod installation;
+pub mod leader;
 pub mod mirror;
 mod net;
+pub mod orchestrator;
 mod reload;
+pub mod routing_file;
+pub mod service;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

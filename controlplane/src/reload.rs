@@ -25,13 +25,17 @@ pub(crate) struct Reloading<T> {
 }
 
 struct State<T> {
-    stamps: Vec<Option<Stamp>>,
+    stamps: Stamps,
     looked: Instant,
     value: Arc<T>,
 }
 
-/// What tells two contents of a file apart. The inode does where a renewal swaps a link.
-#[derive(PartialEq, Eq, Clone, Copy)]
+/// What tells two contents of some files apart, by their metadata.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub(crate) struct Stamps(Vec<Option<Stamp>>);
+
+/// The inode tells where a renewal swaps a link.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
 struct Stamp {
     modified: Option<SystemTime>,
     bytes: u64,
@@ -48,7 +52,7 @@ impl<T> Reloading<T> {
         load: impl Fn() -> Result<T, LoadError> + Send + Sync + 'static,
     ) -> Result<Self, LoadError> {
         // Stamps first: a file that changes while it is read is read again.
-        let stamps = stamps(&files);
+        let stamps = Stamps::of(&files);
         let value = Arc::new(load()?);
         Ok(Self {
             files,
@@ -72,7 +76,7 @@ impl<T> Reloading<T> {
             return state.value.clone();
         }
         state.looked = now;
-        let stamps = stamps(&self.files);
+        let stamps = Stamps::of(&self.files);
         if stamps != state.stamps {
             state.stamps = stamps;
             match (self.load)() {
@@ -96,16 +100,19 @@ impl<T> fmt::Debug for Reloading<T> {
     }
 }
 
-fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
-    let stamp = |file| {
-        let metadata = std::fs::metadata(file).ok()?;
-        Some(Stamp {
-            modified: metadata.modified().ok(),
-            bytes: metadata.len(),
-            inode: metadata.ino(),
-        })
-    };
-    files.iter().map(stamp).collect()
+impl Stamps {
+    /// The files as they are now. One that is not there is told apart from one that is.
+    pub(crate) fn of(files: &[PathBuf]) -> Self {
+        let stamp = |file| {
+            let metadata = std::fs::metadata(file).ok()?;
+            Some(Stamp {
+                modified: metadata.modified().ok(),
+                bytes: metadata.len(),
+                inode: metadata.ino(),
+            })
+        };
+        Self(files.iter().map(stamp).collect())
+    }
 }
 
 #[cfg(test)]

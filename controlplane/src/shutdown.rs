@@ -26,6 +26,11 @@ impl Shutdown {
         self.token.clone()
     }
 
+    /// The tasks that are waited for: for whoever starts tasks of its own.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
     /// Starts a task that ends when the token is cancelled.
     pub fn spawn<F>(&self, task: F)
     where

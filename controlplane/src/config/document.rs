@@ -122,9 +122,10 @@ impl<'t> Document<'t> {
         })
     }
 
-    /// True when nothing was wrong so far.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.mistakes.borrow().is_empty()
+    /// True when a mistake is noted at `place` already.
+    pub(crate) fn is_wrong_at(&self, place: &str) -> bool {
+        let mistakes = self.mistakes.borrow();
+        mistakes.iter().any(|mistake| mistake.place == place)
     }
 
     /// The line of the deepest part of `place` that the file has.
@@ -416,7 +417,8 @@ impl<'d> Section<'d> {
 
     /// True when the value is a string: for keys that take a word or a table.
     pub(crate) fn is_text(&self, key: &'static str) -> bool {
-        self.value(key).is_some_and(|value| value.get_ref().is_str())
+        self.value(key)
+            .is_some_and(|value| value.get_ref().is_str())
     }
 }
 
@@ -437,9 +439,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
         "h" => number.checked_mul(3_600_000),
         _ => None,
     };
-    milliseconds
-        .map(Duration::from_millis)
-        .ok_or(NotADuration)
+    milliseconds.map(Duration::from_millis).ok_or(NotADuration)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use std::{
 
 use ferrypost_proto::{InstallationId, ReplicaId};
 
-pub use document::{Mistake, Mistakes};
 pub(crate) use document::{Document, Section};
+pub use document::{Mistake, Mistakes};
 
 use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
 

@@ -117,7 +117,10 @@ fn read_etcd(store: &Section<'_>) -> EtcdAccess {
     }
     let tls = read_etcd_tls(store);
     if endpoints.iter().any(secure) && tls.is_none() && !store.has("ca_file") {
-        store.wrong("ca_file", "missing; https endpoints are verified against it");
+        store.wrong(
+            "ca_file",
+            "missing; https endpoints are verified against it",
+        );
     }
     if tls.is_some() && !endpoints.iter().all(secure) {
         store.wrong("endpoints", "with ca_file all must begin with https://");
@@ -239,7 +242,12 @@ fn check_operators(section: &Section<'_>, operators: &Operators) {
         section.wrong("tokens", "two have the same name");
     }
     let authenticated = section.has("tokens") || section.has("identities");
-    check_exposure(section, operators.listen, authenticated, "tokens or identities");
+    check_exposure(
+        section,
+        operators.listen,
+        authenticated,
+        "tokens or identities",
+    );
 }
 
 /// A listener that others can reach needs TLS, or tokens would cross the network in clear, and needs
@@ -404,7 +412,10 @@ fn read_log(root: &Section<'_>) -> Log {
     };
     root.table("log", |section| Log {
         format: section
-            .word("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+            .word(
+                "format",
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            )
             .unwrap_or(default.format),
         level: section
             .parsed("level", |text| {

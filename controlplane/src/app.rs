@@ -1,0 +1,285 @@
+//! Puts a control plane together from its configuration.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use ferrypost_proto::Random;
+use tokio::sync::oneshot;
+
+use crate::{
+    config::{Config, EtcdAccess, RoutingSource, StoreConfig},
+    failpoint::Failpoints,
+    fleet::{Fleet, FleetOptions},
+    grpc::{
+        auth::{DataPlaneGate, Gate, OperatorGate},
+        migration::Migrations,
+        placement::Placements,
+        routing::Routing,
+        routing_config::RoutingConfigs,
+        server::{self, Listener, OperatorServices},
+        stats::Stats,
+    },
+    hook::{DeltaHook, GuardedHook},
+    installation,
+    mirror::{Mirror, MirrorOptions},
+    net,
+    orchestrator::{self, OrchestratorOptions},
+    routing_file::RoutingFile,
+    service::{
+        Core, file_keeper, migration::MigrationDesk, placement::PlacementDesk,
+        routing_config::RoutingDesk, stats::StatsDesk,
+    },
+    shutdown::{Shutdown, StillRunning},
+    store::{
+        Store,
+        embedded::EmbeddedStore,
+        etcd::{EtcdConfig, EtcdStore},
+    },
+    tls::{ClientCertificates, ServerTls},
+};
+
+/// How long after a leader's death another replica leads. Long enough to survive a pause of the store,
+/// short against the window of a move, which begins anew then.
+const LEADER_TTL: Duration = Duration::from_secs(6);
+
+/// The binary that runs, under a name that holds also when an upgrade has replaced the file: it guards
+/// the hook.
+const OWN_BINARY: &str = "/proc/self/exe";
+
+/// A control plane that runs.
+#[derive(Debug)]
+pub struct Bound {
+    operators: SocketAddr,
+    data_planes: SocketAddr,
+    shutdown: Shutdown,
+    failure: oneshot::Receiver<anyhow::Error>,
+}
+
+impl Bound {
+    /// Where operators call.
+    pub fn operators(&self) -> SocketAddr {
+        self.operators
+    }
+
+    /// Where data planes open their streams.
+    pub fn data_planes(&self) -> SocketAddr {
+        self.data_planes
+    }
+
+    /// Resolves when it cannot go on, with the reason. What heals by itself is no reason.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        match (&mut self.failure).await {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends it: gives up the leadership, ends streams and calls, closes the listeners.
+    ///
+    /// # Errors
+    /// When something did not end in time.
+    pub async fn shut_down(self) -> Result<(), StillRunning> {
+        self.shutdown.run().await
+    }
+}
+
+/// Checks a configuration file and the routing file that it names. Says what it found.
+///
+/// # Errors
+/// Every mistake in the first of them that has any.
+pub fn check(path: &Path) -> anyhow::Result<String> {
+    let config = Config::load(path)?;
+    gates(&config)?;
+    let routing = config.routing();
+    let seed_is_absent = routing.source == RoutingSource::Api && !routing.file.exists();
+    if seed_is_absent {
+        return Ok(format!("{}: valid", path.display()));
+    }
+    let file = RoutingFile::load(&routing.file)?;
+    let warnings = file.config().warnings();
+    let warnings: String = warnings.iter().map(|w| format!("\nwarning: {w}")).collect();
+    Ok(format!(
+        "{}: valid\n{}: valid{warnings}",
+        path.display(),
+        routing.file.display()
+    ))
+}
+
+/// Starts a control plane. It answers as soon as this returns; what it cannot answer before its store
+/// does, it refuses as unavailable.
+///
+/// # Errors
+/// When the configuration's files, addresses or store cannot be used.
+pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
+    if config.routing().source == RoutingSource::File {
+        RoutingFile::load(&config.routing().file)?;
+    }
+    let (operators, data_planes) = listeners(&config).await?;
+    let addresses = (operators.socket.local_addr()?, data_planes.socket.local_addr()?);
+    let (store, store_kind) = open_store(config.store()).await?;
+    let shutdown = Shutdown::new();
+    let failure = settle_installation(&store, &config, &random, &shutdown);
+
+    let options = MirrorOptions::new(config.replica().clone(), random.clone());
+    let mirror = Mirror::start(store, options, shutdown.tasks(), shutdown.token());
+    let options = FleetOptions {
+        replica: config.replica().clone(),
+        random: random.clone(),
+        heartbeat: config.migrations().heartbeat,
+    };
+    let fleet = Fleet::start(mirror.clone(), options, shutdown.tasks(), shutdown.token());
+    let failpoints = Failpoints::from_environment();
+    let core = Arc::new(Core {
+        mirror: mirror.clone(),
+        random: random.clone(),
+        replica: config.replica().clone(),
+        migrations: *config.migrations(),
+        delta_hook: config.hooks().delta.is_some(),
+        failpoints: failpoints.clone(),
+        ending: shutdown.token(),
+    });
+
+    orchestrator::start(
+        &mirror,
+        orchestrator_options(&config, &random, &failpoints),
+        shutdown.tasks(),
+        shutdown.token(),
+    );
+    let routing = RoutingDesk::new(core.clone(), config.routing());
+    keep_routing_file(routing.clone(), &shutdown);
+    let services = OperatorServices {
+        migrations: Migrations(MigrationDesk::new(core.clone(), fleet.clone())),
+        placements: Placements(PlacementDesk::new(core.clone())),
+        stats: Stats(StatsDesk::new(core, fleet.clone(), store_kind)),
+        routing_configs: RoutingConfigs(routing),
+    };
+    server::serve_operators(operators, services, &mirror, &shutdown)?;
+    server::serve_data_planes(data_planes, Routing::new(fleet), &mirror, &shutdown);
+    tracing::info!(operators = %addresses.0, data_planes = %addresses.1, store = store_kind,
+        replica = %config.replica(), "the control plane answers");
+    Ok(Bound {
+        operators: addresses.0,
+        data_planes: addresses.1,
+        shutdown,
+        failure,
+    })
+}
+
+/// The gates of both listeners; their files are read here for the first time.
+fn gates(config: &Config) -> anyhow::Result<(OperatorGate, DataPlaneGate)> {
+    Ok((
+        OperatorGate::new(config.operators())?,
+        DataPlaneGate::new(config.data_planes())?,
+    ))
+}
+
+async fn listeners(config: &Config) -> anyhow::Result<(Listener, Listener)> {
+    let (operator_gate, data_plane_gate) = gates(config)?;
+    let (operators, data_planes) = (config.operators(), config.data_planes());
+    if operator_gate.is_open() {
+        tracing::warn!(listen = %operators.listen,
+            "operators are not asked who they are: everybody on this machine may do everything");
+    }
+    if data_plane_gate.is_open() {
+        tracing::warn!(listen = %data_planes.listen, "data planes are not asked who they are");
+    }
+    let certificates = if operators.tokens.is_empty() {
+        ClientCertificates::Required
+    } else {
+        ClientCertificates::Optional
+    };
+    let load = |files: &Option<crate::config::TlsFiles>, clients| {
+        files.as_ref().map(|files| ServerTls::load(files, clients)).transpose()
+    };
+    Ok((
+        Listener {
+            socket: listen(operators.listen).await?,
+            tls: load(&operators.tls, certificates)?,
+            gate: Gate::Operators(operator_gate),
+        },
+        Listener {
+            socket: listen(data_planes.listen).await?,
+            tls: load(&data_planes.tls, ClientCertificates::Required)?,
+            gate: Gate::DataPlanes(data_plane_gate),
+        },
+    ))
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
+    let listening = net::listen(address).await;
+    listening.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn open_store(config: &StoreConfig) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
+    Ok(match config {
+        StoreConfig::Embedded(embedded) => {
+            let store = EmbeddedStore::open(embedded.clone()).await;
+            let store = store.with_context(|| format!("the store {}", embedded.path.display()))?;
+            (Arc::new(store), "embedded")
+        }
+        StoreConfig::Etcd(access) => {
+            let store = EtcdStore::connect(etcd_config(access)?).await;
+            (Arc::new(store.context("the etcd cluster")?), "etcd")
+        }
+    })
+}
+
+fn etcd_config(access: &EtcdAccess) -> anyhow::Result<EtcdConfig> {
+    let mut config = EtcdConfig::new(access.endpoints.clone(), access.prefix.clone());
+    config.tls.clone_from(&access.tls);
+    if let Some((user, file)) = &access.user {
+        let password = std::fs::read_to_string(file)
+            .with_context(|| format!("the password in {}", file.display()))?;
+        config.user = Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()));
+    }
+    Ok(config)
+}
+
+fn orchestrator_options(
+    config: &Config,
+    random: &Random,
+    failpoints: &Failpoints,
+) -> OrchestratorOptions {
+    let hook = config.hooks().delta.as_ref().map(|delta| {
+        let command = delta.command.iter().map(Into::into).collect();
+        let hook = GuardedHook::new(OWN_BINARY.into(), command, delta.timeout);
+        Arc::new(hook) as Arc<dyn DeltaHook>
+    });
+    OrchestratorOptions {
+        replica: config.replica().clone(),
+        random: random.clone(),
+        leader_ttl: LEADER_TTL,
+        settle: config.migrations().settle,
+        fence_budget: config.migrations().fence_budget,
+        hook,
+        failpoints: failpoints.clone(),
+    }
+}
+
+/// Finds out whose the store is. A store of somebody else's ends the process; one that is away does not.
+fn settle_installation(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    random: &Random,
+    shutdown: &Shutdown,
+) -> oneshot::Receiver<anyhow::Error> {
+    let (failed, failure) = oneshot::channel();
+    let (store, random) = (store.clone(), random.clone());
+    let pinned = config.installation().cloned();
+    let token = shutdown.token();
+    shutdown.spawn(async move {
+        let settling = installation::settle(&*store, &random, pinned.as_ref());
+        if let Some(Err(error)) = token.run_until_cancelled(settling).await {
+            // Whoever does not listen has ended already.
+            let _ = failed.send(error.into());
+        }
+    });
+    failure
+}
+
+fn keep_routing_file(desk: RoutingDesk, shutdown: &Shutdown) {
+    let token = shutdown.token();
+    shutdown.spawn(async move {
+        token.run_until_cancelled(file_keeper::keep(desk)).await;
+    });
+}

@@ -1,0 +1,313 @@
+//! Who calls, and what they may do: on both listeners, before anything else looks at a request.
+//!
+//! Nothing is allowed that is not in a table: a method that is added and forgotten here is refused.
+//! The two listeners serve disjoint sets of methods and know disjoint sets of callers, so that a data
+//! plane's certificate can open the stream and nothing else, and an operator's cannot open it.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use http::{HeaderMap, header::AUTHORIZATION};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::{
+    config::{CertificateName, DataPlanes, IdentityConfig, Operators, Role},
+    net::Peer,
+    reload::Reloading,
+    service::refusal::{Answer, Reason, Refusal},
+    tls::CertificateNames,
+};
+
+/// Shorter tokens could be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+/// What each method of the operators' listener asks for.
+pub(crate) const OPERATOR_METHODS: &[(&str, Role)] = &[
+    ("/ferrypost.v1.MigrationService/Migrate", Role::Operator),
+    ("/ferrypost.v1.MigrationService/Rollback", Role::Operator),
+    ("/ferrypost.v1.MigrationService/GetMigration", Role::Viewer),
+    ("/ferrypost.v1.MigrationService/ListMigrations", Role::Viewer),
+    ("/ferrypost.v1.MigrationService/WaitMigration", Role::Viewer),
+    ("/ferrypost.v1.MigrationService/WatchMigration", Role::Viewer),
+    ("/ferrypost.v1.MigrationService/AbortMigration", Role::Operator),
+    ("/ferrypost.v1.PlacementService/GetPlacement", Role::Viewer),
+    ("/ferrypost.v1.PlacementService/ListPlacements", Role::Viewer),
+    ("/ferrypost.v1.PlacementService/SetPlacement", Role::Operator),
+    ("/ferrypost.v1.PlacementService/DeletePlacement", Role::Operator),
+    ("/ferrypost.v1.PlacementService/ExplainRoute", Role::Viewer),
+    ("/ferrypost.v1.StatsService/GetStats", Role::Viewer),
+    ("/ferrypost.v1.StatsService/ListDataPlanes", Role::Viewer),
+    ("/ferrypost.v1.StatsService/ListDestinations", Role::Viewer),
+    ("/ferrypost.v1.StatsService/ListSessions", Role::Viewer),
+    ("/ferrypost.v1.StatsService/KickSessions", Role::Operator),
+    ("/ferrypost.v1.StatsService/ExpelDataPlane", Role::Admin),
+    ("/ferrypost.v1.RoutingConfigService/GetRoutingConfig", Role::Viewer),
+    ("/ferrypost.v1.RoutingConfigService/ApplyRoutingConfig", Role::Admin),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Role::Viewer),
+];
+
+/// What a method of the operators' listener asks for; `None` for one that is not there.
+pub(crate) fn needed_role(method: &str) -> Option<Role> {
+    OPERATOR_METHODS
+        .iter()
+        .find(|(known, _)| *known == method)
+        .map(|(_, role)| *role)
+}
+
+/// The one method of the data planes' listener.
+pub(crate) const STREAM_METHOD: &str = "/ferrypost.routing.v1.RoutingService/Stream";
+
+/// Answered without credentials on both listeners: load balancers and probes have none, and learn
+/// nothing but yes or no.
+pub(crate) const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
+
+/// Who calls. In every request's extensions once it has passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// For migrations and the log.
+    pub(crate) name: Arc<str>,
+    /// What they may do.
+    pub(crate) role: Role,
+}
+
+/// Decides on the requests of one listener.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    /// The operators' listener.
+    Operators(OperatorGate),
+    /// The data planes' listener.
+    DataPlanes(DataPlaneGate),
+}
+
+impl Gate {
+    /// Who calls `method`, if they may; `None` for what needs no credentials.
+    pub(crate) fn admit(
+        &self,
+        method: &str,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+    ) -> Answer<Option<Caller>> {
+        if method.starts_with(HEALTH_PREFIX) {
+            return Ok(None);
+        }
+        match self {
+            Self::Operators(gate) => gate.admit(method, headers, peer).map(Some),
+            Self::DataPlanes(gate) => gate.admit(method, headers, peer).map(|()| None),
+        }
+    }
+}
+
+/// The operators' listener.
+#[derive(Debug)]
+pub(crate) struct OperatorGate {
+    tokens: Vec<Token>,
+    identities: Vec<IdentityConfig>,
+}
+
+#[derive(Debug)]
+struct Token {
+    caller: Caller,
+    secret: Reloading<Secret>,
+}
+
+impl OperatorGate {
+    /// Loads the tokens.
+    ///
+    /// # Errors
+    /// When one of their files cannot be used.
+    pub(crate) fn new(config: &Operators) -> anyhow::Result<Self> {
+        let mut tokens = Vec::new();
+        for token in &config.tokens {
+            tokens.push(Token {
+                caller: Caller {
+                    name: token.name.as_str().into(),
+                    role: token.role,
+                },
+                secret: Secret::watch(&token.file)?,
+            });
+        }
+        Ok(Self {
+            tokens,
+            identities: config.identities.clone(),
+        })
+    }
+
+    /// True when nobody is asked who they are, which only a loopback listener may do.
+    pub(crate) fn is_open(&self) -> bool {
+        self.tokens.is_empty() && self.identities.is_empty()
+    }
+
+    fn admit(&self, method: &str, headers: &HeaderMap, peer: Option<&Peer>) -> Answer<Caller> {
+        let caller = self.identify(headers, peer)?;
+        let Some(needed) = needed_role(method) else {
+            return Err(unknown_method(method));
+        };
+        if caller.role >= needed {
+            return Ok(caller);
+        }
+        let (has, needs) = (role_word(caller.role), role_word(needed));
+        Err(Refusal::new(
+            Reason::RoleTooLow,
+            format!("{} is {has}; {method} needs {needs}", caller.name),
+        )
+        .with("caller", &caller.name)
+        .with("role", has)
+        .with("needed_role", needs))
+    }
+
+    fn identify(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Answer<Caller> {
+        if self.is_open() {
+            return Ok(Caller {
+                name: "anonymous".into(),
+                role: Role::Admin,
+            });
+        }
+        if headers.contains_key(AUTHORIZATION) {
+            return self.by_token(headers).ok_or_else(|| {
+                Refusal::new(Reason::CredentialsRequired, "the bearer token is not known here")
+            });
+        }
+        peer.and_then(|peer| peer.certificate.as_deref())
+            .and_then(|certificate| self.by_certificate(certificate))
+            .ok_or_else(|| {
+                Refusal::new(
+                    Reason::CredentialsRequired,
+                    "show a client certificate that is listed under operators.identities, or send \
+                     `authorization: Bearer <token>`",
+                )
+            })
+    }
+
+    /// Every token is compared, whether or not one has matched already.
+    fn by_token(&self, headers: &HeaderMap) -> Option<Caller> {
+        let shown = Secret::shown(headers)?;
+        self.tokens
+            .iter()
+            .filter(|token| token.secret.current().is(&shown))
+            .map(|token| token.caller.clone())
+            .last()
+    }
+
+    /// The highest role that any name in the certificate has.
+    fn by_certificate(&self, certificate: &CertificateNames) -> Option<Caller> {
+        self.identities
+            .iter()
+            .filter(|identity| match &identity.certificate {
+                CertificateName::CommonName(name) => {
+                    certificate.common_name.as_deref() == Some(name)
+                }
+                CertificateName::AlternativeName(name) => {
+                    certificate.alternative_names.contains(name)
+                }
+            })
+            .map(|identity| identity.role)
+            .max()
+            .map(|role| Caller {
+                name: certificate.label().into(),
+                role,
+            })
+    }
+}
+
+/// The data planes' listener.
+#[derive(Debug)]
+pub(crate) struct DataPlaneGate {
+    token: Option<Reloading<Secret>>,
+    needs_certificate: bool,
+}
+
+impl DataPlaneGate {
+    /// Loads the token.
+    ///
+    /// # Errors
+    /// When its file cannot be used.
+    pub(crate) fn new(config: &DataPlanes) -> anyhow::Result<Self> {
+        let client_ca = config.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
+        Ok(Self {
+            token: config.token.as_deref().map(Secret::watch).transpose()?,
+            needs_certificate: client_ca.is_some(),
+        })
+    }
+
+    /// True when nobody is asked who they are.
+    pub(crate) fn is_open(&self) -> bool {
+        self.token.is_none() && !self.needs_certificate
+    }
+
+    fn admit(&self, method: &str, headers: &HeaderMap, peer: Option<&Peer>) -> Answer<()> {
+        let certified = peer.is_some_and(|peer| peer.certificate.is_some());
+        let refuse = |why| Err(Refusal::new(Reason::CredentialsRequired, why));
+        if self.needs_certificate && !certified {
+            return refuse("a data plane shows a client certificate here");
+        }
+        if let Some(token) = &self.token {
+            let shown = Secret::shown(headers);
+            if !shown.is_some_and(|shown| token.current().is(&shown)) {
+                return refuse("a data plane sends `authorization: Bearer <token>` here");
+            }
+        }
+        if method != STREAM_METHOD {
+            return Err(unknown_method(method));
+        }
+        Ok(())
+    }
+}
+
+fn unknown_method(method: &str) -> Refusal {
+    Refusal::new(
+        Reason::MethodUnknown,
+        format!("{method} is not served on this listener"),
+    )
+    .with("method", method)
+}
+
+/// The word for a role in the configuration and in answers.
+pub(crate) const fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Operator => "operator",
+        Role::Admin => "admin",
+    }
+}
+
+/// A bearer token, kept as its digest: comparing digests in constant time says nothing about the
+/// token, not even its length.
+#[derive(PartialEq, Eq)]
+struct Secret([u8; 32]);
+
+impl Secret {
+    /// The token in a file, taken over again when the file changes.
+    fn watch(file: &Path) -> anyhow::Result<Reloading<Self>> {
+        let path = file.to_owned();
+        Reloading::new(vec![path.clone()], move || {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("the token in {}", path.display()))?;
+            let token = text.trim();
+            anyhow::ensure!(
+                token.len() >= SHORTEST_TOKEN && token.bytes().all(|b| b.is_ascii_graphic()),
+                "{} must hold one token of at least {SHORTEST_TOKEN} printable characters",
+                path.display()
+            );
+            Ok(Self::of(token.as_bytes()))
+        })
+    }
+
+    /// The token that a request shows (RFC 6750 §2.1).
+    fn shown(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(AUTHORIZATION)?.as_bytes();
+        let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+        scheme
+            .eq_ignore_ascii_case(b"Bearer ")
+            .then(|| Self::of(token.trim_ascii()))
+    }
+
+    fn of(token: &[u8]) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}

@@ -1,0 +1,334 @@
+//! The routing configuration as people write it: a TOML file with the words of the contract's
+//! comments, certificates by file name, and every mistake named with its line.
+//!
+//! `controlplane/examples/routing.toml` shows all of it. The file says exactly what
+//! [`v1::RoutingConfig`] can say; what it means is checked by [`RoutingConfig`], and that check's
+//! places are translated into the file's.
+
+use std::path::{Path, PathBuf};
+
+use ferrypost_proto::{RoutingConfig, SCHEMA, v1};
+
+use crate::config::{Document, Mistakes, Section};
+
+/// A valid routing configuration from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoutingFile {
+    document: v1::RoutingConfig,
+    config: RoutingConfig,
+    sources: Vec<PathBuf>,
+}
+
+impl RoutingFile {
+    /// Reads a file and the certificates that it names.
+    ///
+    /// # Errors
+    /// Every mistake in it, or that it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Mistakes> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Mistakes::of_file(path, format!("cannot be read: {error}")))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a text; `path` names it in messages and is what its relative paths are relative to.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Mistakes> {
+        let file = Document::parse(text, path.parent().unwrap_or(Path::new("")));
+        let mut sources = vec![path.to_owned()];
+        let document = file.read(|root| read_root(root, &mut sources));
+        let checked = RoutingConfig::try_from(&document);
+        if let Err(problems) = &checked {
+            for problem in &problems.0 {
+                let place = place_in_file(&problem.place);
+                // What could not be read is reported as that, not as missing as well.
+                if !file.is_wrong_at(&place) {
+                    file.wrong_at(&place, &problem.message);
+                }
+            }
+        }
+        file.finish(path)?;
+        match checked {
+            Ok(config) => Ok(Self {
+                document,
+                config,
+                sources,
+            }),
+            Err(problems) => Err(Mistakes::of_file(path, problems.to_string())),
+        }
+    }
+
+    /// As it is stored and sent.
+    pub fn document(&self) -> &v1::RoutingConfig {
+        &self.document
+    }
+
+    /// As it is understood.
+    pub fn config(&self) -> &RoutingConfig {
+        &self.config
+    }
+
+    /// The file itself and the certificates that it names: what to look at for changes.
+    pub fn sources(&self) -> &[PathBuf] {
+        &self.sources
+    }
+}
+
+/// The contract's names of places where the file says it in fewer words.
+fn place_in_file(place: &str) -> String {
+    const SHORTER: &[(&str, &str)] = &[
+        (".tls.mode", ".tls"),
+        (".tls.ca_pem", ".ca_file"),
+        (".tls.pin_sha256", ".pin_sha256"),
+        (".tls.server_name", ".server_name"),
+        (".tls.plaintext_consent", ".plaintext_consent"),
+        ("names.default_domain", "names.bare_names.default_domain"),
+    ];
+    for (contract, file) in SHORTER {
+        if let Some(start) = place.strip_suffix(contract) {
+            return format!("{start}{file}");
+        }
+    }
+    match place.strip_suffix(".destination") {
+        Some(domain) if domain.starts_with("domains[") => format!("{domain}.unlisted.destination"),
+        _ => place.to_owned(),
+    }
+}
+
+fn read_root(root: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::RoutingConfig {
+    v1::RoutingConfig {
+        schema: root.number("schema", 1..=u32::MAX).unwrap_or(SCHEMA),
+        destinations: root.tables("destinations", |destination| v1::Destination {
+            id: destination.text("id").unwrap_or_default(),
+            endpoints: destination.tables("endpoints", |endpoint| read_endpoint(endpoint, sources)),
+        }),
+        default_destination: root.text("default_destination").unwrap_or_default(),
+        domains: root.tables("domains", read_domain),
+        names: root.table("names", read_names),
+    }
+}
+
+fn read_names(names: &Section<'_>) -> v1::NamePolicy {
+    v1::NamePolicy {
+        bare_names: read_bare_names(names),
+        master_separators: names.text("master_separators").unwrap_or_default(),
+        sub_address_separator: names.text("sub_address_separator").unwrap_or_default(),
+        local_part_case_sensitive: names
+            .boolean("local_part_case_sensitive")
+            .unwrap_or_default(),
+    }
+}
+
+fn read_bare_names(names: &Section<'_>) -> Option<v1::name_policy::BareNames> {
+    use v1::name_policy::BareNames;
+    if names.has("bare_names") && !names.is_text("bare_names") {
+        return names
+            .table("bare_names", |table| {
+                table.required("default_domain", table.text("default_domain"))
+            })
+            .flatten()
+            .map(BareNames::DefaultDomain);
+    }
+    let listed = names.word("bare_names", &[("listed", true), ("refuse", false)])?;
+    Some(if listed {
+        BareNames::Listed(v1::BareNamesListed {})
+    } else {
+        BareNames::Refuse(v1::BareNamesRefuse {})
+    })
+}
+
+fn read_domain(domain: &Section<'_>) -> v1::Domain {
+    v1::Domain {
+        name: domain.text("name").unwrap_or_default(),
+        unlisted: read_unlisted(domain),
+    }
+}
+
+fn read_unlisted(domain: &Section<'_>) -> Option<v1::domain::Unlisted> {
+    use v1::domain::Unlisted;
+    if domain.has("unlisted") && !domain.is_text("unlisted") {
+        return domain
+            .table("unlisted", |table| {
+                table.required("destination", table.text("destination"))
+            })
+            .flatten()
+            .map(Unlisted::Destination);
+    }
+    domain
+        .word("unlisted", &[("refuse", ())])
+        .map(|()| Unlisted::Refuse(v1::UnlistedRefuse {}))
+}
+
+fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endpoint {
+    const PROTOCOLS: &[(&str, v1::Protocol)] = &[
+        ("imap", v1::Protocol::Imap),
+        ("pop3", v1::Protocol::Pop3),
+        ("managesieve", v1::Protocol::Managesieve),
+        ("submission", v1::Protocol::Submission),
+        ("smtp", v1::Protocol::Smtp),
+        ("lmtp", v1::Protocol::Lmtp),
+        ("http", v1::Protocol::Http),
+    ];
+    const ANNOUNCEMENTS: &[(&str, v1::Announcement)] = &[
+        ("none", v1::Announcement::None),
+        ("proxy_v2", v1::Announcement::ProxyV2),
+        ("imap_id", v1::Announcement::ImapId),
+    ];
+    v1::Endpoint {
+        protocol: endpoint
+            .word("protocol", PROTOCOLS)
+            .unwrap_or_default()
+            .into(),
+        when: endpoint.table("when", |when| v1::Condition {
+            group: when
+                .required("group", when.text("group"))
+                .unwrap_or_default(),
+        }),
+        host: endpoint.text("host").unwrap_or_default(),
+        port: endpoint.number("port", 1..=65_535).unwrap_or_default(),
+        tls: read_tls(endpoint, sources),
+        announcement: endpoint
+            .word("announcement", ANNOUNCEMENTS)
+            .unwrap_or_default()
+            .into(),
+        capabilities: endpoint.texts("capabilities").unwrap_or_default(),
+    }
+}
+
+fn read_tls(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> Option<v1::EndpointTls> {
+    use v1::endpoint_tls::{Mode, Verification};
+    const MODES: &[(&str, Mode)] = &[
+        ("implicit", Mode::Implicit),
+        ("starttls", Mode::Starttls),
+        ("none", Mode::None),
+    ];
+    let mode = endpoint.word("tls", MODES);
+    let pin = endpoint.text("pin_sha256").map(Verification::PinSha256);
+    let authority = read_authority(endpoint, sources).map(Verification::CaPem);
+    if pin.is_some() && authority.is_some() {
+        endpoint.wrong(
+            "pin_sha256",
+            "goes without ca_file: a pinned certificate is checked by nothing else",
+        );
+    }
+    let server_name = endpoint.text("server_name").unwrap_or_default();
+    let plaintext_consent = endpoint.boolean("plaintext_consent").unwrap_or_default();
+    Some(v1::EndpointTls {
+        mode: mode?.into(),
+        verification: pin.or(authority),
+        server_name,
+        plaintext_consent,
+    })
+}
+
+/// The certificates themselves go into the document, so that data planes need no files for them.
+fn read_authority(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> Option<String> {
+    let path = endpoint.path("ca_file")?;
+    let content = std::fs::read_to_string(&path);
+    sources.push(path);
+    content
+        .map_err(|error| endpoint.wrong("ca_file", format!("cannot be read: {error}")))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+default_destination = "source"
+
+[names]
+bare_names = "listed"
+
+[[domains]]
+name = "example.org"
+
+[[destinations]]
+id = "source"
+
+[[destinations.endpoints]]
+protocol = "imap"
+host = "old.example.org"
+port = 993
+tls = "implicit"
+announcement = "imap_id"
+"#;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        RoutingFile::parse(text, Path::new("/etc/ferrypost/routing.toml"))
+            .expect_err("mistakes")
+            .mistakes
+            .iter()
+            .map(|m| format!("{}: {}", m.line.unwrap_or(0), m.place))
+            .collect()
+    }
+
+    #[test]
+    fn a_small_file_is_the_document_that_it_says() {
+        let file = RoutingFile::parse(SMALL, Path::new("/etc/routing.toml")).expect("valid");
+        assert_eq!(file.document().schema, SCHEMA);
+        assert_eq!(file.config().default_destination().as_str(), "source");
+        assert_eq!(file.sources(), [Path::new("/etc/routing.toml")]);
+    }
+
+    #[test]
+    fn mistakes_of_reading_and_of_meaning_come_together_with_their_lines() {
+        let text = r#"default_destination = "nowhere"
+[names]
+bare_names = { default_domain = "other.example" }
+[[domains]]
+name = "example.org"
+unlisted = { destination = "gone" }
+[[destinations]]
+id = "source"
+[[destinations.endpoints]]
+protocol = "imap"
+host = "old.example.org"
+port = 0
+tls = "none"
+announcement = "proxy"
+pins = "x"
+"#;
+        assert_eq!(
+            mistakes(text),
+            [
+                "1: default_destination",
+                "3: names.bare_names.default_domain",
+                "6: domains[0].unlisted.destination",
+                "9: destinations[0].endpoints[0].plaintext_consent",
+                "12: destinations[0].endpoints[0].port",
+                "14: destinations[0].endpoints[0].announcement",
+                "15: destinations[0].endpoints[0].pins",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_authority_becomes_part_of_the_document_and_is_watched() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ca = directory.path().join("ca.pem");
+        let text = SMALL.replace(
+            "tls = \"implicit\"",
+            "tls = \"implicit\"\nca_file = \"ca.pem\"",
+        );
+        let path = directory.path().join("routing.toml");
+        assert_eq!(
+            RoutingFile::parse(&text, &path)
+                .expect_err("no file")
+                .mistakes
+                .len(),
+            1
+        );
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(&ca, pem).expect("written");
+        let file = RoutingFile::parse(&text, &path).expect("valid");
+        assert_eq!(file.sources(), [path, ca]);
+        let tls = file.document().destinations[0].endpoints[0].tls.as_ref();
+        assert_eq!(
+            tls.and_then(|tls| tls.verification.clone()),
+            Some(v1::endpoint_tls::Verification::CaPem(pem.to_owned()))
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What a move would do: who is disconnected, what stands in the way, what stays behind.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ferrypost_proto::{
+    AccountId,
+    routing::v1::{ListSessions, SessionList, command::Command, command_result::Result as Said},
+    v1,
+};
+
+use super::{MigrationDesk, Patience, start::Draft};
+use crate::{
+    domain::fence::{self, Prospect},
+    mirror::State,
+};
+
+/// How long data planes have to say how many sessions they would close, when that is all that was asked.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same when the move itself was asked for: it does not wait for a figure.
+const HURRY: Duration = Duration::from_millis(500);
+
+/// Sessions of one account on one data plane that are told apart by protocol.
+const LISTED: u32 = 1000;
+
+/// How long a caller's patience lets data planes take.
+pub(super) fn patience(caller: Patience) -> Duration {
+    match caller {
+        Patience::Unlimited => HURRY,
+        Patience::Limited(limit) => limit.min(HURRY),
+    }
+}
+
+impl MigrationDesk {
+    /// The plan of a move, and who could not be asked.
+    pub(super) async fn plan(
+        &self,
+        state: &State,
+        draft: &Draft,
+        within: Duration,
+    ) -> (v1::MigrationPlan, Vec<String>) {
+        let (disconnects, unreachable) = self.disconnects(draft, within).await;
+        let accounts: Vec<_> = draft
+            .accounts
+            .iter()
+            .filter_map(|account| AccountId::parse(&account.account_id).ok())
+            .collect();
+        let prospect = Prospect {
+            accounts: &accounts,
+            source: &draft.source,
+            target: &draft.target,
+            written: 0,
+            budget: self.core.migrations.fence_budget,
+        };
+        let plan = v1::MigrationPlan {
+            accounts: draft.accounts.clone(),
+            source: draft.source.clone(),
+            target: draft.target.clone(),
+            disconnects,
+            blockers: fence::before_fence(state, &prospect),
+            residual_risks: draft.risks.clone(),
+        };
+        (plan, unreachable)
+    }
+
+    async fn disconnects(
+        &self,
+        draft: &Draft,
+        within: Duration,
+    ) -> (Vec<v1::PlannedDisconnect>, Vec<String>) {
+        let names: Vec<_> = draft
+            .accounts
+            .iter()
+            .flat_map(|account| account.names.clone())
+            .collect();
+        let question = Command::ListSessions(ListSessions {
+            names,
+            limit: LISTED,
+        });
+        let asked = self.fleet.ask(&question, within).await;
+        let mut disconnects = Vec::new();
+        for (instance, result) in &asked.answers {
+            if let Some(Said::SessionList(list)) = &result.result {
+                disconnects.extend(by_protocol(instance.as_str(), list));
+            }
+        }
+        let unreachable = asked.unreachable.into_iter().map(String::from).collect();
+        (disconnects, unreachable)
+    }
+}
+
+/// Sessions by protocol; those beyond the list are of no known one. A held login is not disconnected.
+fn by_protocol(instance: &str, list: &SessionList) -> Vec<v1::PlannedDisconnect> {
+    let mut counts: BTreeMap<i32, u32> = BTreeMap::new();
+    for session in list.sessions.iter().filter(|session| session.stage != "held") {
+        *counts.entry(session.protocol).or_default() += 1;
+    }
+    let beyond = list.total.saturating_sub(list.sessions.len() as u64);
+    if beyond > 0 {
+        let beyond = u32::try_from(beyond).unwrap_or(u32::MAX);
+        counts.insert(v1::Protocol::Unspecified.into(), beyond);
+    }
+    counts
+        .into_iter()
+        .map(|(protocol, sessions)| v1::PlannedDisconnect {
+            instance: instance.to_owned(),
+            protocol,
+            sessions,
+        })
+        .collect()
+}

@@ -1,0 +1,170 @@
+//! What a caller asks for, checked for form, and its meaning as a fingerprint.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::service::refusal::{Answer, Refusal};
+
+/// Longest request id, in characters.
+const LONGEST_REQUEST_ID: usize = 128;
+
+/// Longest reason, in bytes. It is kept with the migration.
+const LONGEST_REASON: usize = 1024;
+
+/// Most names of one account: each is a key of the transaction that starts the move, and a store takes
+/// 128 of them.
+pub(super) const MOST_NAMES: usize = 100;
+
+/// An order to move an account.
+#[derive(Debug, Clone)]
+pub struct MoveOrder {
+    /// Whereto.
+    pub kind: MoveKind,
+    /// The account's id or any of its names.
+    pub account: String,
+    /// Refuse unless the account lives there now. Empty: wherever it lives.
+    pub expected_source: String,
+    /// Chosen by the caller. Empty: none.
+    pub request_id: String,
+    /// Why, for the record.
+    pub reason: String,
+    /// Who.
+    pub requested_by: String,
+}
+
+/// Whereto an account is moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoveKind {
+    /// To a destination that the caller names.
+    Migrate {
+        /// All login forms of an account without a record. Empty: the one that was given.
+        names: Vec<String>,
+        /// The destination.
+        destination: String,
+    },
+    /// To its previous home.
+    Rollback,
+}
+
+impl MoveOrder {
+    /// Refuses what has no meaning in any state of the store.
+    pub(super) fn check_form(&self) -> Answer<()> {
+        if self.account.is_empty() {
+            return Err(Refusal::required("account"));
+        }
+        if let MoveKind::Migrate { names, destination } = &self.kind {
+            if destination.is_empty() {
+                return Err(Refusal::required("destination"));
+            }
+            if names.len() > MOST_NAMES {
+                return Err(Refusal::invalid(
+                    "names",
+                    format!("must be at most {MOST_NAMES}"),
+                ));
+            }
+        }
+        check_reason(&self.reason)?;
+        let printable = |b: u8| b.is_ascii_graphic() || b == b' ';
+        if self.request_id.len() > LONGEST_REQUEST_ID || !self.request_id.bytes().all(printable) {
+            return Err(Refusal::invalid(
+                "request_id",
+                format!("must be 1 to {LONGEST_REQUEST_ID} printable ASCII characters"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The same for two orders that mean the same. What says how to wait and why is not part of it.
+    pub(super) fn fingerprint(&self) -> Vec<u8> {
+        let mut digest = Sha256::new();
+        let mut part = |text: &str| {
+            digest.update((text.len() as u64).to_be_bytes());
+            digest.update(text);
+        };
+        match &self.kind {
+            MoveKind::Rollback => part("rollback"),
+            MoveKind::Migrate { names, destination } => {
+                part("migrate");
+                part(destination);
+                let mut names = names.clone();
+                names.sort();
+                names.dedup();
+                for name in &names {
+                    part(name);
+                }
+            }
+        }
+        part(&self.account);
+        part(&self.expected_source);
+        digest.finalize().to_vec()
+    }
+}
+
+/// Reasons are kept and shown; they are not a place for documents.
+pub(in crate::service) fn check_reason(reason: &str) -> Answer<()> {
+    if reason.len() > LONGEST_REASON || reason.chars().any(char::is_control) {
+        return Err(Refusal::invalid(
+            "reason",
+            format!("must be at most {LONGEST_REASON} bytes on one line"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> MoveOrder {
+        MoveOrder {
+            kind: MoveKind::Migrate {
+                names: vec!["b".into(), "a".into()],
+                destination: "target".into(),
+            },
+            account: "a".into(),
+            expected_source: String::new(),
+            request_id: "r 1".into(),
+            reason: "because".into(),
+            requested_by: "somebody".into(),
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_about_what_is_asked_for() {
+        let same = MoveOrder {
+            kind: MoveKind::Migrate {
+                names: vec!["a".into(), "b".into(), "a".into()],
+                destination: "target".into(),
+            },
+            reason: "another".into(),
+            requested_by: "else".into(),
+            ..order()
+        };
+        assert_eq!(order().fingerprint(), same.fingerprint());
+        let elsewhere = MoveOrder {
+            expected_source: "source".into(),
+            ..order()
+        };
+        assert_ne!(order().fingerprint(), elsewhere.fingerprint());
+        let back = MoveOrder {
+            kind: MoveKind::Rollback,
+            ..order()
+        };
+        assert_ne!(order().fingerprint(), back.fingerprint());
+    }
+
+    #[test]
+    fn forms_have_bounds() {
+        assert!(order().check_form().is_ok());
+        let with = |change: &dyn Fn(&mut MoveOrder)| {
+            let mut changed = order();
+            change(&mut changed);
+            changed.check_form()
+        };
+        assert!(with(&|o| o.account.clear()).is_err());
+        assert!(with(&|o| o.request_id = "ü".into()).is_err());
+        assert!(with(&|o| o.request_id = "x".repeat(128)).is_ok());
+        assert!(with(&|o| o.request_id = "x".repeat(129)).is_err());
+        assert!(with(&|o| o.reason = "x".repeat(1025)).is_err());
+        assert!(with(&|o| o.reason = "two\nlines".into()).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! A migration as operators see it.
+
+use ferrypost_proto::{
+    AccountId, MigrationId, Revision,
+    store::v1::{DrainedReport, MigrationRecord},
+    v1::{self, BlockerReason, MigrationState, Phase},
+};
+
+use crate::{
+    domain::migration::next_calls,
+    mirror::{State, Versioned},
+};
+
+/// The migration, if the mirror keeps it.
+pub(super) fn of_state(state: &State, id: &MigrationId) -> Option<v1::Migration> {
+    state
+        .migration(id)
+        .map(|record| of_record(state, id, record))
+}
+
+/// The migration as its record and the fleet have it.
+pub(super) fn of_record(
+    state: &State,
+    id: &MigrationId,
+    record: &Versioned<MigrationRecord>,
+) -> v1::Migration {
+    let stored = &record.value;
+    v1::Migration {
+        migration_id: id.as_str().to_owned(),
+        kind: stored.kind,
+        accounts: stored.accounts.clone(),
+        source: stored.source.clone(),
+        target: stored.target.clone(),
+        state: stored.state,
+        phase: stored.phase,
+        next_calls: next_calls(stored.state(), stored.phase(), is_latest(state, id, stored))
+            .iter()
+            .map(|call| (*call).to_owned())
+            .collect(),
+        blockers: blockers(state, stored),
+        abort_cause: stored.abort_cause.clone(),
+        residual_risks: stored.residual_risks.clone(),
+        request_id: stored.request_id.clone(),
+        requested_by: stored.requested_by.clone(),
+        reason: stored.reason.clone(),
+        requested_at: stored.requested_at,
+        ended_at: stored.ended_at,
+        held: stored.held,
+        data_planes: progress(state, id, record),
+    }
+}
+
+/// Whether it is the last move of its accounts.
+fn is_latest(state: &State, id: &MigrationId, record: &MigrationRecord) -> bool {
+    record.accounts.iter().all(|account| {
+        AccountId::parse(&account.account_id)
+            .ok()
+            .and_then(|account| state.account(&account))
+            .and_then(|account| account.placement())
+            .is_some_and(|placement| placement.migration_id.as_ref() == Some(id))
+    })
+}
+
+/// What the leader has written down, and what only those who are not the leader can see.
+fn blockers(state: &State, record: &MigrationRecord) -> Vec<v1::Blocker> {
+    if !matches!(
+        record.state(),
+        MigrationState::Queued | MigrationState::Running
+    ) {
+        return Vec::new();
+    }
+    let mut blockers = record.blockers.clone();
+    let mut add = |reason: BlockerReason, message: &str| {
+        if !blockers.iter().any(|known| known.reason() == reason) {
+            blockers.push(v1::Blocker {
+                reason: reason.into(),
+                who: String::new(),
+                message: message.to_owned(),
+            });
+        }
+    };
+    if state.leader().is_none() {
+        add(BlockerReason::NoLeader, "no leader drives migrations now");
+    }
+    if state.rewound().is_some() {
+        add(
+            BlockerReason::Rewound,
+            "the store was found restored to an older state",
+        );
+    }
+    blockers
+}
+
+/// What the data planes have done, while the fence or the release of the flip is not over.
+fn progress(
+    state: &State,
+    id: &MigrationId,
+    record: &Versioned<MigrationRecord>,
+) -> Vec<v1::DataPlaneProgress> {
+    let phase = record.value.phase();
+    let flipped = phase == Phase::Flipped;
+    let fenced = matches!(
+        phase,
+        Phase::Fencing | Phase::Quiesced | Phase::Delta | Phase::Verified
+    );
+    if !flipped && !fenced {
+        return Vec::new();
+    }
+    let flip = Revision::new(state.base(), record.revision);
+    state
+        .registrations()
+        .iter()
+        .map(|(instance, registration)| {
+            let report = state
+                .drained(id)
+                .and_then(|reports| reports.get(instance))
+                .filter(|report| report.value.boot == registration.value.boot);
+            let applied = state
+                .live()
+                .get(instance)
+                .and_then(|live| live.value.applied)
+                .map(Revision::from);
+            v1::DataPlaneProgress {
+                instance: instance.as_str().to_owned(),
+                drained: flipped || report.is_some_and(|report| is_drained(&report.value)),
+                sessions_left: report.map_or(0, |report| sessions_left(&report.value)),
+                applied_flip: flipped && applied.is_some_and(|applied| applied >= flip),
+            }
+        })
+        .collect()
+}
+
+/// A report of this very migration's fence: the key names the migration, and a migration has one.
+fn is_drained(report: &DrainedReport) -> bool {
+    !report.accounts.is_empty() && report.accounts.iter().all(|account| account.fence_epoch != 0)
+}
+
+fn sessions_left(report: &DrainedReport) -> u32 {
+    report
+        .accounts
+        .iter()
+        .map(|account| account.sessions_left)
+        .sum()
+}

@@ -1,0 +1,171 @@
+//! Waiting for a migration, and watching it.
+
+use std::{future::Future, sync::Arc};
+
+use ferrypost_proto::{MigrationId, v1};
+use futures_util::{Stream, stream};
+use tokio::time;
+
+use super::{MigrationDesk, Patience};
+use crate::{
+    mirror::State,
+    service::{
+        ending,
+        refusal::{Answer, Reason, Refusal},
+    },
+};
+
+impl MigrationDesk {
+    /// Waits until the migration has succeeded or was aborted, or patience ends.
+    pub(super) async fn outcome(
+        &self,
+        id: &MigrationId,
+        patience: Patience,
+    ) -> Answer<(Arc<State>, v1::Migration)> {
+        let decided = self.until(patience, |state| {
+            let record = state.migration(id)?;
+            let decided = matches!(
+                record.value.state(),
+                v1::MigrationState::Succeeded | v1::MigrationState::Aborted
+            );
+            decided.then_some(())
+        });
+        decided.await?;
+        let (state, migration) = self.migration(id).await?;
+        if migration.state() == v1::MigrationState::Aborted {
+            return Err(stayed(&migration));
+        }
+        Ok((state, migration))
+    }
+
+    /// Looks at every state that the mirror reaches, until `look` finds something or patience ends.
+    /// `None`: it ended first.
+    pub(super) async fn until<T>(
+        &self,
+        patience: Patience,
+        look: impl Fn(&State) -> Option<T>,
+    ) -> Answer<Option<T>> {
+        let mut changed = self.core.mirror.changed();
+        let found = async {
+            loop {
+                changed.borrow_and_update();
+                if let Some(found) = look(&self.core.mirror.read()) {
+                    return Ok(Some(found));
+                }
+                if changed.changed().await.is_err() {
+                    return Err(ending());
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            found = found => found,
+            () = self.core.ending.cancelled() => Err(ending()),
+            () = expired(patience) => Ok(None),
+        }
+    }
+
+    /// The migration now, and after every change, until it has ended.
+    ///
+    /// # Errors
+    /// When there is no such migration.
+    pub async fn watch(
+        &self,
+        id: &MigrationId,
+    ) -> Answer<impl Stream<Item = Answer<(Arc<State>, v1::Migration)>> + Send + use<>> {
+        let first = self.migration(id).await?;
+        let watching = Watching {
+            desk: self.clone(),
+            id: id.clone(),
+            shown: None,
+            first: Some(first),
+        };
+        Ok(stream::try_unfold(watching, Watching::next))
+    }
+}
+
+/// A watch of one migration.
+struct Watching {
+    desk: MigrationDesk,
+    id: MigrationId,
+    /// What was sent last.
+    shown: Option<v1::Migration>,
+    /// What is sent first, whether or not it has ended already.
+    first: Option<(Arc<State>, v1::Migration)>,
+}
+
+impl Watching {
+    async fn next(mut self) -> Answer<Option<((Arc<State>, v1::Migration), Self)>> {
+        let next = match self.first.take() {
+            Some(first) => Some(first),
+            None if self.shown.as_ref().is_some_and(has_ended) => None,
+            None => self.changed().await?,
+        };
+        Ok(next.map(|(state, migration)| {
+            self.shown = Some(migration.clone());
+            ((state, migration), self)
+        }))
+    }
+
+    /// The migration once it looks different; `None` if it is gone.
+    async fn changed(&self) -> Answer<Option<(Arc<State>, v1::Migration)>> {
+        let mirror = &self.desk.core.mirror;
+        let changed = self.desk.until(Patience::Unlimited, |state| {
+            match super::view::of_state(state, &self.id) {
+                Some(now) if Some(&now) == self.shown.as_ref() => None,
+                now => Some(now.map(|now| (mirror.read(), now))),
+            }
+        });
+        Ok(changed.await?.flatten())
+    }
+}
+
+/// True once nothing will change any more.
+fn has_ended(migration: &v1::Migration) -> bool {
+    match migration.state() {
+        v1::MigrationState::Aborted => true,
+        v1::MigrationState::Succeeded => migration.phase() == v1::Phase::Settled,
+        _ => false,
+    }
+}
+
+fn expired(patience: Patience) -> impl Future<Output = ()> {
+    async move {
+        match patience {
+            Patience::Unlimited => std::future::pending().await,
+            Patience::Limited(limit) => time::sleep(limit).await,
+        }
+    }
+}
+
+/// The answer to a caller who waited for a move that was given up.
+fn stayed(migration: &v1::Migration) -> Refusal {
+    let cause = migration.abort_cause.clone().unwrap_or_default();
+    let first = cause.blockers.first();
+    let why = first.map_or_else(
+        || "no cause was recorded".to_owned(),
+        |blocker| blocker.message.clone(),
+    );
+    let word = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_owned();
+    let phase = word(cause.phase().as_str_name(), "PHASE_");
+    let reason = first.map_or(v1::BlockerReason::Unspecified, v1::Blocker::reason);
+    let mut refusal = Refusal::new(
+        Reason::MigrationAborted,
+        format!("the account stays at {}: {why}", migration.source),
+    )
+    .with("migration", &migration.migration_id)
+    .with("phase", phase)
+    .with("cause", word(reason.as_str_name(), "BLOCKER_REASON_"))
+    .with("who", first.map_or("", |blocker| &blocker.who))
+    .with("source", &migration.source)
+    .with("target", &migration.target);
+    for blocker in &cause.blockers {
+        let subject = if blocker.who.is_empty() {
+            word(blocker.reason().as_str_name(), "BLOCKER_REASON_")
+        } else {
+            blocker.who.clone()
+        };
+        refusal = refusal.violated(subject, &blocker.message);
+    }
+    refusal
+}
