@@ -45,6 +45,10 @@ pub enum Drain {
 
 /// What the leader sees of a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, not a state"
+)]
 pub struct Observed {
     /// The store was restored: nothing moves.
     pub rewound: bool,
@@ -192,17 +196,22 @@ pub(crate) fn blocker(reason: BlockerReason, who: &str, message: impl Into<Strin
 /// Every change of phase that a move may write: the matrix that [`next`] keeps to.
 pub const fn is_transition(from: Phase, to: Phase) -> bool {
     use Phase::{Copying, Delta, Fencing, Flipped, Quiesced, Released, Settled, Verified};
-    matches!(
-        (from, to),
-        (Settled | Flipped | Released, Copying)
-            | (Copying, Fencing)
-            | (Fencing, Quiesced)
-            | (Quiesced | Delta, Delta)
-            | (Quiesced | Delta | Verified, Flipped)
-            | (Flipped, Released)
-            | (Released, Settled)
-            | (Copying | Fencing | Quiesced | Delta | Verified, Settled)
-    )
+    match to {
+        Copying => matches!(from, Settled | Flipped | Released),
+        Fencing => matches!(from, Copying),
+        Quiesced => matches!(from, Fencing),
+        // A hook that was cut runs again.
+        Delta => matches!(from, Quiesced | Delta),
+        Flipped => matches!(from, Quiesced | Delta | Verified),
+        Released => matches!(from, Flipped),
+        // The end of a move, or its abort.
+        Settled => matches!(
+            from,
+            Released | Copying | Fencing | Quiesced | Delta | Verified
+        ),
+        // Verification and the end of the way back come later.
+        Verified | Phase::Retired => false,
+    }
 }
 
 /// The state that goes with a phase of a move that was not aborted.

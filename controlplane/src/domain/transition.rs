@@ -137,22 +137,22 @@ pub struct Pen<'a> {
 impl Pen<'_> {
     /// COPYING → FENCING. No data plane may have come or gone since the state was looked at.
     pub fn fence(self, state: &State, of: &Move) -> Txn {
-        let next = self.advance(of, Phase::Fencing, |placement| placement.fence_epoch = None);
-        self.write(of, next, |migration| migration.blockers.clear())
+        let next = Self::advance(of, Phase::Fencing, |placement| placement.fence_epoch = None);
+        self.write(of, &next, |migration| migration.blockers.clear())
             .fleet(state.fleet())
             .txn()
     }
 
     /// FENCING → QUIESCED, on the reports that were looked at.
     pub fn quiesce(self, state: &State, of: &Move) -> Txn {
-        let next = self.advance(of, Phase::Quiesced, keep_fence);
-        guard_drained(self.write(of, next, |_| {}), state, of).txn()
+        let next = Self::advance(of, Phase::Quiesced, keep_fence);
+        guard_drained(self.write(of, &next, |_| {}), state, of).txn()
     }
 
     /// → DELTA, with the deadline under which the hook is going to be started.
     pub fn run_hook(self, of: &Move, deadline: Duration) -> Txn {
-        let next = self.advance(of, Phase::Delta, keep_fence);
-        self.write(of, next, |migration| {
+        let next = Self::advance(of, Phase::Delta, keep_fence);
+        self.write(of, &next, |migration| {
             migration.hook_deadline = prost_types::Duration::try_from(deadline).ok();
         })
         .txn()
@@ -160,13 +160,13 @@ impl Pen<'_> {
 
     /// → FLIPPED: the one write that changes where the accounts' names go.
     pub fn flip(self, state: &State, of: &Move, held: Option<Duration>) -> Txn {
-        let next = self.advance(of, Phase::Flipped, |placement| {
+        let next = Self::advance(of, Phase::Flipped, |placement| {
             if let Some(target) = placement.target.take() {
                 placement.previous_home = Some(std::mem::replace(&mut placement.home, target));
             }
             placement.fence_epoch = None;
         });
-        let change = self.write(of, next, |migration| {
+        let change = self.write(of, &next, |migration| {
             migration.held = held.and_then(|held| prost_types::Duration::try_from(held).ok());
             migration.hook_deadline = None;
         });
@@ -175,24 +175,24 @@ impl Pen<'_> {
 
     /// FLIPPED → RELEASED.
     pub fn release(self, of: &Move) -> Txn {
-        let next = self.advance(of, Phase::Released, |_| {});
-        self.write(of, next, |_| {}).txn()
+        let next = Self::advance(of, Phase::Released, |_| {});
+        self.write(of, &next, |_| {}).txn()
     }
 
     /// RELEASED → SETTLED, at the new home.
     pub fn settle(self, state: &State, of: &Move) -> Txn {
-        let next = self.advance(of, Phase::Settled, |_| {});
-        let change = self.write(of, next, |migration| migration.ended_at = Some(self.now));
+        let next = Self::advance(of, Phase::Settled, |_| {});
+        let change = self.write(of, &next, |migration| migration.ended_at = Some(self.now));
         remove_reports(change, state, of).txn()
     }
 
     /// → SETTLED, at the old home.
     pub fn abort(self, state: &State, of: &Move, why: Vec<Blocker>) -> Txn {
-        let next = self.advance(of, Phase::Settled, |placement| {
+        let next = Self::advance(of, Phase::Settled, |placement| {
             placement.target = None;
             placement.fence_epoch = None;
         });
-        let change = self.write(of, next, |migration| {
+        let change = self.write(of, &next, |migration| {
             migration.state = v1::MigrationState::Aborted.into();
             migration.abort_cause = Some(v1::AbortCause {
                 phase: v1::Phase::from(of.phase()).into(),
@@ -238,7 +238,7 @@ impl Pen<'_> {
             .put(key, migration.bytes())
     }
 
-    fn advance(self, of: &Move, to: Phase, change: impl Fn(&mut Placement)) -> Vec<Placement> {
+    fn advance(of: &Move, to: Phase, change: impl Fn(&mut Placement)) -> Vec<Placement> {
         let mut next = of.placements.clone();
         for placement in &mut next {
             debug_assert!(
@@ -254,7 +254,7 @@ impl Pen<'_> {
     fn write(
         self,
         of: &Move,
-        next: Vec<Placement>,
+        next: &[Placement],
         change: impl FnOnce(&mut MigrationRecord),
     ) -> RoutingChange {
         let mut migration = of.migration.value.clone();

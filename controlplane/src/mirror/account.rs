@@ -36,7 +36,7 @@ pub struct Unreadable {
 
 impl Account {
     /// Reads a record.
-    pub(super) fn read(id: AccountId, bytes: &[u8], epoch: Rev) -> Self {
+    pub(super) fn read(id: &AccountId, bytes: &[u8], epoch: Rev) -> Self {
         let unreadable = |record: AccountRecord, why| {
             Self::Unreadable(Box::new(Unreadable {
                 id: id.clone(),

@@ -9,7 +9,7 @@ use ferrypost_proto::{
 
 use super::{
     Account, State, Versioned,
-    state::{Config, ENDED_MIGRATIONS, has_ended},
+    state::{Config, ENDED_MIGRATIONS, Values, has_ended},
 };
 use crate::{
     changelog::Change,
@@ -143,7 +143,7 @@ impl State {
             .accounts
             .entry(id.as_str(), &id)
             .map_or(id, |(known, _)| known.clone());
-        let mut account = Account::read(id.clone(), &entry.value, entry.mod_revision);
+        let mut account = Account::read(&id, &entry.value, entry.mod_revision);
         if let Account::Unreadable(account) = &account {
             tracing::error!(%id, field = account.why.field, "a record cannot be read; its account is held");
         }
@@ -254,10 +254,9 @@ impl State {
         };
         count(&mut self.counts.homes, placement.home.clone(), by);
         count(&mut self.counts.phases, placement.phase, by);
-        for other in [&placement.target, &placement.previous_home] {
-            if let Some(other) = other {
-                count(&mut self.counts.references, other.clone(), by);
-            }
+        let others = [&placement.target, &placement.previous_home];
+        for other in others.into_iter().flatten() {
+            count(&mut self.counts.references, other.clone(), by);
         }
     }
 }
@@ -281,7 +280,7 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K, by: i64) {
     }
 }
 
-fn put<K: Ord, T: Value>(map: &mut BTreeMap<K, Arc<Versioned<T>>>, key: K, entry: &KeyValue) {
+fn put<K: Ord, T: Value>(map: &mut Values<K, T>, key: K, entry: &KeyValue) {
     map.insert(key, Arc::new(read_or_empty(entry)));
 }
 

@@ -85,7 +85,7 @@ async fn watch(mirror: &Mirror, backoff: &mut Backoff) -> Result<Infallible, Int
             Err(_) => mirror.interrupted(),
             Ok(None) => return Err(Interruption::Store(StoreError::Closed)),
             Ok(Some(batch)) => {
-                mirror.take(batch?);
+                mirror.take(&batch?);
                 mirror.set_standing(Standing::Following);
                 backoff.reset();
             }
@@ -137,7 +137,7 @@ impl Mirror {
     }
 
     /// Takes in what a watch told: every transaction on its own, in order.
-    fn take(&self, batch: WatchBatch) {
+    fn take(&self, batch: &WatchBatch) {
         self.publish(|published| {
             let state = Arc::make_mut(&mut published.state);
             for events in batch

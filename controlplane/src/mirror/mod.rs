@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use account::{Account, Unreadable};
 pub use buckets::Buckets;
-pub use state::{Config, Counts, ENDED_MIGRATIONS, State, Versioned, has_ended};
+pub use state::{Config, Counts, ENDED_MIGRATIONS, State, Values, Versioned, has_ended};
 
 use crate::{
     changelog::{self, ChangeLog, Entry, History},

@@ -27,6 +27,9 @@ pub struct Versioned<T> {
     pub created: Rev,
 }
 
+/// Values by their keys, shared by all states that have them.
+pub type Values<K, T> = BTreeMap<K, Arc<Versioned<T>>>;
+
 /// The routing configuration in force.
 #[derive(Debug)]
 pub struct Config {
@@ -83,14 +86,13 @@ pub struct State {
     pub(super) names: Buckets<Arc<str>, AccountId>,
     pub(super) migrations: Buckets<MigrationId, Arc<Versioned<stored::MigrationRecord>>>,
     pub(super) ended: BTreeSet<(Rev, MigrationId)>,
-    pub(super) registrations: BTreeMap<InstanceId, Arc<Versioned<stored::Registration>>>,
-    pub(super) departed: BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Departed>>>,
-    pub(super) expelled: Arc<BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Expelled>>>>,
-    pub(super) live: BTreeMap<InstanceId, Arc<Versioned<stored::Live>>>,
-    pub(super) drained:
-        BTreeMap<MigrationId, BTreeMap<InstanceId, Arc<Versioned<stored::DrainedReport>>>>,
-    pub(super) commands: BTreeMap<(ReplicaId, Box<str>), Arc<Versioned<stored::StoredCommand>>>,
-    pub(super) results: BTreeMap<(Box<str>, InstanceId), Arc<Versioned<stored::StoredResult>>>,
+    pub(super) registrations: Values<InstanceId, stored::Registration>,
+    pub(super) departed: Values<(InstanceId, BootId), stored::Departed>,
+    pub(super) expelled: Arc<Values<(InstanceId, BootId), stored::Expelled>>,
+    pub(super) live: Values<InstanceId, stored::Live>,
+    pub(super) drained: BTreeMap<MigrationId, Values<InstanceId, stored::DrainedReport>>,
+    pub(super) commands: Values<(ReplicaId, Box<str>), stored::StoredCommand>,
+    pub(super) results: Values<(Box<str>, InstanceId), stored::StoredResult>,
     pub(super) counts: Counts,
 }
 
@@ -215,22 +217,22 @@ impl State {
     }
 
     /// The data planes that could be serving.
-    pub fn registrations(&self) -> &BTreeMap<InstanceId, Arc<Versioned<stored::Registration>>> {
+    pub fn registrations(&self) -> &Values<InstanceId, stored::Registration> {
         &self.registrations
     }
 
     /// Goodbyes that are not settled yet.
-    pub fn departed(&self) -> &BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Departed>>> {
+    pub fn departed(&self) -> &Values<(InstanceId, BootId), stored::Departed> {
         &self.departed
     }
 
     /// Boots that are refused for ever.
-    pub fn expelled(&self) -> &BTreeMap<(InstanceId, BootId), Arc<Versioned<stored::Expelled>>> {
+    pub fn expelled(&self) -> &Values<(InstanceId, BootId), stored::Expelled> {
         &self.expelled
     }
 
     /// What connected data planes have said.
-    pub fn live(&self) -> &BTreeMap<InstanceId, Arc<Versioned<stored::Live>>> {
+    pub fn live(&self) -> &Values<InstanceId, stored::Live> {
         &self.live
     }
 
@@ -238,7 +240,7 @@ impl State {
     pub fn drained(
         &self,
         migration: &MigrationId,
-    ) -> Option<&BTreeMap<InstanceId, Arc<Versioned<stored::DrainedReport>>>> {
+    ) -> Option<&Values<InstanceId, stored::DrainedReport>> {
         self.drained.get(migration)
     }
 
@@ -248,16 +250,12 @@ impl State {
     }
 
     /// Commands for data planes, by the replica that serves them.
-    pub fn commands(
-        &self,
-    ) -> &BTreeMap<(ReplicaId, Box<str>), Arc<Versioned<stored::StoredCommand>>> {
+    pub fn commands(&self) -> &Values<(ReplicaId, Box<str>), stored::StoredCommand> {
         &self.commands
     }
 
     /// Results of commands.
-    pub fn results(
-        &self,
-    ) -> &BTreeMap<(Box<str>, InstanceId), Arc<Versioned<stored::StoredResult>>> {
+    pub fn results(&self) -> &Values<(Box<str>, InstanceId), stored::StoredResult> {
         &self.results
     }
 }

@@ -1,0 +1,160 @@
+//! What the leader does while it leads.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use ferrypost_proto::{Backoff, MigrationId};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time,
+};
+
+use super::{OrchestratorOptions, driver::Driver, settle::settle, sweep::sweep};
+use crate::{
+    domain::transition::Pen,
+    leader::Leadership,
+    mirror::{Mirror, State, has_ended},
+    store::{Rev, StoreError, Txn, TxnOutcome},
+    wall_clock,
+};
+
+/// How long to wait for the mirror before looking at what it has.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Pauses between attempts when the store does not answer.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What everything that the leader runs stands on.
+pub(super) struct Term {
+    pub(super) mirror: Mirror,
+    pub(super) options: Arc<OrchestratorOptions>,
+    pub(super) leadership: Leadership,
+    /// Fences begin one after another, each seeing the one before: so the budget holds.
+    pub(super) fence_turn: Mutex<()>,
+}
+
+/// What became of a write, with the mirror caught up with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is in the store.
+    Yes,
+    /// It is not, or nobody knows: the records say what is.
+    Unknown,
+}
+
+/// Leads until it is dropped.
+pub(super) async fn lead(
+    mirror: Mirror,
+    options: Arc<OrchestratorOptions>,
+    leadership: Leadership,
+) {
+    let term = Arc::new(Term {
+        mirror,
+        options,
+        leadership,
+        fence_turn: Mutex::new(()),
+    });
+    // What happened before this replica led must be in the mirror before it decides anything.
+    term.catch_up().await;
+    tokio::join!(drive(&term), settle(&term), sweep(&term));
+}
+
+/// Keeps one driver a migration.
+async fn drive(term: &Arc<Term>) {
+    let mut drivers = JoinSet::new();
+    let mut under_way: HashSet<MigrationId> = HashSet::new();
+    let mut changed = term.mirror.changed();
+    loop {
+        for id in unfinished(&term.mirror.read()) {
+            if under_way.insert(id.clone()) {
+                let move_driver = Driver::new(term.clone(), id.clone());
+                drivers.spawn(async move {
+                    move_driver.drive().await;
+                    id
+                });
+            }
+        }
+        tokio::select! {
+            () = wait_changed(&mut changed) => {}
+            Some(ended) = drivers.join_next() => match ended {
+                Ok(id) => drop(under_way.remove(&id)),
+                Err(error) => {
+                    // Which one is not known, and the others are fine where they are: all begin again.
+                    tracing::error!(%error, "a driver of migrations failed");
+                    drivers.shutdown().await;
+                    under_way.clear();
+                    time::sleep(PAUSES.1).await;
+                }
+            },
+        }
+    }
+}
+
+fn unfinished(state: &State) -> Vec<MigrationId> {
+    state
+        .migrations()
+        .filter(|(_, migration)| !has_ended(&migration.value))
+        .map(|(id, _)| id.clone())
+        .collect()
+}
+
+/// Ends at the next change of the mirror; never, when there is no mirror any more.
+pub(super) async fn wait_changed(changed: &mut watch::Receiver<Rev>) {
+    if changed.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Term {
+    /// What the leader's transitions are written with.
+    pub(super) fn pen(&self) -> Pen<'_> {
+        Pen {
+            random: &self.options.random,
+            token: self.leadership.token(),
+            now: wall_clock::now(),
+        }
+    }
+
+    /// Writes, and waits until the mirror has what became of it.
+    pub(super) async fn write(&self, txn: Txn) -> Written {
+        if !self.leadership.is_valid() {
+            // Another one may lead; our guards would say so.
+            std::future::pending::<()>().await;
+        }
+        match self.mirror.store().transact(txn).await {
+            Ok(TxnOutcome::Committed(revision)) => {
+                if self.mirror.at_least(revision, CATCH_UP).await.is_err() {
+                    self.catch_up().await;
+                }
+                Written::Yes
+            }
+            Ok(TxnOutcome::Conflict { .. }) => {
+                self.catch_up().await;
+                Written::Unknown
+            }
+            Err(error) => {
+                log(&error);
+                self.catch_up().await;
+                Written::Unknown
+            }
+        }
+    }
+
+    /// Waits, as long as it takes, until the mirror holds everything that is in the store by now.
+    pub(super) async fn catch_up(&self) {
+        let random = self.options.random.clone();
+        let mut backoff = Backoff::new(random, PAUSES.0, PAUSES.1);
+        while self.mirror.catch_up(CATCH_UP).await.is_err() {
+            time::sleep(backoff.pause()).await;
+        }
+    }
+}
+
+fn log(error: &StoreError) {
+    match error {
+        StoreError::Unavailable(_) | StoreError::UnknownOutcome(_) => {
+            tracing::warn!(%error, "a step of a move could not be written");
+        }
+        other => tracing::error!(error = %other, "a step of a move could not be written"),
+    }
+}

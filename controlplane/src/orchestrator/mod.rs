@@ -1,0 +1,81 @@
+//! Drives migrations. Every replica runs it; only the leader's does anything.
+//!
+//! ```text
+//!   leader ─▶ one driver per unfinished migration:
+//!             mirror + monotonic clock ─▶ Observed ─▶ next() ─▶ guarded transaction ─▶ mirror ─▶ ...
+//!          ─▶ settle: waits out what nobody saw close
+//!          ─▶ sweep: removes reports that no fence waits for
+//! ```
+//!
+//! Nothing is remembered that matters: a leader that takes over finds every move where the store has it. A
+//! transaction whose outcome is unknown is not repeated but looked at; whatever it did, the records say.
+
+mod driver;
+mod lead;
+mod settle;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use ferrypost_proto::{Random, ReplicaId};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    failpoint::Failpoints,
+    hook::DeltaHook,
+    leader::{self, Candidate},
+    mirror::Mirror,
+};
+
+/// How migrations are driven.
+#[derive(Clone)]
+pub struct OrchestratorOptions {
+    /// This replica.
+    pub replica: ReplicaId,
+    /// For nonces and jitter.
+    pub random: Random,
+    /// How long after a leader's death another one leads.
+    pub leader_ttl: Duration,
+    /// How long fences wait after an end whose closes nobody saw.
+    pub settle: Duration,
+    /// Accounts that may be between FENCING and FLIPPED at once.
+    pub fence_budget: usize,
+    /// The delta hook, if there is one.
+    pub hook: Option<Arc<dyn DeltaHook>>,
+    /// What a test has armed.
+    pub failpoints: Failpoints,
+}
+
+impl fmt::Debug for OrchestratorOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrchestratorOptions")
+            .field("replica", &self.replica)
+            .field("leader_ttl", &self.leader_ttl)
+            .field("settle", &self.settle)
+            .field("fence_budget", &self.fence_budget)
+            .field("hook", &self.hook.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts to campaign and, whenever this replica leads, to drive. Ends with `cancel`.
+pub fn start(
+    mirror: &Mirror,
+    options: OrchestratorOptions,
+    tasks: &TaskTracker,
+    cancel: CancellationToken,
+) {
+    let candidate = Candidate {
+        replica: options.replica.clone(),
+        ttl: options.leader_ttl,
+        random: options.random.clone(),
+    };
+    let options = Arc::new(options);
+    let mirror = mirror.clone();
+    tasks.spawn(async move {
+        let lead = |leadership| lead::lead(mirror.clone(), options.clone(), leadership);
+        leader::campaign(mirror.clone(), candidate, cancel, lead).await;
+    });
+}
