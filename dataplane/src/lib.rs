@@ -40,6 +40,7 @@
 //! start the same thing.
 
 pub mod admin;
+pub mod app;
 pub mod backend;
 pub mod config;
 pub mod control_plane;

@@ -223,7 +223,7 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Rep
         ..Report::blank()
     };
     match open::<P>(dialer, endpoint, Caller::Probe).await {
-        Ok(mut opened) => {
+        Ok(opened) => {
             report.address = Some(opened.address);
             report.tls = protection(endpoint, opened.tls.as_ref());
             opened.back.greeting().clone_into(&mut report.greeting);

@@ -1,0 +1,308 @@
+//! Assembles a data plane from its configuration, and takes it apart again in order.
+//!
+//! ```text
+//!   two groups of tasks      services   feed, prober, offer, certificates, admin endpoint
+//!                            sessions   listeners and everything that a client started
+//!
+//!   start   state directory locked ─ sockets bound ─ services ─ sessions
+//!   stop    not ready ─ sessions: no new ones, the open ones closed ─ goodbye ─ services ─ unlocked
+//! ```
+//!
+//! The program, every test and a later simulator start the same thing here.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, anyhow, ensure};
+use ferrypost_proto::{BootId, Random};
+use ferrypost_wire::ProtocolKind;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    admin::{Access, Server, stats::Stats},
+    backend::{
+        Backends,
+        health::{Prober, ProberSettings},
+        offer::Offers,
+    },
+    config::{Admin, Config, ShutdownLimits},
+    control_plane::ControlPlaneConnector,
+    listener::{Listening, Permits},
+    net::{self, TcpListener, dial::Dialer, tls_client::ClientTls, tls_server::ServerTls},
+    ready::Readiness,
+    routing::{
+        Tables,
+        feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
+    },
+    session::{
+        admit::HoldLimits,
+        context::Services,
+        registry::{CloseReason, Registry},
+    },
+    shutdown::Shutdown,
+    state_dir::StateDir,
+};
+
+/// A data plane that runs.
+pub struct Bound {
+    /// Where it can be reached.
+    pub addresses: Addresses,
+    /// What blocks it.
+    pub readiness: Readiness,
+    limits: ShutdownLimits,
+    registry: Arc<Registry>,
+    feed: FeedHandle,
+    services: Shutdown,
+    sessions: Shutdown,
+}
+
+/// The addresses that were really bound: where the configuration says port 0, the one that was given.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// By the listener's name.
+    pub listeners: BTreeMap<String, SocketAddr>,
+    /// The admin endpoint.
+    pub admin: SocketAddr,
+    /// `/healthz` and `/readyz` in clear.
+    pub health: Option<SocketAddr>,
+}
+
+/// How a data plane came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Tasks of sessions that did not end within the limit and were dropped.
+    pub dropped: usize,
+    /// Sessions whose backend's close nobody saw.
+    pub unconfirmed: usize,
+    /// Whether the control plane took note, so that nothing waits for us.
+    pub goodbye: Result<(), GoodbyeError>,
+}
+
+/// Starts a data plane. When this returns, all sockets are bound; readiness comes later, with the first
+/// table.
+///
+/// # Errors
+/// The state directory belongs to another process or cannot be used; an address cannot be bound or a
+/// certificate not be used: every listener that fails is named.
+pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
+    let state = StateDir::open(config.state_directory(), &random)?;
+    let sockets = Sockets::bind(config)?;
+    let addresses = sockets.addresses();
+    let sessions = Shutdown::new();
+    let services = Shutdown::new();
+
+    let tables = Tables::new();
+    let hold = config.limits().hold;
+    let hold = HoldLimits {
+        total: hold.total,
+        per_name: hold.per_name,
+    };
+    let registry = Registry::new(tables.clone(), hold, &random);
+    let dialer = Arc::new(Dialer::new(ClientTls::new(), config.limits().backend));
+    let backends = Backends::new();
+    let prober = prober(config, &backends, &dialer, &random);
+    services.spawn(Arc::clone(&prober).run(tables.clone(), services.clone()));
+    let offers = offers(config, &backends, &tables, &services);
+
+    let readiness = Readiness::new();
+    let identity = Identity {
+        instance: config.instance().clone(),
+        boot: BootId::generate(&random),
+        group: config.group().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        admin_address: addresses.admin.to_string(),
+    };
+    let (feed, handle) = Feed::new(FeedSetup {
+        identity: identity.clone(),
+        connect: Arc::new(ControlPlaneConnector::new(config.control_plane())),
+        state,
+        tables: tables.clone(),
+        registry: Arc::clone(&registry),
+        readiness: readiness.clone(),
+        health: Arc::new(backends.clone()),
+        prober: Arc::new(prober),
+        random: random.clone(),
+        timing: FeedTiming::default(),
+    });
+    services.spawn_background(feed.run());
+
+    let stats = Stats {
+        identity,
+        started: Instant::now(),
+        readiness: readiness.clone(),
+        feed: handle.status(),
+        backends,
+        registry: Arc::clone(&registry),
+        offers: offers.iter().map(|(kind, offers)| (kind.as_str(), offers.clone())).collect(),
+    };
+    sockets.admin.serve(config.admin(), Arc::new(stats), &services);
+
+    for (kind, listener) in sockets.listeners {
+        let shared = Arc::new(Services {
+            tables: tables.clone(),
+            registry: Arc::clone(&registry),
+            offers: offers[&kind].clone(),
+            dialer: Arc::clone(&dialer),
+            group: config.group().to_owned(),
+            limits: *config.limits(),
+            random: random.clone(),
+            redact: config.log().redact.clone(),
+            draining: sessions.draining().clone(),
+        });
+        keep_fresh(listener.tls(), &services);
+        sessions.spawn(listener.serve(shared, sessions.clone()));
+    }
+    Ok(Bound {
+        addresses,
+        readiness,
+        limits: config.limits().shutdown,
+        registry,
+        feed: handle,
+        services,
+        sessions,
+    })
+}
+
+impl Bound {
+    /// Stops in order: no client is admitted any more, every session is closed and its backend's close
+    /// waited for, the registration is ended, and the rest goes.
+    pub async fn shut_down(self) -> Stopped {
+        let _not_ready = self.readiness.block("stopping");
+        // Who is not logged in hears of it through the first, who is through the second.
+        self.sessions.drain();
+        self.registry.close_all(CloseReason::Drain);
+        let dropped = self.sessions.wait(self.limits.grace).await;
+        let unconfirmed = self.registry.unconfirmed();
+        let told = u32::try_from(unconfirmed).unwrap_or(u32::MAX);
+        let goodbye = self.feed.goodbye(told, self.limits.goodbye).await;
+        self.services.wait(self.limits.goodbye).await;
+        Stopped {
+            dropped,
+            unconfirmed,
+            goodbye,
+        }
+    }
+}
+
+/// Every socket of the data plane.
+struct Sockets {
+    listeners: Vec<(ProtocolKind, Listening)>,
+    names: Vec<String>,
+    admin: AdminSockets,
+}
+
+struct AdminSockets {
+    tls: ServerTls,
+    full: TcpListener,
+    health: Option<TcpListener>,
+    addresses: (SocketAddr, Option<SocketAddr>),
+}
+
+impl Sockets {
+    /// Binds all of them, or says of each that fails why.
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        let permits = Permits::new(config.limits().connections);
+        let mut failures = Vec::new();
+        let mut listeners = Vec::new();
+        for listener in config.listeners() {
+            match Listening::bind(listener.clone(), permits.clone()) {
+                Ok(listening) => listeners.push((listener.protocol, listening)),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        let admin = AdminSockets::bind(config.admin());
+        failures.extend(admin.as_ref().err().map(|error| format!("{error:#}")));
+        ensure!(failures.is_empty(), "{}", failures.join("; "));
+        Ok(Self {
+            listeners,
+            names: config.listeners().iter().map(|listener| listener.name.clone()).collect(),
+            admin: admin?,
+        })
+    }
+
+    fn addresses(&self) -> Addresses {
+        let listeners = self.names.iter().zip(&self.listeners);
+        Addresses {
+            listeners: listeners
+                .map(|(name, (_, listener))| (name.clone(), listener.address()))
+                .collect(),
+            admin: self.admin.addresses.0,
+            health: self.admin.addresses.1,
+        }
+    }
+}
+
+impl AdminSockets {
+    fn bind(admin: &Admin) -> anyhow::Result<Self> {
+        let tls = ServerTls::new(std::slice::from_ref(&admin.certificate), b"http/1.1")
+            .context("admin endpoint")?;
+        let full = listen(admin.listen)?;
+        let health = admin.health_listen.map(listen).transpose()?;
+        let health_address = health.as_ref().map(TcpListener::local_addr).transpose()?;
+        Ok(Self {
+            addresses: (full.local_addr()?, health_address),
+            tls,
+            full,
+            health,
+        })
+    }
+
+    fn serve(self, admin: &Admin, stats: Arc<Stats>, services: &Shutdown) {
+        let acceptor = TlsAcceptor::from(Arc::clone(self.tls.rustls()));
+        let access = Access::new(admin.token_file.clone());
+        let source: Arc<dyn crate::admin::Source> = stats;
+        let full = Server::full(Arc::clone(&source), acceptor, access);
+        services.spawn(full.run(self.full, services.clone()));
+        if let Some(socket) = self.health {
+            services.spawn(Server::health_only(source).run(socket, services.clone()));
+        }
+        keep_fresh(self.tls, services);
+    }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    net::listen(address).map_err(|error| anyhow!("admin endpoint: cannot listen on {address}: {error}"))
+}
+
+fn keep_fresh(tls: ServerTls, services: &Shutdown) {
+    services.spawn_background(async move { tls.keep_fresh().await });
+}
+
+/// What the listeners speak.
+fn protocols(config: &Config) -> HashSet<ProtocolKind> {
+    config.listeners().iter().map(|listener| listener.protocol).collect()
+}
+
+fn prober(
+    config: &Config,
+    backends: &Backends,
+    dialer: &Arc<Dialer>,
+    random: &Random,
+) -> Arc<Prober> {
+    let settings = ProberSettings {
+        group: config.group().to_owned(),
+        protocols: protocols(config).into_iter().collect(),
+        pace: config.limits().probe,
+    };
+    Arc::new(Prober::new(settings, backends.clone(), Arc::clone(dialer), random.clone()))
+}
+
+fn offers(
+    config: &Config,
+    backends: &Backends,
+    tables: &Tables,
+    services: &Shutdown,
+) -> HashMap<ProtocolKind, Offers> {
+    let mut all = HashMap::new();
+    for kind in protocols(config) {
+        let offers = Offers::new(kind);
+        let (group, backends, tables) = (config.group().to_owned(), backends.clone(), tables.clone());
+        services.spawn_background(offers.clone().keep_fresh(kind, group, backends, tables));
+        all.insert(kind, offers);
+    }
+    all
+}
