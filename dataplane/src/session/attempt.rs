@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use ferrypost_proto::{Endpoint, Name};
+use ferrypost_proto::{DestinationId, Endpoint, Name};
 use ferrypost_wire::{Acceptance, Credentials, LineProtocol, Negotiate as _, SessionReference};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{Instrument as _, debug_span};
 
 use super::{
     admit::{Admission, AdmitRequest},
@@ -25,6 +26,8 @@ use crate::{
         proxy::Announced,
         relay::is_reset,
     },
+    routing::Resolution,
+    sabotage::{self, Sabotage},
 };
 
 /// A login that the backend has accepted and that may be relayed.
@@ -40,6 +43,8 @@ pub(super) struct Attempt<'a, P: LineProtocol> {
     pub(super) client: &'a mut Preauth<P>,
     pub(super) reference: &'a SessionReference,
     pub(super) trail: &'a mut Trail,
+    /// How long it may be held, whatever happens in between.
+    pub(super) held_until: Instant,
 }
 
 impl<P: LineProtocol> Attempt<'_, P> {
@@ -70,13 +75,21 @@ impl<P: LineProtocol> Attempt<'_, P> {
     /// Admits the session and opens its backend. A fence that comes up before the credentials are used
     /// sends it back to admission, where it is held.
     async fn reach(&mut self, name: Name) -> Result<(SessionGuard, Opened<P>), AttemptError> {
+        let mut too_early = self.dial_too_early(&name).await?;
         loop {
-            let guard = self.admit(&name).await?;
+            let guard = self
+                .admit(&name)
+                .instrument(debug_span!("admission"))
+                .await?;
+            if let Some(opened) = too_early.take() {
+                return Ok((guard, opened));
+            }
             self.trail.route = Some(guard.route().clone());
+            let destination = &guard.route().destination;
             let opened = tokio::select! {
                 biased;
                 reason = guard.closing() => Err(AttemptError::Told(reason)),
-                opened = self.open(&guard) => opened,
+                opened = self.open(destination).instrument(debug_span!("dial")) => opened,
             };
             match opened {
                 Ok(opened) => return Ok((guard, opened)),
@@ -86,10 +99,21 @@ impl<P: LineProtocol> Attempt<'_, P> {
         }
     }
 
+    /// For the torture run: the order that loses sessions. `None` in every sound build.
+    async fn dial_too_early(&mut self, name: &Name) -> Result<Option<Opened<P>>, AttemptError> {
+        if !sabotage::is(Sabotage::RegisterAfterDial) {
+            return Ok(None);
+        }
+        let table = self.services.tables.current();
+        match table.map(|table| table.resolve(name)) {
+            Some(Resolution::Route(route)) => self.open(&route.destination).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Registers the session; waits while its name is fenced.
     async fn admit(&mut self, name: &Name) -> Result<SessionGuard, AttemptError> {
         let began = Instant::now();
-        let until = began + self.services.limits.hold.timeout;
         loop {
             let request = AdmitRequest {
                 name: name.clone(),
@@ -102,7 +126,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
                     self.trail.held += began.elapsed();
                     return Ok(guard);
                 }
-                Admission::Held(held) => self.hold(held, until).await?,
+                Admission::Held(held) => self.hold(held).await?,
                 Admission::Refused(refusal) => return Err(AttemptError::Refused(refusal)),
                 Admission::NoTable => return Err(AttemptError::NoTable),
                 Admission::TooManyHeld(limit) => return Err(AttemptError::TooManyHeld(limit)),
@@ -112,14 +136,14 @@ impl<P: LineProtocol> Attempt<'_, P> {
     }
 
     /// Waits for the end of the fence.
-    async fn hold(&mut self, held: HeldLogin, until: Instant) -> Result<(), AttemptError> {
+    async fn hold(&mut self, held: HeldLogin) -> Result<(), AttemptError> {
         let keep_alive = self.services.limits.hold.keep_alive;
         loop {
             tokio::select! {
                 biased;
                 reason = held.closing() => return Err(AttemptError::Told(reason)),
                 () = held.released() => return Ok(()),
-                () = sleep_until(until) => return Err(AttemptError::HeldTooLong),
+                () = sleep_until(self.held_until) => return Err(AttemptError::HeldTooLong),
                 () = sleep(keep_alive) => {}
             }
             self.client
@@ -129,8 +153,8 @@ impl<P: LineProtocol> Attempt<'_, P> {
         }
     }
 
-    async fn open(&mut self, guard: &SessionGuard) -> Result<Opened<P>, AttemptError> {
-        let endpoint = self.endpoint(guard)?;
+    async fn open(&mut self, destination: &DestinationId) -> Result<Opened<P>, AttemptError> {
+        let endpoint = self.endpoint(destination)?;
         self.trail.announcement = Some(endpoint.announcement);
         let facts = self.client.facts(self.reference.clone());
         let caller = Caller::Client(Announced {
@@ -152,18 +176,12 @@ impl<P: LineProtocol> Attempt<'_, P> {
         }
     }
 
-    fn endpoint(&self, guard: &SessionGuard) -> Result<Endpoint, AttemptError> {
-        let table = self
-            .services
-            .tables
-            .current()
-            .ok_or(AttemptError::NoTable)?;
-        table
-            .config()
-            .destination(&guard.route().destination)
-            .and_then(|destination| {
-                destination.endpoint(on_the_wire(P::KIND), &self.services.group)
-            })
+    fn endpoint(&self, destination: &DestinationId) -> Result<Endpoint, AttemptError> {
+        let table = self.services.tables.current();
+        let table = table.ok_or(AttemptError::NoTable)?;
+        let destination = table.config().destination(destination);
+        destination
+            .and_then(|it| it.endpoint(on_the_wire(P::KIND), &self.services.group))
             .cloned()
             .ok_or(AttemptError::NoEndpoint)
     }
@@ -180,12 +198,11 @@ impl<P: LineProtocol> Attempt<'_, P> {
         let limits = self.services.limits;
         let began = Instant::now();
         guard.backend_opened();
+        let replay = login::replay(&mut leg, back.into_login(credentials), limits.backend.login);
         let verdict = tokio::select! {
             biased;
             reason = guard.closing() => Err(AttemptError::Told(reason)),
-            verdict = login::replay(&mut leg, back.into_login(credentials), limits.backend.login) => {
-                verdict.map_err(AttemptError::from)
-            }
+            verdict = replay.instrument(debug_span!("replay")) => verdict.map_err(AttemptError::from),
         };
         self.trail.replay = began.elapsed();
         let refused = match verdict {

@@ -23,18 +23,15 @@ pub mod outcome;
 mod preauth;
 pub mod registry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
 use ferrypost_wire::LineProtocol;
 use tokio::time::Instant;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, debug_span};
 
-use crate::net::{
-    leg::{BackendLeg, Encrypted, Leg},
-    relay,
-};
+use crate::net::relay::{self, Parties};
 use attempt::{Accepted, Attempt};
 use context::{Record, Services, Trail};
 use outcome::SessionError;
@@ -61,28 +58,20 @@ pub async fn run<P: LineProtocol>(
         begun: Instant::now(),
         relayed: None,
     };
-    // In a box of its own, so that what a login needs is freed before the session settles down: most of a
-    // session's life is an idle relay.
-    let logged_in = Box::pin(log_in::<P>(&services, &mut record, connection)).await;
-    let Some(Relayable {
-        client,
-        backend,
-        follower,
-        guard,
-    }) = logged_in
-    else {
-        return;
+    // At the level of an exporter: an operator's log has one line a login and one an end, which carry the
+    // reference themselves, and an idle session should not pay for a span that nobody collects.
+    let span = debug_span!("session", reference = %record.reference, client = %record.peer);
+    let session = async {
+        // In a box of its own, so that what a login needs is freed before the session settles down: most
+        // of a session's life is an idle relay.
+        let logged_in = Box::pin(log_in::<P>(&services, &mut record, connection)).await;
+        if let Some((parties, guard)) = logged_in {
+            let relay = relay::run(parties, guard, services.limits.relay);
+            let end = relay.instrument(debug_span!("relay")).await;
+            record.log_relay_end(&services, &end);
+        }
     };
-    let end = relay::run(client, backend, follower, guard, services.limits.relay).await;
-    record.log_relay_end(&services, &end);
-}
-
-/// A session whose login has succeeded.
-struct Relayable<P: LineProtocol> {
-    client: Leg<Encrypted>,
-    backend: BackendLeg,
-    follower: P::Follow,
-    guard: SessionGuard,
+    session.instrument(span).await;
 }
 
 /// Everything up to the relay. `None`: the session is over, and that is in the log.
@@ -90,10 +79,9 @@ async fn log_in<P: LineProtocol>(
     services: &Services,
     record: &mut Record,
     connection: Connection,
-) -> Option<Relayable<P>> {
-    let span = tracing::debug_span!("tls");
+) -> Option<(Parties<P::Follow>, SessionGuard)> {
     let opened = Preauth::<P>::open(services, connection)
-        .instrument(span)
+        .instrument(debug_span!("tls"))
         .await;
     let mut client = match opened {
         Ok(client) => client,
@@ -103,7 +91,7 @@ async fn log_in<P: LineProtocol>(
         }
     };
     match until_accepted(services, record, &mut client).await {
-        Ok(accepted) => hand_over(record, client, accepted).await,
+        Ok(accepted) => Some(hand_over(client, accepted)),
         Err(error) => {
             client.leave(&error).await;
             record.log_early_end("preauth", &error);
@@ -119,7 +107,10 @@ async fn until_accepted<P: LineProtocol>(
     client: &mut Preauth<P>,
 ) -> Result<Accepted, SessionError> {
     loop {
-        let credentials = client.next_login().await?;
+        let credentials = client
+            .next_login()
+            .instrument(debug_span!("preauth"))
+            .await?;
         let received = Instant::now();
         let mut trail = Trail::default();
         let mut attempt = Attempt {
@@ -127,6 +118,7 @@ async fn until_accepted<P: LineProtocol>(
             client,
             reference: &record.reference,
             trail: &mut trail,
+            held_until: received + services.limits.hold.timeout,
         };
         let outcome = attempt.run(credentials).await;
         record.log_login(services, &trail, outcome.as_ref().map(|_| ()));
@@ -142,22 +134,17 @@ async fn until_accepted<P: LineProtocol>(
     }
 }
 
-/// Tells the client that it is logged in, in the backend's words.
-async fn hand_over<P: LineProtocol>(
-    record: &Record,
+/// What is left of a login when it has succeeded.
+fn hand_over<P: LineProtocol>(
     client: Preauth<P>,
     accepted: Accepted,
-) -> Option<Relayable<P>> {
-    match client.accept(accepted.acceptance).await {
-        Ok((client, follower)) => Some(Relayable {
-            client,
-            backend: accepted.backend,
-            follower,
-            guard: accepted.guard,
-        }),
-        Err(error) => {
-            record.log_early_end("relay", &error.into());
-            None
-        }
-    }
+) -> (Parties<P::Follow>, SessionGuard) {
+    let (client, welcome, follower) = client.accept(accepted.acceptance);
+    let parties = Parties {
+        client,
+        backend: accepted.backend,
+        welcome,
+        follower,
+    };
+    (parties, accepted.guard)
 }

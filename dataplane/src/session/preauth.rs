@@ -19,6 +19,7 @@ use crate::{
     net::{
         TcpStream,
         leg::{Encrypted, InjectedInput, Leg, LegError, LegState, Plaintext},
+        relay::LINGER,
         tls_server::{HandshakeError, Secured, ServerTls},
     },
 };
@@ -189,16 +190,12 @@ impl<P: LineProtocol> Preauth<P> {
         end.map_or(Ok(()), Err)
     }
 
-    /// Answers the login with success and hands over what the relay needs.
-    pub(super) async fn accept(
-        self,
-        acceptance: Acceptance,
-    ) -> Result<(Leg<Encrypted>, P::Follow), LegError> {
-        let Self { mut leg, front, .. } = self;
-        let mut out = Vec::new();
-        let follower = front.accept(acceptance, &mut out);
-        leg.write_public(&out).await?;
-        Ok((leg, follower))
+    /// Ends pre-authentication: yields the leg, the words in which the client is to learn that it is logged
+    /// in, and what watches the relay.
+    pub(super) fn accept(self, acceptance: Acceptance) -> (Leg<Encrypted>, Vec<u8>, P::Follow) {
+        let mut welcome = Vec::new();
+        let follower = self.front.accept(acceptance, &mut welcome);
+        (self.leg, welcome, follower)
     }
 
     /// Says goodbye, if there is something to say and somebody to hear it, and closes.
@@ -208,7 +205,7 @@ impl<P: LineProtocol> Preauth<P> {
         {
             let mut out = Vec::new();
             self.front.reply(ClientReply::Closing(farewell), &mut out);
-            _ = timeout(self.limits.handshake, self.leg.write_public(&out)).await;
+            _ = timeout(LINGER, self.leg.write_public(&out)).await;
         }
         if !matches!(error, SessionError::Client(LegError::Io(_))) {
             self.finish().await;
@@ -220,7 +217,7 @@ impl<P: LineProtocol> Preauth<P> {
             self.leg.finish().await?;
             self.leg.peer_closed().await
         };
-        _ = timeout(crate::net::relay::LINGER, closed).await;
+        _ = timeout(LINGER, closed).await;
     }
 }
 
@@ -255,7 +252,7 @@ impl<F: Front> Clear<'_, F> {
         {
             let mut out = Vec::new();
             self.front.reply(ClientReply::Closing(farewell), &mut out);
-            _ = timeout(crate::net::relay::LINGER, self.leg.write_public(&out)).await;
+            _ = timeout(LINGER, self.leg.write_public(&out)).await;
         }
     }
 }

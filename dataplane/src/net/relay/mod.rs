@@ -34,7 +34,6 @@ use crate::{
     },
 };
 use moving::Moving;
-use side::Side;
 
 /// How long a client that we have said goodbye to may take to close its side. Closing ours first would
 /// reset the connection if anything of the client's was still on its way, and the reset could overtake
@@ -89,29 +88,28 @@ impl RelayEnd {
     }
 }
 
+/// Who is relayed, and what watches it.
+pub struct Parties<F> {
+    /// The client's side.
+    pub client: Leg<Encrypted>,
+    /// The server's side.
+    pub backend: BackendLeg,
+    /// The first words for the client: that it is logged in.
+    pub welcome: Vec<u8>,
+    /// Watches both directions.
+    pub follower: F,
+}
+
 /// Relays until the end, and hands the guard its proof. What either leg has buffered goes first.
 ///
 /// The guard makes sure that nobody is relayed who is not registered.
 pub async fn run<F: Follower>(
-    client: Leg<Encrypted>,
-    backend: BackendLeg,
-    follower: F,
+    parties: Parties<F>,
     guard: SessionGuard,
     limits: RelayLimits,
 ) -> RelayEnd {
     guard.relaying();
-    let (client, pipelined) = client.into_parts();
-    let (backend, early) = backend.into_parts();
-    let mut moving = Moving::new(
-        Side::new(client),
-        Side::new(backend),
-        follower,
-        pipelined.filled().to_vec(),
-        early.filled().to_vec(),
-        limits,
-    );
-    // Freed, and wiped, before the session settles down.
-    drop((pipelined, early));
+    let mut moving = Moving::new(parties, limits);
     let cause = moving.until_end(&guard).await;
     moving.leave_client(cause).await;
     let proof = moving.leave_backend(cause).await;

@@ -10,7 +10,7 @@ use std::{
 use ferrypost_wire::{Follower, Safety, Then};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Cause, Side};
+use super::{Cause, Parties, side::Side};
 use crate::{
     config::RelayLimits,
     net::scratch::with_scratch,
@@ -49,22 +49,18 @@ struct Draining {
 }
 
 impl<F: Follower> Moving<F> {
-    pub(super) fn new(
-        client: Side,
-        backend: Side,
-        follower: F,
-        pipelined: Vec<u8>,
-        early: Vec<u8>,
-        limits: RelayLimits,
-    ) -> Self {
+    pub(super) fn new(parties: Parties<F>, limits: RelayLimits) -> Self {
+        // The legs' buffers are wiped and freed here, before the session settles down.
+        let (client, pipelined) = parties.client.into_parts();
+        let (backend, early) = parties.backend.into_parts();
         Self {
-            client,
-            backend,
-            follower,
+            client: Side::new(client, parties.welcome),
+            backend: Side::new(backend, Vec::new()),
+            follower: parties.follower,
             limits,
-            withheld: pipelined,
+            withheld: pipelined.filled().to_vec(),
             ask_again: true,
-            early,
+            early: early.filled().to_vec(),
             up: 0,
             down: 0,
             last_move: Instant::now(),

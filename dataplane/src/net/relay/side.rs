@@ -29,12 +29,13 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub(super) fn new(io: AnyTransport) -> Self {
+    /// A side that is to be sent `first` before anything else.
+    pub(super) fn new(io: AnyTransport, first: Vec<u8>) -> Self {
         Self {
             io,
-            unsent: Vec::new(),
+            unflushed: !first.is_empty(),
+            unsent: first,
             sent: 0,
-            unflushed: false,
             stuck_since: None,
             failure: None,
             ended: false,

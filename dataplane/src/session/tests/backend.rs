@@ -23,31 +23,31 @@ use crate::net;
 
 /// What a server is like.
 #[derive(Clone)]
-pub(super) struct Manners {
+pub(crate) struct Manners {
     /// Sent first; empty: nothing is.
-    pub(super) greeting: Vec<u8>,
+    pub(crate) greeting: Vec<u8>,
     /// What it can do.
-    pub(super) capabilities: &'static str,
+    pub(crate) capabilities: &'static str,
     /// TLS from the first octet, or by STARTTLS.
-    pub(super) tls: Tls,
+    pub(crate) tls: Tls,
     /// Sent behind the answer to STARTTLS, in the same segment.
-    pub(super) injected: &'static str,
+    pub(crate) injected: &'static str,
     /// It wants a PROXY header first.
-    pub(super) proxy: bool,
+    pub(crate) proxy: bool,
     /// A permit lets one login through; `None`: at once.
-    pub(super) verdicts: Option<Arc<Semaphore>>,
+    pub(crate) verdicts: Option<Arc<Semaphore>>,
     /// Sent behind its OK, in the same segment.
-    pub(super) behind_ok: &'static str,
+    pub(crate) behind_ok: &'static str,
     /// It keeps its side open whatever happens.
-    pub(super) never_closes: bool,
+    pub(crate) never_closes: bool,
     /// It answers no command after the login.
-    pub(super) mute: bool,
+    pub(crate) mute: bool,
     /// Octets that it sends as an answer to FLOOD.
-    pub(super) flood: usize,
+    pub(crate) flood: usize,
 }
 
 #[derive(Clone)]
-pub(super) enum Tls {
+pub(crate) enum Tls {
     None,
     Implicit(Arc<ServerConfig>),
     StartTls(Arc<ServerConfig>),
@@ -72,45 +72,45 @@ impl Default for Manners {
 
 /// What a server has seen.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Every line, literals in one piece.
     lines: Mutex<Vec<String>>,
     /// The PROXY headers.
     headers: Mutex<Vec<Vec<u8>>>,
-    pub(super) connections: AtomicUsize,
-    pub(super) logins: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) logins: AtomicUsize,
     /// Connections whose end it has seen.
-    pub(super) ended: AtomicUsize,
+    pub(crate) ended: AtomicUsize,
     /// Octets that it could send of a flood.
-    pub(super) flooded: AtomicUsize,
+    pub(crate) flooded: AtomicUsize,
 }
 
 impl Seen {
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 
-    pub(super) fn has(&self, text: &str) -> bool {
+    pub(crate) fn has(&self, text: &str) -> bool {
         self.lines().iter().any(|line| line.contains(text))
     }
 
-    pub(super) fn header(&self) -> Header<'static> {
+    pub(crate) fn header(&self) -> Header<'static> {
         let headers = self.headers.lock().unwrap();
         Header::try_from(&headers[0][..]).unwrap().to_owned()
     }
 
-    pub(super) fn count(&self, of: &AtomicUsize) -> usize {
+    pub(crate) fn count(&self, of: &AtomicUsize) -> usize {
         of.load(Ordering::SeqCst)
     }
 }
 
-pub(super) struct Backend {
-    pub(super) address: SocketAddr,
-    pub(super) seen: Arc<Seen>,
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Seen>,
 }
 
 impl Backend {
-    pub(super) fn start(manners: Manners) -> Self {
+    pub(crate) fn start(manners: Manners) -> Self {
         let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());

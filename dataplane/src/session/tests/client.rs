@@ -18,22 +18,22 @@ use tokio_rustls::TlsConnector;
 use crate::net;
 
 /// How long a test waits for anything.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-pub(super) struct Client(BufReader<Box<dyn Stream>>);
+pub(crate) struct Client(BufReader<Box<dyn Stream>>);
 
 impl Client {
     /// In clear.
-    pub(super) async fn plain(address: SocketAddr) -> Self {
+    pub(crate) async fn plain(address: SocketAddr) -> Self {
         let stream = net::connect(address).await.unwrap();
         Self(BufReader::new(Box::new(stream)))
     }
 
     /// Under TLS, with the greeting read.
-    pub(super) async fn tls(address: SocketAddr, root: &CertificateDer<'static>) -> Self {
+    pub(crate) async fn tls(address: SocketAddr, root: &CertificateDer<'static>) -> Self {
         let stream = net::connect(address).await.unwrap();
         let mut client = Self::handshake(Box::new(stream), root, &[]).await.unwrap();
         let greeting = client.line().await;
@@ -41,7 +41,7 @@ impl Client {
         client
     }
 
-    pub(super) async fn handshake(
+    pub(crate) async fn handshake(
         stream: Box<dyn Stream>,
         root: &CertificateDer<'static>,
         alpn: &[&[u8]],
@@ -62,25 +62,25 @@ impl Client {
     }
 
     /// Goes on under TLS.
-    pub(super) async fn upgrade(self, root: &CertificateDer<'static>) -> Self {
+    pub(crate) async fn upgrade(self, root: &CertificateDer<'static>) -> Self {
         assert!(self.0.buffer().is_empty(), "the server spoke before TLS");
         let stream = self.0.into_inner();
         Self::handshake(stream, root, &[]).await.unwrap()
     }
 
-    pub(super) async fn send(&mut self, text: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, text: impl AsRef<[u8]>) {
         self.0.write_all(text.as_ref()).await.unwrap();
         self.0.flush().await.unwrap();
     }
 
     /// Sends as far as the other side takes it.
-    pub(super) async fn try_send(&mut self, text: &[u8]) -> std::io::Result<()> {
+    pub(crate) async fn try_send(&mut self, text: &[u8]) -> std::io::Result<()> {
         self.0.write_all(text).await?;
         self.0.flush().await
     }
 
     /// The next line without its end; empty at the end of the stream.
-    pub(super) async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let mut line = String::new();
         match timeout(PATIENCE, self.0.read_line(&mut line)).await {
             Ok(Ok(_)) => line.trim_end().to_owned(),
@@ -90,7 +90,7 @@ impl Client {
     }
 
     /// Everything up to the line that starts with `start`, that line included.
-    pub(super) async fn until(&mut self, start: &str) -> Vec<String> {
+    pub(crate) async fn until(&mut self, start: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             let line = self.line().await;
@@ -106,23 +106,23 @@ impl Client {
     }
 
     /// The line that starts with `start`, whatever comes before it.
-    pub(super) async fn answer(&mut self, start: &str) -> String {
+    pub(crate) async fn answer(&mut self, start: &str) -> String {
         self.until(start).await.pop().unwrap()
     }
 
     /// Logs in, which must succeed.
-    pub(super) async fn login(&mut self, name: &str) {
+    pub(crate) async fn login(&mut self, name: &str) {
         let answer = self.try_login(name, "secret").await;
         assert!(answer.starts_with("l OK"), "{answer}");
     }
 
-    pub(super) async fn try_login(&mut self, name: &str, password: &str) -> String {
+    pub(crate) async fn try_login(&mut self, name: &str, password: &str) -> String {
         self.send(format!("l LOGIN {name} {password}\r\n")).await;
         self.answer("l ").await
     }
 
     /// Everything until the other side has closed.
-    pub(super) async fn rest(&mut self) -> String {
+    pub(crate) async fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         match timeout(PATIENCE, self.0.read_to_end(&mut rest)).await {
             Ok(_) => String::from_utf8_lossy(&rest).into_owned(),
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn read_exact(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) async fn read_exact(&mut self, count: usize) -> Vec<u8> {
         let mut octets = vec![0; count];
         timeout(PATIENCE, self.0.read_exact(&mut octets))
             .await
@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// Says that it will send no more.
-    pub(super) async fn half_close(&mut self) {
+    pub(crate) async fn half_close(&mut self) {
         self.0.shutdown().await.unwrap();
     }
 }

@@ -1,21 +1,21 @@
 //! The driver acted out: a whole data plane without its control plane, scripted servers behind it, clients
 //! that speak by hand.
 
-mod backend;
-mod client;
+pub(crate) mod backend;
+pub(crate) mod client;
 mod hostile;
 mod legs;
 mod logins;
 mod moves;
 mod relays;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 /// Waits for a fact.
-async fn eventually(what: &str, fact: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, fact: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(10);
     while !fact() {
         assert!(Instant::now() < limit, "it never came true: {what}");

@@ -37,21 +37,21 @@ use crate::{
 };
 
 /// A certificate authority and what it signs for `localhost`.
-pub(super) struct Authority {
-    pub(super) root: CertificateDer<'static>,
-    pub(super) pem: String,
+pub(crate) struct Authority {
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate with its key.
-pub(super) struct Identity {
-    pub(super) certificate: CertificateDer<'static>,
+pub(crate) struct Identity {
+    pub(crate) certificate: CertificateDer<'static>,
     certificate_pem: String,
     key: KeyPair,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -63,7 +63,7 @@ impl Authority {
         }
     }
 
-    pub(super) fn sign(&self, name: &str) -> Identity {
+    pub(crate) fn sign(&self, name: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -76,7 +76,7 @@ impl Authority {
 }
 
 impl Identity {
-    pub(super) fn write(&self, directory: &Path, stem: &str) -> CertificateFiles {
+    pub(crate) fn write(&self, directory: &Path, stem: &str) -> CertificateFiles {
         let files = CertificateFiles {
             cert_file: directory.join(format!("{stem}.pem")),
             key_file: directory.join(format!("{stem}.key")),
@@ -86,7 +86,7 @@ impl Identity {
         files
     }
 
-    pub(super) fn server(&self) -> Arc<ServerConfig> {
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(self.key.serialize_der());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -98,7 +98,7 @@ impl Identity {
         Arc::new(config)
     }
 
-    pub(super) fn pin(&self) -> String {
+    pub(crate) fn pin(&self) -> String {
         Sha256::digest(&self.certificate)
             .iter()
             .map(|octet| format!("{octet:02x}"))
@@ -107,9 +107,9 @@ impl Identity {
 }
 
 /// How the data plane is told to reach a destination.
-pub(super) struct Way {
-    pub(super) tls: v1::EndpointTls,
-    pub(super) announcement: v1::Announcement,
+pub(crate) struct Way {
+    pub(crate) tls: v1::EndpointTls,
+    pub(crate) announcement: v1::Announcement,
 }
 
 impl Default for Way {
@@ -126,7 +126,7 @@ impl Default for Way {
 }
 
 impl Way {
-    pub(super) fn tls(mode: Mode, verification: v1::endpoint_tls::Verification) -> Self {
+    pub(crate) fn tls(mode: Mode, verification: v1::endpoint_tls::Verification) -> Self {
         Self {
             tls: v1::EndpointTls {
                 mode: mode.into(),
@@ -140,15 +140,15 @@ impl Way {
 }
 
 /// What a test can choose.
-pub(super) struct Plan {
-    pub(super) old: Manners,
-    pub(super) new: Manners,
-    pub(super) way: Way,
-    pub(super) limits: Limits,
-    pub(super) listener: ListenerTls,
+pub(crate) struct Plan {
+    pub(crate) old: Manners,
+    pub(crate) new: Manners,
+    pub(crate) way: Way,
+    pub(crate) limits: Limits,
+    pub(crate) listener: ListenerTls,
     /// Made by the caller when a backend's certificate must come from it.
-    pub(super) authority: Authority,
-    pub(super) proxy_from: Vec<crate::config::Network>,
+    pub(crate) authority: Authority,
+    pub(crate) proxy_from: Vec<crate::config::Network>,
 }
 
 impl Default for Plan {
@@ -171,15 +171,15 @@ impl Default for Plan {
 
 /// Two servers, `old` and `new`, and the data plane in front of them. `alice@example.org` is on the old
 /// one, `bob@example.org` on the new one, and so is everybody else on the old one.
-pub(super) struct World {
-    pub(super) old: Backend,
-    pub(super) new: Backend,
-    pub(super) address: std::net::SocketAddr,
-    pub(super) root: CertificateDer<'static>,
-    pub(super) registry: Arc<Registry>,
-    pub(super) fences: Arc<Fences>,
-    pub(super) shutdown: Shutdown,
-    pub(super) tables: Tables,
+pub(crate) struct World {
+    pub(crate) old: Backend,
+    pub(crate) new: Backend,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) fences: Arc<Fences>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) tables: Tables,
     accounts: Mutex<Accounts>,
     _directory: tempfile::TempDir,
 }
@@ -190,11 +190,11 @@ struct Accounts {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Plan::default())
     }
 
-    pub(super) fn with(plan: Plan) -> Self {
+    pub(crate) fn with(plan: Plan) -> Self {
         let random = Random::seeded(1);
         let old = Backend::start(plan.old);
         let new = Backend::start(plan.new);
@@ -299,22 +299,22 @@ impl World {
         }
     }
 
-    pub(super) async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::tls(self.address, &self.root).await
     }
 
     /// Alice's account is fenced.
-    pub(super) fn fence(&self) {
+    pub(crate) fn fence(&self) {
         self.change("old", v1::Phase::Fencing);
     }
 
     /// Alice's account is on the new server.
-    pub(super) fn flip(&self) {
+    pub(crate) fn flip(&self) {
         self.change("new", v1::Phase::Flipped);
     }
 
     /// The move is off.
-    pub(super) fn abort(&self) {
+    pub(crate) fn abort(&self) {
         self.change("old", v1::Phase::Settled);
     }
 
@@ -347,7 +347,7 @@ impl World {
     }
 
     /// Alice's sessions are ended by an operator.
-    pub(super) fn kick(&self) {
+    pub(crate) fn kick(&self) {
         let name = self
             .table()
             .config()
@@ -357,7 +357,7 @@ impl World {
     }
 
     /// The process begins to stop.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shutdown.drain();
         self.registry.close_all(CloseReason::Drain);
     }
