@@ -42,6 +42,34 @@
 //! - A secret in a log: [`Secret`] and [`Credentials`] have no `Debug`, `Display`, `Clone` or
 //!   comparison, and are wiped when dropped.
 //!
+//! None of these compiles:
+//!
+//! ```compile_fail,E0382
+//! use ferrypost_wire::{Acceptance, ClientReply, Front};
+//! fn answer_twice<F: Front>(mut front: F, accepted: Acceptance, out: &mut Vec<u8>) {
+//!     front.accept(accepted, out);
+//!     front.reply(ClientReply::AuthFailed, out);
+//! }
+//! ```
+//! ```compile_fail,E0382
+//! use ferrypost_wire::{Credentials, Negotiate};
+//! fn replay_twice<N: Negotiate>(a: N, b: N, credentials: Credentials) -> [N::Login; 2] {
+//!     [a.into_login(credentials), b.into_login(credentials)]
+//! }
+//! ```
+//! ```compile_fail,E0451
+//! use ferrypost_wire::{Acceptance, Capabilities};
+//! fn made_up(capabilities: Capabilities) -> Acceptance {
+//!     Acceptance { capabilities, untagged: Vec::new(), text: String::new() }
+//! }
+//! ```
+//! ```compile_fail,E0308
+//! use ferrypost_wire::{Capabilities, FrontSettings, Offer};
+//! fn offer_anything(settings: &mut FrontSettings, list: Capabilities) {
+//!     settings.offer = std::sync::Arc::new(list);
+//! }
+//! ```
+//!
 //! # What every machine keeps to
 //!
 //! - Feeding it one byte at a time gives the same steps as feeding everything at once.

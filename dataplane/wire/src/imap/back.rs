@@ -227,3 +227,58 @@ impl Negotiate for ImapBack {
         ImapLogin::new(offered, self.lines, self.tags, &credentials)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Login as _;
+    use crate::secret::SecretWriter;
+    use crate::settings::BackLimits;
+
+    #[test]
+    fn credentials_given_too_soon_are_not_sent() {
+        let mut back = ImapBack::new(BackSettings {
+            channel: Channel::Clear,
+            announce: None,
+            limits: BackLimits::default(),
+        });
+        let mut input = WireBuf::new(1024);
+        let greeting = b"* OK [CAPABILITY IMAP4rev1 STARTTLS AUTH=PLAIN SASL-IR] hi\r\n";
+        input.extend(greeting).unwrap();
+        let step = back.step(&mut input, &mut Vec::new());
+        assert_eq!(step, Ok(NegotiateStep::NeedMore));
+        let password = SecretWriter::with_capacity(0).text(b"secret").finish();
+        let credentials = Credentials::new(b"", b"alice", password).ok().unwrap();
+        let step = back.into_login(credentials).step(&mut input);
+        assert!(matches!(step, Err(BackendViolation::NotReady)));
+    }
+
+    #[test]
+    fn a_probe_can_tell_what_was_offered_in_clear_and_under_tls() {
+        let mut back = ImapBack::new(BackSettings {
+            channel: Channel::Clear,
+            announce: None,
+            limits: BackLimits::default(),
+        });
+        let mut input = WireBuf::new(1024);
+        let mut out = Vec::new();
+        input
+            .extend(b"* OK [CAPABILITY IMAP4rev1 STARTTLS] ready \x1b[2J\r\nF1 OK go\r\n")
+            .unwrap();
+        let step = back.step(&mut input, &mut out);
+        assert_eq!(step, Ok(NegotiateStep::StartTls));
+        back.secured();
+        assert_eq!(back.offered(), None);
+        input
+            .extend(b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nF2 OK\r\n")
+            .unwrap();
+        let step = back.step(&mut input, &mut out);
+        assert_eq!(step, Ok(NegotiateStep::Ready));
+        let text = |list: Option<&Capabilities>| list.unwrap().to_string();
+        assert_eq!(text(back.offered_in_clear()), "IMAP4rev1 STARTTLS");
+        assert_eq!(text(back.offered()), "IMAP4rev1 AUTH=PLAIN");
+        assert!(back.greeting().ends_with("ready ?[2J"));
+        back.leave(&mut out);
+        assert_eq!(out, b"F1 STARTTLS\r\nF2 CAPABILITY\r\nF3 LOGOUT\r\n");
+    }
+}

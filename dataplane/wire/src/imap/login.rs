@@ -361,3 +361,53 @@ fn rejection(text: &[u8]) -> Rejection {
         None => Rejection::credentials(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(offered: &str, name: &str, password: &str) -> Option<Vec<String>> {
+        let password = SecretWriter::with_capacity(0).text(password.as_bytes());
+        let credentials = Credentials::new(b"", name.as_bytes(), password.finish());
+        let offered = Capabilities::parse(offered.as_bytes());
+        let pieces = compose("F1", &offered, &credentials.ok().unwrap())?;
+        let text = |piece: &Secret| String::from_utf8(piece.expose().to_vec()).unwrap();
+        Some(pieces.iter().map(text).collect())
+    }
+
+    #[test]
+    fn a_token_of_six_kilobytes_does_not_go_into_the_command_line() {
+        let token = "t".repeat(6000);
+        let sent = pieces("AUTH=PLAIN SASL-IR", "alice", &token).unwrap();
+        assert_eq!(sent[0], "F1 AUTHENTICATE PLAIN\r\n");
+        assert_eq!(sent.len(), 2);
+        assert_eq!(sent[1].len(), (1 + 5 + 1 + 6000usize).div_ceil(3) * 4 + 2);
+        let sent = pieces("IMAP4rev1", "alice", &token).unwrap();
+        assert_eq!(sent[0], "F1 LOGIN \"alice\" {6000}\r\n");
+        assert_eq!(sent[1], format!("{token}\r\n"));
+    }
+
+    #[test]
+    fn literal_minus_is_kept_to() {
+        let sent = |offered, length| pieces(offered, "alice", &"t".repeat(length)).unwrap();
+        assert_eq!(sent("LITERAL-", 4096).len(), 1);
+        assert_eq!(sent("LITERAL-", 4097).len(), 2);
+        assert_eq!(sent("LITERAL+", 4097).len(), 1);
+    }
+
+    #[test]
+    fn a_name_beyond_ascii_goes_by_authenticate_or_not_at_all() {
+        assert_eq!(pieces("IMAP4rev1", "\u{e4}", "x"), None);
+        let sent = pieces("AUTH=LOGIN", "\u{e4}", "x").unwrap();
+        assert_eq!(sent[0], "F1 AUTHENTICATE LOGIN\r\n");
+        assert_eq!(sent[1], "w6Q=\r\n");
+        let sent = pieces("AUTH=PLAIN SASL-IR", "\u{e4}", "x").unwrap();
+        assert_eq!(sent, ["F1 AUTHENTICATE PLAIN AMOkAHg=\r\n"]);
+    }
+
+    #[test]
+    fn a_password_with_line_ends_cannot_break_out_of_a_command() {
+        let sent = pieces("LITERAL+", "alice", "x\r\nF2 LOGOUT").unwrap();
+        assert_eq!(sent, ["F1 LOGIN \"alice\" {12+}\r\nx\r\nF2 LOGOUT\r\n"]);
+    }
+}
