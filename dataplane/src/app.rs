@@ -10,6 +10,9 @@
 //!
 //! The program, every test and a later simulator start the same thing here.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,

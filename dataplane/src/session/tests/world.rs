@@ -13,7 +13,10 @@ use ferrypost_proto::{
 };
 use ferrypost_wire::ProtocolKind;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::{ServerConfig, pki_types::CertificateDer};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -86,14 +89,19 @@ impl Identity {
         files
     }
 
+    pub(crate) fn chain_and_key(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        (vec![self.certificate.clone()], key.into())
+    }
+
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        let (chain, key) = self.chain_and_key();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![self.certificate.clone()], key.into())
+            .with_single_cert(chain, key)
             .unwrap();
         Arc::new(config)
     }

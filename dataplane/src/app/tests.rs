@@ -1,0 +1,338 @@
+//! Whole data planes: a scripted control plane above, scripted servers behind, clients in front.
+
+mod control_plane;
+
+use std::{path::Path, time::Duration};
+
+use ferrypost_proto::{
+    routing::v1::{
+        AccountEntry, Delta, Goodbye, GoodbyeAccepted, SnapshotChunk, stream_request::Message as Up,
+        stream_response::Message as Down,
+    },
+    v1,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::session::tests::{
+    backend::{Backend, Manners},
+    client::Client,
+    eventually,
+    world::Authority,
+};
+use control_plane::{Conversation, ControlPlane, welcome};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// A data plane's surroundings.
+struct Surroundings {
+    directory: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Surroundings {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        std::fs::write(directory.path().join("ca.pem"), &authority.pem).unwrap();
+        authority.sign("localhost").write(directory.path(), "edge");
+        std::fs::write(directory.path().join("token"), TOKEN).unwrap();
+        Self {
+            directory,
+            authority,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A configuration with one listener on any port.
+    fn config(&self, control_plane: &str) -> Config {
+        self.config_with(control_plane, "127.0.0.1:0")
+    }
+
+    fn config_with(&self, control_plane: &str, listener: &str) -> Config {
+        let text = format!(
+            r#"
+            instance = "dp-1"
+            state_directory = "state"
+            [control_plane]
+            {control_plane}
+            [[listeners]]
+            name = "imaps"
+            protocol = "imap"
+            address = "{listener}"
+            tls = "implicit"
+            certificates = [{{ cert_file = "edge.pem", key_file = "edge.key" }}]
+            [admin]
+            listen = "127.0.0.1:0"
+            health_listen = "127.0.0.1:0"
+            cert_file = "edge.pem"
+            key_file = "edge.key"
+            token_file = "token"
+            [limits.preauth]
+            failure_floor = "1ms"
+            "#
+        );
+        Config::parse(&text, self.path()).unwrap()
+    }
+}
+
+fn in_clear(control_plane: &ControlPlane) -> String {
+    format!("endpoints = [\"http://{}\"]", control_plane.address)
+}
+
+fn start(config: &Config) -> Bound {
+    build(config, Random::seeded(1)).unwrap()
+}
+
+/// One server, `old`, which is the default for `example.org`.
+fn routing(backend: &Backend) -> v1::RoutingConfig {
+    v1::RoutingConfig {
+        schema: ferrypost_proto::SCHEMA,
+        destinations: vec![v1::Destination {
+            id: "old".to_owned(),
+            endpoints: vec![v1::Endpoint {
+                protocol: v1::Protocol::Imap.into(),
+                host: backend.address.ip().to_string(),
+                port: backend.address.port().into(),
+                tls: Some(v1::EndpointTls {
+                    mode: v1::endpoint_tls::Mode::None.into(),
+                    plaintext_consent: true,
+                    ..Default::default()
+                }),
+                announcement: v1::Announcement::None.into(),
+                ..Default::default()
+            }],
+        }],
+        default_destination: "old".to_owned(),
+        domains: vec![v1::Domain {
+            name: "example.org".to_owned(),
+            unlisted: None,
+        }],
+        names: Some(v1::NamePolicy {
+            bare_names: Some(v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {})),
+            ..Default::default()
+        }),
+    }
+}
+
+fn snapshot(backend: &Backend, accounts: Vec<AccountEntry>) -> Down {
+    Down::SnapshotChunk(SnapshotChunk {
+        position: Some(control_plane::position(5)),
+        index: 0,
+        last: true,
+        config: Some(routing(backend)),
+        accounts,
+    })
+}
+
+/// Answers a data plane up to the point where it is ready.
+async fn admitted(control_plane: &mut ControlPlane, backend: &Backend) -> Conversation {
+    let mut conversation = control_plane.conversation().await;
+    conversation.say(welcome()).await;
+    conversation.say(snapshot(backend, Vec::new())).await;
+    conversation.hear(|up| matches!(up, Up::Applied(_))).await;
+    conversation
+}
+
+/// What `/stats` says.
+async fn stats(bound: &Bound, surroundings: &Surroundings) -> serde_json::Value {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(surroundings.authority.root.clone()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(crate::net::tls_client::crypto())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = net::connect(bound.addresses.admin).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, socket).await.unwrap();
+    let head = format!(
+        "GET /stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
+async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
+    let surroundings = Surroundings::new();
+    let mut control_plane = ControlPlane::start();
+    let backend = Backend::start(Manners::default());
+    let bound = start(&surroundings.config(&in_clear(&control_plane)));
+    let listener = bound.addresses.listeners["imaps"];
+
+    // Without a table: not ready, and a temporary answer.
+    let mut conversation = control_plane.conversation().await;
+    assert_eq!(conversation.hello.instance, "dp-1");
+    assert_eq!(conversation.hello.applied, None);
+    conversation.say(welcome()).await;
+    assert!(!bound.readiness.is_ready());
+    let mut early = Client::tls(listener, &surroundings.authority.root).await;
+    let answer = early.try_login("alice@example.org", "secret").await;
+    assert!(answer.starts_with("l NO [UNAVAILABLE]"), "{answer}");
+
+    // With one, the same connection is served.
+    conversation.say(snapshot(&backend, Vec::new())).await;
+    conversation.hear(|up| matches!(up, Up::Applied(_))).await;
+    let mut readiness = bound.readiness.watch();
+    readiness.wait_for(|ready| *ready).await.unwrap();
+    early.login("alice@example.org").await;
+    early.send("a LIST \"\" \"*\"\r\n").await;
+    assert!(early.answer("a ").await.starts_with("a OK"));
+
+    let seen = stats(&bound, &surroundings).await;
+    assert_eq!(seen["ready"], true, "{seen:#}");
+    assert_eq!(seen["control_plane"]["state"], "live", "{seen:#}");
+    assert_eq!(seen["snapshot"]["revision"]["store"], 5, "{seen:#}");
+    assert_eq!(seen["sessions"]["routed"][0]["stage"], "relaying", "{seen:#}");
+
+    // The goodbye comes after the server has seen the client's session end.
+    let ending = tokio::spawn(bound.shut_down());
+    let goodbye = conversation.hear(|up| matches!(up, Up::Goodbye(_))).await;
+    assert_eq!(goodbye, Up::Goodbye(Goodbye { unconfirmed: 0 }));
+    assert!(backend.seen.count(&backend.seen.ended) >= 1);
+    conversation.say(Down::GoodbyeAccepted(GoodbyeAccepted {})).await;
+    let stopped = ending.await.unwrap();
+    assert_eq!(
+        stopped,
+        Stopped {
+            dropped: 0,
+            unconfirmed: 0,
+            goodbye: Ok(())
+        }
+    );
+    assert!(early.rest().await.contains("* BYE"));
+    assert!(net::connect(listener).await.is_err());
+}
+
+#[tokio::test]
+async fn the_stats_show_what_the_prober_found() {
+    let surroundings = Surroundings::new();
+    let mut control_plane = ControlPlane::start();
+    let backend = Backend::start(Manners::default());
+    let bound = start(&surroundings.config(&in_clear(&control_plane)));
+    let mut conversation = admitted(&mut control_plane, &backend).await;
+    let reachable = |up: &Up| match up {
+        Up::Health(health) => health.endpoints.iter().any(|endpoint| endpoint.reachable),
+        _ => false,
+    };
+    conversation.hear(reachable).await;
+    let seen = stats(&bound, &surroundings).await;
+    let old = &seen["destinations"]["old"]["imap"];
+    assert_eq!(old["reachable"], true, "{seen:#}");
+    assert_eq!(old["word"], "reachable");
+    assert_eq!(old["greeting"], "ready");
+    assert_eq!(old["address"], backend.address.to_string());
+    assert_eq!(old["tls"]["verdict"], "plaintext");
+    let offered = old["capabilities"].as_array().unwrap();
+    assert!(offered.contains(&"IDLE".into()), "{seen:#}");
+    assert!(old["last_success_seconds_ago"].is_number());
+    assert!(seen["offer"]["imap"].as_str().unwrap().contains("IDLE"), "{seen:#}");
+    assert_eq!(seen["blocked_by"], serde_json::json!([]));
+    assert_eq!(seen["control_plane"]["installation"], control_plane::INSTALLATION);
+    assert_eq!(seen["control_plane"]["rewound"], false);
+    assert_eq!(seen["snapshot"]["rejected_entries"], 0);
+    assert_eq!(seen["sessions"]["held_logins"], 0);
+}
+
+#[tokio::test]
+async fn without_a_control_plane_clients_are_served_from_the_table_that_is_known() {
+    let surroundings = Surroundings::new();
+    let mut control_plane = ControlPlane::start();
+    let backend = Backend::start(Manners::default());
+    let bound = start(&surroundings.config(&in_clear(&control_plane)));
+    let conversation = admitted(&mut control_plane, &backend).await;
+    conversation.cut().await;
+    control_plane.stop().await;
+    let root = &surroundings.authority.root;
+    let mut client = Client::tls(bound.addresses.listeners["imaps"], root).await;
+    client.login("alice@example.org").await;
+    assert!(bound.readiness.is_ready());
+    let stopped = bound.shut_down().await;
+    assert_eq!(stopped.goodbye, Err(GoodbyeError::TimedOut));
+}
+
+#[tokio::test]
+async fn a_delta_that_moves_an_account_reaches_its_client() {
+    let surroundings = Surroundings::new();
+    let mut control_plane = ControlPlane::start();
+    let backend = Backend::start(Manners::default());
+    let bound = start(&surroundings.config(&in_clear(&control_plane)));
+    let mut conversation = admitted(&mut control_plane, &backend).await;
+    let root = &surroundings.authority.root;
+    let mut client = Client::tls(bound.addresses.listeners["imaps"], root).await;
+    client.login("alice@example.org").await;
+    conversation
+        .say(Down::Delta(Delta {
+            from: control_plane::position(5).revision,
+            to: Some(control_plane::position(6)),
+            changes: vec![control_plane::fencing("alice@example.org", "old", 6)],
+        }))
+        .await;
+    let drained = conversation.hear(|up| matches!(up, Up::Drained(_))).await;
+    let Up::Drained(drained) = drained else {
+        unreachable!("it was asked for");
+    };
+    assert_eq!(drained.accounts.len(), 1);
+    assert_eq!((drained.accounts[0].closed, drained.accounts[0].unconfirmed), (1, 0));
+    assert!(client.rest().await.contains("* BYE"));
+    eventually("the server has seen the end", || backend.seen.count(&backend.seen.ended) >= 1).await;
+}
+
+#[tokio::test]
+async fn the_way_to_the_control_plane_is_mutual_tls() {
+    let surroundings = Surroundings::new();
+    let identity = surroundings.authority.sign("localhost");
+    let mut control_plane = ControlPlane::start_mutual(&identity, &surroundings.authority);
+    let endpoint = format!("endpoints = [\"https://localhost:{}\"]", control_plane.address.port());
+    let files = "ca_file = \"ca.pem\"\ncert_file = \"edge.pem\"\nkey_file = \"edge.key\"";
+    let backend = Backend::start(Manners::default());
+    let bound = start(&surroundings.config(&format!("{endpoint}\n{files}")));
+    let mut readiness = bound.readiness.watch();
+    let _conversation = admitted(&mut control_plane, &backend).await;
+    readiness.wait_for(|ready| *ready).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_control_plane_that_nobody_vouches_for_is_not_believed() {
+    let surroundings = Surroundings::new();
+    let other = Authority::new();
+    let control_plane = ControlPlane::start_mutual(&other.sign("localhost"), &other);
+    let endpoint = format!("endpoints = [\"https://localhost:{}\"]", control_plane.address.port());
+    let files = "ca_file = \"ca.pem\"\ncert_file = \"edge.pem\"\nkey_file = \"edge.key\"";
+    let bound = start(&surroundings.config(&format!("{endpoint}\n{files}")));
+    let mut status = bound.feed.status();
+    let failed = status.wait_for(|status| status.problem.is_some());
+    let problem = tokio::time::timeout(Duration::from_secs(10), failed).await.unwrap();
+    let problem = problem.unwrap().problem.clone().unwrap();
+    assert!(problem.contains("certificate"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_second_process_in_the_same_state_directory_is_refused() {
+    let surroundings = Surroundings::new();
+    let control_plane = ControlPlane::start();
+    let config = surroundings.config(&in_clear(&control_plane));
+    let _first = start(&config);
+    let error = build(&config, Random::seeded(2)).err().unwrap();
+    assert!(format!("{error:#}").contains("state"), "{error:#}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named_with_its_listener() {
+    let surroundings = Surroundings::new();
+    let control_plane = ControlPlane::start();
+    let taken = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = surroundings.config_with(&in_clear(&control_plane), &address);
+    let error = build(&config, Random::seeded(1)).err().unwrap().to_string();
+    assert!(error.contains("imaps") && error.contains(&address), "{error}");
+}
