@@ -3,6 +3,7 @@
 //! - [`dovecot`]: the two servers between which accounts move; [`ports`] and [`certs`] for them.
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say.
 //! - [`imap`]: a client that says what it got, [`grpcurl`]: the operator's.
+//! - [`world`]: all of it together with both planes, as an installation.
 //! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
 
 pub mod certs;
@@ -14,3 +15,4 @@ pub mod ports;
 pub mod process;
 pub mod tools;
 pub mod wait;
+pub mod world;

@@ -1,0 +1,267 @@
+//! What a world is to be, and how it is started.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::certs::Authority;
+use crate::dovecot::{Dovecot, Role, Setup, scratch};
+use crate::ports::Port;
+
+use super::files::{Files, hook_command};
+use super::plane::{ControlPlane, DataPlane, Plane, mark};
+use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
+use super::{BareNames, Etcd, Folder, Limits, StoreKind, World, WorldError};
+
+/// What a world is to be.
+#[must_use]
+pub struct Builder {
+    data_planes: usize,
+    control_planes: usize,
+    store: StoreKind,
+    delta_hook: bool,
+    accounts: Vec<String>,
+    bare_names: BareNames,
+    limits: Limits,
+    data_plane_envs: Vec<(String, String)>,
+    control_plane_envs: Vec<(String, String)>,
+    survives: Option<Survival>,
+}
+
+/// Where a world lies that goes on after the process that started it.
+struct Survival {
+    folder: PathBuf,
+    marks: PathBuf,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            data_planes: 2,
+            control_planes: 1,
+            store: StoreKind::Embedded,
+            delta_hook: true,
+            accounts: numbered_accounts(4),
+            bare_names: BareNames::OfDefaultDomain,
+            limits: Limits::default(),
+            data_plane_envs: Vec::new(),
+            control_plane_envs: Vec::new(),
+            survives: None,
+        }
+    }
+
+    /// How many data planes.
+    pub fn data_planes(mut self, count: usize) -> Self {
+        self.data_planes = count;
+        self
+    }
+
+    /// How many replicas of the control plane. More than one needs [`StoreKind::Etcd`].
+    pub fn control_planes(mut self, count: usize) -> Self {
+        self.control_planes = count;
+        self
+    }
+
+    /// Where the control plane keeps everything.
+    pub fn store(mut self, store: StoreKind) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// Whether moves run `tests/tools/delta-hook`.
+    pub fn delta_hook(mut self, runs: bool) -> Self {
+        self.delta_hook = runs;
+        self
+    }
+
+    /// The accounts, full addresses in `example.org`.
+    pub fn accounts(mut self, accounts: &[&str]) -> Self {
+        self.accounts = accounts.iter().map(|&account| account.to_owned()).collect();
+        self
+    }
+
+    /// So many accounts, `user1@example.org` and on.
+    pub fn numbered_accounts(mut self, count: usize) -> Self {
+        self.accounts = numbered_accounts(count);
+        self
+    }
+
+    /// What a login without a domain means.
+    pub fn bare_names(mut self, bare_names: BareNames) -> Self {
+        self.bare_names = bare_names;
+        self
+    }
+
+    /// Times that decide how long things take.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// An environment variable for every data plane.
+    pub fn data_plane_env(mut self, name: &str, value: &str) -> Self {
+        self.data_plane_envs
+            .push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// An environment variable for every replica of the control plane.
+    pub fn control_plane_env(mut self, name: &str, value: &str) -> Self {
+        self.control_plane_envs
+            .push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets everything run on after this process. It lies in `folder`, which is kept, and every
+    /// process is written to the file `marks` as it is started, one line `<name> <id>@<started>` each.
+    pub fn survives(mut self, folder: &Path, marks: &Path) -> Self {
+        self.survives = Some(Survival {
+            folder: folder.to_owned(),
+            marks: marks.to_owned(),
+        });
+        self
+    }
+
+    /// Starts everything and waits until every data plane accepts clients.
+    ///
+    /// # Errors
+    /// When something is not built or installed, or does not come up; what was started is stopped
+    /// again, unless it was to survive.
+    pub async fn start(self) -> Result<World, WorldError> {
+        let folder = match &self.survives {
+            Some(survival) => Folder::Kept(survival.folder.clone()),
+            None => Folder::Temporary(scratch()?),
+        };
+        let authority = Authority::new("Ferrypost tests")?;
+        let files = Files {
+            folder: folder.path(),
+            authority: &authority,
+            limits: &self.limits,
+        };
+        files.write_shared()?;
+        let password = "correct-horse".to_owned();
+        let (source, target) = self.start_servers(&files, &password).await?;
+        files.write_routing(&source, &target, self.bare_names)?;
+        let etcd = match self.store {
+            StoreKind::Embedded => None,
+            StoreKind::Etcd => Some(Etcd::start(files.folder).await?),
+        };
+        let hook = hook_command(&source, &target, &files.journal());
+        let control_planes = self.start_control_planes(&files, etcd.as_ref(), &hook)?;
+        let data_planes = self.start_data_planes(&files, &control_planes)?;
+        let token = |file: PathBuf| fs::read_to_string(file).map(|text| text.trim().to_owned());
+        let mut world = World {
+            data_planes,
+            control_planes,
+            etcd,
+            source,
+            target,
+            accounts: self.accounts,
+            password,
+            operator_token: token(files.operator_token())?,
+            admin_token: token(files.admin_token())?,
+            trust: authority.client_config()?,
+            journal: files.journal(),
+            folder,
+        };
+        for replica in 0..world.control_planes.len() {
+            world.wait_for_leader(replica).await?;
+        }
+        for data_plane in 0..world.data_planes.len() {
+            world.wait_until_ready(data_plane).await?;
+        }
+        Ok(world)
+    }
+
+    fn marks(&self) -> Option<&Path> {
+        self.survives
+            .as_ref()
+            .map(|survival| survival.marks.as_path())
+    }
+
+    async fn start_servers(
+        &self,
+        files: &Files<'_>,
+        password: &str,
+    ) -> Result<(Dovecot, Dovecot), WorldError> {
+        let identity = files.authority.server()?;
+        let setup = |role| Setup {
+            role,
+            identity: &identity,
+            accounts: &self.accounts,
+            password,
+            survives: self.survives.is_some(),
+        };
+        let start = async |role: Role| -> Result<Dovecot, WorldError> {
+            let server = Dovecot::start(files.folder, setup(role)).await?;
+            if let Some(marks) = self.marks() {
+                mark(marks, role.name(), server.id())?;
+            }
+            Ok(server)
+        };
+        tokio::try_join!(start(Role::Source), start(Role::Target))
+    }
+
+    fn start_control_planes(
+        &self,
+        files: &Files<'_>,
+        etcd: Option<&Etcd>,
+        hook: &[String],
+    ) -> Result<Vec<ControlPlane>, WorldError> {
+        let program = program(CONTROL_PLANE)?;
+        let store = etcd.map_or("kind = \"embedded\"".to_owned(), |etcd| {
+            format!("kind = \"etcd\"\nendpoints = [\"{}\"]", etcd.endpoint())
+        });
+        let mut replicas = Vec::new();
+        for n in 1..=self.control_planes {
+            let name = format!("control-plane-{n}");
+            let config = plane_folder(files.folder, &name)?.join("controlplane.toml");
+            let envs = &self.control_plane_envs;
+            let mut replica = ControlPlane {
+                plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
+                operators: Port::reserve()?,
+                data_planes: Port::reserve()?,
+            };
+            files.write_control_plane(&replica, &store, self.delta_hook.then_some(hook))?;
+            replica.plane.start()?;
+            replicas.push(replica);
+        }
+        Ok(replicas)
+    }
+
+    fn start_data_planes(
+        &self,
+        files: &Files<'_>,
+        control_planes: &[ControlPlane],
+    ) -> Result<Vec<DataPlane>, WorldError> {
+        let program = program(DATA_PLANE)?;
+        let mut planes = Vec::new();
+        for n in 1..=self.data_planes {
+            let name = format!("gateway-{n}");
+            let config = plane_folder(files.folder, &name)?.join("gateway.toml");
+            let envs = &self.data_plane_envs;
+            let mut plane = DataPlane {
+                plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
+                imaps: Port::reserve()?,
+                imap: Port::reserve()?,
+                admin: Port::reserve()?,
+            };
+            files.write_data_plane(&plane, control_planes)?;
+            plane.plane.start()?;
+            planes.push(plane);
+        }
+        Ok(planes)
+    }
+}
+
+fn numbered_accounts(count: usize) -> Vec<String> {
+    (1..=count)
+        .map(|n| format!("user{n}@example.org"))
+        .collect()
+}
+
+fn plane_folder(folder: &Path, name: &str) -> io::Result<PathBuf> {
+    let folder = folder.join(name);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}

@@ -1,0 +1,98 @@
+//! A real etcd member of a test's own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::ports::Port;
+use crate::process::{Process, Spawn};
+use crate::wait::eventually;
+
+use super::WorldError;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// One member, which is its whole cluster. Dropping it kills it.
+#[derive(Debug)]
+pub struct Etcd {
+    folder: PathBuf,
+    clients: Port,
+    peers: Port,
+    process: Process,
+}
+
+impl Etcd {
+    /// Starts a member with an empty store in `<folder>/etcd` and waits until it takes connections.
+    ///
+    /// # Errors
+    /// When Debian's `etcd` is not installed (`tests/tools/install test`) or it does not come up.
+    pub async fn start(folder: &Path) -> Result<Self, WorldError> {
+        let folder = folder.join("etcd");
+        std::fs::create_dir_all(&folder)?;
+        let (clients, peers) = (Port::reserve()?, Port::reserve()?);
+        let process = launch(&folder, &clients, &peers)?;
+        let etcd = Self {
+            folder,
+            clients,
+            peers,
+            process,
+        };
+        etcd.wait_until_up().await?;
+        Ok(etcd)
+    }
+
+    /// Where clients reach it, in clear.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr())
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.clients.addr()
+    }
+
+    /// Its process, to freeze or to kill it.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Starts it again on the same store.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_again(&mut self) -> Result<(), WorldError> {
+        self.process.kill();
+        self.process = launch(&self.folder, &self.clients, &self.peers)?;
+        self.wait_until_up().await
+    }
+
+    async fn wait_until_up(&self) -> Result<(), WorldError> {
+        let address = self.addr();
+        eventually("etcd takes connections", START_LIMIT, || {
+            TcpStream::connect(address)
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+fn launch(folder: &Path, clients: &Port, peers: &Port) -> io::Result<Process> {
+    let clients = format!("http://{}", clients.addr());
+    let peers = format!("http://{}", peers.addr());
+    Spawn::new("etcd", folder.join("etcd.log"))?
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .args(["--name", "member"])
+        .args(["--listen-client-urls", &clients])
+        .args(["--advertise-client-urls", &clients])
+        .args(["--listen-peer-urls", &peers])
+        .args(["--initial-advertise-peer-urls", &peers])
+        .args(["--initial-cluster", &format!("member={peers}")])
+        .env(
+            "ETCD_UNSUPPORTED_ARCH",
+            std::env::consts::ARCH.replace("aarch64", "arm64"),
+        )
+        .start()
+}

@@ -1,0 +1,316 @@
+//! A whole installation on loopback: two Dovecots, the control plane with its store, data planes.
+//!
+//! ```text
+//!   clients ─▶ gateway-1, gateway-2 … ─▶ source (believes IMAP ID), target (PROXY required)
+//!                    │ mTLS
+//!              control-plane-1 … ─▶ redb file | etcd       operators ─▶ gRPC in clear, token
+//! ```
+//!
+//! Everything lies in one folder, runs on ports of its own, and ends with the [`World`], unless the
+//! world was built to survive. Every process of ours can be killed, frozen and started again.
+
+mod admin;
+mod build;
+mod error;
+mod etcd;
+mod files;
+mod operator;
+mod plane;
+mod programs;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tempfile::TempDir;
+
+use crate::dovecot::{Dovecot, DovecotError};
+use crate::grpcurl::Grpcurl;
+use crate::imap::{Connect, Security};
+use crate::wait::eventually;
+
+pub use admin::Admin;
+pub use build::Builder;
+pub use error::WorldError;
+pub use etcd::Etcd;
+pub use operator::{Authorized, Bearer, Operator, reason};
+pub use plane::{ControlPlane, DataPlane, Plane};
+pub use programs::{CONTROL_PLANE, DATA_PLANE, program};
+
+/// How long starting may take on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where the control plane keeps everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// A redb file.
+    Embedded,
+    /// An etcd member of the world's own.
+    Etcd,
+}
+
+/// What a login without a domain means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BareNames {
+    /// `alice` is `alice@example.org`.
+    OfDefaultDomain,
+    /// `alice` is a name of its own.
+    Listed,
+}
+
+/// Times that decide how long things take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// FENCING to FLIPPED at most.
+    pub window: Duration,
+    /// A run of the delta hook at most.
+    pub hook: Duration,
+    /// Fences wait this long after a data plane was succeeded or expelled.
+    pub settle: Duration,
+    /// How often data planes are asked.
+    pub heartbeat: Duration,
+    /// Open commands get this long before a session is cut.
+    pub drain: Duration,
+    /// A held login waits this long.
+    pub hold: Duration,
+}
+
+impl Default for Limits {
+    /// The products' own defaults.
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(20),
+            hook: Duration::from_secs(10),
+            settle: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(2),
+            drain: Duration::from_secs(10),
+            hold: Duration::from_secs(25),
+        }
+    }
+}
+
+/// A running installation.
+pub struct World {
+    // Clients of the others go first: fields are dropped in order.
+    data_planes: Vec<DataPlane>,
+    control_planes: Vec<ControlPlane>,
+    etcd: Option<Etcd>,
+    source: Dovecot,
+    target: Dovecot,
+    accounts: Vec<String>,
+    password: String,
+    operator_token: String,
+    admin_token: String,
+    trust: Arc<ClientConfig>,
+    journal: PathBuf,
+    folder: Folder,
+}
+
+/// Where a world lies.
+enum Folder {
+    /// Removed with the world.
+    Temporary(TempDir),
+    /// Left for somebody else to remove.
+    Kept(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(folder) => folder,
+        }
+    }
+}
+
+impl World {
+    /// A world of two data planes, one control plane on the embedded store and four accounts.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Where all of its files lie.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The server where every account lives at first.
+    pub fn source(&self) -> &Dovecot {
+        &self.source
+    }
+
+    /// The server that accounts move to.
+    pub fn target(&self) -> &Dovecot {
+        &self.target
+    }
+
+    /// The server of a destination's name.
+    pub fn server(&self, destination: &str) -> Option<&Dovecot> {
+        [&self.source, &self.target]
+            .into_iter()
+            .find(|server| server.role().name() == destination)
+    }
+
+    /// The accounts' addresses, which exist on both servers.
+    pub fn accounts(&self) -> &[String] {
+        &self.accounts
+    }
+
+    /// The password of all of them.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// The data planes in order; instance ids are `gateway-1` and on.
+    pub fn data_planes(&self) -> &[DataPlane] {
+        &self.data_planes
+    }
+
+    /// A data plane's process, counted from 0.
+    pub fn data_plane(&mut self, n: usize) -> &mut Plane {
+        &mut self.data_planes[n].plane
+    }
+
+    /// The replicas of the control plane; ids are `control-plane-1` and on.
+    pub fn control_planes(&self) -> &[ControlPlane] {
+        &self.control_planes
+    }
+
+    /// A replica's process, counted from 0.
+    pub fn control_plane(&mut self, n: usize) -> &mut Plane {
+        &mut self.control_planes[n].plane
+    }
+
+    /// The etcd member; `None` on the embedded store.
+    pub fn etcd(&mut self) -> Option<&mut Etcd> {
+        self.etcd.as_mut()
+    }
+
+    /// The file with the certificate that all others are signed with.
+    pub fn authority(&self) -> PathBuf {
+        self.folder().join("ca.pem")
+    }
+
+    /// The file with the token of the operators' API.
+    pub fn operator_token_file(&self) -> PathBuf {
+        self.folder().join("operator.token")
+    }
+
+    /// The file with the token of the admin endpoints.
+    pub fn admin_token_file(&self) -> PathBuf {
+        self.folder().join("admin.token")
+    }
+
+    /// The routing configuration.
+    pub fn routing_config(&self) -> PathBuf {
+        self.folder().join("routing.toml")
+    }
+
+    /// Where the delta hook writes when it ran.
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    /// A TLS client that trusts the world's authority.
+    pub fn trust(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.trust)
+    }
+
+    /// How a client reaches a data plane over TLS.
+    pub fn imaps(&self, data_plane: usize) -> Connect {
+        let address = self.data_planes[data_plane].imaps();
+        Connect::new(address, Security::Tls(self.trust()))
+    }
+
+    /// How a client reaches a data plane by STARTTLS.
+    pub fn imap_starttls(&self, data_plane: usize) -> Connect {
+        let address = self.data_planes[data_plane].imap();
+        Connect::new(address, Security::StartTls(self.trust()))
+    }
+
+    /// The admin endpoint of a data plane.
+    pub fn admin(&self, data_plane: usize) -> Admin {
+        let address = self.data_planes[data_plane].admin();
+        Admin::new(address, &self.admin_token, self.trust())
+    }
+
+    /// An operator at a replica of the control plane.
+    pub fn operator(&self, replica: usize) -> Operator {
+        let address = self.control_planes[replica].operators();
+        Operator::new(address, &self.operator_token)
+    }
+
+    /// The real grpcurl at a replica of the control plane.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub fn grpcurl(&self, replica: usize) -> Result<Grpcurl, WorldError> {
+        let address = self.control_planes[replica].operators();
+        Ok(Grpcurl::plaintext(address.to_string())?.token(&self.operator_token))
+    }
+
+    /// Waits until a data plane accepts clients.
+    ///
+    /// # Errors
+    /// When it has ended, or does not within half a minute.
+    pub async fn wait_until_ready(&mut self, data_plane: usize) -> Result<(), WorldError> {
+        let admin = self.admin(data_plane);
+        let plane = &mut self.data_planes[data_plane].plane;
+        let what = format!("{} is ready", plane.name());
+        let tail = plane.log();
+        let waited = eventually(&what, START_LIMIT, || {
+            let running = plane.check();
+            let admin = &admin;
+            async move {
+                running?;
+                admin.ready().await
+            }
+        })
+        .await;
+        plane.check()?;
+        waited.map_err(|mut late| {
+            late.last = format!("{}\n{}", late.last, tail.tail());
+            late.into()
+        })
+    }
+
+    /// Waits until a leader drives migrations, as a replica sees it.
+    ///
+    /// # Errors
+    /// When the replica has ended, or there is none within half a minute.
+    pub async fn wait_for_leader(&mut self, replica: usize) -> Result<(), WorldError> {
+        let operator = self.operator(replica);
+        let plane = &mut self.control_planes[replica].plane;
+        let what = format!("{} knows a leader", plane.name());
+        let tail = plane.log();
+        let waited = eventually(&what, START_LIMIT, || {
+            let running = plane.check().map_err(|error| error.to_string());
+            let operator = &operator;
+            async move {
+                running?;
+                let stats = operator.get_stats().await.map_err(|s| s.to_string())?;
+                let leader = stats.header.map(|header| header.leader);
+                match leader.filter(|leader| !leader.is_empty()) {
+                    Some(_) => Ok(()),
+                    None => Err("there is no leader".to_owned()),
+                }
+            }
+        })
+        .await;
+        plane.check()?;
+        waited.map_err(|mut late| {
+            late.last = format!("{}\n{}", late.last, tail.tail());
+            late.into()
+        })
+    }
+
+    /// Brings the target's copy of an account up to date while the account is in use, as an operator
+    /// does before a move.
+    ///
+    /// # Errors
+    /// When doveadm fails.
+    pub async fn copy(&self, account: &str) -> Result<(), DovecotError> {
+        self.source.sync_to(&self.target, account).await
+    }
+}

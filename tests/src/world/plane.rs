@@ -1,0 +1,234 @@
+//! The processes of ours: a program with its configuration file, which can be killed, frozen and
+//! started again in the same place.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::log_file::LogFile;
+use crate::ports::Port;
+use crate::process::{Process, ProcessMark, Spawn};
+use crate::wait::Late;
+
+use super::WorldError;
+
+/// A program and where it runs. Dropping it kills the process, unless it was to survive.
+#[derive(Debug)]
+pub struct Plane {
+    name: String,
+    program: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    envs: Vec<(String, String)>,
+    /// Where the process is written down for `demo-down`; `None` for one that ends with the test.
+    marks: Option<PathBuf>,
+    process: Option<Process>,
+}
+
+impl Plane {
+    /// A program that is not started yet. `folder` takes its log.
+    pub(super) fn new(
+        name: &str,
+        program: PathBuf,
+        config: PathBuf,
+        envs: &[(String, String)],
+        marks: Option<&Path>,
+    ) -> Self {
+        let log = config.with_file_name(format!("{name}.log"));
+        Self {
+            name: name.to_owned(),
+            program,
+            config,
+            log,
+            envs: envs.to_vec(),
+            marks: marks.map(Path::to_owned),
+            process: None,
+        }
+    }
+
+    /// Its instance or replica id.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The configuration file that it runs.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Everything that it printed, over all its starts.
+    pub fn log(&self) -> LogFile {
+        LogFile::new(&self.log)
+    }
+
+    /// Its process id; `None` when it was not started or was killed.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Starts it, again after it has ended. A process that still runs is killed first.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&mut self) -> Result<(), WorldError> {
+        self.kill();
+        let mut spawn = Spawn::new(&self.program, &self.log)?
+            .arg("--config")
+            .arg(&self.config);
+        for (name, value) in &self.envs {
+            spawn = spawn.env(name, value);
+        }
+        if self.marks.is_some() {
+            spawn = spawn.survives();
+        }
+        let process = spawn.start()?;
+        if let Some(marks) = &self.marks {
+            mark(marks, &self.name, process.id())?;
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Sets an environment variable for the next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.envs.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Kills it by SIGKILL, as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Stops its clock until [`Plane::resume`].
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&mut self) -> io::Result<()> {
+        self.running()?.freeze()
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&mut self) -> io::Result<()> {
+        self.running()?.resume()
+    }
+
+    /// Asks it to end by SIGTERM and waits for that.
+    ///
+    /// # Errors
+    /// [`Late`] when it still runs after `grace`.
+    pub async fn terminate(&mut self, grace: Duration) -> Result<ExitStatus, Late> {
+        match &mut self.process {
+            Some(process) => process.terminate(grace).await,
+            None => Ok(ExitStatus::default()),
+        }
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// [`Late`] when it still runs after `limit`.
+    pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, Late> {
+        match &mut self.process {
+            Some(process) => process.wait(limit).await,
+            None => Ok(ExitStatus::default()),
+        }
+    }
+
+    /// Insists that it runs.
+    ///
+    /// # Errors
+    /// [`WorldError::Ended`] with the end of its log.
+    pub fn check(&mut self) -> Result<(), WorldError> {
+        let ended = |status: String, log: &Path, name: &str| WorldError::Ended {
+            name: name.to_owned(),
+            status,
+            log: log.to_owned(),
+            tail: LogFile::new(log).tail(),
+        };
+        match &mut self.process {
+            None => Err(ended(
+                "nothing: it was not started".to_owned(),
+                &self.log,
+                &self.name,
+            )),
+            Some(process) => match process.status()? {
+                None => Ok(()),
+                Some(status) => Err(ended(status.to_string(), &self.log, &self.name)),
+            },
+        }
+    }
+
+    fn running(&mut self) -> io::Result<&mut Process> {
+        self.process.as_mut().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("{} does not run", self.name),
+            )
+        })
+    }
+}
+
+/// A replica of the control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// Its process.
+    pub plane: Plane,
+    pub(super) operators: Port,
+    pub(super) data_planes: Port,
+}
+
+impl ControlPlane {
+    /// Where operators call it, in clear.
+    pub fn operators(&self) -> SocketAddr {
+        self.operators.addr()
+    }
+
+    /// Where data planes open their streams.
+    pub fn data_planes(&self) -> SocketAddr {
+        self.data_planes.addr()
+    }
+}
+
+/// A data plane.
+#[derive(Debug)]
+pub struct DataPlane {
+    /// Its process.
+    pub plane: Plane,
+    pub(super) imaps: Port,
+    pub(super) imap: Port,
+    pub(super) admin: Port,
+}
+
+impl DataPlane {
+    /// Its listener for IMAP over TLS.
+    pub fn imaps(&self) -> SocketAddr {
+        self.imaps.addr()
+    }
+
+    /// Its listener for IMAP with STARTTLS.
+    pub fn imap(&self) -> SocketAddr {
+        self.imap.addr()
+    }
+
+    /// Its admin endpoint.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.addr()
+    }
+}
+
+/// Writes down a process that is to outlive us: a line `<name> <id>@<started>`.
+pub(super) fn mark(marks: &Path, name: &str, id: u32) -> io::Result<()> {
+    let Some(mark) = ProcessMark::of(id) else {
+        return Ok(());
+    };
+    let mut file = fs::File::options().create(true).append(true).open(marks)?;
+    io::Write::write_all(&mut file, format!("{name} {mark}\n").as_bytes())
+}
