@@ -97,12 +97,12 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
     }
     let file = RoutingFile::load(&routing.file)?;
     let warnings = file.config().warnings();
-    let warnings: String = warnings.iter().map(|w| format!("\nwarning: {w}")).collect();
-    Ok(format!(
-        "{}: valid\n{}: valid{warnings}",
-        path.display(),
-        routing.file.display()
-    ))
+    let mut lines = vec![
+        format!("{}: valid", path.display()),
+        format!("{}: valid", routing.file.display()),
+    ];
+    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+    Ok(lines.join("\n"))
 }
 
 /// Starts a control plane. It answers as soon as this returns; what it cannot answer before its store
@@ -135,13 +135,13 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         replica: config.replica().clone(),
         migrations: *config.migrations(),
         delta_hook: config.hooks().delta.is_some(),
-        failpoints: failpoints.clone(),
+        failpoints: Clone::clone(&failpoints),
         ending: shutdown.token(),
     });
 
     orchestrator::start(
         &mirror,
-        orchestrator_options(&config, &random, &failpoints),
+        orchestrator_options(&config, &random, failpoints),
         shutdown.tasks(),
         shutdown.token(),
     );
@@ -238,7 +238,7 @@ fn etcd_config(access: &EtcdAccess) -> anyhow::Result<EtcdConfig> {
 fn orchestrator_options(
     config: &Config,
     random: &Random,
-    failpoints: &Failpoints,
+    failpoints: Failpoints,
 ) -> OrchestratorOptions {
     let hook = config.hooks().delta.as_ref().map(|delta| {
         let command = delta.command.iter().map(Into::into).collect();
@@ -252,7 +252,7 @@ fn orchestrator_options(
         settle: config.migrations().settle,
         fence_budget: config.migrations().fence_budget,
         hook,
-        failpoints: failpoints.clone(),
+        failpoints,
     }
 }
 

@@ -18,7 +18,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 /// The store belongs to somebody else: nothing may be served from it.
 #[derive(Debug, thiserror::Error)]
-pub enum WrongInstallation {
+pub(crate) enum WrongInstallation {
     /// It carries another id than the configuration names.
     #[error(
         "the store belongs to installation {found}, while the configuration names {pinned}: check \

@@ -163,12 +163,8 @@ impl<'t> Document<'t> {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    let end = offset.min(text.len());
-    text.as_bytes()[..end]
-        .iter()
-        .filter(|b| **b == b'\n')
-        .count()
-        + 1
+    let before = text.char_indices().take_while(|(at, _)| *at < offset);
+    before.filter(|(_, c)| *c == '\n').count() + 1
 }
 
 /// One table of a document. Keys that were not asked for by the end are mistakes.
@@ -449,8 +445,8 @@ mod tests {
     #[test]
     fn durations_need_a_unit() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_hours(1)));
         for bad in ["", "5", "s", "-1s", "1.5s", "1d", "99999999999999999999s"] {
             assert_eq!(parse_duration(bad), Err(NotADuration), "{bad}");
         }

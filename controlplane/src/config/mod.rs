@@ -6,6 +6,8 @@
 
 mod document;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::SocketAddr,

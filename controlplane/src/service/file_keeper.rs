@@ -20,10 +20,19 @@ use crate::{
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Who may put the file in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Authority {
+    /// The leader, by its fencing token.
+    Leader(Rev),
+    /// Anybody, into a store without a document.
+    Sower,
+}
+
 /// What an attempt rested on. The same once more would come to the same.
 #[derive(Debug, PartialEq)]
 struct Occasion {
-    token: Option<Rev>,
+    authority: Authority,
     in_force: Option<Rev>,
     files: Stamps,
 }
@@ -79,18 +88,18 @@ impl Keeper {
 
     /// Applies the file if it is ours to do and something has changed since the last time.
     async fn act(&mut self, state: &State) {
-        let Some(token) = self.ours_to_do(state) else {
+        let Some(authority) = self.ours_to_do(state) else {
             return;
         };
         let mut occasion = Occasion {
-            token,
+            authority,
             in_force: state.config().map(|config| config.version),
             files: self.files.clone(),
         };
         if self.done.as_ref() == Some(&occasion) {
             return;
         }
-        match self.apply(token).await {
+        match self.apply(authority).await {
             Attempt::Again => return,
             Attempt::Refused => {}
             Attempt::InForce(version) => occasion.in_force = Some(version),
@@ -100,17 +109,20 @@ impl Keeper {
     }
 
     /// Under `file` it is the leader's, by its token; under `api` anybody's, while there is no document.
-    fn ours_to_do(&self, state: &State) -> Option<Option<Rev>> {
+    fn ours_to_do(&self, state: &State) -> Option<Authority> {
         match self.desk.source() {
-            RoutingSource::Api => (state.revision() > 0 && state.config().is_none()).then_some(None),
+            RoutingSource::Api => {
+                let empty = state.revision() > 0 && state.config().is_none();
+                empty.then_some(Authority::Sower)
+            }
             RoutingSource::File => state
                 .leader()
                 .filter(|(replica, _)| **replica == self.desk.core().replica)
-                .map(|(_, token)| Some(token)),
+                .map(|(_, token)| Authority::Leader(token)),
         }
     }
 
-    async fn apply(&mut self, token: Option<Rev>) -> Attempt {
+    async fn apply(&mut self, authority: Authority) -> Attempt {
         let path = self.desk.file().to_owned();
         let read = tokio::task::spawn_blocking(move || RoutingFile::load(&path)).await;
         let file = match read {
@@ -125,7 +137,7 @@ impl Keeper {
             self.sources = file.sources().to_vec();
             self.look_at_files();
         }
-        match self.desk.apply_file(&file, token).await {
+        match self.desk.apply_file(&file, authority).await {
             Ok(version) => {
                 tracing::info!(version, file = %self.desk.file().display(),
                     "the routing file is in force");

@@ -6,6 +6,7 @@ use ferrypost_proto::{Revision, RoutingConfig, v1};
 
 use super::{
     Core, Step,
+    file_keeper::Authority,
     migration::check_reason,
     not_rewound,
     refusal::{Answer, Reason, Refusal},
@@ -170,23 +171,28 @@ impl RoutingDesk {
         })
     }
 
-    /// Applies the file under the leader's `token`; under `api`, where there is no token, only to an
-    /// empty store.
+    /// Puts the file in force.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub(super) async fn apply_file(&self, file: &RoutingFile, token: Option<Rev>) -> Answer<Rev> {
+    pub(super) async fn apply_file(
+        &self,
+        file: &RoutingFile,
+        authority: Authority,
+    ) -> Answer<Rev> {
         let (state, ()) = self
             .core
             .transact(|state| {
-                if token.is_none() && state.config().is_some() {
+                if authority == Authority::Sower && state.config().is_some() {
                     return Ok(Step::Done(()));
                 }
                 let change = replace(&self.core, state, file.document(), file.config())?;
-                Ok(match (change, token) {
+                Ok(match (change, authority) {
                     (None, _) => Step::Done(()),
-                    (Some(change), None) => Step::Write(change.txn(), ()),
-                    (Some(change), Some(token)) => Step::Write(change.led(token).txn(), ()),
+                    (Some(change), Authority::Sower) => Step::Write(change.txn(), ()),
+                    (Some(change), Authority::Leader(token)) => {
+                        Step::Write(change.led(token).txn(), ())
+                    }
                 })
             })
             .await?;

@@ -67,8 +67,8 @@ fn ask_to_abort(state: &State, id: &MigrationId, by: &str, reason: &str) -> Answ
         return Ok(Step::Done(()));
     }
     let mut asked = record.value.clone();
-    asked.abort_requested_by = by.to_owned();
-    asked.abort_reason = reason.to_owned();
+    by.clone_into(&mut asked.abort_requested_by);
+    reason.clone_into(&mut asked.abort_reason);
     let key = keys::migration(id);
     let txn = Txn::new()
         .at(key.clone(), record.revision)

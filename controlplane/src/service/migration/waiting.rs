@@ -1,6 +1,6 @@
 //! Waiting for a migration, and watching it.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use ferrypost_proto::{MigrationId, v1};
 use futures_util::{Stream, stream};
@@ -129,12 +129,10 @@ fn has_ended(migration: &v1::Migration) -> bool {
     }
 }
 
-fn expired(patience: Patience) -> impl Future<Output = ()> {
-    async move {
-        match patience {
-            Patience::Unlimited => std::future::pending().await,
-            Patience::Limited(limit) => time::sleep(limit).await,
-        }
+async fn expired(patience: Patience) {
+    match patience {
+        Patience::Unlimited => std::future::pending().await,
+        Patience::Limited(limit) => time::sleep(limit).await,
     }
 }
 

@@ -1,0 +1,290 @@
+//! A data plane that is nothing but its stream.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ferrypost_proto::{
+    BootId, CONTRACT, Phase, Random, StateId,
+    routing::v1::{
+        AccountEntry, Applied, Command, CommandResult, Drained, DrainedAccount, EndpointHealth,
+        Health, Hello, KickedSessions, RejectedEntry, RejectReason, Rejected, SessionInfo,
+        SessionList, StreamRequest, StreamResponse, TablePosition, change::Change, command,
+        command_result, routing_service_client::RoutingServiceClient, stream_request::Message as Say,
+        stream_response::Message as Heard,
+    },
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::world::{World, eventually};
+
+/// How a data plane behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Manner {
+    /// It reports fences drained.
+    pub(crate) drains: bool,
+    /// It reports what it has applied.
+    pub(crate) applies: bool,
+    /// Closes that it did not see confirmed.
+    pub(crate) unconfirmed: u32,
+    /// It rejects every record.
+    pub(crate) rejects: bool,
+    /// What it says when it is asked for sessions.
+    pub(crate) sessions: Vec<SessionInfo>,
+    /// Its verdicts.
+    pub(crate) endpoints: Vec<EndpointHealth>,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            drains: true,
+            applies: true,
+            unconfirmed: 0,
+            rejects: false,
+            sessions: Vec::new(),
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+/// A running one. It ends when it is dropped, without a goodbye.
+pub(crate) struct DataPlane {
+    pub(crate) instance: String,
+    pub(crate) boot: String,
+    manner: Arc<Mutex<Manner>>,
+    entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl DataPlane {
+    /// Registers, and waits until it counts as connected with a first table.
+    pub(crate) async fn join(world: &World, instance: &str, manner: Manner) -> Self {
+        let random = Random::from_os();
+        let hello = Hello {
+            contract: CONTRACT,
+            instance: instance.to_owned(),
+            boot: BootId::generate(&random).into(),
+            state_id: StateId::generate(&random).into(),
+            version: "test".to_owned(),
+            ..Hello::default()
+        };
+        let boot = hello.boot.clone();
+        let manner = Arc::new(Mutex::new(manner));
+        let entries = Arc::new(Mutex::new(BTreeMap::new()));
+        let stream = Stream::open(world.data_planes(), hello, manner.clone(), entries.clone()).await;
+        let data_plane = Self {
+            instance: instance.to_owned(),
+            boot,
+            manner,
+            entries,
+            task: tokio::spawn(stream.run()),
+        };
+        data_plane.connected(world).await;
+        data_plane
+    }
+
+    async fn connected(&self, world: &World) {
+        eventually(async || {
+            let request = ferrypost_proto::v1::ListDataPlanesRequest {};
+            let answer = world.stats().list_data_planes(request).await.ok()?;
+            let planes = answer.into_inner().data_planes;
+            let mine = planes.into_iter().find(|plane| plane.boot == self.boot)?;
+            mine.connected.then_some(())
+        })
+        .await;
+    }
+
+    /// Behaves differently from now on.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Manner)) {
+        change(&mut self.manner.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The record that it was sent last.
+    pub(crate) fn entry(&self, account: &str) -> Option<AccountEntry> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(account).cloned()
+    }
+}
+
+struct Stream {
+    say: mpsc::Sender<StreamRequest>,
+    heard: tonic::Streaming<StreamResponse>,
+    manner: Arc<Mutex<Manner>>,
+    entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
+}
+
+impl Stream {
+    async fn open(
+        address: String,
+        hello: Hello,
+        manner: Arc<Mutex<Manner>>,
+        entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
+    ) -> Self {
+        let mut client = RoutingServiceClient::connect(address).await.expect("it listens");
+        let (say, saying) = mpsc::channel(64);
+        let hello = StreamRequest {
+            message: Some(Say::Hello(hello)),
+        };
+        say.send(hello).await.expect("open");
+        let heard = client.stream(ReceiverStream::new(saying)).await;
+        Self {
+            say,
+            heard: heard.expect("accepted").into_inner(),
+            manner,
+            entries,
+        }
+    }
+
+    async fn run(mut self) {
+        while let Ok(Some(StreamResponse {
+            message: Some(message),
+        })) = self.heard.message().await
+        {
+            match message {
+                Heard::SnapshotChunk(chunk) => {
+                    self.take(chunk.accounts).await;
+                    if chunk.last {
+                        self.applied(chunk.position).await;
+                    }
+                }
+                Heard::Delta(delta) => {
+                    let accounts = delta.changes.into_iter().filter_map(|c| match c.change {
+                        Some(Change::Account(entry)) => Some(entry),
+                        _ => None,
+                    });
+                    self.take(accounts.collect()).await;
+                    self.applied(delta.to).await;
+                }
+                Heard::Heartbeat(heartbeat) => self.health(heartbeat.sequence).await,
+                Heard::Command(command) => self.obey(command).await,
+                Heard::Welcome(_) | Heard::GoodbyeAccepted(_) => {}
+            }
+        }
+    }
+
+    fn manner(&self) -> Manner {
+        self.manner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn say(&self, message: Say) {
+        let message = StreamRequest {
+            message: Some(message),
+        };
+        // The control plane may have ended.
+        let _ = self.say.send(message).await;
+    }
+
+    async fn take(&self, accounts: Vec<AccountEntry>) {
+        let manner = self.manner();
+        for entry in accounts {
+            let fenced = Phase::try_from(entry.phase).is_ok_and(Phase::is_fenced);
+            if fenced && manner.drains {
+                self.drained(&entry, manner.unconfirmed).await;
+            }
+            if manner.rejects {
+                self.rejected(&entry).await;
+            }
+            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.insert(entry.account_id.clone(), entry);
+        }
+    }
+
+    async fn drained(&self, entry: &AccountEntry, unconfirmed: u32) {
+        self.say(Say::Drained(Drained {
+            migration_id: entry.migration_id.clone(),
+            accounts: vec![DrainedAccount {
+                account_id: entry.account_id.clone(),
+                fence_epoch: entry.fence_epoch.or(entry.epoch),
+                closed: 1,
+                unconfirmed,
+            }],
+        }))
+        .await;
+    }
+
+    async fn rejected(&self, entry: &AccountEntry) {
+        self.say(Say::Rejected(Rejected {
+            revision: entry.epoch,
+            entries: vec![RejectedEntry {
+                account_id: entry.account_id.clone(),
+                reason: RejectReason::BadName.into(),
+                field: "names".to_owned(),
+            }],
+        }))
+        .await;
+    }
+
+    async fn applied(&self, position: Option<TablePosition>) {
+        if self.manner().applies {
+            self.say(Say::Applied(Applied { position })).await;
+        }
+    }
+
+    async fn health(&self, sequence: u64) {
+        let manner = self.manner();
+        self.say(Say::Health(Health {
+            sequence,
+            ready: true,
+            sessions: manner.sessions.len() as u64,
+            held_logins: 0,
+            endpoints: manner.endpoints,
+        }))
+        .await;
+    }
+
+    async fn obey(&self, command: Command) {
+        let sessions = self.manner().sessions;
+        let of = |names: &[String]| -> Vec<SessionInfo> {
+            let mut found = sessions.clone();
+            found.retain(|s| names.is_empty() || names.contains(&s.name));
+            found
+        };
+        let result = match command.command {
+            Some(command::Command::ListSessions(list)) => {
+                let mut found = of(&list.names);
+                let total = found.len() as u64;
+                let held = found.iter().filter(|s| s.stage == "held").count() as u64;
+                found.truncate(list.limit as usize);
+                command_result::Result::SessionList(SessionList {
+                    truncated: (found.len() as u64) < total,
+                    sessions: found,
+                    total,
+                    held,
+                })
+            }
+            Some(command::Command::KickSessions(kick)) => {
+                command_result::Result::KickedSessions(KickedSessions {
+                    kicked: of(&kick.names).len() as u64,
+                })
+            }
+            _ => command_result::Result::Failed("not in this script".to_owned()),
+        };
+        self.say(Say::CommandResult(CommandResult {
+            command_id: command.command_id,
+            result: Some(result),
+        }))
+        .await;
+    }
+}
+
+/// A session to list.
+pub(crate) fn session(name: &str, stage: &str) -> SessionInfo {
+    SessionInfo {
+        reference: format!("ref-{name}"),
+        protocol: ferrypost_proto::v1::Protocol::Imap.into(),
+        name: name.to_owned(),
+        destination: if stage == "held" { "" } else { "source" }.to_owned(),
+        client: "192.0.2.1".to_owned(),
+        age: None,
+        stage: stage.to_owned(),
+    }
+}

@@ -1,0 +1,10 @@
+//! The operators' API over real gRPC: a whole control plane in this process on the embedded store, tonic
+//! clients, and data planes that are scripted streams.
+
+mod access;
+mod data_plane;
+mod migrations;
+mod placements;
+mod routing_config;
+mod stats;
+mod world;
