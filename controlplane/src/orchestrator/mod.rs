@@ -67,15 +67,16 @@ pub fn start(
     tasks: &TaskTracker,
     cancel: CancellationToken,
 ) {
+    tasks.spawn(run(mirror.clone(), options, cancel));
+}
+
+async fn run(mirror: Mirror, options: OrchestratorOptions, cancel: CancellationToken) {
     let candidate = Candidate {
         replica: options.replica.clone(),
         ttl: options.leader_ttl,
         random: options.random.clone(),
     };
     let options = Arc::new(options);
-    let mirror = mirror.clone();
-    tasks.spawn(async move {
-        let lead = |leadership| lead::lead(mirror.clone(), options.clone(), leadership);
-        leader::campaign(mirror.clone(), candidate, cancel, lead).await;
-    });
+    let lead = |leadership| lead::lead(mirror.clone(), options.clone(), leadership);
+    leader::campaign(mirror.clone(), candidate, cancel, lead).await;
 }

@@ -1,0 +1,199 @@
+//! Moves with a delta hook.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ferrypost_proto::{Phase, v1::BlockerReason};
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
+
+use super::{
+    on_both_stores,
+    world::{World, hook},
+};
+use crate::hook::{DeltaHook, HookError, Order};
+
+on_both_stores! {
+    the_hook_runs_between_quiesced_and_flipped,
+    a_hook_that_fails_aborts_the_move,
+    an_operator_ends_a_move_whose_hook_runs,
+    a_leader_that_takes_over_waits_the_hook_out_and_runs_it_again,
+    a_move_that_needs_the_hook_is_not_fenced_without_it,
+    a_hook_is_not_started_without_time_for_it,
+}
+
+/// A hook that does as it is told.
+#[derive(Clone)]
+struct Scripted {
+    timeout: Duration,
+    runs: Arc<AtomicU32>,
+    attempts: Arc<std::sync::Mutex<Vec<u32>>>,
+    ends: Arc<Notify>,
+    outcome: Result<(), HookError>,
+    hangs: bool,
+}
+
+impl Scripted {
+    fn that(outcome: Result<(), HookError>) -> Self {
+        Self {
+            timeout: Duration::from_secs(2),
+            runs: Arc::default(),
+            attempts: Arc::default(),
+            ends: Arc::default(),
+            outcome,
+            hangs: false,
+        }
+    }
+
+    fn hanging(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            hangs: true,
+            ..Self::that(Ok(()))
+        }
+    }
+}
+
+/// Counts a run as ended when it is dropped, too.
+struct Run(Arc<Notify>);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[async_trait]
+impl DeltaHook for Scripted {
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    async fn run(&self, order: Order, _deadline: Instant) -> Result<(), HookError> {
+        let _run = Run(self.ends.clone());
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        self.attempts.lock().unwrap().push(order.attempt);
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.outcome.clone()
+    }
+}
+
+async fn the_hook_runs_between_quiesced_and_flipped(world: World) {
+    let _plane = world.plane("dp-1").await;
+    let scripted = Scripted::that(Ok(()));
+    let orchestrator =
+        world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+    let id = world.migrate_with_hook("target").await;
+    let migration = world.succeeds(&id).await;
+    assert_eq!(migration.hook_deadline, None);
+    let passed = orchestrator.failpoints.passed();
+    let at = |name| {
+        passed
+            .iter()
+            .position(|passed| *passed == name)
+            .expect(name)
+    };
+    assert!(at("quiesced.after") < at("delta.before"));
+    assert!(at("delta.after") < at("hook.before"));
+    assert!(at("hook.after") < at("flipped.before"));
+    assert_eq!(*scripted.attempts.lock().unwrap(), [1]);
+
+    // A move that was asked for without it does not run it.
+    let back = world.rollback().await;
+    world.succeeds(&back).await;
+    assert_eq!(scripted.runs.load(Ordering::SeqCst), 1);
+}
+
+async fn a_hook_that_fails_aborts_the_move(world: World) {
+    let _plane = world.plane("dp-1").await;
+    for outcome in [HookError::Code(3), HookError::Late] {
+        let scripted = Scripted::that(Err(outcome));
+        let orchestrator =
+            world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+        let id = world.migrate_with_hook("target").await;
+        let cause = world.aborts(&id).await;
+        assert_eq!(cause, (Phase::Delta, vec![BlockerReason::HookFailed]));
+        assert_eq!(
+            scripted.runs.load(Ordering::SeqCst),
+            1,
+            "nothing tries it again"
+        );
+        orchestrator.stop().await;
+    }
+}
+
+async fn an_operator_ends_a_move_whose_hook_runs(world: World) {
+    let _plane = world.plane("dp-1").await;
+    let scripted = Scripted::hanging(Duration::from_secs(4));
+    let _orchestrator =
+        world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+    let id = world.migrate_with_hook("target").await;
+    world.reaches(Phase::Delta).await;
+    world.abort(&id).await;
+    let ends = scripted.ends.notified();
+    time::timeout(super::world::PATIENCE, ends)
+        .await
+        .expect("the hook is killed");
+    let cause = world.aborts(&id).await;
+    assert_eq!(cause, (Phase::Delta, vec![BlockerReason::Operator]));
+}
+
+async fn a_leader_that_takes_over_waits_the_hook_out_and_runs_it_again(world: World) {
+    let _plane = world.plane("dp-1").await;
+    let limit = Duration::from_millis(1500);
+    let first = Scripted::hanging(limit);
+    let orchestrator =
+        world.orchestrator_with("cp-1", |options| options.hook = hook(first.clone()));
+    let id = world.migrate_with_hook("target").await;
+    orchestrator.reached("hook.before").await;
+    let started = Instant::now();
+    orchestrator.kill().await;
+    world.leader_lease_ends().await;
+    let second = Scripted::that(Ok(()));
+    let _orchestrator =
+        world.orchestrator_with("cp-2", |options| options.hook = hook(second.clone()));
+    let migration = world.succeeds(&id).await;
+    assert!(
+        started.elapsed() >= limit,
+        "the first run could have lasted so long"
+    );
+    assert_eq!(
+        *second.attempts.lock().unwrap(),
+        [2],
+        "it is told that it may be a repetition"
+    );
+    assert_eq!(migration.held, None, "no leader saw all of the window");
+}
+
+async fn a_move_that_needs_the_hook_is_not_fenced_without_it(world: World) {
+    let _plane = world.plane("dp-1").await;
+    let orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate_with_hook("target").await;
+    world.waits_for(&id, &[BlockerReason::HookFailed]).await;
+    orchestrator.stop().await;
+    let scripted = Scripted::that(Ok(()));
+    let _orchestrator = world.orchestrator_with("cp-2", |options| options.hook = hook(scripted));
+    world.succeeds(&id).await;
+}
+
+async fn a_hook_is_not_started_without_time_for_it(mut world: World) {
+    world.window = Duration::from_millis(800);
+    let _plane = world.plane("dp-1").await;
+    let scripted = Scripted::that(Ok(()));
+    let _orchestrator =
+        world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+    let id = world.migrate_with_hook("target").await;
+    let cause = world.aborts(&id).await;
+    assert_eq!(cause, (Phase::Quiesced, vec![BlockerReason::HookFailed]));
+    assert_eq!(scripted.runs.load(Ordering::SeqCst), 0);
+}

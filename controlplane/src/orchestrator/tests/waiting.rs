@@ -1,0 +1,230 @@
+//! Moves that wait unfenced, and moves that are given up.
+
+use std::time::Duration;
+
+use ferrypost_proto::{
+    DestinationId, Phase,
+    store::v1::{Expelled, LiveRejected},
+    v1::BlockerReason,
+};
+
+use super::{
+    on_both_stores,
+    plane::{Drains, Plane},
+    world::World,
+};
+use crate::{
+    failpoint::Action,
+    store::{keys, value::Stored},
+};
+
+on_both_stores! {
+    without_a_data_plane_nothing_is_fenced,
+    a_silent_data_plane_holds_a_move_back_unfenced,
+    whatever_stands_in_the_way_is_shown,
+    a_succession_is_waited_out,
+    an_expel_is_waited_out_and_said_to_be_settled,
+    a_session_that_will_not_drain_aborts_the_move_at_its_window,
+    a_close_that_nobody_saw_aborts_the_move,
+    an_operator_ends_a_move,
+    only_so_many_accounts_are_fenced_at_once,
+    nothing_moves_in_a_restored_store,
+}
+
+async fn without_a_data_plane_nothing_is_fenced(world: World) {
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    world.waits_for(&id, &[BlockerReason::NoDataPlane]).await;
+    let _plane = world.plane("dp-1").await;
+    world.succeeds(&id).await;
+}
+
+async fn a_silent_data_plane_holds_a_move_back_unfenced(world: World) {
+    let _speaks = world.plane("dp-1").await;
+    let silent = world.plane("dp-2").await;
+    silent.behave(|b| b.answers = false);
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    world
+        .waits_for(&id, &[BlockerReason::DataPlaneSilent])
+        .await;
+    let migration = world.mirror.read().migration(&id).unwrap().clone();
+    assert_eq!(migration.value.blockers[0].who, "dp-2");
+    silent.behave(|b| b.answers = true);
+    let ended = world.succeeds(&id).await;
+    assert!(ended.blockers.is_empty());
+}
+
+async fn whatever_stands_in_the_way_is_shown(world: World) {
+    let plane = world.plane("dp-1").await;
+    plane.behave(|b| b.unreachable = vec!["target", "elsewhere"]);
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    world
+        .waits_for(&id, &[BlockerReason::DestinationUnreachable])
+        .await;
+    plane.behave(|b| {
+        b.unreachable.clear();
+        b.rejects = vec![LiveRejected {
+            account_id: world.alice().account.as_str().to_owned(),
+            reason: "REJECT_REASON_BAD_NAME".to_owned(),
+        }];
+    });
+    world.waits_for(&id, &[BlockerReason::EntryRejected]).await;
+    plane.behave(|b| b.rejects.clear());
+    world.succeeds(&id).await;
+
+    plane.behave(|b| b.applies = false);
+    let id = world.rollback().await;
+    world.waits_for(&id, &[BlockerReason::NotApplied]).await;
+    plane.behave(|b| b.applies = true);
+    world.succeeds(&id).await;
+}
+
+async fn a_succession_is_waited_out(world: World) {
+    let old = world.plane("dp-1").await;
+    old.behave(|b| b.answers = false);
+    let _new = Plane::register_after(&world, "dp-1", Some(&old.boot)).await;
+    let orchestrator = world.orchestrator_with("cp-1", |options| {
+        options.settle = Duration::from_secs(600);
+    });
+    let id = world.migrate("target").await;
+    world.waits_for(&id, &[BlockerReason::Settling]).await;
+    orchestrator.stop().await;
+    // Only the next leader's own clock counts.
+    let _orchestrator = world.orchestrator("cp-2");
+    world.succeeds(&id).await;
+}
+
+async fn an_expel_is_waited_out_and_said_to_be_settled(world: World) {
+    let _stays = world.plane("dp-1").await;
+    let dead = world.plane("dp-2").await;
+    let expelled = Expelled {
+        expelled_by: "operator".to_owned(),
+        reason: "its disk is gone".to_owned(),
+        ..Expelled::default()
+    };
+    let key = keys::expelled(&dead.instance, &dead.boot);
+    dead.leave(&world, |txn| txn.put(key, Stored::new(expelled).bytes()))
+        .await;
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    world.succeeds(&id).await;
+    let state = world.mirror.read();
+    let expelled = &state.expelled()[&(dead.instance, dead.boot)].value;
+    assert!(expelled.settled);
+    assert_eq!(
+        expelled.reason, "its disk is gone",
+        "who, when and why stay"
+    );
+}
+
+async fn a_session_that_will_not_drain_aborts_the_move_at_its_window(mut world: World) {
+    world.window = Duration::from_millis(500);
+    let _drains = world.plane("dp-1").await;
+    let busy = world.plane("dp-2").await;
+    busy.behave(|b| b.drains = Drains::Left(3));
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    let cause = world.aborts(&id).await;
+    assert_eq!(cause, (Phase::Fencing, vec![BlockerReason::NotDrained]));
+    let alice = world.alice();
+    assert_eq!((alice.phase, alice.target), (Phase::Settled, None));
+    assert_eq!(alice.home, DestinationId::parse("source").unwrap());
+    assert_eq!(alice.previous_home, None);
+
+    // The account may be moved again.
+    busy.behave(|b| b.drains = Drains::Yes);
+    let id = world.migrate("target").await;
+    world.succeeds(&id).await;
+}
+
+async fn a_close_that_nobody_saw_aborts_the_move(world: World) {
+    let plane = world.plane("dp-1").await;
+    plane.behave(|b| b.drains = Drains::Unconfirmed(1));
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    let cause = world.aborts(&id).await;
+    assert_eq!(
+        cause,
+        (Phase::Fencing, vec![BlockerReason::CloseUnconfirmed])
+    );
+}
+
+async fn an_operator_ends_a_move(world: World) {
+    let plane = world.plane("dp-1").await;
+    plane.behave(|b| b.answers = false);
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    world
+        .waits_for(&id, &[BlockerReason::DataPlaneSilent])
+        .await;
+    world.abort(&id).await;
+    let cause = world.aborts(&id).await;
+    assert_eq!(cause, (Phase::Copying, vec![BlockerReason::Operator]));
+
+    plane.behave(|b| {
+        b.answers = true;
+        b.drains = Drains::No;
+    });
+    let id = world.migrate("target").await;
+    world.reaches(Phase::Fencing).await;
+    world.abort(&id).await;
+    let cause = world.aborts(&id).await;
+    assert_eq!(cause, (Phase::Fencing, vec![BlockerReason::Operator]));
+}
+
+async fn only_so_many_accounts_are_fenced_at_once(world: World) {
+    let plane = world.plane("dp-1").await;
+    plane.behave(|b| b.drains = Drains::No);
+    let _orchestrator = world.orchestrator_with("cp-1", |options| options.fence_budget = 2);
+    let mut moves = Vec::new();
+    for n in 0..5 {
+        moves.push(
+            world
+                .ask(&format!("user{n}@example.org"), Some("target"), false)
+                .await,
+        );
+    }
+    world
+        .eventually("two fences and three that wait", |state| {
+            let waiting = moves.iter().filter(|id| {
+                let migration = state.migration(id).expect("it is there");
+                let reasons: Vec<_> = migration
+                    .value
+                    .blockers
+                    .iter()
+                    .map(|b| b.reason())
+                    .collect();
+                reasons == [BlockerReason::FenceBudget]
+            });
+            assert!(state.counts().fenced() <= 2);
+            (state.counts().fenced() == 2 && waiting.count() == 3).then_some(())
+        })
+        .await;
+    plane.behave(|b| b.drains = Drains::Yes);
+    for id in &moves {
+        world.succeeds(id).await;
+    }
+}
+
+async fn nothing_moves_in_a_restored_store(world: World) {
+    let _plane = world.plane("dp-1").await;
+    let orchestrator = world.orchestrator("cp-1");
+    orchestrator
+        .failpoints
+        .arm("quiesced.before", Action::Sleep(Duration::from_millis(300)));
+    let id = world.migrate("target").await;
+    world.reaches(Phase::Fencing).await;
+    orchestrator.reached("quiesced.before").await;
+    world.rewind().await;
+    let frozen = world.alice();
+    // The window ends, and still nothing is written.
+    tokio::time::sleep(world.window + Duration::from_millis(200)).await;
+    assert_eq!(world.alice(), frozen);
+    world
+        .commit(crate::store::Txn::new().delete(keys::REWOUND))
+        .await;
+    let (phase, _) = world.aborts(&id).await;
+    assert_eq!(phase, Phase::Fencing, "its window was over long ago");
+}
