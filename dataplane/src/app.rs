@@ -95,23 +95,6 @@ pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
     let state = StateDir::open(config.state_directory(), &random)?;
     let sockets = Sockets::bind(config)?;
     let addresses = sockets.addresses();
-    let sessions = Shutdown::new();
-    let services = Shutdown::new();
-
-    let tables = Tables::new();
-    let hold = config.limits().hold;
-    let hold = HoldLimits {
-        total: hold.total,
-        per_name: hold.per_name,
-    };
-    let registry = Registry::new(tables.clone(), hold, &random);
-    let dialer = Arc::new(Dialer::new(ClientTls::new(), config.limits().backend));
-    let backends = Backends::new();
-    let prober = prober(config, &backends, &dialer, &random);
-    services.spawn(Arc::clone(&prober).run(tables.clone(), services.clone()));
-    let offers = offers(config, &backends, &tables, &services);
-
-    let readiness = Readiness::new();
     let identity = Identity {
         instance: config.instance().clone(),
         boot: BootId::generate(&random),
@@ -119,55 +102,139 @@ pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         admin_address: addresses.admin.to_string(),
     };
-    let (feed, handle) = Feed::new(FeedSetup {
-        identity: identity.clone(),
-        connect: Arc::new(ControlPlaneConnector::new(config.control_plane())),
-        state,
-        tables: tables.clone(),
-        registry: Arc::clone(&registry),
-        readiness: readiness.clone(),
-        health: Arc::new(backends.clone()),
-        prober: Arc::new(prober),
-        random: random.clone(),
-        timing: FeedTiming::default(),
-    });
-    services.spawn_background(feed.run());
-
-    let stats = Stats {
-        identity,
-        started: Instant::now(),
-        readiness: readiness.clone(),
-        feed: handle.status(),
-        backends,
-        registry: Arc::clone(&registry),
-        offers: offers.iter().map(|(kind, offers)| (kind.as_str(), offers.clone())).collect(),
-    };
-    sockets.admin.serve(config.admin(), Arc::new(stats), &services);
-
-    for (kind, listener) in sockets.listeners {
-        let shared = Arc::new(Services {
-            tables: tables.clone(),
-            registry: Arc::clone(&registry),
-            offers: offers[&kind].clone(),
-            dialer: Arc::clone(&dialer),
-            group: config.group().to_owned(),
-            limits: *config.limits(),
-            random: random.clone(),
-            redact: config.log().redact.clone(),
-            draining: sessions.draining().clone(),
-        });
-        keep_fresh(listener.tls(), &services);
-        sessions.spawn(listener.serve(shared, sessions.clone()));
+    let parts = Parts::new(config, random);
+    let prober = parts.start_prober(config);
+    parts.start_offers(config);
+    let feed = parts.start_feed(config, identity.clone(), state, prober);
+    let source = Arc::new(parts.stats(identity, &feed));
+    sockets.admin.serve(config.admin(), source, &parts.services);
+    for listener in sockets.listeners {
+        parts.start_listener(config, listener);
     }
     Ok(Bound {
         addresses,
-        readiness,
+        readiness: parts.readiness,
         limits: config.limits().shutdown,
-        registry,
-        feed: handle,
-        services,
-        sessions,
+        registry: parts.registry,
+        feed,
+        services: parts.services,
+        sessions: parts.sessions,
     })
+}
+
+/// What the tasks of a data plane share.
+struct Parts {
+    random: Random,
+    tables: Tables,
+    registry: Arc<Registry>,
+    dialer: Arc<Dialer>,
+    backends: Backends,
+    offers: HashMap<ProtocolKind, Offers>,
+    readiness: Readiness,
+    services: Shutdown,
+    sessions: Shutdown,
+}
+
+impl Parts {
+    fn new(config: &Config, random: Random) -> Self {
+        let limits = config.limits();
+        let tables = Tables::new();
+        let hold = HoldLimits {
+            total: limits.hold.total,
+            per_name: limits.hold.per_name,
+        };
+        Self {
+            registry: Registry::new(tables.clone(), hold, &random),
+            tables,
+            random,
+            dialer: Arc::new(Dialer::new(ClientTls::new(), limits.backend)),
+            backends: Backends::new(),
+            offers: protocols(config)
+                .into_iter()
+                .map(|kind| (kind, Offers::new(kind)))
+                .collect(),
+            readiness: Readiness::new(),
+            services: Shutdown::new(),
+            sessions: Shutdown::new(),
+        }
+    }
+
+    fn start_prober(&self, config: &Config) -> Arc<Prober> {
+        let settings = ProberSettings {
+            group: config.group().to_owned(),
+            protocols: protocols(config).into_iter().collect(),
+            pace: config.limits().probe,
+        };
+        let (backends, dialer) = (self.backends.clone(), Arc::clone(&self.dialer));
+        let prober = Arc::new(Prober::new(settings, backends, dialer, self.random.clone()));
+        let following = Arc::clone(&prober).run(self.tables.clone(), self.services.clone());
+        self.services.spawn_background(following);
+        prober
+    }
+
+    fn start_offers(&self, config: &Config) {
+        for offers in self.offers.values() {
+            let group = config.group().to_owned();
+            let (backends, tables) = (self.backends.clone(), self.tables.clone());
+            let keeping = offers.clone().keep_fresh(group, backends, tables);
+            self.services.spawn_background(keeping);
+        }
+    }
+
+    fn start_feed(
+        &self,
+        config: &Config,
+        identity: Identity,
+        state: StateDir,
+        prober: Arc<Prober>,
+    ) -> FeedHandle {
+        let (feed, handle) = Feed::new(FeedSetup {
+            identity,
+            connect: Arc::new(ControlPlaneConnector::new(config.control_plane())),
+            state,
+            tables: self.tables.clone(),
+            registry: Arc::clone(&self.registry),
+            readiness: self.readiness.clone(),
+            health: Arc::new(self.backends.clone()),
+            prober: Arc::new(prober),
+            random: self.random.clone(),
+            timing: FeedTiming::default(),
+        });
+        self.services.spawn_background(feed.run());
+        handle
+    }
+
+    fn stats(&self, identity: Identity, feed: &FeedHandle) -> Stats {
+        let offers = self.offers.iter();
+        Stats {
+            identity,
+            started: Instant::now(),
+            readiness: self.readiness.clone(),
+            feed: feed.status(),
+            backends: self.backends.clone(),
+            registry: Arc::clone(&self.registry),
+            offers: offers
+                .map(|(kind, offers)| (kind.as_str(), offers.clone()))
+                .collect(),
+        }
+    }
+
+    fn start_listener(&self, config: &Config, listener: Listening) {
+        let services = Arc::new(Services {
+            tables: self.tables.clone(),
+            registry: Arc::clone(&self.registry),
+            offers: self.offers[&listener.protocol()].clone(),
+            dialer: Arc::clone(&self.dialer),
+            group: config.group().to_owned(),
+            limits: *config.limits(),
+            random: self.random.clone(),
+            redact: config.log().redact.clone(),
+            draining: self.sessions.draining().clone(),
+        });
+        keep_fresh(listener.tls(), &self.services);
+        self.sessions
+            .spawn(listener.serve(services, self.sessions.clone()));
+    }
 }
 
 impl Bound {
@@ -193,8 +260,7 @@ impl Bound {
 
 /// Every socket of the data plane.
 struct Sockets {
-    listeners: Vec<(ProtocolKind, Listening)>,
-    names: Vec<String>,
+    listeners: Vec<Listening>,
     admin: AdminSockets,
 }
 
@@ -213,7 +279,7 @@ impl Sockets {
         let mut listeners = Vec::new();
         for listener in config.listeners() {
             match Listening::bind(listener.clone(), permits.clone()) {
-                Ok(listening) => listeners.push((listener.protocol, listening)),
+                Ok(listening) => listeners.push(listening),
                 Err(error) => failures.push(error.to_string()),
             }
         }
@@ -222,16 +288,15 @@ impl Sockets {
         ensure!(failures.is_empty(), "{}", failures.join("; "));
         Ok(Self {
             listeners,
-            names: config.listeners().iter().map(|listener| listener.name.clone()).collect(),
             admin: admin?,
         })
     }
 
     fn addresses(&self) -> Addresses {
-        let listeners = self.names.iter().zip(&self.listeners);
+        let listeners = self.listeners.iter();
         Addresses {
             listeners: listeners
-                .map(|(name, (_, listener))| (name.clone(), listener.address()))
+                .map(|listener| (listener.name().to_owned(), listener.address()))
                 .collect(),
             admin: self.admin.addresses.0,
             health: self.admin.addresses.1,
@@ -268,7 +333,8 @@ impl AdminSockets {
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    net::listen(address).map_err(|error| anyhow!("admin endpoint: cannot listen on {address}: {error}"))
+    net::listen(address)
+        .map_err(|error| anyhow!("admin endpoint: cannot listen on {address}: {error}"))
 }
 
 fn keep_fresh(tls: ServerTls, services: &Shutdown) {
@@ -277,35 +343,9 @@ fn keep_fresh(tls: ServerTls, services: &Shutdown) {
 
 /// What the listeners speak.
 fn protocols(config: &Config) -> HashSet<ProtocolKind> {
-    config.listeners().iter().map(|listener| listener.protocol).collect()
-}
-
-fn prober(
-    config: &Config,
-    backends: &Backends,
-    dialer: &Arc<Dialer>,
-    random: &Random,
-) -> Arc<Prober> {
-    let settings = ProberSettings {
-        group: config.group().to_owned(),
-        protocols: protocols(config).into_iter().collect(),
-        pace: config.limits().probe,
-    };
-    Arc::new(Prober::new(settings, backends.clone(), Arc::clone(dialer), random.clone()))
-}
-
-fn offers(
-    config: &Config,
-    backends: &Backends,
-    tables: &Tables,
-    services: &Shutdown,
-) -> HashMap<ProtocolKind, Offers> {
-    let mut all = HashMap::new();
-    for kind in protocols(config) {
-        let offers = Offers::new(kind);
-        let (group, backends, tables) = (config.group().to_owned(), backends.clone(), tables.clone());
-        services.spawn_background(offers.clone().keep_fresh(kind, group, backends, tables));
-        all.insert(kind, offers);
-    }
-    all
+    config
+        .listeners()
+        .iter()
+        .map(|listener| listener.protocol)
+        .collect()
 }

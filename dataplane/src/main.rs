@@ -10,7 +10,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Relays each mail session to the server that holds its account.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
     /// The configuration.
     #[arg(long, value_name = "FILE", required = true)]
@@ -47,11 +51,16 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     }
     let config = Config::load(&arguments.config.expect("clap demands it"))?;
     telemetry::install(config.log())?;
-    tokio::runtime::Runtime::new().context("no runtime")?.block_on(serve(config))
+    tokio::runtime::Runtime::new()
+        .context("no runtime")?
+        .block_on(serve(config))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut stops = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let mut stops = [
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    ];
     let bound = app::build(&config, Random::from_os())?;
     tracing::info!(instance = %config.instance(), addresses = ?bound.addresses, "started");
     any(&mut stops).await;

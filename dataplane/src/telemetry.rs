@@ -44,7 +44,17 @@ pub fn install(settings: &LogSettings) -> Result<(), tracing::subscriber::SetGlo
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
-    tracing::subscriber::set_global_default(subscriber)
+    tracing::subscriber::set_global_default(subscriber)?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A panic ends one task. Its place is what finds the mistake; a message that was put together at run
+/// time may hold what a peer sent, so only one from our own text is shown.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let message = panic.payload().downcast_ref::<&'static str>();
+    let place = panic.location().map(tracing::field::display);
+    tracing::error!(place, message, "a task panicked; what it served is closed");
 }
 
 /// How names are shown in logs. Cheap to clone.

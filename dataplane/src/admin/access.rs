@@ -17,7 +17,7 @@ use tokio::time::Instant;
 const ATTEMPTS: u32 = 5;
 
 /// How long an address is locked out after its last wrong token.
-const LOCK_OUT: Duration = Duration::from_secs(300);
+const LOCK_OUT: Duration = Duration::from_mins(5);
 
 /// Addresses that are remembered. Past it the one whose last wrong token is longest ago is forgotten.
 const REMEMBERED: usize = 1024;

@@ -35,7 +35,7 @@ const HEAD_OCTETS: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time that a connection may last, so that idle ones make room.
-const LIFETIME: Duration = Duration::from_secs(120);
+const LIFETIME: Duration = Duration::from_mins(2);
 
 /// Time that requests under way are given when the process stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -6,8 +6,8 @@ use std::{path::Path, time::Duration};
 
 use ferrypost_proto::{
     routing::v1::{
-        AccountEntry, Delta, Goodbye, GoodbyeAccepted, SnapshotChunk, stream_request::Message as Up,
-        stream_response::Message as Down,
+        AccountEntry, Delta, Goodbye, GoodbyeAccepted, SnapshotChunk,
+        stream_request::Message as Up, stream_response::Message as Down,
     },
     v1,
 };
@@ -20,7 +20,7 @@ use crate::session::tests::{
     eventually,
     world::Authority,
 };
-use control_plane::{Conversation, ControlPlane, welcome};
+use control_plane::{ControlPlane, Conversation, welcome};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -141,7 +141,7 @@ async fn admitted(control_plane: &mut ControlPlane, backend: &Backend) -> Conver
 async fn stats(bound: &Bound, surroundings: &Surroundings) -> serde_json::Value {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(surroundings.authority.root.clone()).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(crate::net::tls_client::crypto())
+    let config = rustls::ClientConfig::builder_with_provider(net::tls_client::crypto())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
@@ -192,14 +192,19 @@ async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
     assert_eq!(seen["ready"], true, "{seen:#}");
     assert_eq!(seen["control_plane"]["state"], "live", "{seen:#}");
     assert_eq!(seen["snapshot"]["revision"]["store"], 5, "{seen:#}");
-    assert_eq!(seen["sessions"]["routed"][0]["stage"], "relaying", "{seen:#}");
+    assert_eq!(
+        seen["sessions"]["routed"][0]["stage"], "relaying",
+        "{seen:#}"
+    );
 
     // The goodbye comes after the server has seen the client's session end.
     let ending = tokio::spawn(bound.shut_down());
     let goodbye = conversation.hear(|up| matches!(up, Up::Goodbye(_))).await;
     assert_eq!(goodbye, Up::Goodbye(Goodbye { unconfirmed: 0 }));
     assert!(backend.seen.count(&backend.seen.ended) >= 1);
-    conversation.say(Down::GoodbyeAccepted(GoodbyeAccepted {})).await;
+    conversation
+        .say(Down::GoodbyeAccepted(GoodbyeAccepted {}))
+        .await;
     let stopped = ending.await.unwrap();
     assert_eq!(
         stopped,
@@ -235,9 +240,15 @@ async fn the_stats_show_what_the_prober_found() {
     let offered = old["capabilities"].as_array().unwrap();
     assert!(offered.contains(&"IDLE".into()), "{seen:#}");
     assert!(old["last_success_seconds_ago"].is_number());
-    assert!(seen["offer"]["imap"].as_str().unwrap().contains("IDLE"), "{seen:#}");
+    assert!(
+        seen["offer"]["imap"].as_str().unwrap().contains("IDLE"),
+        "{seen:#}"
+    );
     assert_eq!(seen["blocked_by"], serde_json::json!([]));
-    assert_eq!(seen["control_plane"]["installation"], control_plane::INSTALLATION);
+    assert_eq!(
+        seen["control_plane"]["installation"],
+        control_plane::INSTALLATION
+    );
     assert_eq!(seen["control_plane"]["rewound"], false);
     assert_eq!(seen["snapshot"]["rejected_entries"], 0);
     assert_eq!(seen["sessions"]["held_logins"], 0);
@@ -282,9 +293,15 @@ async fn a_delta_that_moves_an_account_reaches_its_client() {
         unreachable!("it was asked for");
     };
     assert_eq!(drained.accounts.len(), 1);
-    assert_eq!((drained.accounts[0].closed, drained.accounts[0].unconfirmed), (1, 0));
+    assert_eq!(
+        (drained.accounts[0].closed, drained.accounts[0].unconfirmed),
+        (1, 0)
+    );
     assert!(client.rest().await.contains("* BYE"));
-    eventually("the server has seen the end", || backend.seen.count(&backend.seen.ended) >= 1).await;
+    eventually("the server has seen the end", || {
+        backend.seen.count(&backend.seen.ended) >= 1
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -292,7 +309,10 @@ async fn the_way_to_the_control_plane_is_mutual_tls() {
     let surroundings = Surroundings::new();
     let identity = surroundings.authority.sign("localhost");
     let mut control_plane = ControlPlane::start_mutual(&identity, &surroundings.authority);
-    let endpoint = format!("endpoints = [\"https://localhost:{}\"]", control_plane.address.port());
+    let endpoint = format!(
+        "endpoints = [\"https://localhost:{}\"]",
+        control_plane.address.port()
+    );
     let files = "ca_file = \"ca.pem\"\ncert_file = \"edge.pem\"\nkey_file = \"edge.key\"";
     let backend = Backend::start(Manners::default());
     let bound = start(&surroundings.config(&format!("{endpoint}\n{files}")));
@@ -306,12 +326,17 @@ async fn a_control_plane_that_nobody_vouches_for_is_not_believed() {
     let surroundings = Surroundings::new();
     let other = Authority::new();
     let control_plane = ControlPlane::start_mutual(&other.sign("localhost"), &other);
-    let endpoint = format!("endpoints = [\"https://localhost:{}\"]", control_plane.address.port());
+    let endpoint = format!(
+        "endpoints = [\"https://localhost:{}\"]",
+        control_plane.address.port()
+    );
     let files = "ca_file = \"ca.pem\"\ncert_file = \"edge.pem\"\nkey_file = \"edge.key\"";
     let bound = start(&surroundings.config(&format!("{endpoint}\n{files}")));
     let mut status = bound.feed.status();
     let failed = status.wait_for(|status| status.problem.is_some());
-    let problem = tokio::time::timeout(Duration::from_secs(10), failed).await.unwrap();
+    let problem = tokio::time::timeout(Duration::from_secs(10), failed)
+        .await
+        .unwrap();
     let problem = problem.unwrap().problem.clone().unwrap();
     assert!(problem.contains("certificate"), "{problem}");
 }
@@ -334,5 +359,8 @@ async fn an_address_that_is_taken_is_named_with_its_listener() {
     let address = taken.local_addr().unwrap().to_string();
     let config = surroundings.config_with(&in_clear(&control_plane), &address);
     let error = build(&config, Random::seeded(1)).err().unwrap().to_string();
-    assert!(error.contains("imaps") && error.contains(&address), "{error}");
+    assert!(
+        error.contains("imaps") && error.contains(&address),
+        "{error}"
+    );
 }

@@ -98,28 +98,24 @@ impl Prober {
         }
     }
 
-    /// Follows the routing configuration and asks what it names, until the process stops.
+    /// Follows the routing configuration and asks what it names, in tasks of `shutdown`. Never returns.
     pub async fn run(self: Arc<Self>, tables: Tables, shutdown: Shutdown) {
-        let stop = shutdown.draining().clone();
-        let following = async {
-            let mut changes = tables.watch();
-            let mut followed: Option<Arc<RoutingConfig>> = None;
-            loop {
-                changes.mark_unchanged();
-                let config = tables.current().map(|table| Arc::clone(table.config()));
-                if let Some(config) = config
-                    && !followed
-                        .as_ref()
-                        .is_some_and(|old| Arc::ptr_eq(old, &config))
-                {
-                    self.retarget(&config, &shutdown);
-                    followed = Some(config);
-                }
-                // The sender lives as long as `tables`.
-                _ = changes.changed().await;
+        let mut changes = tables.watch();
+        let mut followed: Option<Arc<RoutingConfig>> = None;
+        loop {
+            changes.mark_unchanged();
+            let config = tables.current().map(|table| Arc::clone(table.config()));
+            if let Some(config) = config
+                && !followed
+                    .as_ref()
+                    .is_some_and(|old| Arc::ptr_eq(old, &config))
+            {
+                self.retarget(&config, &shutdown);
+                followed = Some(config);
             }
-        };
-        _ = stop.run_until_cancelled(following).await;
+            // The sender lives as long as `tables`.
+            _ = changes.changed().await;
+        }
     }
 
     /// Asks now, whatever the pace: one destination or all. Returns what is known afterwards.

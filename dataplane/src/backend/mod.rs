@@ -315,15 +315,12 @@ fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
     let protocol = target.protocol.as_str_name();
     let address = report.address.map(tracing::field::display);
     let endpoint = &report.endpoint;
-    match report.problem {
-        Some(problem) => {
-            let problem = problem.word();
-            tracing::error!(%destination, protocol, endpoint, address, problem, "destination not reachable");
-        }
-        None => {
-            let greeting = &report.greeting;
-            tracing::info!(%destination, protocol, endpoint, address, greeting, "destination reachable");
-        }
+    if let Some(problem) = report.problem {
+        let problem = problem.word();
+        tracing::error!(%destination, protocol, endpoint, address, problem, "destination not reachable");
+    } else {
+        let greeting = &report.greeting;
+        tracing::info!(%destination, protocol, endpoint, address, greeting, "destination reachable");
     }
     let before = old.and_then(|old| old.capabilities.as_ref());
     if let (Some(before), Some(now)) = (before, &report.capabilities)

@@ -23,40 +23,40 @@ const LEAST: &[u8] = b"IMAP4rev1 AUTH=PLAIN";
 
 /// What is offered on the listeners of one protocol. Cheap to clone; clones share one state.
 #[derive(Debug, Clone)]
-pub struct Offers(watch::Sender<Arc<Offer>>);
+pub struct Offers {
+    protocol: ProtocolKind,
+    current: watch::Sender<Arc<Offer>>,
+}
 
 impl Offers {
     /// Our own minimum, until something is known.
     pub fn new(protocol: ProtocolKind) -> Self {
-        Self(watch::Sender::new(Arc::new(offer(protocol, &[]))))
+        Self {
+            protocol,
+            current: watch::Sender::new(Arc::new(offer(protocol, &[]))),
+        }
     }
 
     /// What is offered now.
     pub fn current(&self) -> Arc<Offer> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.current.borrow())
     }
 
     /// Follows it.
     pub fn watch(&self) -> watch::Receiver<Arc<Offer>> {
-        self.0.subscribe()
+        self.current.subscribe()
     }
 
     /// Makes the offer anew whenever what it rests on changes. Never returns.
-    pub async fn keep_fresh(
-        self,
-        protocol: ProtocolKind,
-        group: String,
-        backends: Backends,
-        tables: Tables,
-    ) {
+    pub async fn keep_fresh(self, group: String, backends: Backends, tables: Tables) {
         let mut verdicts = backends.watch();
         let mut table = tables.watch();
         loop {
             verdicts.mark_unchanged();
             table.mark_unchanged();
             if let Some(table) = tables.current() {
-                let lists = lists(protocol, &group, &backends, &table);
-                self.publish(protocol, offer(protocol, &lists));
+                let lists = lists(self.protocol, &group, &backends, &table);
+                self.publish(offer(self.protocol, &lists));
             }
             // Neither sender is dropped while we hold its owner.
             tokio::select! {
@@ -66,14 +66,14 @@ impl Offers {
         }
     }
 
-    fn publish(&self, protocol: ProtocolKind, offer: Offer) {
-        self.0.send_if_modified(|current| {
+    fn publish(&self, offer: Offer) {
+        self.current.send_if_modified(|current| {
             if **current == offer {
                 return false;
             }
             let now = offer.capabilities();
             let gone = current.capabilities().filtered(|word| !now.has(word));
-            let protocol = protocol.as_str();
+            let protocol = self.protocol.as_str();
             if gone.is_empty() {
                 tracing::info!(protocol, offer = %now, "what is offered before login has grown");
             } else {

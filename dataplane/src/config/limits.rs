@@ -72,7 +72,7 @@ impl Default for PreauthLimits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
-            login: Duration::from_secs(60),
+            login: Duration::from_mins(1),
             failures: 3,
             failure_floor: Duration::from_secs(2),
             front: FrontLimits::default(),
@@ -133,8 +133,8 @@ pub struct RelayLimits {
 impl Default for RelayLimits {
     fn default() -> Self {
         Self {
-            idle: Duration::from_secs(35 * 60),
-            stalled: Duration::from_secs(5 * 60),
+            idle: Duration::from_mins(35),
+            stalled: Duration::from_mins(5),
             drain: Duration::from_secs(10),
             close: Duration::from_secs(5),
             buffer: 16 * 1024,

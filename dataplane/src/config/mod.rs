@@ -129,16 +129,13 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// It is not valid.
-    #[error("the configuration is not valid:{}", one_a_line(.0))]
+    #[error("the configuration is not valid:\n  {}", one_a_line(.0))]
     Invalid(Problems),
 }
 
 fn one_a_line(problems: &Problems) -> String {
-    problems
-        .0
-        .iter()
-        .map(|problem| format!("\n  {problem}"))
-        .collect()
+    let lines: Vec<_> = problems.0.iter().map(ToString::to_string).collect();
+    lines.join("\n  ")
 }
 
 impl Config {

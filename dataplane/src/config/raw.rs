@@ -207,13 +207,11 @@ impl<'d, 't> Section<'d, 't> {
             return Section::new(self.document, place, span, DeTable::new());
         };
         let span = value.span();
-        match value.into_inner() {
-            DeValue::Table(table) => Section::new(self.document, place, span, table),
-            _ => {
-                self.wrong_at(key, &span, format!("must be a section, [{place}]"));
-                Section::new(self.document, place, span, DeTable::new())
-            }
+        if let DeValue::Table(table) = value.into_inner() {
+            return Section::new(self.document, place, span, table);
         }
+        self.wrong_at(key, &span, format!("must be a section, [{place}]"));
+        Section::new(self.document, place, span, DeTable::new())
     }
 
     /// Whether a key is there that has not been asked for yet.
@@ -391,7 +389,7 @@ mod tests {
     fn durations_need_a_unit() {
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(duration("10s"), Some(Duration::from_secs(10)));
-        assert_eq!(duration("2h"), Some(Duration::from_secs(7200)));
+        assert_eq!(duration("2h"), Some(Duration::from_hours(2)));
         for bad in [
             "",
             "10",

@@ -105,7 +105,7 @@ fn every_limit_can_be_set() {
         .replace("max_line = 12288", "max_line = 16384")
         .replace("total = 5000", "total = 6000");
     let config = Config::parse(&text, directory.path()).unwrap();
-    assert_eq!(config.limits().relay.idle, Duration::from_secs(2400));
+    assert_eq!(config.limits().relay.idle, Duration::from_mins(40));
     assert_eq!(config.limits().preauth.front.max_line, 16_384);
     assert_eq!(config.limits().hold.total, 6000);
 }

@@ -114,6 +114,16 @@ impl Listening {
         })
     }
 
+    /// Its name in logs and statistics.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What is spoken there.
+    pub fn protocol(&self) -> ProtocolKind {
+        self.settings.config.protocol
+    }
+
     /// Where it is bound.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -7,7 +7,8 @@ use ferrypost_proto::{
     routing::v1::{
         AccountEntry, Change, Hello, StreamRequest, StreamResponse, TablePosition, Welcome, change,
         routing_service_server::{RoutingService, RoutingServiceServer},
-        stream_request::Message as Up, stream_response::Message as Down,
+        stream_request::Message as Up,
+        stream_response::Message as Down,
     },
     v1,
 };
@@ -84,7 +85,10 @@ impl ControlPlane {
                         loop {
                             let (stream, _) = net::accept(&listener).await.unwrap();
                             if let Ok(stream) = acceptor.accept(stream).await {
-                                accepted.send(Ok::<_, std::io::Error>(stream)).await.unwrap();
+                                accepted
+                                    .send(Ok::<_, std::io::Error>(stream))
+                                    .await
+                                    .unwrap();
                             }
                         }
                     };
@@ -127,7 +131,12 @@ impl Conversation {
     pub(super) async fn hear(&mut self, wanted: impl Fn(&Up) -> bool) -> Up {
         let hearing = async {
             loop {
-                let request = self.up.message().await.unwrap().expect("the stream goes on");
+                let request = self
+                    .up
+                    .message()
+                    .await
+                    .unwrap()
+                    .expect("the stream goes on");
                 let message = request.message.expect("no request is empty");
                 if wanted(&message) {
                     return message;
@@ -139,7 +148,10 @@ impl Conversation {
 
     /// Ends the stream with an error, as a replica that goes away does.
     pub(super) async fn cut(self) {
-        self.down.send(Err(Status::unavailable("gone"))).await.unwrap();
+        self.down
+            .send(Err(Status::unavailable("gone")))
+            .await
+            .unwrap();
     }
 }
 
@@ -173,7 +185,7 @@ pub(super) fn welcome() -> Down {
         contract: ferrypost_proto::CONTRACT,
         installation: INSTALLATION.to_owned(),
         registered: Some(Revision::new(0, 4).into()),
-        heartbeat_interval: Some(Duration::from_secs(60).try_into().unwrap()),
+        heartbeat_interval: Some(Duration::from_mins(1).try_into().unwrap()),
         rewound: false,
         replica: "cp-1".to_owned(),
     })

@@ -39,7 +39,6 @@ fn config(destinations: &[(&str, v1::Endpoint)]) -> v1::RoutingConfig {
             .map(|(id, endpoint)| v1::Destination {
                 id: (*id).to_owned(),
                 endpoints: vec![endpoint.clone()],
-                ..Default::default()
             })
             .collect(),
         default_destination: destinations[0].0.to_owned(),
@@ -144,7 +143,7 @@ async fn every_kind_of_trouble_has_its_word() {
             Problem::TlsWrongName,
         ),
         (
-            Server::start(Tls::Implicit).pinned([7; 32]),
+            Server::start(Tls::Implicit).pinned(&"07".repeat(32)),
             Problem::TlsPinMismatch,
         ),
         (
@@ -221,12 +220,10 @@ fn following() -> Following {
     };
     let prober = Prober::new(settings, backends.clone(), dialer(), Random::seeded(1));
     let prober = Arc::new(prober);
-    shutdown.spawn(Arc::clone(&prober).run(tables.clone(), shutdown.clone()));
+    shutdown.spawn_background(Arc::clone(&prober).run(tables.clone(), shutdown.clone()));
     let offers = Offers::new(ProtocolKind::Imap);
     let (known, followed) = (backends.clone(), tables.clone());
-    let keeping = offers
-        .clone()
-        .keep_fresh(ProtocolKind::Imap, String::new(), known, followed);
+    let keeping = offers.clone().keep_fresh(String::new(), known, followed);
     shutdown.spawn_background(keeping);
     Following {
         prober,
@@ -242,9 +239,9 @@ impl Following {
     async fn offered(&self, wanted: impl Fn(&Capabilities) -> bool) {
         let mut offers = self.offers.watch();
         let fits = offers.wait_for(|offer| wanted(offer.capabilities()));
-        let waited = tokio::time::timeout(Duration::from_secs(10), fits).await;
+        let outcome = tokio::time::timeout(Duration::from_secs(10), fits).await;
         let offered = self.offers.current().capabilities().to_string();
-        assert!(waited.is_ok(), "the offer is still {offered}");
+        assert!(outcome.is_ok(), "the offer is still {offered}");
     }
 }
 

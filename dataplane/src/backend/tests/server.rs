@@ -67,7 +67,7 @@ impl Server {
             .with_no_client_auth()
             .with_single_cert(vec![CertificateDer::clone(made.cert.der())], key)
             .unwrap();
-        let mode = match tls {
+        let way = match tls {
             Tls::Implicit => v1::endpoint_tls::Mode::Implicit,
             Tls::StartTls => v1::endpoint_tls::Mode::Starttls,
         };
@@ -78,7 +78,7 @@ impl Server {
             offering_secured: OFFERING.to_owned(),
             expects_proxy: false,
             endpoint: v1::EndpointTls {
-                mode: mode.into(),
+                mode: way.into(),
                 server_name: "mail.example.org".to_owned(),
                 verification: Some(v1::endpoint_tls::Verification::CaPem(made.cert.pem())),
                 plaintext_consent: false,
@@ -138,9 +138,9 @@ impl Script {
     }
 
     /// It is expected to have this certificate.
-    pub(super) fn pinned(mut self, sha256: [u8; 32]) -> Self {
-        let digits = sha256.iter().map(|octet| format!("{octet:02x}")).collect();
-        self.endpoint.verification = Some(v1::endpoint_tls::Verification::PinSha256(digits));
+    pub(super) fn pinned(mut self, sha256: &str) -> Self {
+        self.endpoint.verification =
+            Some(v1::endpoint_tls::Verification::PinSha256(sha256.to_owned()));
         self
     }
 
