@@ -249,3 +249,6 @@ impl Fence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

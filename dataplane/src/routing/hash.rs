@@ -38,7 +38,12 @@ impl std::fmt::Debug for KeyedState {
 
 /// A random key for names whose hash stands for their text.
 #[derive(Clone)]
-pub(super) struct NameKey(sip128::SipHasher13);
+pub(super) struct NameKey {
+    hasher: sip128::SipHasher13,
+    /// What is left of a hash, so that tests can have collisions.
+    #[cfg(test)]
+    mask: u64,
+}
 
 /// What stands for a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,18 +57,37 @@ pub(super) struct NameHash {
 
 impl NameKey {
     pub(super) fn new(random: &Random) -> Self {
-        Self(sip128::SipHasher13::new_with_key(&random.bytes()))
+        Self {
+            hasher: sip128::SipHasher13::new_with_key(&random.bytes()),
+            #[cfg(test)]
+            mask: u64::MAX,
+        }
+    }
+
+    /// A key under which many names have the same hash.
+    #[cfg(test)]
+    pub(super) fn weak(random: &Random) -> Self {
+        Self {
+            mask: 0xff << 56,
+            ..Self::new(random)
+        }
     }
 
     pub(super) fn hash(&self, name: &Name) -> NameHash {
         use sip128::Hasher128 as _;
-        let mut hasher = self.0;
+        let mut hasher = self.hasher;
         hasher.write(name.as_str().as_bytes());
         let sum = hasher.finish128();
-        NameHash {
+        let hash = NameHash {
             hash: sum.h1,
             check: u32::try_from(sum.h2 >> 32).expect("32 bits"),
-        }
+        };
+        #[cfg(test)]
+        let hash = NameHash {
+            hash: hash.hash & self.mask,
+            ..hash
+        };
+        hash
     }
 }
 

@@ -18,12 +18,18 @@ mod draft;
 pub mod feed;
 mod hash;
 mod merge;
+#[cfg(test)]
+mod model;
 mod overlay;
 mod rejections;
 mod route;
 mod snapshot;
 mod table;
 mod tables;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use base::BuildError;
 pub use delta::{Applied, ApplyError};

@@ -81,7 +81,9 @@ impl Rejections {
         let mut names = HashMap::with_hasher(hash);
         for (account, rejection) in &entries {
             for name in &rejection.names {
-                names.insert(name.clone(), AccountId::parse(account).ok());
+                names
+                    .entry(name.clone())
+                    .or_insert_with(|| AccountId::parse(account).ok());
             }
         }
         Self { entries, names }

@@ -10,6 +10,8 @@ mod ledger;
 mod list;
 mod shard;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{

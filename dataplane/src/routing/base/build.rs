@@ -52,7 +52,7 @@ impl BaseBuilder {
         Self::with_key(NameKey::new(random))
     }
 
-    fn with_key(key: NameKey) -> Self {
+    pub(in crate::routing) fn with_key(key: NameKey) -> Self {
         Self {
             key,
             names: Vec::new(),

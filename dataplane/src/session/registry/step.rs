@@ -66,3 +66,169 @@ pub(super) fn sweep(shard: &impl Lock<Shard>, tables: &impl Published) {
         });
     });
 }
+
+#[cfg(test)]
+mod model {
+    //! Every interleaving of an admission with a new table and its close, under loom. The very steps above
+    //! run on loom's primitives; two threads share nothing else.
+
+    use std::panic::catch_unwind;
+
+    use ferrypost_proto::{Phase, v1::Protocol};
+    use loom::{
+        sync::{Arc, Mutex, RwLock},
+        thread,
+    };
+    use tokio::{sync::Notify, time::Instant};
+
+    use super::*;
+    use crate::{
+        routing::{KeyedState, RoutingTable, testing},
+        session::{
+            admit::AdmitRequest,
+            registry::{entry::Entry, ledger::Ledger},
+        },
+    };
+
+    struct LoomLock(Mutex<Shard>);
+
+    impl Lock<Shard> for LoomLock {
+        fn with<R>(&self, work: impl FnOnce(&mut Shard) -> R) -> R {
+            work(&mut self.0.lock().expect("no panic under the lock"))
+        }
+    }
+
+    struct LoomTables(RwLock<std::sync::Arc<RoutingTable>>);
+
+    impl Published for LoomTables {
+        fn with_current<R>(&self, read: impl FnOnce(Option<&RoutingTable>) -> R) -> R {
+            read(Some(&**self.0.read().expect("no panic under the lock")))
+        }
+    }
+
+    impl LoomTables {
+        fn publish(&self, table: std::sync::Arc<RoutingTable>) {
+            *self.0.write().expect("no panic under the lock") = table;
+        }
+    }
+
+    type Step = fn(&LoomLock, &LoomTables);
+
+    fn alice() -> Name {
+        testing::name("alice")
+    }
+
+    fn enter(shard: &mut Shard, resolution: Option<Resolution>) {
+        if let Some(Resolution::Route(route)) = resolution {
+            let request = AdmitRequest {
+                name: alice(),
+                protocol: Protocol::Imap,
+                client: "192.0.2.1:1".parse().expect("an address"),
+                reference: String::new(),
+            };
+            let entry = Entry::new(request, Some(route), Instant::now());
+            shard.insert(std::sync::Arc::new(entry));
+        }
+    }
+
+    fn tables() -> [std::sync::Arc<RoutingTable>; 2] {
+        let settled = testing::entry(1, &["alice"], "source", 5);
+        let fenced = testing::moving(settled.clone(), Phase::Fencing, None);
+        [settled, fenced].map(|entry| std::sync::Arc::new(testing::table(5, vec![entry])))
+    }
+
+    /// Lets an admission race with the publication of a fence and its close, in every way, and looks for
+    /// a session that survived.
+    fn race(admission: Step, publication: Step) {
+        let [open, _] = tables();
+        let hash = KeyedState::new(&testing::random());
+        loom::model(move || {
+            let shard = Arc::new(LoomLock(Mutex::new(Shard::new(hash.clone()))));
+            let tables = Arc::new(LoomTables(RwLock::new(std::sync::Arc::clone(&open))));
+            let admitting = {
+                let (shard, tables) = (Arc::clone(&shard), Arc::clone(&tables));
+                thread::spawn(move || admission(&shard, &tables))
+            };
+            publication(&shard, &tables);
+            admitting.join().expect("the admission does not panic");
+            let alice = alice();
+            shard.with(|shard| {
+                let survivors = shard
+                    .under(&alice)
+                    .filter(|entry| entry.close_reason().is_none());
+                assert_eq!(survivors.count(), 0, "a session survived the fence");
+            });
+        });
+    }
+
+    fn the_admission(shard: &LoomLock, tables: &LoomTables) {
+        admit(shard, tables, &alice(), enter);
+    }
+
+    fn the_publication(shard: &LoomLock, now: &LoomTables) {
+        let [_, fenced] = tables();
+        now.publish(fenced);
+        close_changed(shard, now, &alice(), |_| ());
+    }
+
+    #[test]
+    fn no_session_survives_a_fence() {
+        race(the_admission, the_publication);
+    }
+
+    #[test]
+    fn no_session_survives_a_sweep() {
+        race(the_admission, |shard, now| {
+            let [_, fenced] = tables();
+            now.publish(fenced);
+            sweep(shard, now);
+        });
+    }
+
+    #[test]
+    fn registering_after_the_look_up_is_caught() {
+        let broken: Step = |shard, tables| {
+            let resolution =
+                tables.with_current(|table| table.map(|table| table.resolve(&alice())));
+            shard.with(|shard| enter(shard, resolution));
+        };
+        assert!(catch_unwind(|| race(broken, the_publication)).is_err());
+    }
+
+    #[test]
+    fn closing_before_the_publication_is_caught() {
+        let broken: Step = |shard, now| {
+            let [open, fenced] = tables();
+            now.publish(open);
+            close_changed(shard, now, &alice(), |_| ());
+            now.publish(fenced);
+        };
+        assert!(catch_unwind(|| race(the_admission, broken)).is_err());
+    }
+
+    #[test]
+    fn whoever_counts_no_session_left_reads_final_numbers() {
+        let [open, _] = tables();
+        let hash = KeyedState::new(&testing::random());
+        loom::model(move || {
+            let shard = Arc::new(LoomLock(Mutex::new(Shard::new(hash.clone()))));
+            let now = LoomTables(RwLock::new(std::sync::Arc::clone(&open)));
+            let ledger = std::sync::Arc::new(Ledger::new(std::sync::Arc::new(Notify::new())));
+            the_admission(&shard, &now);
+            let entry = shard.with(|shard| {
+                shard.count_on(&alice(), &ledger, None);
+                std::sync::Arc::clone(shard.under(&alice()).next().expect("a session"))
+            });
+            let leaving = {
+                let shard = Arc::clone(&shard);
+                thread::spawn(move || {
+                    shard.with(|shard| shard.remove(&entry, Some(Instant::now())));
+                })
+            };
+            if shard.with(|shard| shard.routed(&alice())) == 0 {
+                assert_eq!((ledger.closed(), ledger.unconfirmed()), (1, 1));
+            }
+            leaving.join().expect("the end does not panic");
+        });
+    }
+}

@@ -1,0 +1,265 @@
+use std::{future::Future, pin::pin};
+
+use ferrypost_proto::{Phase, v1::Protocol};
+use futures_util::FutureExt as _;
+
+use super::*;
+use crate::routing::{RoutingTable, testing::*};
+
+const LIMITS: HoldLimits = HoldLimits {
+    total: 3,
+    per_name: 2,
+};
+
+fn registry(tables: &Tables) -> Arc<Registry> {
+    Registry::new(tables.clone(), LIMITS, &random())
+}
+
+fn request(login: &str) -> AdmitRequest {
+    AdmitRequest {
+        name: name(login),
+        protocol: Protocol::Imap,
+        client: "192.0.2.1:1234".parse().unwrap(),
+        reference: format!("ref-{login}"),
+    }
+}
+
+fn routed(registry: &Arc<Registry>, login: &str) -> SessionGuard {
+    match registry.admit(request(login)) {
+        Admission::Routed(guard) => guard,
+        other => panic!("{login} is not routed: {other:?}"),
+    }
+}
+
+fn held(registry: &Arc<Registry>, login: &str) -> HeldLogin {
+    match registry.admit(request(login)) {
+        Admission::Held(held) => held,
+        other => panic!("{login} is not held: {other:?}"),
+    }
+}
+
+fn alice(phase: Phase) -> RoutingTable {
+    let entry = entry(1, &["alice", "alice@a.example"], "source", 5);
+    table(
+        5,
+        vec![if phase == Phase::Settled {
+            entry
+        } else {
+            moving(entry, phase, None)
+        }],
+    )
+}
+
+fn flipped() -> RoutingTable {
+    let mut entry = entry(1, &["alice", "alice@a.example"], "target", 9);
+    entry = moving(entry, Phase::Flipped, None);
+    table(9, vec![entry])
+}
+
+fn publish(tables: &Tables, table: RoutingTable) {
+    tables.publish(Arc::new(table));
+}
+
+fn is_pending(future: impl Future) -> bool {
+    pin!(future).now_or_never().is_none()
+}
+
+#[test]
+fn nobody_is_admitted_before_the_first_table() {
+    let tables = Tables::new();
+    let registry = registry(&tables);
+    assert!(matches!(
+        registry.admit(request("alice")),
+        Admission::NoTable
+    ));
+    assert_eq!(
+        registry.counts(),
+        Counts {
+            sessions: 0,
+            held: 0
+        }
+    );
+}
+
+#[test]
+fn a_session_is_listed_until_its_guard_is_gone() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let guard = routed(&registry, "alice");
+    assert_eq!(guard.route().destination.as_str(), "source");
+    assert_eq!(guard.stage(), Stage::Connecting);
+    guard.relaying();
+    let listing = registry.sessions(&[name("alice")], 10);
+    assert_eq!((listing.total, listing.held), (1, 0));
+    assert_eq!(listing.sessions[0].stage, Stage::Relaying);
+    assert_eq!(listing.sessions[0].reference, "ref-alice");
+    assert_eq!(registry.sessions(&[name("bob")], 10).total, 0);
+    let second = routed(&registry, "bob");
+    let listing = registry.sessions(&[], 1);
+    assert_eq!((listing.total, listing.sessions.len()), (2, 1));
+    let tally: Vec<_> = registry.tally().into_values().collect();
+    assert_eq!(tally, [1, 1], "one connecting, one relaying");
+    drop((guard, second));
+    assert_eq!(registry.sessions(&[], 10).total, 0);
+    assert_eq!(
+        registry.counts(),
+        Counts {
+            sessions: 0,
+            held: 0
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_held_login_is_released_by_a_table_and_admitted_anew() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Fencing));
+    let registry = registry(&tables);
+    let login = held(&registry, "alice");
+    assert_eq!(
+        registry.counts(),
+        Counts {
+            sessions: 0,
+            held: 1
+        }
+    );
+    assert_eq!(registry.sessions(&[], 9).held, 1);
+    {
+        let mut released = pin!(login.released());
+        assert!(is_pending(&mut released));
+        publish(&tables, alice(Phase::Quiesced));
+        assert!(is_pending(&mut released), "still the same window");
+        publish(&tables, flipped());
+        released.await;
+    }
+    drop(login);
+    assert_eq!(
+        routed(&registry, "alice").route().destination.as_str(),
+        "target"
+    );
+    assert_eq!(registry.counts().held, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_clock_ends_a_hold() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Fencing));
+    let registry = registry(&tables);
+    let login = held(&registry, "alice");
+    let waited = tokio::time::timeout(Duration::from_hours(24 * 365), login.released()).await;
+    assert!(waited.is_err());
+}
+
+#[tokio::test]
+async fn held_logins_are_limited_and_can_be_kicked() {
+    let tables = Tables::new();
+    let fenced = |n, login| moving(entry(n, &[login], "source", 5), Phase::Fencing, None);
+    publish(
+        &tables,
+        table(
+            5,
+            vec![fenced(1, "alice"), fenced(2, "bob"), fenced(3, "carol")],
+        ),
+    );
+    let registry = registry(&tables);
+    let first = held(&registry, "alice");
+    let _second = held(&registry, "alice");
+    assert!(matches!(
+        registry.admit(request("alice")),
+        Admission::TooManyHeld(HoldLimit::PerName)
+    ));
+    let _third = held(&registry, "bob");
+    assert!(matches!(
+        registry.admit(request("carol")),
+        Admission::TooManyHeld(HoldLimit::Total)
+    ));
+    assert_eq!(registry.kick(&[name("alice")]), 2);
+    assert_eq!(first.closing().await, CloseReason::Kicked);
+    drop(first);
+    held(&registry, "carol");
+}
+
+#[tokio::test]
+async fn a_kick_ends_a_session_once_and_the_first_reason_stays() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let guard = routed(&registry, "alice");
+    assert!(is_pending(guard.closing()));
+    assert_eq!(registry.kick(&[name("alice"), name("bob")]), 1);
+    assert_eq!(registry.kick(&[name("alice")]), 0);
+    registry.close_all(CloseReason::Drain);
+    assert_eq!(guard.closing().await, CloseReason::Kicked);
+    assert_eq!(guard.stage(), Stage::Closing);
+    assert_eq!(guard.recheck(), Err(Recheck::Closing(CloseReason::Kicked)));
+}
+
+#[tokio::test]
+async fn a_waiting_session_is_woken_by_its_close() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let guard = routed(&registry, "alice");
+    let waiting = tokio::spawn(async move { guard.closing().await });
+    tokio::task::yield_now().await;
+    registry.close_all(CloseReason::Expelled);
+    assert_eq!(waiting.await.unwrap(), CloseReason::Expelled);
+}
+
+#[tokio::test]
+async fn after_close_all_nobody_is_admitted_and_empty_waits_for_the_last() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let guard = routed(&registry, "alice");
+    registry.close_all(CloseReason::Drain);
+    assert!(matches!(
+        registry.admit(request("bob")),
+        Admission::Closed(CloseReason::Drain)
+    ));
+    let mut empty = pin!(registry.empty());
+    assert!(is_pending(&mut empty));
+    drop(guard);
+    empty.await;
+}
+
+#[test]
+fn the_recheck_wants_the_same_destination_and_no_fence() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let guard = routed(&registry, "alice");
+    assert_eq!(guard.recheck(), Ok(()));
+    publish(&tables, alice(Phase::Copying));
+    assert_eq!(guard.recheck(), Ok(()), "a move that waits changes nothing");
+    publish(&tables, alice(Phase::Fencing));
+    assert_eq!(guard.recheck(), Err(Recheck::Changed));
+    publish(&tables, flipped());
+    assert_eq!(guard.recheck(), Err(Recheck::Changed));
+}
+
+#[test]
+fn a_close_without_proof_is_remembered_for_the_settle_time() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let tables = Tables::new();
+        publish(&tables, alice(Phase::Settled));
+        let registry = registry(&tables);
+        drop(routed(&registry, "alice"));
+        let mut proved = routed(&registry, "alice");
+        proved.backend_opened();
+        proved.closed(CloseProof::Eof);
+        assert_eq!(registry.unconfirmed(), 0, "never opened, and proved");
+        let mut dropped = routed(&registry, "alice");
+        dropped.backend_opened();
+        drop(dropped);
+        assert_eq!(registry.unconfirmed(), 1);
+        tokio::time::advance(SETTLE_TIME + Duration::from_millis(1)).await;
+        assert_eq!(registry.unconfirmed(), 0);
+    });
+}
