@@ -103,6 +103,7 @@ impl PlacementDesk {
     /// # Errors
     /// [`Reason::AccountNotFound`].
     pub async fn get(&self, account: &str) -> Answer<(Arc<State>, v1::Placement)> {
+        subject::given(account)?;
         let state = self.core.caught_up().await?;
         let (routing, _) = routing(&state)?;
         let found = subject::find_record(&state, routing, account)?;
@@ -153,6 +154,7 @@ impl PlacementDesk {
     /// # Errors
     /// [`Reason::WouldChangeRoute`] when a name would go elsewhere, and what is wrong with the order.
     pub async fn set(&self, order: &RecordOrder) -> Answer<(Arc<State>, v1::Placement)> {
+        subject::given(&order.account)?;
         check_reason(&order.reason)?;
         let home = DestinationId::parse(&order.destination).map_err(|error| {
             match order.destination.as_str() {
@@ -192,6 +194,7 @@ impl PlacementDesk {
     /// # Errors
     /// [`Reason::WouldChangeRoute`] when a name would go elsewhere without it.
     pub async fn delete(&self, order: &DeleteOrder) -> Answer<Arc<State>> {
+        subject::given(&order.account)?;
         check_reason(&order.reason)?;
         let (state, account) = self
             .core

@@ -230,6 +230,7 @@ impl StatsDesk {
     /// # Errors
     /// When the account is empty or none.
     pub async fn kick(&self, account: &str, by: &str, reason: &str) -> Answer<Report<u64>> {
+        subject::given(account)?;
         check_reason(reason)?;
         let state = self.core.caught_up().await?;
         let (routing, _) = routing(&state)?;
@@ -367,7 +368,7 @@ fn data_plane(
             rejected.collect()
         }),
         blocks: blocks(state, instance, &registered.boot),
-        ready: live.is_some_and(|live| live.ready),
+        ready: live.is_some_and(|live| view.map_or(live.ready, |view| view.ready)),
         ..v1::DataPlane::default()
     }
 }

@@ -10,12 +10,17 @@ use crate::{
     mirror::{Account, State},
 };
 
-/// Finds an account by its id or any of its names. An empty text is refused: it must never mean all
-/// of them.
-pub(super) fn find(state: &State, routing: &RoutingConfig, text: &str) -> Answer<Subject> {
+/// An empty text is refused before anything else: it must never mean all accounts.
+pub(super) fn given(text: &str) -> Answer<()> {
     if text.is_empty() {
         return Err(Refusal::required("account"));
     }
+    Ok(())
+}
+
+/// Finds an account by its id or any of its names.
+pub(super) fn find(state: &State, routing: &RoutingConfig, text: &str) -> Answer<Subject> {
+    given(text)?;
     resolution::find(state, routing, text).map_err(|error| bad_name("account", text, error))
 }
 

@@ -2,6 +2,7 @@
 //! clients, and data planes that are scripted streams.
 
 mod access;
+mod certs;
 mod data_plane;
 mod migrations;
 mod placements;
