@@ -42,8 +42,10 @@
 pub mod admin;
 pub mod app;
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod control_plane;
+pub mod descriptors;
 pub mod fence;
 pub mod listener;
 pub mod net;

@@ -1,7 +1,8 @@
 //! How the process ends: what it is told, and who waits for whom.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Two words and the tasks that obey them. Clones share both.
@@ -72,6 +73,34 @@ impl Shutdown {
         self.force();
         self.tasks.wait().await;
         left
+    }
+}
+
+/// The signals by which the process is told to end: SIGTERM, and SIGINT from a terminal.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

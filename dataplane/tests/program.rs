@@ -1,0 +1,159 @@
+//! The program as an operator starts and stops it.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+/// A directory with a configuration whose control plane is not there.
+fn directory(instance: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(path.join("cert.pem"), signed.cert.pem()).unwrap();
+    fs::write(path.join("key.pem"), signed.signing_key.serialize_pem()).unwrap();
+    fs::write(path.join("token"), "0123456789abcdef0123456789abcdef").unwrap();
+    let text = format!(
+        r#"
+        instance = "{instance}"
+        state_directory = "state"
+        [control_plane]
+        endpoints = ["http://127.0.0.1:1"]
+        [[listeners]]
+        name = "imaps"
+        protocol = "imap"
+        address = "127.0.0.1:0"
+        tls = "implicit"
+        certificates = [{{ cert_file = "cert.pem", key_file = "key.pem" }}]
+        [admin]
+        listen = "127.0.0.1:0"
+        cert_file = "cert.pem"
+        key_file = "key.pem"
+        token_file = "token"
+        [log]
+        format = "json"
+        "#
+    );
+    fs::write(path.join("dataplane.toml"), text).unwrap();
+    directory
+}
+
+fn program(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrypost-dataplane"));
+    command.current_dir(directory);
+    command
+}
+
+fn output(directory: &Path, arguments: &[&str]) -> Output {
+    program(directory).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A running program that is killed if a test fails.
+struct Running {
+    child: Child,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Running {
+    fn start(directory: &Path) -> Self {
+        let mut child = program(directory)
+            .args(["--config", "dataplane.toml"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut running = Self { child, log };
+        running.until("\"started\"");
+        running
+    }
+
+    /// Reads the log up to a line that contains `what`.
+    fn until(&mut self, what: &str) -> String {
+        let mut line = String::new();
+        while self.log.read_line(&mut line).unwrap() > 0 {
+            if line.contains(what) {
+                return line;
+            }
+            line.clear();
+        }
+        panic!("the log ended without {what}");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// The exit code and the rest of the log.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already unless the test has failed.
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+#[test]
+fn check_says_that_a_configuration_is_valid_and_starts_nothing() {
+    let directory = directory("dp-1");
+    let checked = output(directory.path(), &["check", "--config", "dataplane.toml"]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert_eq!(text(&checked.stdout), "dataplane.toml is valid\n");
+    assert!(!directory.path().join("state").exists());
+}
+
+#[test]
+fn check_says_everything_that_is_wrong_and_fails() {
+    let directory = directory("dp 1");
+    fs::remove_file(directory.path().join("token")).unwrap();
+    let checked = output(directory.path(), &["check", "--config", "dataplane.toml"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let said = text(&checked.stderr);
+    assert!(said.contains("instance (line 2): \"dp 1\": not a valid instance id"), "{said}");
+    assert!(said.contains("admin.token_file (line 12): cannot read"), "{said}");
+    let same = output(directory.path(), &["--config", "dataplane.toml"]);
+    assert_eq!((same.status.code(), text(&same.stderr)), (Some(1), said));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let directory = directory("dp-1");
+    let checked = output(directory.path(), &["check", "--config", "none.toml"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(text(&checked.stderr).contains("cannot read none.toml: "));
+}
+
+#[test]
+fn sigterm_ends_it_in_good_order() {
+    let directory = directory("dp-1");
+    let running = Running::start(directory.path());
+    running.signal("-TERM");
+    let (code, log) = running.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("\"stopped\""), "{log}");
+}
+
+#[test]
+fn a_second_process_in_the_same_state_directory_is_refused() {
+    let directory = directory("dp-1");
+    let running = Running::start(directory.path());
+    let second = output(directory.path(), &["--config", "dataplane.toml"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("state"), "{}", text(&second.stderr));
+    running.signal("-INT");
+    assert_eq!(running.end().0, Some(0));
+}
