@@ -151,7 +151,9 @@ impl Listening {
                     match settings.permits.place(settings.places.as_ref()) {
                         Ok(place) => {
                             let services = Arc::clone(&services);
-                            shutdown.spawn(settings.welcome(services, stream, peer, place));
+                            // In a box, since a future is copied into each of the futures around it.
+                            let session = settings.welcome(services, stream, peer, place);
+                            shutdown.spawn(Box::pin(session));
                         }
                         Err(full) => {
                             complaints.about(&settings.name, &full);

@@ -27,11 +27,11 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
-use ferrypost_wire::LineProtocol;
+use ferrypost_wire::{Follower, LineProtocol, Negotiate};
 use tokio::time::Instant;
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, Span, debug_span};
 
-use crate::net::relay::{self, Parties};
+use crate::net::relay::{Parties, Relay};
 use attempt::{Accepted, Attempt};
 use context::{Record, Services, Trail};
 use outcome::SessionError;
@@ -41,16 +41,18 @@ use registry::SessionGuard;
 pub use preauth::Connection;
 
 /// Serves one connection.
-pub async fn run<P: LineProtocol>(
+pub fn run<P: LineProtocol>(
     services: Arc<Services>,
     listener: Arc<str>,
     connection: Connection,
-) where
+) -> impl Future<Output = ()> + Send
+where
     P::Front: Send,
     P::Back: Send,
+    <P::Back as Negotiate>::Login: Send,
     P::Follow: Send,
 {
-    let mut record = Record {
+    let record = Record {
         reference: services.reference(),
         peer: connection.peer,
         listener,
@@ -61,26 +63,42 @@ pub async fn run<P: LineProtocol>(
     // At the level of an exporter: an operator's log has one line a login and one an end, which carry the
     // reference themselves, and an idle session should not pay for a span that nobody collects.
     let span = debug_span!("session", reference = %record.reference, client = %record.peer);
-    let session = async {
-        // In a box of its own, so that what a login needs is freed before the session settles down: most
-        // of a session's life is an idle relay.
-        let logged_in = Box::pin(log_in::<P>(&services, &mut record, connection)).await;
-        if let Some((parties, guard)) = logged_in {
-            let relay = relay::run(parties, guard, services.limits.relay);
-            let end = relay.instrument(debug_span!("relay")).await;
-            record.log_relay_end(&services, &end);
+    // A future is as large as the largest thing that it ever holds, and most of a session's life is an
+    // idle relay: what a login needs lies in a box that is gone by then.
+    let login = Box::pin(log_in::<P>(services, record, connection).instrument(span));
+    async move {
+        if let Some(session) = login.await {
+            session.relay().await;
         }
-    };
-    session.instrument(span).await;
+    }
+}
+
+/// A session whose login has succeeded.
+struct Session<F> {
+    services: Arc<Services>,
+    record: Record,
+    relay: Relay<F>,
+    guard: SessionGuard,
+    span: Span,
+}
+
+impl<F: Follower> Session<F> {
+    async fn relay(mut self: Box<Self>) {
+        let guard = self.guard;
+        let span = debug_span!(parent: &self.span, "relay");
+        let end = self.relay.run(guard).instrument(span).await;
+        self.span
+            .in_scope(|| self.record.log_relay_end(&self.services, &end));
+    }
 }
 
 /// Everything up to the relay. `None`: the session is over, and that is in the log.
 async fn log_in<P: LineProtocol>(
-    services: &Services,
-    record: &mut Record,
+    services: Arc<Services>,
+    mut record: Record,
     connection: Connection,
-) -> Option<(Parties<P::Follow>, SessionGuard)> {
-    let opened = Preauth::<P>::open(services, connection)
+) -> Option<Box<Session<P::Follow>>> {
+    let opened = Preauth::<P>::open(&services, connection)
         .instrument(debug_span!("tls"))
         .await;
     let mut client = match opened {
@@ -90,8 +108,17 @@ async fn log_in<P: LineProtocol>(
             return None;
         }
     };
-    match until_accepted(services, record, &mut client).await {
-        Ok(accepted) => Some(hand_over(client, accepted)),
+    match until_accepted(&services, &mut record, &mut client).await {
+        Ok(accepted) => {
+            let (parties, guard) = hand_over(client, accepted);
+            Some(Box::new(Session {
+                relay: Relay::new(parties, services.limits.relay),
+                guard,
+                record,
+                services,
+                span: Span::current(),
+            }))
+        }
         Err(error) => {
             client.leave(&error).await;
             record.log_early_end("preauth", &error);

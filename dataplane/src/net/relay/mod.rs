@@ -100,31 +100,37 @@ pub struct Parties<F> {
     pub follower: F,
 }
 
-/// Relays until the end, and hands the guard its proof. What either leg has buffered goes first.
-///
-/// The guard makes sure that nobody is relayed who is not registered.
-pub async fn run<F: Follower>(
-    parties: Parties<F>,
-    guard: SessionGuard,
-    limits: RelayLimits,
-) -> RelayEnd {
-    guard.relaying();
-    let mut moving = Moving::new(parties, limits);
-    let cause = moving.until_end(&guard).await;
-    moving.leave_client(cause).await;
-    let proof = moving.leave_backend(cause).await;
-    if let Some(proof) = proof {
-        guard.closed(proof);
-    } else {
-        drop(guard);
+/// A relay that is about to begin.
+pub struct Relay<F>(Moving<F>);
+
+impl<F: Follower> Relay<F> {
+    /// Frees all of the legs but their connections and what they have buffered, which goes first.
+    pub fn new(parties: Parties<F>, limits: RelayLimits) -> Self {
+        Self(Moving::new(parties, limits))
     }
-    moving.linger(cause).await;
-    let (up, down) = moving.moved();
-    RelayEnd {
-        cause,
-        up,
-        down,
-        proof,
+
+    /// Relays until the end, and hands the guard its proof.
+    ///
+    /// The guard makes sure that nobody is relayed who is not registered.
+    pub async fn run(&mut self, guard: SessionGuard) -> RelayEnd {
+        guard.relaying();
+        let moving = &mut self.0;
+        let cause = moving.until_end(&guard).await;
+        moving.leave_client(cause).await;
+        let proof = moving.leave_backend(cause).await;
+        if let Some(proof) = proof {
+            guard.closed(proof);
+        } else {
+            drop(guard);
+        }
+        moving.linger(cause).await;
+        let (up, down) = moving.moved();
+        RelayEnd {
+            cause,
+            up,
+            down,
+            proof,
+        }
     }
 }
 

@@ -114,3 +114,11 @@ async fn both_directions_move_at_once() {
     client.send(many).await;
     client.answer("n19999 OK").await;
 }
+
+/// What an idle session's task holds: everything of the login is in a box that is gone by then.
+#[tokio::test]
+async fn the_future_of_a_session_is_small() {
+    let world = World::new();
+    let size = world.future_size().await;
+    assert!(size <= 1024, "{size}");
+}

@@ -11,7 +11,7 @@ use ferrypost_proto::{
     routing::v1::{AccountEntry, Change, Delta, SnapshotChunk, change},
     v1::{self, endpoint_tls::Mode},
 };
-use ferrypost_wire::ProtocolKind;
+use ferrypost_wire::{ProtocolKind, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
@@ -28,9 +28,10 @@ use crate::{
     config::{CertificateFiles, Limits, Listener, ListenerTls},
     fence::Fences,
     listener::{Listening, Permits},
-    net::{dial::Dialer, tls_client::ClientTls},
+    net::{dial::Dialer, tls_client::ClientTls, tls_server::ServerTls},
     routing::{Assembly, RoutingTable, Tables},
     session::{
+        self, Connection,
         admit::HoldLimits,
         context::Services,
         registry::{CloseReason, Registry},
@@ -187,6 +188,8 @@ pub(crate) struct World {
     pub(crate) registry: Arc<Registry>,
     pub(crate) fences: Arc<Fences>,
     pub(crate) shutdown: Shutdown,
+    services: Arc<Services>,
+    tls: ServerTls,
     pub(crate) tables: Tables,
     accounts: Mutex<Accounts>,
     _directory: tempfile::TempDir,
@@ -236,14 +239,16 @@ impl World {
             connections: None,
         };
         let listening = Listening::bind(listener, Permits::new(plan.limits.connections)).unwrap();
-        let address = listening.address();
-        tokio::spawn(listening.serve(services, shutdown.clone()));
+        let (address, tls) = (listening.address(), listening.tls());
+        tokio::spawn(listening.serve(Arc::clone(&services), shutdown.clone()));
         let world = Self {
             address,
             root: plan.authority.root,
             fences: Arc::new(Fences::new(Arc::clone(&registry))),
             registry,
             shutdown,
+            services,
+            tls,
             tables,
             accounts: Mutex::new(Accounts {
                 revision: 1,
@@ -305,6 +310,21 @@ impl World {
                 ..Default::default()
             }),
         }
+    }
+
+    /// The octets that the task of a session begins with.
+    pub(crate) async fn future_size(&self) -> usize {
+        let stream = crate::net::connect(self.address).await.unwrap();
+        let local = stream.local_addr().unwrap();
+        let connection = Connection {
+            peer: local,
+            local,
+            stream,
+            mode: ListenerTls::Implicit,
+            tls: self.tls.clone(),
+        };
+        let session = session::run::<Imap>(Arc::clone(&self.services), "test".into(), connection);
+        size_of_val(&session)
     }
 
     pub(crate) async fn client(&self) -> Client {
