@@ -4,11 +4,14 @@
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say.
 //! - [`imap`]: a client that says what it got, [`grpcurl`]: the operator's.
 //! - [`world`]: all of it together with both planes, as an installation.
+//! - [`history`]: what clients saw, [`checker`]: what must not have happened.
 //! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
 
 pub mod certs;
+pub mod checker;
 pub mod dovecot;
 pub mod grpcurl;
+pub mod history;
 pub mod imap;
 pub mod log_file;
 pub mod ports;

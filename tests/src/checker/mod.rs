@@ -1,0 +1,165 @@
+//! The judge: reads a [`History`] and the final mailboxes, and names what must not have happened.
+//!
+//! It knows nothing of how Ferrypost works, only what a move promises (cutover, G1): at every instant
+//! one server alone serves an account, nothing that a server acknowledged is lost, and nobody with
+//! the right password is told that it is wrong. Clients only know that an operation took effect
+//! somewhere between its beginning and its end, and a caller only that a flip happened between the
+//! call and its answer; so an operation is a violation only when *no* course of events could make it
+//! right. What the delta hook saw narrows that down: while it ran, nobody was served.
+
+mod timeline;
+mod violation;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::history::{Action, FinalState, History, MessageId, Operation};
+
+use timeline::Timeline;
+pub use violation::{Misplaced, Violation};
+
+/// Answers to a login that say "later" and not "wrong" (RFC 5530 §3, and RFC 9051 §7.1 for LIMIT).
+const TEMPORARY: [&str; 3] = ["UNAVAILABLE", "INUSE", "LIMIT"];
+
+/// How much must have happened for a clean verdict to mean anything.
+#[derive(Debug, Clone, Copy)]
+pub struct Floors {
+    /// Operations that a server accepted.
+    pub operations: usize,
+    /// Moves that ended with the account on the other side.
+    pub moves: usize,
+}
+
+/// What the judge found.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// What must not have happened.
+    pub violations: Vec<Violation>,
+    /// What did not happen often enough, in words.
+    pub shortfalls: Vec<String>,
+}
+
+impl Verdict {
+    /// Nothing bad happened, and enough did.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty() && self.shortfalls.is_empty()
+    }
+}
+
+/// Judges a run.
+pub fn judge(history: &History, finally: &FinalState, floors: &Floors) -> Verdict {
+    let mut violations = Vec::new();
+    for (account, operations) in by_account(history) {
+        let timeline = Timeline::of(&account, history);
+        violations.extend(misplaced(&timeline, &operations));
+        violations.extend(both_sides(&timeline, &operations));
+        violations.extend(lost(&account, &operations, finally));
+        violations.extend(wrongly_refused(&operations));
+    }
+    Verdict {
+        violations,
+        shortfalls: shortfalls(history, floors),
+    }
+}
+
+fn by_account(history: &History) -> BTreeMap<Arc<str>, Vec<&Operation>> {
+    let mut accounts: BTreeMap<Arc<str>, Vec<&Operation>> = BTreeMap::new();
+    for operation in &history.operations {
+        let account = Arc::clone(&operation.account);
+        accounts.entry(account).or_default().push(operation);
+    }
+    accounts
+}
+
+/// Accepted by a server on which the account did not live at any time in between, or while nobody
+/// was to be served.
+fn misplaced<'h>(
+    timeline: &'h Timeline,
+    operations: &'h [&Operation],
+) -> impl Iterator<Item = Violation> + 'h {
+    let accepted = operations.iter().filter(|op| op.action.is_accepted());
+    accepted.filter_map(|operation| {
+        let how = timeline.misplaced(operation)?;
+        let operation = (*operation).clone();
+        Some(Violation::Misplaced { operation, how })
+    })
+}
+
+/// Writes on both sides of a flip which no single moment of the flip explains: the new side had
+/// acknowledged one before another was even sent to the old side, which acknowledged it, too.
+fn both_sides(timeline: &Timeline, operations: &[&Operation]) -> Vec<Violation> {
+    let writes: Vec<_> = operations
+        .iter()
+        .filter(|operation| operation.action.is_write())
+        .filter_map(|operation| Some((timeline.only_period(operation)?, *operation)))
+        .collect();
+    let in_period = |wanted| {
+        writes
+            .iter()
+            .filter(move |(period, _)| *period == wanted)
+            .map(|(_, operation)| *operation)
+    };
+    (1..timeline.periods())
+        .filter_map(|new| {
+            let last_on_old = in_period(new - 1).max_by_key(|operation| operation.begun)?;
+            let first_on_new = in_period(new).min_by_key(|operation| operation.ended)?;
+            (first_on_new.ended < last_on_old.begun).then(|| Violation::BothSides {
+                old: last_on_old.clone(),
+                new: first_on_new.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Acknowledged, and not there at the end.
+fn lost(account: &Arc<str>, operations: &[&Operation], finally: &FinalState) -> Vec<Violation> {
+    let mailbox = finally.get(account);
+    let flags_of = |message: &MessageId| mailbox.and_then(|mailbox| mailbox.messages.get(message));
+    let is_there = |operation: &Operation| match &operation.action {
+        Action::Append(message) => flags_of(message).is_some(),
+        Action::Flag(message, flag) => flags_of(message).is_some_and(|flags| flags.contains(*flag)),
+        _ => true,
+    };
+    operations
+        .iter()
+        .filter(|operation| !is_there(operation))
+        .map(|operation| Violation::Lost((*operation).clone()))
+        .collect()
+}
+
+/// The right password, and an answer that says otherwise.
+fn wrongly_refused(operations: &[&Operation]) -> Vec<Violation> {
+    let is_final = |operation: &Operation| match &operation.action {
+        Action::LoginRefused { code } => {
+            let code = code.as_deref().unwrap_or_default();
+            !TEMPORARY
+                .iter()
+                .any(|known| code.eq_ignore_ascii_case(known))
+        }
+        _ => false,
+    };
+    operations
+        .iter()
+        .filter(|operation| is_final(operation))
+        .map(|operation| Violation::WronglyRefused((*operation).clone()))
+        .collect()
+}
+
+fn shortfalls(history: &History, floors: &Floors) -> Vec<String> {
+    let operations = history.operations.iter();
+    let accepted = operations.filter(|op| op.action.is_accepted()).count();
+    let flipped = history.flips().count();
+    let short = |what: &str, is: usize, least: usize| {
+        (is < least).then(|| format!("only {is} {what}, at least {least} are needed"))
+    };
+    [
+        short("accepted operations", accepted, floors.operations),
+        short("moves that flipped", flipped, floors.moves),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,295 @@
+//! Hand-made histories: one for each thing that must not happen, and its innocent twin.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::history::{
+    Action, FinalState, History, HookRun, Mailbox, Moment, Move, Operation, Outcome, Side,
+};
+
+use super::{Floors, Misplaced, Verdict, Violation, judge};
+
+const ALICE: &str = "alice@example.org";
+const NO_FLOORS: Floors = Floors {
+    operations: 0,
+    moves: 0,
+};
+
+fn at(seconds: u64) -> Moment {
+    Moment(Duration::from_secs(seconds))
+}
+
+fn operation(action: Action, server: Side, begun: u64, ended: u64) -> Operation {
+    Operation {
+        client: 1,
+        account: ALICE.into(),
+        data_plane: 0,
+        server: Some(server),
+        begun: at(begun),
+        ended: at(ended),
+        action,
+    }
+}
+
+fn login(server: Side, begun: u64, ended: u64) -> Operation {
+    operation(Action::Login { lost: None }, server, begun, ended)
+}
+
+fn append(message: &str, server: Side, begun: u64, ended: u64) -> Operation {
+    operation(Action::Append(message.into()), server, begun, ended)
+}
+
+/// A move of Alice from `from`, asked for at `asked`, whose answer came at `answered`.
+fn movement(from: Side, asked: u64, answered: u64, outcome: Outcome) -> Move {
+    Move {
+        account: ALICE.into(),
+        migration: format!("m{asked}"),
+        from,
+        asked: at(asked),
+        answered: at(answered),
+        outcome,
+        held: None,
+    }
+}
+
+fn hook_run(of: &Move, begun: u64, ended: Option<u64>) -> HookRun {
+    HookRun {
+        migration: of.migration.clone(),
+        from: of.from,
+        begun: at(begun),
+        ended: ended.map(at),
+    }
+}
+
+/// Alice moves to the target between 10 and 20, and the hook runs from 14 to 16.
+fn moved() -> History {
+    let flip = movement(Side::Source, 10, 20, Outcome::Flipped);
+    History {
+        hook_runs: vec![hook_run(&flip, 14, Some(16))],
+        moves: vec![flip],
+        operations: Vec::new(),
+    }
+}
+
+/// The same move without a hook.
+fn moved_without_hook() -> History {
+    History {
+        hook_runs: Vec::new(),
+        ..moved()
+    }
+}
+
+/// Every message that was appended, with every flag that was set.
+fn everything(history: &History) -> FinalState {
+    let mut finally = FinalState::new();
+    for operation in &history.operations {
+        let mailbox = finally.entry(Arc::clone(&operation.account)).or_default();
+        match &operation.action {
+            Action::Append(message) => {
+                mailbox.messages.entry(Arc::clone(message)).or_default();
+            }
+            Action::Flag(message, flag) => {
+                let flags = mailbox.messages.entry(Arc::clone(message)).or_default();
+                flags.insert((*flag).to_owned());
+            }
+            _ => {}
+        }
+    }
+    finally
+}
+
+fn verdict(mut history: History, operations: Vec<Operation>) -> Verdict {
+    history.operations = operations;
+    judge(&history, &everything(&history), &NO_FLOORS)
+}
+
+fn misplacements(verdict: &Verdict) -> Vec<Misplaced> {
+    let how = |violation: &Violation| match violation {
+        Violation::Misplaced { how, .. } => *how,
+        other => panic!("not about a place: {other}"),
+    };
+    verdict.violations.iter().map(how).collect()
+}
+
+#[test]
+fn a_move_that_serves_one_side_at_a_time_is_clean() {
+    let operations = vec![
+        login(Side::Source, 1, 2),
+        append("a", Side::Source, 9, 12),
+        login(Side::Target, 11, 21),
+        append("b", Side::Target, 18, 19),
+        append("c", Side::Target, 30, 31),
+    ];
+    let verdict = verdict(moved(), operations);
+    assert!(verdict.is_clean(), "{:?}", verdict.violations);
+}
+
+#[test]
+fn a_login_on_the_old_side_after_the_answer_is_a_violation() {
+    let verdict = verdict(moved_without_hook(), vec![login(Side::Source, 21, 22)]);
+    assert_eq!(misplacements(&verdict), [Misplaced::AfterFlip]);
+}
+
+#[test]
+fn a_write_on_the_old_side_after_the_hook_began_is_a_violation() {
+    let verdict = verdict(moved(), vec![append("a", Side::Source, 15, 16)]);
+    assert_eq!(misplacements(&verdict), [Misplaced::AfterFlip]);
+}
+
+#[test]
+fn a_write_on_the_new_side_before_the_call_is_a_violation() {
+    let verdict = verdict(moved_without_hook(), vec![append("a", Side::Target, 8, 9)]);
+    assert_eq!(misplacements(&verdict), [Misplaced::BeforeFlip]);
+}
+
+#[test]
+fn a_login_on_the_new_side_before_the_hook_was_done_is_a_violation() {
+    let verdict = verdict(moved(), vec![login(Side::Target, 12, 15)]);
+    assert_eq!(misplacements(&verdict), [Misplaced::BeforeFlip]);
+}
+
+#[test]
+fn a_command_in_a_session_that_should_have_been_closed_is_a_violation() {
+    let noop = operation(Action::Noop, Side::Source, 25, 26);
+    let verdict = verdict(moved(), vec![noop]);
+    assert_eq!(misplacements(&verdict), [Misplaced::AfterFlip]);
+}
+
+#[test]
+fn an_operation_that_may_have_taken_effect_in_time_is_none() {
+    let operations = vec![
+        append("a", Side::Source, 13, 30),
+        append("b", Side::Target, 5, 17),
+    ];
+    assert!(verdict(moved(), operations).is_clean());
+}
+
+#[test]
+fn after_a_rollback_the_first_side_is_right_again() {
+    let mut history = moved();
+    let back = movement(Side::Target, 40, 50, Outcome::Flipped);
+    history.hook_runs.push(hook_run(&back, 44, Some(46)));
+    history.moves.push(back);
+    let good = vec![login(Side::Source, 47, 48), login(Side::Target, 42, 43)];
+    assert!(verdict(history.clone(), good).is_clean());
+    let bad = vec![login(Side::Target, 51, 52), login(Side::Source, 30, 31)];
+    assert_eq!(
+        misplacements(&verdict(history, bad)),
+        [Misplaced::AfterFlip, Misplaced::BeforeFlip]
+    );
+}
+
+#[test]
+fn an_account_that_stayed_was_served_by_nobody_while_the_hook_ran() {
+    let stayed = movement(Side::Source, 10, 20, Outcome::Stayed);
+    let history = History {
+        hook_runs: vec![hook_run(&stayed, 13, None), hook_run(&stayed, 15, Some(18))],
+        moves: vec![stayed],
+        operations: Vec::new(),
+    };
+    let good = vec![login(Side::Source, 12, 14), login(Side::Source, 17, 19)];
+    assert!(verdict(history.clone(), good).is_clean());
+    let mut unknown = login(Side::Source, 14, 16);
+    unknown.server = None;
+    let bad = vec![unknown];
+    assert_eq!(
+        misplacements(&verdict(history.clone(), bad)),
+        [Misplaced::WhileHeld]
+    );
+    let bad = vec![login(Side::Target, 30, 31)];
+    assert_eq!(
+        misplacements(&verdict(history, bad)),
+        [Misplaced::BeforeFlip]
+    );
+}
+
+#[test]
+fn writes_that_no_moment_of_the_flip_explains_are_a_violation() {
+    let operations = vec![
+        append("new", Side::Target, 12, 13),
+        append("old", Side::Source, 14, 15),
+    ];
+    let verdict = verdict(moved_without_hook(), operations);
+    assert!(
+        matches!(&verdict.violations[..], [Violation::BothSides { old, new }]
+            if old.server == Some(Side::Source) && new.server == Some(Side::Target)),
+        "{:?}",
+        verdict.violations
+    );
+}
+
+#[test]
+fn writes_that_only_seem_to_overlap_are_none() {
+    let operations = vec![
+        append("old", Side::Source, 12, 16),
+        append("new", Side::Target, 13, 15),
+    ];
+    assert!(verdict(moved_without_hook(), operations).is_clean());
+}
+
+#[test]
+fn an_acknowledged_write_that_is_not_on_the_final_home_is_lost() {
+    let mut history = moved();
+    history.operations = vec![
+        append("kept", Side::Source, 1, 2),
+        append("lost", Side::Source, 3, 4),
+        operation(Action::Flag("kept".into(), "\\Seen"), Side::Source, 5, 6),
+        operation(Action::Flag("kept".into(), "\\Flagged"), Side::Source, 7, 8),
+    ];
+    let flags = BTreeSet::from(["\\Seen".to_owned()]);
+    let messages = BTreeMap::from([("kept".into(), flags)]);
+    let finally = FinalState::from([(ALICE.into(), Mailbox { messages })]);
+    let verdict = judge(&history, &finally, &NO_FLOORS);
+    let lost: Vec<&Action> = verdict
+        .violations
+        .iter()
+        .map(|violation| match violation {
+            Violation::Lost(operation) => &operation.action,
+            other => panic!("not a loss: {other}"),
+        })
+        .collect();
+    assert_eq!(
+        lost,
+        [
+            &Action::Append("lost".into()),
+            &Action::Flag("kept".into(), "\\Flagged")
+        ]
+    );
+    let nothing = judge(&history, &FinalState::new(), &NO_FLOORS);
+    assert_eq!(nothing.violations.len(), 4);
+}
+
+#[test]
+fn the_right_password_is_never_called_wrong() {
+    let refused = |code: Option<&str>| {
+        let code = code.map(str::to_owned);
+        operation(Action::LoginRefused { code }, Side::Source, 1, 2)
+    };
+    let temporary = vec![refused(Some("UNAVAILABLE")), refused(Some("LIMIT"))];
+    assert!(verdict(moved(), temporary).is_clean());
+    let wrong = vec![refused(Some("AUTHENTICATIONFAILED")), refused(None)];
+    let verdict = verdict(moved(), wrong);
+    assert!(
+        matches!(
+            verdict.violations[..],
+            [Violation::WronglyRefused(_), Violation::WronglyRefused(_)]
+        ),
+        "{:?}",
+        verdict.violations
+    );
+}
+
+#[test]
+fn a_run_in_which_too_little_happened_is_not_clean() {
+    let floors = Floors {
+        operations: 2,
+        moves: 2,
+    };
+    let mut history = moved();
+    history.operations = vec![login(Side::Source, 1, 2)];
+    let verdict = judge(&history, &FinalState::new(), &floors);
+    assert!(verdict.violations.is_empty());
+    assert_eq!(verdict.shortfalls.len(), 2, "{:?}", verdict.shortfalls);
+    assert!(!verdict.is_clean());
+}

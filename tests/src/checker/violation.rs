@@ -1,0 +1,102 @@
+//! What must not happen.
+
+use std::fmt;
+
+use crate::history::{Action, Operation, Side};
+
+/// Something that must not happen.
+#[derive(Debug, Clone)]
+pub enum Violation {
+    /// A login, write or other command that a server accepted which had no business to.
+    Misplaced {
+        /// What was accepted.
+        operation: Operation,
+        /// Why it should not have been.
+        how: Misplaced,
+    },
+    /// Writes of one account acknowledged by both servers in overlapping time.
+    BothSides {
+        /// The later one, on the side that the account was leaving.
+        old: Operation,
+        /// The earlier one, on the side that it was going to.
+        new: Operation,
+    },
+    /// An acknowledged write that is not on the account's final home.
+    Lost(Operation),
+    /// A login with the right password that was told it is wrong.
+    WronglyRefused(Operation),
+}
+
+/// Why an operation should not have been accepted where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misplaced {
+    /// The account had left that side.
+    AfterFlip,
+    /// The account had not come to that side yet.
+    BeforeFlip,
+    /// The account was held: the delta hook ran.
+    WhileHeld,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misplaced { operation, how } => {
+                let why = match how {
+                    Misplaced::AfterFlip => "which the account had left",
+                    Misplaced::BeforeFlip => "to which the account had not come yet",
+                    Misplaced::WhileHeld => "while the account was held",
+                };
+                write!(f, "{}, {why}", Described(operation))
+            }
+            Self::BothSides { old, new } => {
+                write!(
+                    f,
+                    "both sides took writes: {}, but {} later",
+                    Described(new),
+                    Described(old)
+                )
+            }
+            Self::Lost(operation) => {
+                write!(
+                    f,
+                    "{}, and it is not on the account's final home",
+                    Described(operation)
+                )
+            }
+            Self::WronglyRefused(operation) => {
+                write!(f, "{}, with the right password", Described(operation))
+            }
+        }
+    }
+}
+
+struct Described<'o>(&'o Operation);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operation = self.0;
+        write!(
+            f,
+            "client {} of {} through data plane {}: ",
+            operation.client,
+            operation.account,
+            operation.data_plane + 1
+        )?;
+        match &operation.action {
+            Action::Login { .. } => f.write_str("login")?,
+            Action::LoginRefused { code: Some(code) } => write!(f, "login refused with {code}")?,
+            Action::LoginRefused { code: None } => f.write_str("login refused without a code")?,
+            Action::Append(message) => write!(f, "APPEND of {message}")?,
+            Action::Flag(message, flag) => write!(f, "{flag} on {message}")?,
+            Action::Noop => f.write_str("NOOP")?,
+            Action::Woken => f.write_str("news in IDLE")?,
+        }
+        let server = operation.server.map_or("an unknown server", Side::name);
+        write!(
+            f,
+            " by {server} between {} and {}",
+            operation.begun, operation.ended
+        )
+    }
+}

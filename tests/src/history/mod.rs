@@ -1,0 +1,201 @@
+//! What happened, as the clients saw it: the evidence that [`crate::checker`] judges.
+//!
+//! Everything is on one clock, the system's monotonic one, which clients, the mover and the delta
+//! hook read alike. An operation's `begun` is read before its first byte is sent and its `ended`
+//! after its last byte was received, so that whatever the server did lies between them.
+
+mod journal;
+mod recorder;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+pub use journal::{HookRun, JournalError, read_journal};
+pub use recorder::Recorder;
+
+/// A point on the system's monotonic clock, as the time since that clock began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::Monotonic);
+        Self(Duration::try_from(now).expect("the monotonic clock begins at zero"))
+    }
+
+    /// How long after `earlier`; nothing when it was before.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}s", self.0.as_secs_f64())
+    }
+}
+
+/// One of the two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Where accounts live at first.
+    Source,
+    /// Where they move to.
+    Target,
+}
+
+impl Side {
+    /// As the destination and the server call themselves.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        }
+    }
+
+    /// The side of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Source, Self::Target]
+            .into_iter()
+            .find(|side| side.name() == name)
+    }
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Target,
+            Self::Target => Self::Source,
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What identifies a message on any server: the left half of its Message-ID.
+pub type MessageId = Arc<str>;
+
+/// A system flag, as `\Flagged`.
+pub type Flag = &'static str;
+
+/// An operation that a server answered.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// Which client.
+    pub client: usize,
+    /// The account, by its address.
+    pub account: Arc<str>,
+    /// Which data plane, counted from 0.
+    pub data_plane: usize,
+    /// The server that the session reached; `None` when it ended before the client could ask.
+    pub server: Option<Side>,
+    /// Before the first byte was sent.
+    pub begun: Moment,
+    /// After the last byte was received.
+    pub ended: Moment,
+    /// What it was.
+    pub action: Action,
+}
+
+/// What a client did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// A login with the right password, accepted. `lost` is when the client lost the session before,
+    /// if it had one that it did not end itself.
+    Login {
+        /// When the session before was lost.
+        lost: Option<Moment>,
+    },
+    /// A login with the right password, answered NO or BAD.
+    LoginRefused {
+        /// The response code, for example `UNAVAILABLE`.
+        code: Option<String>,
+    },
+    /// A message stored.
+    Append(MessageId),
+    /// A flag set on a message that the client had stored.
+    Flag(MessageId, Flag),
+    /// NOOP.
+    Noop,
+    /// An untagged response that ended a wait in IDLE.
+    Woken,
+}
+
+impl Action {
+    /// Whether it changed the mailbox.
+    pub const fn is_write(&self) -> bool {
+        matches!(self, Self::Append(_) | Self::Flag(..))
+    }
+
+    /// Whether a server accepted it.
+    pub const fn is_accepted(&self) -> bool {
+        !matches!(self, Self::LoginRefused { .. })
+    }
+}
+
+/// How a move ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The account lives on the other side.
+    Flipped,
+    /// The account stayed.
+    Stayed,
+}
+
+/// A `Migrate` or `Rollback` that has an outcome.
+#[derive(Debug, Clone)]
+pub struct Move {
+    /// The account, by its address.
+    pub account: Arc<str>,
+    /// The migration's id.
+    pub migration: String,
+    /// The side that it was to leave.
+    pub from: Side,
+    /// Before the call was made.
+    pub asked: Moment,
+    /// After the answer came that says how it ended.
+    pub answered: Moment,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// FENCING to FLIPPED as the leader measured it.
+    pub held: Option<Duration>,
+}
+
+/// All the evidence of a run.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// What clients did, in no order.
+    pub operations: Vec<Operation>,
+    /// Moves, in any order; those of one account do not overlap.
+    pub moves: Vec<Move>,
+    /// Runs of the delta hook.
+    pub hook_runs: Vec<HookRun>,
+}
+
+/// What a server holds of an account at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mailbox {
+    /// Messages with their flags.
+    pub messages: BTreeMap<MessageId, BTreeSet<String>>,
+}
+
+/// The mailboxes on their final homes, by account.
+pub type FinalState = BTreeMap<Arc<str>, Mailbox>;
+
+impl History {
+    /// The moves that ended with the account on the other side.
+    pub fn flips(&self) -> impl Iterator<Item = &Move> {
+        self.moves
+            .iter()
+            .filter(|movement| movement.outcome == Outcome::Flipped)
+    }
+}
