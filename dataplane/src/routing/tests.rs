@@ -1,6 +1,9 @@
 //! Stories about single tables; [`super::model`] tells the long ones.
 
-use ferrypost_proto::{Phase, Refusal, Revision, routing::v1::RejectReason};
+use ferrypost_proto::{
+    Phase, Refusal, Revision,
+    routing::v1::{AccountEntry, Delta, RejectReason},
+};
 
 use super::{testing::*, *};
 
@@ -21,7 +24,7 @@ fn reasons(table: &RoutingTable) -> Vec<(String, RejectReason)> {
         .collect()
 }
 
-fn apply(table: &RoutingTable, delta: ferrypost_proto::routing::v1::Delta) -> RoutingTable {
+fn apply(table: &RoutingTable, delta: Delta) -> RoutingTable {
     table.apply(delta).expect("the delta applies").table
 }
 
@@ -193,8 +196,9 @@ fn an_epoch_below_the_one_held_is_rejected() {
 
 #[test]
 fn every_kind_of_bad_entry_fences_the_names_that_can_be_read() {
+    type Spoil = fn(&mut AccountEntry);
     let good = entry(1, &["alice"], "third", 5);
-    let cases: [(&str, fn(&mut ferrypost_proto::routing::v1::AccountEntry), _); 6] = [
+    let cases: [(&str, Spoil, _); 6] = [
         (
             "id",
             |e| e.account_id = "x".into(),

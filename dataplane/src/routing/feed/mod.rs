@@ -18,6 +18,8 @@ mod error;
 mod replica;
 mod seam;
 mod status;
+#[cfg(test)]
+mod tests;
 mod uplink;
 
 use std::sync::{Arc, OnceLock};
@@ -188,30 +190,30 @@ impl Feed {
                 Ok(end) => return end,
                 Err(problem) => problem,
             };
-            let pause = match problem.verdict() {
+            let (pause, why) = match problem.verdict() {
                 Verdict::End(end) => return end,
                 Verdict::Refused(refused) => {
                     self.shared.stands(Connection::Refused(refused));
-                    self.timing.refused_pause
+                    (self.timing.refused_pause, refused.to_string())
                 }
-                Verdict::Retry => self.backoff.pause(),
+                Verdict::Retry => (self.backoff.pause(), problem.to_string()),
             };
-            self.note(&problem, pause);
+            warn!(%problem, ?pause, "no control connection; serving what is known");
+            self.note(&problem, why);
             self.pause(pause).await;
         }
     }
 
-    fn note(&mut self, problem: &FeedError, pause: Duration) {
-        warn!(%problem, ?pause, "control connection lost; serving what is known");
+    fn note(&mut self, problem: &FeedError, why: String) {
         if problem.needs_snapshot() {
             self.replica.ask_for_snapshot();
         }
         if let Some(blocker) = &self.unregistered {
-            blocker.because(format!("not registered with the control plane: {problem}"));
+            blocker.because(format!("not registered with the control plane: {why}"));
         }
         self.shared
             .status
-            .send_modify(|status| status.problem = Some(problem.to_string()));
+            .send_modify(|status| status.problem = Some(why));
     }
 
     /// Waits between two attempts; a goodbye that is asked for meanwhile ends the wait.

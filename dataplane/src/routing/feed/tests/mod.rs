@@ -1,0 +1,5 @@
+//! The feed against a scripted control plane, on a clock that stands still.
+
+mod ends;
+mod rules;
+mod scripted;
