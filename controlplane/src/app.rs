@@ -115,7 +115,10 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         RoutingFile::load(&config.routing().file)?;
     }
     let (operators, data_planes) = listeners(&config).await?;
-    let addresses = (operators.socket.local_addr()?, data_planes.socket.local_addr()?);
+    let addresses = (
+        operators.socket.local_addr()?,
+        data_planes.socket.local_addr()?,
+    );
     let (store, store_kind) = open_store(config.store()).await?;
     let shutdown = Shutdown::new();
     let failure = settle_installation(&store, &config, &random, &shutdown);
@@ -189,7 +192,10 @@ async fn listeners(config: &Config) -> anyhow::Result<(Listener, Listener)> {
         ClientCertificates::Optional
     };
     let load = |files: &Option<crate::config::TlsFiles>, clients| {
-        files.as_ref().map(|files| ServerTls::load(files, clients)).transpose()
+        files
+            .as_ref()
+            .map(|files| ServerTls::load(files, clients))
+            .transpose()
     };
     Ok((
         Listener {
@@ -230,7 +236,10 @@ fn etcd_config(access: &EtcdAccess) -> anyhow::Result<EtcdConfig> {
     if let Some((user, file)) = &access.user {
         let password = std::fs::read_to_string(file)
             .with_context(|| format!("the password in {}", file.display()))?;
-        config.user = Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()));
+        config.user = Some((
+            user.clone(),
+            password.trim_end_matches(['\r', '\n']).to_owned(),
+        ));
     }
     Ok(config)
 }

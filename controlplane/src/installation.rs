@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use ferrypost_proto::{
-    Backoff, InstallationId, Random,
-    store::v1::Installation,
-};
+use ferrypost_proto::{Backoff, InstallationId, Random, store::v1::Installation};
 use tokio::time;
 
 use crate::{
@@ -40,7 +37,9 @@ pub(crate) enum WrongInstallation {
         pinned: InstallationId,
     },
     /// What stands there is no installation id.
-    #[error("the store's installation cannot be read: another program, or a newer version, wrote it")]
+    #[error(
+        "the store's installation cannot be read: another program, or a newer version, wrote it"
+    )]
     Unreadable,
 }
 
@@ -134,7 +133,10 @@ mod tests {
         let empty = settle(&store, &random, Some(&other)).await;
         assert!(matches!(empty, Err(WrongInstallation::Empty { .. })));
         let ours = settle(&store, &random, None).await.expect("new");
-        assert_eq!(settle(&store, &random, Some(&ours)).await.expect("ours"), ours);
+        assert_eq!(
+            settle(&store, &random, Some(&ours)).await.expect("ours"),
+            ours
+        );
         let wrong = settle(&store, &random, Some(&other)).await;
         assert!(matches!(wrong, Err(WrongInstallation::Other { .. })));
     }

@@ -12,7 +12,11 @@ use ferrypost_proto::Random;
 
 /// Ferrypost's control plane.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE", required = true)]
@@ -33,7 +37,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == guard::SUBCOMMAND) {
+    if arguments
+        .next()
+        .is_some_and(|first| first == guard::SUBCOMMAND)
+    {
         return guard::main(arguments);
     }
     match act(Arguments::parse()) {

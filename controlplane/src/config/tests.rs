@@ -81,10 +81,16 @@ level = "a=b=c"
 fn a_listener_that_others_can_reach_needs_tls_and_authentication() {
     let said = messages("[operators]\nlisten = \"0.0.0.0:9080\"\n");
     assert!(said.contains("without tls it is refused"), "{said}");
-    assert!(said.contains("without tokens or identities it is refused"), "{said}");
+    assert!(
+        said.contains("without tokens or identities it is refused"),
+        "{said}"
+    );
     let said = messages("[data_planes]\nlisten = \"[::]:9081\"\n");
     assert!(said.contains("without tls it is refused"), "{said}");
-    assert!(said.contains("without tls.client_ca_file or token_file"), "{said}");
+    assert!(
+        said.contains("without tls.client_ca_file or token_file"),
+        "{said}"
+    );
     assert!(parse("[operators]\nlisten = \"[::1]:9080\"\n").is_ok());
 }
 
@@ -97,7 +103,10 @@ fn a_hook_fits_into_the_window() {
         )
     };
     assert!(parse(&hook("10s", "9s")).is_ok());
-    assert_eq!(places(&hook("10s", "10s")), [(5, "hooks.delta.timeout".to_owned())]);
+    assert_eq!(
+        places(&hook("10s", "10s")),
+        [(5, "hooks.delta.timeout".to_owned())]
+    );
     let default = "[migrations]\nwindow = \"4s\"\n[hooks.delta]\ncommand = [\"/bin/true\"]\n";
     let config = parse(default).expect("valid");
     let hook = config.hooks().delta.as_ref().expect("a hook");
@@ -106,10 +115,16 @@ fn a_hook_fits_into_the_window() {
 
 #[test]
 fn etcd_needs_endpoints_a_replica_and_tls_for_https() {
-    let text = "[store]\nkind = \"etcd\"\nendpoints = [\"https://a:1\", \"b:2\"]\nusername = \"u\"\n";
+    let text =
+        "[store]\nkind = \"etcd\"\nendpoints = [\"https://a:1\", \"b:2\"]\nusername = \"u\"\n";
     let mut places: Vec<_> = places(text).into_iter().map(|(_, place)| place).collect();
     places.sort();
-    let expected = ["replica", "store.ca_file", "store.endpoints", "store.password_file"];
+    let expected = [
+        "replica",
+        "store.ca_file",
+        "store.endpoints",
+        "store.password_file",
+    ];
     assert_eq!(places, expected);
     let good = "replica = \"a\"\n[store]\nkind = \"etcd\"\nendpoints = [\"http://a:2379\"]\n";
     let config = parse(good).expect("valid");
@@ -123,12 +138,13 @@ fn etcd_needs_endpoints_a_replica_and_tls_for_https() {
 fn identities_need_an_authority() {
     let text = "[operators]\nidentities = [{ common_name = \"a\", role = \"admin\" }]\n";
     assert!(messages(text).contains("need tls"));
-    let text = "[operators]\nidentities = [{ common_name = \"a\", san = \"b\", role = \"admin\" }]\n";
+    let text =
+        "[operators]\nidentities = [{ common_name = \"a\", san = \"b\", role = \"admin\" }]\n";
     assert!(messages(text).contains("say one of common_name and san"));
 }
 
 /// Puts the files that an example names beside it.
-fn example(name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+fn example(name: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     for example in ["controlplane.toml", "routing.toml"] {

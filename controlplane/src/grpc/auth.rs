@@ -27,14 +27,32 @@ pub(crate) const OPERATOR_METHODS: &[(&str, Role)] = &[
     ("/ferrypost.v1.MigrationService/Migrate", Role::Operator),
     ("/ferrypost.v1.MigrationService/Rollback", Role::Operator),
     ("/ferrypost.v1.MigrationService/GetMigration", Role::Viewer),
-    ("/ferrypost.v1.MigrationService/ListMigrations", Role::Viewer),
+    (
+        "/ferrypost.v1.MigrationService/ListMigrations",
+        Role::Viewer,
+    ),
     ("/ferrypost.v1.MigrationService/WaitMigration", Role::Viewer),
-    ("/ferrypost.v1.MigrationService/WatchMigration", Role::Viewer),
-    ("/ferrypost.v1.MigrationService/AbortMigration", Role::Operator),
+    (
+        "/ferrypost.v1.MigrationService/WatchMigration",
+        Role::Viewer,
+    ),
+    (
+        "/ferrypost.v1.MigrationService/AbortMigration",
+        Role::Operator,
+    ),
     ("/ferrypost.v1.PlacementService/GetPlacement", Role::Viewer),
-    ("/ferrypost.v1.PlacementService/ListPlacements", Role::Viewer),
-    ("/ferrypost.v1.PlacementService/SetPlacement", Role::Operator),
-    ("/ferrypost.v1.PlacementService/DeletePlacement", Role::Operator),
+    (
+        "/ferrypost.v1.PlacementService/ListPlacements",
+        Role::Viewer,
+    ),
+    (
+        "/ferrypost.v1.PlacementService/SetPlacement",
+        Role::Operator,
+    ),
+    (
+        "/ferrypost.v1.PlacementService/DeletePlacement",
+        Role::Operator,
+    ),
     ("/ferrypost.v1.PlacementService/ExplainRoute", Role::Viewer),
     ("/ferrypost.v1.StatsService/GetStats", Role::Viewer),
     ("/ferrypost.v1.StatsService/ListDataPlanes", Role::Viewer),
@@ -42,10 +60,22 @@ pub(crate) const OPERATOR_METHODS: &[(&str, Role)] = &[
     ("/ferrypost.v1.StatsService/ListSessions", Role::Viewer),
     ("/ferrypost.v1.StatsService/KickSessions", Role::Operator),
     ("/ferrypost.v1.StatsService/ExpelDataPlane", Role::Admin),
-    ("/ferrypost.v1.RoutingConfigService/GetRoutingConfig", Role::Viewer),
-    ("/ferrypost.v1.RoutingConfigService/ApplyRoutingConfig", Role::Admin),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Role::Viewer),
+    (
+        "/ferrypost.v1.RoutingConfigService/GetRoutingConfig",
+        Role::Viewer,
+    ),
+    (
+        "/ferrypost.v1.RoutingConfigService/ApplyRoutingConfig",
+        Role::Admin,
+    ),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Role::Viewer,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Role::Viewer,
+    ),
 ];
 
 /// What a method of the operators' listener asks for; `None` for one that is not there.
@@ -166,7 +196,10 @@ impl OperatorGate {
         }
         if headers.contains_key(AUTHORIZATION) {
             return self.by_token(headers).ok_or_else(|| {
-                Refusal::new(Reason::CredentialsRequired, "the bearer token is not known here")
+                Refusal::new(
+                    Reason::CredentialsRequired,
+                    "the bearer token is not known here",
+                )
             });
         }
         peer.and_then(|peer| peer.certificate.as_deref())

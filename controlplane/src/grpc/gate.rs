@@ -93,7 +93,7 @@ fn note(method: &str, caller: &Caller, response: &http::Response<Body>) {
     if !changes {
         return;
     }
-    let code = Status::from_header_map(response.headers())
-        .map_or(tonic::Code::Ok, |status| status.code());
+    let code =
+        Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |status| status.code());
     tracing::info!(method, caller = &*caller.name, ?code, "called");
 }

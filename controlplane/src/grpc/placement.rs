@@ -37,7 +37,9 @@ impl PlacementService for Placements {
         request: Request<v1::ListPlacementsRequest>,
     ) -> Result<Response<v1::ListPlacementsResponse>, Status> {
         let request = request.into_inner();
-        let after = page::position(LIST, &request.page_token, |text| AccountId::parse(text).ok())?;
+        let after = page::position(LIST, &request.page_token, |text| {
+            AccountId::parse(text).ok()
+        })?;
         let size = page::size(request.page_size) as usize;
         let found = self.0.list(&request.destination, after.as_ref(), size)?;
         Ok(Response::new(v1::ListPlacementsResponse {
@@ -107,7 +109,10 @@ impl PlacementService for Placements {
                 .map(|name| name.as_str().to_owned())
                 .unwrap_or_default(),
             rule: explanation.rule.into(),
-            destination: explanation.destination.map(String::from).unwrap_or_default(),
+            destination: explanation
+                .destination
+                .map(String::from)
+                .unwrap_or_default(),
             placement: explanation.placement,
             destination_after_move: explanation.after_move.map(String::from).unwrap_or_default(),
             explanation: explanation.sentence,

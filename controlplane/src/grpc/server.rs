@@ -108,7 +108,9 @@ pub(crate) fn serve_data_planes(
     });
 }
 
-fn server(gate: Gate) -> Server<tower::layer::util::Stack<GateLayer, tower::layer::util::Identity>> {
+fn server(
+    gate: Gate,
+) -> Server<tower::layer::util::Stack<GateLayer, tower::layer::util::Identity>> {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -121,9 +123,9 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("grpc.health.v1.Health");
-    OPERATOR_SERVICES
-        .iter()
-        .fold(builder, |builder, service| builder.with_service_name(*service))
+    OPERATOR_SERVICES.iter().fold(builder, |builder, service| {
+        builder.with_service_name(*service)
+    })
 }
 
 fn report_health(

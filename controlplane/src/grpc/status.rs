@@ -148,7 +148,11 @@ mod tests {
             .map(|reason| {
                 let code = reason.kind().code();
                 let name = format!("{code:?}").chars().fold(String::new(), |name, c| {
-                    let gap = if c.is_uppercase() && !name.is_empty() { "_" } else { "" };
+                    let gap = if c.is_uppercase() && !name.is_empty() {
+                        "_"
+                    } else {
+                        ""
+                    };
                     format!("{name}{gap}{}", c.to_ascii_uppercase())
                 });
                 (

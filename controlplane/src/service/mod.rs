@@ -111,7 +111,9 @@ impl Core {
         self.mirror.at_least(revision, CATCH_UP).await.map_err(|_| {
             Refusal::new(
                 Reason::Behind,
-                format!("it is written at store revision {revision}, which this replica cannot show yet"),
+                format!(
+                    "it is written at store revision {revision}, which this replica cannot show yet"
+                ),
             )
             .with("revision", revision)
         })
@@ -120,7 +122,11 @@ impl Core {
     /// What every answer says about itself.
     pub(crate) fn header(&self, state: &State, unreachable: Vec<String>) -> v1::ResponseHeader {
         v1::ResponseHeader {
-            installation: state.installation().cloned().map(String::from).unwrap_or_default(),
+            installation: state
+                .installation()
+                .cloned()
+                .map(String::from)
+                .unwrap_or_default(),
             revision: Some(state.wire_revision().into()),
             replica: self.replica.as_str().to_owned(),
             leader: state

@@ -124,9 +124,9 @@ impl PlacementDesk {
         let state = self.core.present()?;
         let home = match destination {
             "" => None,
-            id => Some(DestinationId::parse(id).map_err(|error| {
-                Refusal::invalid("destination", error)
-            })?),
+            id => Some(
+                DestinationId::parse(id).map_err(|error| Refusal::invalid("destination", error))?,
+            ),
         };
         let lives_there = |account: &Account| {
             let lives = account.placement().map(|placement| &placement.home);
@@ -172,7 +172,10 @@ impl PlacementDesk {
                 if order.validate_only || change.is_empty() {
                     return Ok(Step::Done(placement));
                 }
-                Ok(Step::Write(change.change(&self.core.random).txn(), placement))
+                Ok(Step::Write(
+                    change.change(&self.core.random).txn(),
+                    placement,
+                ))
             })
             .await?;
         if order.validate_only {
@@ -205,8 +208,7 @@ impl PlacementDesk {
                 let Some(placement) = account.placement().cloned() else {
                     return Err(resolution::Refused::Unreadable(account.id().clone()).into());
                 };
-                let change =
-                    resolution::delete_record(state, placement, order.expected_epoch)?;
+                let change = resolution::delete_record(state, placement, order.expected_epoch)?;
                 let id = account.id().clone();
                 if order.validate_only {
                     return Ok(Step::Done(id));
@@ -288,7 +290,10 @@ fn wanted(
     names.sort();
     names.dedup();
     if names.len() > MOST_NAMES {
-        return Err(Refusal::invalid("names", format!("must be at most {MOST_NAMES}")));
+        return Err(Refusal::invalid(
+            "names",
+            format!("must be at most {MOST_NAMES}"),
+        ));
     }
     Ok(WantedRecord {
         before,
@@ -330,7 +335,10 @@ fn nameless(error: ferrypost_proto::NameError) -> Explanation {
 fn sentence(name: &Name, route: &Route, account: Option<&Account>) -> String {
     match (route, account) {
         (Route::Placement(home), Some(account)) => {
-            format!("{name} goes to {home} because the record of {} says so.", account.id())
+            format!(
+                "{name} goes to {home} because the record of {} says so.",
+                account.id()
+            )
         }
         (Route::Placement(home), None) => format!("{name} goes to {home}."),
         (Route::DomainDefault(home), _) => format!(
@@ -342,7 +350,10 @@ fn sentence(name: &Name, route: &Route, account: Option<&Account>) -> String {
         (Route::Held, Some(Account::Known(placement))) if placement.phase.is_fenced() => format!(
             "{name} is held: the account is on its way from {} to {}.",
             placement.home,
-            placement.target.as_ref().map_or("its target", DestinationId::as_str),
+            placement
+                .target
+                .as_ref()
+                .map_or("its target", DestinationId::as_str),
         ),
         (Route::Held, _) => {
             format!("{name} is held: the account's record cannot be used by this version.")

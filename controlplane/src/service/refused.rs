@@ -25,11 +25,9 @@ impl From<Refused> for Refusal {
                 .violated(&name, message)
                 .with("name", name)
                 .with("owner", account),
-            Refused::UnknownDestination(id) => {
-                Self::new(Reason::DestinationUnknown, &message)
-                    .violated("destination", message)
-                    .with("destination", id)
-            }
+            Refused::UnknownDestination(id) => Self::new(Reason::DestinationUnknown, &message)
+                .violated("destination", message)
+                .with("destination", id),
             Refused::Unreadable(account) => {
                 Self::new(Reason::RecordUnreadable, message).with("account", account)
             }

@@ -175,11 +175,7 @@ impl RoutingDesk {
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub(super) async fn apply_file(
-        &self,
-        file: &RoutingFile,
-        authority: Authority,
-    ) -> Answer<Rev> {
+    pub(super) async fn apply_file(&self, file: &RoutingFile, authority: Authority) -> Answer<Rev> {
         let (state, ()) = self
             .core
             .transact(|state| {

@@ -302,7 +302,8 @@ impl StatsDesk {
     async fn ask(&self, question: &Command) -> (Vec<(InstanceId, Said)>, Vec<String>) {
         let asked = self.fleet.ask(question, ANSWER_WITHIN).await;
         let mut said = Vec::new();
-        let mut unreachable: Vec<String> = asked.unreachable.into_iter().map(String::from).collect();
+        let mut unreachable: Vec<String> =
+            asked.unreachable.into_iter().map(String::from).collect();
         for (instance, result) in asked.answers {
             match result.result {
                 Some(Said::Failed(why)) => {
@@ -457,12 +458,22 @@ fn verdicts_of(
         Some(view) if view.boot == live.boot => view
             .endpoints
             .iter()
-            .map(|e| (e.destination.clone(), verdict(e.protocol, e.reachable, &e.problem)))
+            .map(|e| {
+                (
+                    e.destination.clone(),
+                    verdict(e.protocol, e.reachable, &e.problem),
+                )
+            })
             .collect(),
         _ => live
             .endpoints
             .iter()
-            .map(|e| (e.destination.clone(), verdict(e.protocol, e.reachable, &e.problem)))
+            .map(|e| {
+                (
+                    e.destination.clone(),
+                    verdict(e.protocol, e.reachable, &e.problem),
+                )
+            })
             .collect(),
     }
 }
@@ -520,7 +531,10 @@ fn expulsion(
     let txn = Txn::new()
         .at(key.clone(), registration.revision)
         .delete(key)
-        .put(keys::expelled(instance, boot), Stored::new(expelled).bytes());
+        .put(
+            keys::expelled(instance, boot),
+            Stored::new(expelled).bytes(),
+        );
     Ok(Step::Write(change_fleet(txn, state.fleet()), shown))
 }
 

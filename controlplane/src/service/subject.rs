@@ -37,7 +37,11 @@ pub(super) fn find_record(
 }
 
 /// The canonical names under which an account's sessions run: its record's, or the one name.
-pub(super) fn session_names(state: &State, routing: &RoutingConfig, text: &str) -> Answer<Vec<String>> {
+pub(super) fn session_names(
+    state: &State,
+    routing: &RoutingConfig,
+    text: &str,
+) -> Answer<Vec<String>> {
     match find(state, routing, text)? {
         Subject::Known(account) => Ok(account.names().iter().map(|n| (**n).to_owned()).collect()),
         Subject::Unlisted(name) => Ok(vec![name.as_str().to_owned()]),
@@ -46,11 +50,7 @@ pub(super) fn session_names(state: &State, routing: &RoutingConfig, text: &str) 
 }
 
 /// A login's canonical name.
-pub(super) fn canonical(
-    routing: &RoutingConfig,
-    field: &'static str,
-    login: &str,
-) -> Answer<Name> {
+pub(super) fn canonical(routing: &RoutingConfig, field: &'static str, login: &str) -> Answer<Name> {
     let name = routing.names().canonicalise(login);
     name.map_err(|error| bad_name(field, login, error))
 }

@@ -67,7 +67,10 @@ fn needed_roles() -> BTreeMap<&'static str, &'static str> {
 /// Every method of the operators' API, as the contract has it.
 fn methods_of_the_contract() -> Vec<String> {
     let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).expect("descriptors");
-    let files = set.file.iter().filter(|file| file.package() == "ferrypost.v1");
+    let files = set
+        .file
+        .iter()
+        .filter(|file| file.package() == "ferrypost.v1");
     files
         .flat_map(|file| &file.service)
         .flat_map(|service| {
@@ -85,7 +88,9 @@ fn tokens(directory: &Path) -> String {
         ("ada", "admin", ADMIN),
     ] {
         std::fs::write(directory.join(name), token).expect("written");
-        entries.push(format!("{{ name = \"{name}\", role = \"{role}\", file = \"{name}\" }}"));
+        entries.push(format!(
+            "{{ name = \"{name}\", role = \"{role}\", file = \"{name}\" }}"
+        ));
     }
     format!("tokens = [{}]", entries.join(", "))
 }
@@ -93,7 +98,10 @@ fn tokens(directory: &Path) -> String {
 /// A control plane whose operators show tokens, and whose data planes do.
 async fn guarded(operators: &str, data_planes: &str) -> (app::Bound, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
-    start(&directory, operators, data_planes).await.map(|bound| (bound, directory)).expect("started")
+    start(&directory, operators, data_planes)
+        .await
+        .map(|bound| (bound, directory))
+        .expect("started")
 }
 
 async fn start(
@@ -103,7 +111,10 @@ async fn start(
 ) -> anyhow::Result<app::Bound> {
     let tokens = tokens(directory.path());
     std::fs::write(directory.path().join("routing.toml"), ROUTING)?;
-    std::fs::write(directory.path().join("plane"), "data-plane-token-0123456789\n")?;
+    std::fs::write(
+        directory.path().join("plane"),
+        "data-plane-token-0123456789\n",
+    )?;
     let text = format!(
         "{QUICK}[operators]\nlisten = \"127.0.0.1:0\"\n{tokens}\n{operators}\n\
          [data_planes]\nlisten = \"127.0.0.1:0\"\n{data_planes}\n"
@@ -139,7 +150,9 @@ async fn call(channel: &Channel, path: &str, token: Option<&str>) -> Result<(), 
 
 fn reason_of(status: &Status) -> String {
     let details = status.get_error_details();
-    details.error_info().map_or_else(String::new, |info| info.reason.clone())
+    details
+        .error_info()
+        .map_or_else(String::new, |info| info.reason.clone())
 }
 
 #[test]
@@ -185,8 +198,16 @@ async fn what_the_library_refuses_has_a_reason_too() {
     let unknown = unknown.expect_err("no such method");
     assert_eq!(unknown.code(), Code::Unimplemented);
     assert_eq!(reason_of(&unknown), "METHOD_UNKNOWN");
-    let elsewhere = call(&channel, "/ferrypost.routing.v1.RoutingService/Stream", Some(ADMIN)).await;
-    assert_eq!(reason_of(&elsewhere.expect_err("another listener's")), "METHOD_UNKNOWN");
+    let elsewhere = call(
+        &channel,
+        "/ferrypost.routing.v1.RoutingService/Stream",
+        Some(ADMIN),
+    )
+    .await;
+    assert_eq!(
+        reason_of(&elsewhere.expect_err("another listener's")),
+        "METHOD_UNKNOWN"
+    );
 }
 
 #[tokio::test]
@@ -222,7 +243,10 @@ async fn health_answers_everybody_with_yes_or_no() {
             let request = HealthCheckRequest {
                 service: service.to_owned(),
             };
-            let answer = HealthClient::new(channel.clone()).check(request).await.ok()?;
+            let answer = HealthClient::new(channel.clone())
+                .check(request)
+                .await
+                .ok()?;
             let serving = tonic_health::ServingStatus::Serving as i32;
             (answer.into_inner().status == serving).then_some(())
         })
@@ -235,10 +259,12 @@ async fn the_planes_listeners_do_not_know_each_others_callers() {
     let (bound, _directory) = guarded("", "token_file = \"plane\"").await;
     let hello = |token: &'static str| {
         let hello = StreamRequest {
-            message: Some(ferrypost_proto::routing::v1::stream_request::Message::Hello(Hello {
-                contract: CONTRACT,
-                ..Hello::default()
-            })),
+            message: Some(
+                ferrypost_proto::routing::v1::stream_request::Message::Hello(Hello {
+                    contract: CONTRACT,
+                    ..Hello::default()
+                }),
+            ),
         };
         let mut request = Request::new(tokio_stream::iter([hello]));
         let value = format!("Bearer {token}").parse().expect("a header");
@@ -246,17 +272,29 @@ async fn the_planes_listeners_do_not_know_each_others_callers() {
         request
     };
     let mut planes = RoutingServiceClient::new(channel(bound.data_planes()).await);
-    assert_eq!(reason(planes.stream(hello(ADMIN)).await), "CREDENTIALS_REQUIRED");
+    assert_eq!(
+        reason(planes.stream(hello(ADMIN)).await),
+        "CREDENTIALS_REQUIRED"
+    );
     // The right token is let in; this Hello is refused for what it says.
-    assert_eq!(reason(planes.stream(hello("data-plane-token-0123456789")).await), "FIELD_INVALID");
+    assert_eq!(
+        reason(planes.stream(hello("data-plane-token-0123456789")).await),
+        "FIELD_INVALID"
+    );
 
     let planes = channel(bound.data_planes()).await;
     let stats = "/ferrypost.v1.StatsService/GetStats";
     let inside = call(&planes, stats, Some("data-plane-token-0123456789")).await;
-    assert_eq!(reason_of(&inside.expect_err("another listener's")), "METHOD_UNKNOWN");
+    assert_eq!(
+        reason_of(&inside.expect_err("another listener's")),
+        "METHOD_UNKNOWN"
+    );
     let operators = channel(bound.operators()).await;
     let outside = call(&operators, stats, Some("data-plane-token-0123456789")).await;
-    assert_eq!(reason_of(&outside.expect_err("a stranger")), "CREDENTIALS_REQUIRED");
+    assert_eq!(
+        reason_of(&outside.expect_err("a stranger")),
+        "CREDENTIALS_REQUIRED"
+    );
 }
 
 #[tokio::test]
@@ -273,7 +311,9 @@ async fn a_token_is_changed_without_a_restart() {
         (reason_of(&answer) == "FIELD_REQUIRED").then_some(())
     })
     .await;
-    let old = call(&channel, path, Some(ADMIN)).await.expect_err("no more");
+    let old = call(&channel, path, Some(ADMIN))
+        .await
+        .expect_err("no more");
     assert_eq!(old.code(), Code::Unauthenticated);
 }
 
@@ -281,14 +321,18 @@ async fn a_token_is_changed_without_a_restart() {
 async fn a_short_token_is_refused_at_start() {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join("short"), "tooshort").expect("written");
-    let error = start(&directory, "", "token_file = \"short\"").await.expect_err("refused");
+    let error = start(&directory, "", "token_file = \"short\"")
+        .await
+        .expect_err("refused");
     assert!(error.to_string().contains("at least 16"), "{error:#}");
 }
 
 /// The tables that put a listener under TLS with client certificates.
 fn tls(authority: &Authority, directory: &Path) -> &'static str {
     authority.write(&directory.join("ca.pem"));
-    authority.issue("localhost").write(&directory.join("server.pem"), &directory.join("server.key"));
+    authority
+        .issue("localhost")
+        .write(&directory.join("server.pem"), &directory.join("server.key"));
     "[operators.tls]\ncert_file = \"server.pem\"\nkey_file = \"server.key\"\nclient_ca_file = \"ca.pem\"\n"
 }
 
@@ -304,7 +348,11 @@ async fn secure(
         tls = tls.identity(identity);
     }
     let endpoint = Channel::from_shared(format!("https://{address}")).expect("an address");
-    endpoint.tls_config(tls)?.connect_timeout(PATIENCE).connect().await
+    endpoint
+        .tls_config(tls)?
+        .connect_timeout(PATIENCE)
+        .connect()
+        .await
 }
 
 #[tokio::test]
@@ -320,21 +368,37 @@ async fn a_client_certificate_stands_for_a_role() {
     let kick = "/ferrypost.v1.StatsService/KickSessions";
     let expel = "/ferrypost.v1.StatsService/ExpelDataPlane";
     let as_whom = async |identity: Option<Identity>, path: &str, token: Option<&str>| {
-        let channel = secure(bound.operators(), &authority, identity).await.expect("connected");
-        let answer = call(&channel, path, token).await.expect_err("an empty request");
+        let channel = secure(bound.operators(), &authority, identity)
+            .await
+            .expect("connected");
+        let answer = call(&channel, path, token)
+            .await
+            .expect_err("an empty request");
         reason_of(&answer)
     };
     let ops = authority.issue("ops").identity();
-    assert_eq!(as_whom(Some(ops.clone()), kick, None).await, "FIELD_REQUIRED");
-    assert_eq!(as_whom(Some(ops.clone()), expel, None).await, "ROLE_TOO_LOW");
+    assert_eq!(
+        as_whom(Some(ops.clone()), kick, None).await,
+        "FIELD_REQUIRED"
+    );
+    assert_eq!(
+        as_whom(Some(ops.clone()), expel, None).await,
+        "ROLE_TOO_LOW"
+    );
     let admin = authority.issue("admin.example.org").identity();
     assert_eq!(as_whom(Some(admin), expel, None).await, "FIELD_REQUIRED");
     let unknown = authority.issue("somebody").identity();
-    assert_eq!(as_whom(Some(unknown), kick, None).await, "CREDENTIALS_REQUIRED");
+    assert_eq!(
+        as_whom(Some(unknown), kick, None).await,
+        "CREDENTIALS_REQUIRED"
+    );
     // A token does as well; a wrong one is not made good by a certificate.
     assert_eq!(as_whom(None, expel, Some(ADMIN)).await, "FIELD_REQUIRED");
     assert_eq!(as_whom(None, kick, None).await, "CREDENTIALS_REQUIRED");
-    assert_eq!(as_whom(Some(ops), kick, Some("wrong-token-0123456789")).await, "CREDENTIALS_REQUIRED");
+    assert_eq!(
+        as_whom(Some(ops), kick, Some("wrong-token-0123456789")).await,
+        "CREDENTIALS_REQUIRED"
+    );
 
     // A certificate of another authority does not even get a connection.
     let forged = stranger.issue("ops").identity();
@@ -350,7 +414,9 @@ async fn a_renewed_certificate_is_served_without_a_restart() {
     let (old, new) = (Authority::new(), Authority::new());
     let tables = tls(&old, directory.path());
     let bound = start(&directory, tables, "").await.expect("started");
-    secure(bound.operators(), &old, None).await.expect("the old one");
+    secure(bound.operators(), &old, None)
+        .await
+        .expect("the old one");
     assert!(secure(bound.operators(), &new, None).await.is_err());
     tls(&new, directory.path());
     eventually(async || secure(bound.operators(), &new, None).await.ok()).await;
@@ -367,7 +433,10 @@ async fn reflection_shows_the_operators_services_in_both_versions() {
         "grpc.health.v1.Health",
     ];
     let names = |found: Vec<String>| {
-        let mut found: Vec<_> = found.into_iter().filter(|n| !n.contains("reflection")).collect();
+        let mut found: Vec<_> = found
+            .into_iter()
+            .filter(|n| !n.contains("reflection"))
+            .collect();
         found.sort();
         found
     };
@@ -381,13 +450,24 @@ async fn reflection_shows_the_operators_services_in_both_versions() {
             message_request: Some(MessageRequest::ListServices(String::new())),
         };
         let mut client = ServerReflectionClient::new(world.channel.clone());
-        let answers = client.server_reflection_info(tokio_stream::iter([request])).await;
-        let answer = answers.expect("served").into_inner().message().await.expect("sent");
-        let Some(MessageResponse::ListServicesResponse(list)) = answer.expect("one").message_response
+        let answers = client
+            .server_reflection_info(tokio_stream::iter([request]))
+            .await;
+        let answer = answers
+            .expect("served")
+            .into_inner()
+            .message()
+            .await
+            .expect("sent");
+        let Some(MessageResponse::ListServicesResponse(list)) =
+            answer.expect("one").message_response
         else {
             panic!("a list");
         };
-        assert_eq!(names(list.service.into_iter().map(|s| s.name).collect()), expected);
+        assert_eq!(
+            names(list.service.into_iter().map(|s| s.name).collect()),
+            expected
+        );
     }
     {
         use tonic_reflection::pb::v1alpha::{
@@ -400,8 +480,15 @@ async fn reflection_shows_the_operators_services_in_both_versions() {
             message_request: Some(MessageRequest::FileContainingSymbol(symbol)),
         };
         let mut client = ServerReflectionClient::new(world.channel.clone());
-        let answers = client.server_reflection_info(tokio_stream::iter([request])).await;
-        let answer = answers.expect("served").into_inner().message().await.expect("sent");
+        let answers = client
+            .server_reflection_info(tokio_stream::iter([request]))
+            .await;
+        let answer = answers
+            .expect("served")
+            .into_inner()
+            .message()
+            .await
+            .expect("sent");
         assert!(matches!(
             answer.expect("one").message_response,
             Some(MessageResponse::FileDescriptorResponse(_))
@@ -414,6 +501,9 @@ async fn on_loopback_without_credentials_everybody_may_do_everything() {
     let world = World::new().await;
     let mut stats = StatsServiceClient::new(world.channel.clone());
     let request = v1::ExpelDataPlaneRequest::default();
-    assert_eq!(reason(stats.expel_data_plane(request).await), "FIELD_REQUIRED");
+    assert_eq!(
+        reason(stats.expel_data_plane(request).await),
+        "FIELD_REQUIRED"
+    );
     assert!(world.operators().starts_with("http://127.0.0.1:"));
 }

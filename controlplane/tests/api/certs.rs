@@ -24,7 +24,9 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "throw-away");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "throw-away");
         let pem = params.self_signed(&key).expect("signed").pem();
         Self {
             pem,

@@ -9,10 +9,10 @@ use ferrypost_proto::{
     BootId, CONTRACT, Phase, Random, StateId,
     routing::v1::{
         AccountEntry, Applied, Command, CommandResult, Drained, DrainedAccount, EndpointHealth,
-        Health, Hello, KickedSessions, RejectedEntry, RejectReason, Rejected, SessionInfo,
+        Health, Hello, KickedSessions, RejectReason, Rejected, RejectedEntry, SessionInfo,
         SessionList, StreamRequest, StreamResponse, TablePosition, change::Change, command,
-        command_result, routing_service_client::RoutingServiceClient, stream_request::Message as Say,
-        stream_response::Message as Heard,
+        command_result, routing_service_client::RoutingServiceClient,
+        stream_request::Message as Say, stream_response::Message as Heard,
     },
 };
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -52,7 +52,6 @@ impl Default for Manner {
 
 /// A running one. It ends when it is dropped, without a goodbye.
 pub(crate) struct DataPlane {
-    pub(crate) instance: String,
     pub(crate) boot: String,
     manner: Arc<Mutex<Manner>>,
     entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
@@ -80,9 +79,9 @@ impl DataPlane {
         let boot = hello.boot.clone();
         let manner = Arc::new(Mutex::new(manner));
         let entries = Arc::new(Mutex::new(BTreeMap::new()));
-        let stream = Stream::open(world.data_planes(), hello, manner.clone(), entries.clone()).await;
+        let stream =
+            Stream::open(world.data_planes(), hello, manner.clone(), entries.clone()).await;
         let data_plane = Self {
-            instance: instance.to_owned(),
             boot,
             manner,
             entries,
@@ -129,7 +128,9 @@ impl Stream {
         manner: Arc<Mutex<Manner>>,
         entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
     ) -> Self {
-        let mut client = RoutingServiceClient::connect(address).await.expect("it listens");
+        let mut client = RoutingServiceClient::connect(address)
+            .await
+            .expect("it listens");
         let (say, saying) = mpsc::channel(64);
         let hello = StreamRequest {
             message: Some(Say::Hello(hello)),
@@ -172,7 +173,10 @@ impl Stream {
     }
 
     fn manner(&self) -> Manner {
-        self.manner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.manner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     async fn say(&self, message: Say) {

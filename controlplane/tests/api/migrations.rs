@@ -24,7 +24,12 @@ fn rollback(account: &str) -> v1::RollbackRequest {
 }
 
 async fn moved(world: &World, request: v1::MigrateRequest) -> v1::Migration {
-    let answer = world.migrations().migrate(request).await.expect("moved").into_inner();
+    let answer = world
+        .migrations()
+        .migrate(request)
+        .await
+        .expect("moved")
+        .into_inner();
     assert!(answer.header.expect("a header").revision.is_some());
     answer.migration.expect("a migration")
 }
@@ -58,8 +63,15 @@ async fn an_account_moves_and_comes_back() {
     assert_eq!(route.destination, "target");
     assert_eq!(route.rule(), v1::RouteRule::Placement);
 
-    let back = world.migrations().rollback(rollback("alice@example.org")).await;
-    let back = back.expect("back").into_inner().migration.expect("a migration");
+    let back = world
+        .migrations()
+        .rollback(rollback("alice@example.org"))
+        .await;
+    let back = back
+        .expect("back")
+        .into_inner()
+        .migration
+        .expect("a migration");
     assert_eq!(back.state(), MigrationState::Succeeded);
     assert_eq!((&*back.source, &*back.target), ("target", "source"));
     assert_eq!(world.route("alice@example.org").await.destination, "source");
@@ -114,7 +126,10 @@ async fn a_second_call_joins_and_another_destination_is_refused() {
     let second = moved(&world, at_once("target", "mine")).await;
     assert_eq!(second.migration_id, first.migration_id);
     let (code, reason, metadata) = refusal(world.migrations().migrate(at_once("third", "")).await);
-    assert_eq!((code, &*reason), (Code::FailedPrecondition, "MOVE_UNDER_WAY"));
+    assert_eq!(
+        (code, &*reason),
+        (Code::FailedPrecondition, "MOVE_UNDER_WAY")
+    );
     assert_eq!(metadata["migration"], first.migration_id);
 
     let waiting = eventually(async || {
@@ -151,8 +166,12 @@ async fn a_fence_that_is_not_drained_aborts_and_says_who() {
         },
     )
     .await;
-    let (code, reason, metadata) =
-        refusal(world.migrations().migrate(migrate("alice@example.org", "target")).await);
+    let (code, reason, metadata) = refusal(
+        world
+            .migrations()
+            .migrate(migrate("alice@example.org", "target"))
+            .await,
+    );
     assert_eq!((code, &*reason), (Code::Aborted, "MIGRATION_ABORTED"));
     assert_eq!(metadata["who"], "dp-1");
     assert_eq!(metadata["cause"], "NOT_DRAINED");
@@ -164,11 +183,19 @@ async fn a_fence_that_is_not_drained_aborts_and_says_who() {
         migration_id: metadata["migration"].clone(),
         wait: None,
     };
-    assert_eq!(crate::world::reason(world.migrations().wait_migration(wait).await), "MIGRATION_ABORTED");
+    assert_eq!(
+        crate::world::reason(world.migrations().wait_migration(wait).await),
+        "MIGRATION_ABORTED"
+    );
     let get = v1::GetMigrationRequest {
         migration_id: metadata["migration"].clone(),
     };
-    let answer = world.migrations().get_migration(get).await.expect("found").into_inner();
+    let answer = world
+        .migrations()
+        .get_migration(get)
+        .await
+        .expect("found")
+        .into_inner();
     let migration = answer.migration.expect("a migration");
     assert_eq!(migration.state(), MigrationState::Aborted);
     let cause = migration.abort_cause.expect("a cause");
@@ -190,8 +217,12 @@ async fn an_unconfirmed_close_aborts() {
         ..Manner::default()
     };
     let _plane = DataPlane::join(&world, "dp-1", manner).await;
-    let (_, reason, metadata) =
-        refusal(world.migrations().migrate(migrate("alice@example.org", "target")).await);
+    let (_, reason, metadata) = refusal(
+        world
+            .migrations()
+            .migrate(migrate("alice@example.org", "target"))
+            .await,
+    );
     assert_eq!(reason, "MIGRATION_ABORTED");
     assert_eq!(metadata["cause"], "CLOSE_UNCONFIRMED");
 }
@@ -213,16 +244,30 @@ async fn a_plan_says_whom_it_disconnects_what_blocks_and_what_stays_behind() {
         validate_only: true,
         ..migrate("alice@example.org", "target")
     };
-    let answer = world.migrations().migrate(request).await.expect("planned").into_inner();
+    let answer = world
+        .migrations()
+        .migrate(request)
+        .await
+        .expect("planned")
+        .into_inner();
     assert!(answer.migration.is_none());
     let plan = answer.plan.expect("a plan");
     assert_eq!(plan.accounts[0].names, ["alice", "alice@example.org"]);
     let disconnect = &plan.disconnects[0];
     assert_eq!((&*disconnect.instance, disconnect.sessions), ("dp-1", 2));
     assert_eq!(disconnect.protocol(), v1::Protocol::Imap);
-    assert!(plan.residual_risks.iter().any(|risk| risk.contains("since the last copy")));
+    assert!(
+        plan.residual_risks
+            .iter()
+            .any(|risk| risk.contains("since the last copy"))
+    );
     // Nothing was written.
-    let stats = world.stats().get_stats(v1::GetStatsRequest {}).await.expect("stats").into_inner();
+    let stats = world
+        .stats()
+        .get_stats(v1::GetStatsRequest {})
+        .await
+        .expect("stats")
+        .into_inner();
     assert_eq!((stats.accounts, stats.names), (0, 0));
 }
 
@@ -234,13 +279,31 @@ async fn what_cannot_move_is_refused_with_its_reason() {
     let mut refused = async |request| reason(migrations.migrate(request).await);
 
     assert_eq!(refused(migrate("", "target")).await, "FIELD_REQUIRED");
-    assert_eq!(refused(migrate("alice@example.org", "")).await, "FIELD_REQUIRED");
-    assert_eq!(refused(migrate("a@b@example.org", "target")).await, "NAME_INVALID");
-    assert_eq!(refused(migrate("alice@elsewhere.example", "target")).await, "NAME_NOT_SERVED");
-    assert_eq!(refused(migrate("alice@closed.example", "target")).await, "NAME_NOT_SERVED");
-    assert_eq!(refused(migrate("alice@example.org", "source")).await, "ALREADY_THERE");
+    assert_eq!(
+        refused(migrate("alice@example.org", "")).await,
+        "FIELD_REQUIRED"
+    );
+    assert_eq!(
+        refused(migrate("a@b@example.org", "target")).await,
+        "NAME_INVALID"
+    );
+    assert_eq!(
+        refused(migrate("alice@elsewhere.example", "target")).await,
+        "NAME_NOT_SERVED"
+    );
+    assert_eq!(
+        refused(migrate("alice@closed.example", "target")).await,
+        "NAME_NOT_SERVED"
+    );
+    assert_eq!(
+        refused(migrate("alice@example.org", "source")).await,
+        "ALREADY_THERE"
+    );
     let nobody = format!("acct-{}", "0".repeat(26));
-    assert_eq!(refused(migrate(&nobody, "target")).await, "ACCOUNT_NOT_FOUND");
+    assert_eq!(
+        refused(migrate(&nobody, "target")).await,
+        "ACCOUNT_NOT_FOUND"
+    );
     let split = v1::MigrateRequest {
         names: vec!["alice@new.example".to_owned()],
         ..migrate("alice@example.org", "target")
@@ -264,9 +327,16 @@ async fn what_cannot_move_is_refused_with_its_reason() {
         ..migrate("alice@example.org", "target")
     };
     assert_eq!(refused(negative).await, "FIELD_INVALID");
-    let (code, reason, metadata) =
-        refusal(world.migrations().migrate(migrate("alice@example.org", "nowhere")).await);
-    assert_eq!((code, &*reason), (Code::InvalidArgument, "DESTINATION_UNKNOWN"));
+    let (code, reason, metadata) = refusal(
+        world
+            .migrations()
+            .migrate(migrate("alice@example.org", "nowhere"))
+            .await,
+    );
+    assert_eq!(
+        (code, &*reason),
+        (Code::InvalidArgument, "DESTINATION_UNKNOWN")
+    );
     assert_eq!(metadata["known"], "source, target");
 
     moved(&world, migrate("alice@example.org", "target")).await;
@@ -274,8 +344,14 @@ async fn what_cannot_move_is_refused_with_its_reason() {
         names: vec!["alice".to_owned()],
         ..migrate("alice@example.org", "source")
     };
-    assert_eq!(crate::world::reason(world.migrations().migrate(names).await), "NAMES_DIFFER");
-    let never = world.migrations().rollback(rollback("bob@example.org")).await;
+    assert_eq!(
+        crate::world::reason(world.migrations().migrate(names).await),
+        "NAMES_DIFFER"
+    );
+    let never = world
+        .migrations()
+        .rollback(rollback("bob@example.org"))
+        .await;
     assert_eq!(crate::world::reason(never), "NOTHING_TO_ROLL_BACK");
 }
 
@@ -302,14 +378,22 @@ async fn an_operator_ends_a_move_that_waits() {
         migration_id: id.clone(),
         reason: "not today".to_owned(),
     };
-    let answer = world.migrations().abort_migration(request.clone()).await.expect("aborted");
+    let answer = world
+        .migrations()
+        .abort_migration(request.clone())
+        .await
+        .expect("aborted");
     let aborted = answer.into_inner().migration.expect("it");
     assert_eq!(aborted.state(), MigrationState::Aborted);
     let cause = &aborted.abort_cause.as_ref().expect("a cause").blockers[0];
     assert_eq!(cause.reason(), BlockerReason::Operator);
     assert!(cause.message.contains("not today"));
     // Once more is no error.
-    world.migrations().abort_migration(request).await.expect("still aborted");
+    world
+        .migrations()
+        .abort_migration(request)
+        .await
+        .expect("still aborted");
 
     let mut last = None;
     while let Some(message) = watch.message().await.expect("sent") {
@@ -349,7 +433,12 @@ async fn migrations_are_listed_newest_first_in_pages() {
             page_token: token,
             ..v1::ListMigrationsRequest::default()
         };
-        let page = world.migrations().list_migrations(request).await.expect("listed").into_inner();
+        let page = world
+            .migrations()
+            .list_migrations(request)
+            .await
+            .expect("listed")
+            .into_inner();
         assert!(page.migrations.len() <= 2);
         found.extend(page.migrations.into_iter().map(|m| m.migration_id));
         token = page.next_page_token;
@@ -369,18 +458,27 @@ async fn migrations_are_listed_newest_first_in_pages() {
         let answer = migrations.list_migrations(request).await.expect("listed");
         answer.into_inner().migrations.len()
     };
-    assert_eq!(count(of("B@example.org", MigrationState::Unspecified)).await, 1);
+    assert_eq!(
+        count(of("B@example.org", MigrationState::Unspecified)).await,
+        1
+    );
     assert_eq!(count(of("", MigrationState::Succeeded)).await, 3);
     assert_eq!(count(of("", MigrationState::Aborted)).await, 0);
     let bad = v1::ListMigrationsRequest {
         page_token: "junk".to_owned(),
         ..v1::ListMigrationsRequest::default()
     };
-    assert_eq!(reason(world.migrations().list_migrations(bad).await), "PAGE_TOKEN_INVALID");
+    assert_eq!(
+        reason(world.migrations().list_migrations(bad).await),
+        "PAGE_TOKEN_INVALID"
+    );
     let missing = v1::GetMigrationRequest {
         migration_id: "move-x".to_owned(),
     };
-    assert_eq!(reason(world.migrations().get_migration(missing).await), "MIGRATION_NOT_FOUND");
+    assert_eq!(
+        reason(world.migrations().get_migration(missing).await),
+        "MIGRATION_NOT_FOUND"
+    );
 }
 
 #[tokio::test]
@@ -432,7 +530,10 @@ async fn a_rejected_entry_holds_a_move_back() {
             .then_some(())
     })
     .await;
-    let planes = world.stats().list_data_planes(v1::ListDataPlanesRequest {}).await;
+    let planes = world
+        .stats()
+        .list_data_planes(v1::ListDataPlanesRequest {})
+        .await;
     let plane = planes.expect("listed").into_inner().data_planes.remove(0);
     assert_eq!(plane.sync(), v1::SyncState::Error);
     assert_eq!(plane.rejected[0].reason, "REJECT_REASON_BAD_NAME");

@@ -26,7 +26,11 @@ fn delete(account: &str) -> v1::DeletePlacementRequest {
 
 async fn placed(world: &World, request: v1::SetPlacementRequest) -> v1::Placement {
     let answer = world.placements().set_placement(request).await;
-    answer.expect("set").into_inner().placement.expect("a placement")
+    answer
+        .expect("set")
+        .into_inner()
+        .placement
+        .expect("a placement")
 }
 
 async fn get(world: &World, account: &str) -> Option<v1::Placement> {
@@ -48,10 +52,18 @@ async fn a_record_is_made_where_its_names_go_and_found_by_id_and_name() {
     assert_eq!(get(&world, &made.account_id).await.as_ref(), Some(&made));
 
     // The same again writes nothing.
-    let again = placed(&world, set("alice", &["alice", "alice@example.org"], "source")).await;
+    let again = placed(
+        &world,
+        set("alice", &["alice", "alice@example.org"], "source"),
+    )
+    .await;
     assert_eq!(again, made);
 
-    let changed = placed(&world, set(&made.account_id, &["alice", "al@example.org"], "source")).await;
+    let changed = placed(
+        &world,
+        set(&made.account_id, &["alice", "al@example.org"], "source"),
+    )
+    .await;
     assert_eq!(changed.names, ["al@example.org", "alice"]);
     assert!(changed.epoch.expect("an epoch").store > made.epoch.expect("an epoch").store);
     assert_eq!(get(&world, "alice@example.org").await, None);
@@ -61,22 +73,39 @@ async fn a_record_is_made_where_its_names_go_and_found_by_id_and_name() {
 async fn no_write_changes_where_a_name_goes() {
     let world = World::new().await;
     let mut placements = world.placements();
-    let (code, reason, metadata) =
-        refusal(placements.set_placement(set("alice@example.org", &[], "target")).await);
-    assert_eq!((code, &*reason), (Code::FailedPrecondition, "WOULD_CHANGE_ROUTE"));
+    let (code, reason, metadata) = refusal(
+        placements
+            .set_placement(set("alice@example.org", &[], "target"))
+            .await,
+    );
+    assert_eq!(
+        (code, &*reason),
+        (Code::FailedPrecondition, "WOULD_CHANGE_ROUTE")
+    );
     assert_eq!((&*metadata["from"], &*metadata["to"]), ("source", "target"));
 
     // Two names that go to two places are not one account's.
     let split = set("alice@example.org", &["alice@new.example"], "source");
-    assert_eq!(crate::world::reason(placements.set_placement(split).await), "WOULD_CHANGE_ROUTE");
+    assert_eq!(
+        crate::world::reason(placements.set_placement(split).await),
+        "WOULD_CHANGE_ROUTE"
+    );
 
     // Nobody serves a name that is refused, so it may get a place; and it must not lose it again.
     let made = placed(&world, set("alice@closed.example", &[], "target")).await;
-    assert_eq!(world.route("alice@closed.example").await.destination, "target");
-    let deleted = placements.delete_placement(delete("alice@closed.example")).await;
+    assert_eq!(
+        world.route("alice@closed.example").await.destination,
+        "target"
+    );
+    let deleted = placements
+        .delete_placement(delete("alice@closed.example"))
+        .await;
     assert_eq!(crate::world::reason(deleted), "WOULD_CHANGE_ROUTE");
     let moved = set(&made.account_id, &["alice@closed.example"], "source");
-    assert_eq!(crate::world::reason(placements.set_placement(moved).await), "WOULD_CHANGE_ROUTE");
+    assert_eq!(
+        crate::world::reason(placements.set_placement(moved).await),
+        "WOULD_CHANGE_ROUTE"
+    );
 
     // Nor is there a way around it by a fence yet.
     let fenced = v1::SetPlacementRequest {
@@ -84,7 +113,10 @@ async fn no_write_changes_where_a_name_goes() {
         ..set("alice@example.org", &[], "target")
     };
     let (code, reason, _) = refusal(placements.set_placement(fenced).await);
-    assert_eq!((code, &*reason), (Code::Unimplemented, "FENCED_UNSUPPORTED"));
+    assert_eq!(
+        (code, &*reason),
+        (Code::Unimplemented, "FENCED_UNSUPPORTED")
+    );
 }
 
 #[tokio::test]
@@ -98,7 +130,10 @@ async fn after_a_move_the_record_cannot_be_dropped() {
     };
     world.migrations().migrate(request).await.expect("moved");
     crate::world::eventually(async || {
-        let refused = world.placements().delete_placement(delete("alice@example.org")).await;
+        let refused = world
+            .placements()
+            .delete_placement(delete("alice@example.org"))
+            .await;
         (reason(refused) == "WOULD_CHANGE_ROUTE").then_some(())
     })
     .await;
@@ -117,12 +152,24 @@ async fn names_change_only_while_the_account_is_settled() {
     };
     world.migrations().migrate(request).await.expect("waits");
     let mut placements = world.placements();
-    let more = set("alice@example.org", &["alice@example.org", "alice"], "source");
-    assert_eq!(reason(placements.set_placement(more).await), "MOVE_UNDER_WAY");
-    let deleted = placements.delete_placement(delete("alice@example.org")).await;
+    let more = set(
+        "alice@example.org",
+        &["alice@example.org", "alice"],
+        "source",
+    );
+    assert_eq!(
+        reason(placements.set_placement(more).await),
+        "MOVE_UNDER_WAY"
+    );
+    let deleted = placements
+        .delete_placement(delete("alice@example.org"))
+        .await;
     assert_eq!(reason(deleted), "MOVE_UNDER_WAY");
     let route = world.route("alice@example.org").await;
-    assert_eq!((&*route.destination, &*route.destination_after_move), ("source", "target"));
+    assert_eq!(
+        (&*route.destination, &*route.destination_after_move),
+        ("source", "target")
+    );
 }
 
 #[tokio::test]
@@ -133,23 +180,37 @@ async fn a_record_that_changes_nothing_can_be_dropped() {
         validate_only: true,
         ..delete("alice@example.org")
     };
-    world.placements().delete_placement(only_checked).await.expect("could be");
+    world
+        .placements()
+        .delete_placement(only_checked)
+        .await
+        .expect("could be");
     assert!(get(&world, "alice@example.org").await.is_some());
     let stale = v1::DeletePlacementRequest {
         expected_epoch: Some(v1::Revision { base: 0, store: 1 }),
         ..delete("alice@example.org")
     };
-    assert_eq!(reason(world.placements().delete_placement(stale).await), "EPOCH_MISMATCH");
+    assert_eq!(
+        reason(world.placements().delete_placement(stale).await),
+        "EPOCH_MISMATCH"
+    );
     let exact = v1::DeletePlacementRequest {
         expected_epoch: made.epoch,
         ..delete(&made.account_id)
     };
-    world.placements().delete_placement(exact).await.expect("deleted");
+    world
+        .placements()
+        .delete_placement(exact)
+        .await
+        .expect("deleted");
     assert!(get(&world, "alice@example.org").await.is_none());
     let gone = v1::GetPlacementRequest {
         account: made.account_id,
     };
-    assert_eq!(reason(world.placements().get_placement(gone).await), "ACCOUNT_NOT_FOUND");
+    assert_eq!(
+        reason(world.placements().get_placement(gone).await),
+        "ACCOUNT_NOT_FOUND"
+    );
 }
 
 #[tokio::test]
@@ -159,16 +220,34 @@ async fn what_cannot_be_a_record_is_refused() {
     let mut placements = world.placements();
     let mut refused = async |request| reason(placements.set_placement(request).await);
     assert_eq!(refused(set("", &[], "source")).await, "FIELD_REQUIRED");
-    assert_eq!(refused(set("alice@example.org", &[], "")).await, "FIELD_REQUIRED");
-    assert_eq!(refused(set("alice@example.org", &[], "NO")).await, "FIELD_INVALID");
-    assert_eq!(refused(set("alice@example.org", &[], "nowhere")).await, "DESTINATION_UNKNOWN");
-    assert_eq!(refused(set("a b@example.org", &[], "source")).await, "NAME_INVALID");
+    assert_eq!(
+        refused(set("alice@example.org", &[], "")).await,
+        "FIELD_REQUIRED"
+    );
+    assert_eq!(
+        refused(set("alice@example.org", &[], "NO")).await,
+        "FIELD_INVALID"
+    );
+    assert_eq!(
+        refused(set("alice@example.org", &[], "nowhere")).await,
+        "DESTINATION_UNKNOWN"
+    );
+    assert_eq!(
+        refused(set("a b@example.org", &[], "source")).await,
+        "NAME_INVALID"
+    );
     let taken = set("alice@example.org", &["bob@example.org"], "source");
     assert_eq!(refused(taken).await, "NAME_TAKEN");
-    assert_eq!(refused(set("bob@example.org", &[], "source")).await, "FIELD_REQUIRED");
+    assert_eq!(
+        refused(set("bob@example.org", &[], "source")).await,
+        "FIELD_REQUIRED"
+    );
     let many: Vec<_> = (0..101).map(|n| format!("a{n}@example.org")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
-    assert_eq!(refused(set("alice@example.org", &many, "source")).await, "FIELD_INVALID");
+    assert_eq!(
+        refused(set("alice@example.org", &many, "source")).await,
+        "FIELD_INVALID"
+    );
 
     let checked = v1::SetPlacementRequest {
         validate_only: true,
@@ -194,7 +273,12 @@ async fn records_are_listed_in_pages_by_id() {
             page_token: token,
             destination: "source".to_owned(),
         };
-        let page = world.placements().list_placements(request).await.expect("listed").into_inner();
+        let page = world
+            .placements()
+            .list_placements(request)
+            .await
+            .expect("listed")
+            .into_inner();
         found.extend(page.placements.into_iter().map(|p| p.account_id));
         token = page.next_page_token;
         if token.is_empty() {
@@ -207,7 +291,10 @@ async fn records_are_listed_in_pages_by_id() {
         page_token: "bm9uc2Vuc2U".to_owned(),
         ..v1::ListPlacementsRequest::default()
     };
-    assert_eq!(reason(world.placements().list_placements(wrong).await), "PAGE_TOKEN_INVALID");
+    assert_eq!(
+        reason(world.placements().list_placements(wrong).await),
+        "PAGE_TOKEN_INVALID"
+    );
 }
 
 #[tokio::test]
@@ -218,7 +305,8 @@ async fn a_route_is_explained() {
         assert!(!route.explanation.is_empty());
         (route.rule(), route.destination, route.name)
     };
-    let told = |rule, destination: &str, name: &str| (rule, destination.to_owned(), name.to_owned());
+    let told =
+        |rule, destination: &str, name: &str| (rule, destination.to_owned(), name.to_owned());
     assert_eq!(
         explained("A@Example.ORG").await,
         told(RouteRule::Default, "source", "a@example.org")
@@ -227,7 +315,10 @@ async fn a_route_is_explained() {
         explained("a@new.example").await,
         told(RouteRule::DomainDefault, "target", "a@new.example")
     );
-    assert_eq!(explained("a").await, told(RouteRule::Default, "source", "a"));
+    assert_eq!(
+        explained("a").await,
+        told(RouteRule::Default, "source", "a")
+    );
     assert_eq!(
         explained("a@closed.example").await,
         told(RouteRule::Refused, "", "a@closed.example")
@@ -238,5 +329,8 @@ async fn a_route_is_explained() {
     );
     assert_eq!(explained("a@b@c").await, told(RouteRule::Refused, "", ""));
     let empty = v1::ExplainRouteRequest::default();
-    assert_eq!(reason(world.placements().explain_route(empty).await), "FIELD_REQUIRED");
+    assert_eq!(
+        reason(world.placements().explain_route(empty).await),
+        "FIELD_REQUIRED"
+    );
 }

@@ -13,7 +13,12 @@ const API: &str = "[routing]\nsource = \"api\"\n[migrations]\nheartbeat = \"100m
 
 async fn in_force(world: &World) -> v1::GetRoutingConfigResponse {
     let request = v1::GetRoutingConfigRequest {};
-    world.routing().get_routing_config(request).await.expect("read").into_inner()
+    world
+        .routing()
+        .get_routing_config(request)
+        .await
+        .expect("read")
+        .into_inner()
 }
 
 fn store(version: Option<v1::Revision>) -> u64 {
@@ -41,7 +46,10 @@ async fn the_leader_applies_its_file_whenever_it_changes() {
     let before = in_force(&world).await;
     assert_eq!(before.source, "file");
     assert_eq!(before.file_difference, "");
-    let refused = world.routing().apply_routing_config(apply(before.config.expect("a document"))).await;
+    let refused = world
+        .routing()
+        .apply_routing_config(apply(before.config.expect("a document")))
+        .await;
     assert_eq!(reason(refused), "ROUTING_OWNED_BY_FILE");
 
     let more = format!("{ROUTING}\n[[domains]]\nname = \"more.example\"\n");
@@ -92,7 +100,12 @@ async fn under_api_the_file_seeds_and_calls_replace() {
         validate_only: true,
         ..apply(more.clone())
     };
-    let answer = world.routing().apply_routing_config(checked).await.expect("valid").into_inner();
+    let answer = world
+        .routing()
+        .apply_routing_config(checked)
+        .await
+        .expect("valid")
+        .into_inner();
     assert_eq!(answer.version, seeded.version);
     let stale = v1::ApplyRoutingConfigRequest {
         expected_version: Some(v1::Revision { base: 0, store: 1 }),
@@ -104,7 +117,12 @@ async fn under_api_the_file_seeds_and_calls_replace() {
         expected_version: seeded.version,
         ..apply(more.clone())
     };
-    let answer = world.routing().apply_routing_config(exact).await.expect("applied").into_inner();
+    let answer = world
+        .routing()
+        .apply_routing_config(exact)
+        .await
+        .expect("applied")
+        .into_inner();
     assert!(store(answer.version) > store(seeded.version));
     let now = in_force(&world).await;
     assert_eq!(now.config, Some(more.clone()));
@@ -112,7 +130,11 @@ async fn under_api_the_file_seeds_and_calls_replace() {
     assert!(now.file_difference.contains("only seeds"));
 
     // The same document again is no new version, and a restart does not sow again.
-    let again = world.routing().apply_routing_config(apply(more.clone())).await.expect("applied");
+    let again = world
+        .routing()
+        .apply_routing_config(apply(more.clone()))
+        .await
+        .expect("applied");
     assert_eq!(again.into_inner().version, answer.version);
     let world = world.restart(API).await;
     assert_eq!(in_force(&world).await.config, Some(more));
@@ -149,7 +171,10 @@ async fn all_mistakes_are_reported_with_their_places() {
         ]
     );
     let nothing = v1::ApplyRoutingConfigRequest::default();
-    assert_eq!(reason(world.routing().apply_routing_config(nothing).await), "FIELD_REQUIRED");
+    assert_eq!(
+        reason(world.routing().apply_routing_config(nothing).await),
+        "FIELD_REQUIRED"
+    );
 }
 
 #[tokio::test]
@@ -159,17 +184,35 @@ async fn once_a_data_plane_has_registered_no_document_changes_a_route() {
     // Before, everything is free.
     let mut other = document.clone();
     other.default_destination = "target".to_owned();
-    world.routing().apply_routing_config(apply(other.clone())).await.expect("nobody is routed");
-    world.routing().apply_routing_config(apply(document.clone())).await.expect("nobody is routed");
+    world
+        .routing()
+        .apply_routing_config(apply(other.clone()))
+        .await
+        .expect("nobody is routed");
+    world
+        .routing()
+        .apply_routing_config(apply(document.clone()))
+        .await
+        .expect("nobody is routed");
 
     let _plane = DataPlane::join(&world, "dp-1", Manner::default()).await;
     let (code, why, _) = refusal(world.routing().apply_routing_config(apply(other)).await);
-    assert_eq!((code, &*why), (Code::FailedPrecondition, "WOULD_CHANGE_ROUTE"));
+    assert_eq!(
+        (code, &*why),
+        (Code::FailedPrecondition, "WOULD_CHANGE_ROUTE")
+    );
     let mut fewer = document.clone();
     fewer.domains.remove(0);
-    assert_eq!(reason(world.routing().apply_routing_config(apply(fewer)).await), "WOULD_CHANGE_ROUTE");
+    assert_eq!(
+        reason(world.routing().apply_routing_config(apply(fewer)).await),
+        "WOULD_CHANGE_ROUTE"
+    );
     let mut elsewhere = document;
     elsewhere.destinations[0].endpoints[0].host = "192.0.2.9".to_owned();
     let moved = with_domain(elsewhere, "more.example");
-    world.routing().apply_routing_config(apply(moved)).await.expect("an address may change");
+    world
+        .routing()
+        .apply_routing_config(apply(moved))
+        .await
+        .expect("an address may change");
 }

@@ -10,11 +10,21 @@ use crate::{
 
 async fn data_planes(world: &World) -> v1::ListDataPlanesResponse {
     let request = v1::ListDataPlanesRequest {};
-    world.stats().list_data_planes(request).await.expect("listed").into_inner()
+    world
+        .stats()
+        .list_data_planes(request)
+        .await
+        .expect("listed")
+        .into_inner()
 }
 
 async fn stats(world: &World) -> v1::GetStatsResponse {
-    world.stats().get_stats(v1::GetStatsRequest {}).await.expect("stats").into_inner()
+    world
+        .stats()
+        .get_stats(v1::GetStatsRequest {})
+        .await
+        .expect("stats")
+        .into_inner()
 }
 
 fn three_sessions() -> Manner {
@@ -47,7 +57,10 @@ async fn figures_count_what_is_where() {
     let now = stats(&world).await;
     assert_eq!((now.accounts, now.names), (1, 2));
     assert_eq!((now.sessions, now.held_logins), (3, 1));
-    assert_eq!((now.data_planes_registered, now.data_planes_connected), (1, 1));
+    assert_eq!(
+        (now.data_planes_registered, now.data_planes_connected),
+        (1, 1)
+    );
     assert_eq!(now.placements[0].destination, "target");
     assert_eq!(now.migrations[0].state, "SUCCEEDED");
     assert!(now.header.expect("a header").unreachable.is_empty());
@@ -76,9 +89,15 @@ async fn a_data_plane_shows_what_it_has_applied_and_what_it_blocks() {
         wait: milliseconds(0),
         ..v1::MigrateRequest::default()
     };
-    let answer = world.migrations().migrate(request).await.expect("begun").into_inner();
+    let answer = world
+        .migrations()
+        .migrate(request)
+        .await
+        .expect("begun")
+        .into_inner();
     let migration = answer.migration.expect("a migration").migration_id;
-    let blocked = eventually(async || data_planes(&world).await.data_planes.remove(0).blocks.pop()).await;
+    let blocked =
+        eventually(async || data_planes(&world).await.data_planes.remove(0).blocks.pop()).await;
     assert_eq!(blocked.migration_id, migration);
 }
 
@@ -95,7 +114,10 @@ async fn a_lost_data_plane_stays_registered_and_is_named() {
     })
     .await;
     let now = stats(&world).await;
-    assert_eq!((now.data_planes_registered, now.data_planes_connected), (1, 0));
+    assert_eq!(
+        (now.data_planes_registered, now.data_planes_connected),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
@@ -108,7 +130,12 @@ async fn sessions_are_listed_and_kicked_by_account() {
             account: account.to_owned(),
             page_size,
         };
-        world.stats().list_sessions(request).await.expect("listed").into_inner()
+        world
+            .stats()
+            .list_sessions(request)
+            .await
+            .expect("listed")
+            .into_inner()
     };
     assert_eq!(list("", 0).await.sessions.len(), 6);
     let of_alice = list("ALICE@example.org", 0).await;
@@ -123,9 +150,16 @@ async fn sessions_are_listed_and_kicked_by_account() {
         account: account.to_owned(),
         reason: String::new(),
     };
-    let kicked = world.stats().kick_sessions(kick("bob@example.org")).await.expect("kicked");
+    let kicked = world
+        .stats()
+        .kick_sessions(kick("bob@example.org"))
+        .await
+        .expect("kicked");
     assert_eq!(kicked.into_inner().kicked, 2);
-    assert_eq!(reason(world.stats().kick_sessions(kick("")).await), "FIELD_REQUIRED");
+    assert_eq!(
+        reason(world.stats().kick_sessions(kick("")).await),
+        "FIELD_REQUIRED"
+    );
 }
 
 #[tokio::test]
@@ -153,13 +187,21 @@ async fn a_dead_data_plane_is_expelled_on_an_operators_word() {
     let boot = plane.boot.clone();
     drop(plane);
     let request = expel(&boot, "the machine burnt");
-    let answer = world.stats().expel_data_plane(request.clone()).await.expect("expelled");
+    let answer = world
+        .stats()
+        .expel_data_plane(request.clone())
+        .await
+        .expect("expelled");
     let expelled = answer.into_inner().expelled.expect("it");
     assert_eq!((&*expelled.instance, &*expelled.boot), ("dp-1", &*boot));
     assert_eq!(expelled.reason, "the machine burnt");
     assert!(!expelled.expelled_by.is_empty() && expelled.expelled_at.is_some());
     // Once more is no error, and changes nothing.
-    let again = world.stats().expel_data_plane(request).await.expect("expelled");
+    let again = world
+        .stats()
+        .expel_data_plane(request)
+        .await
+        .expect("expelled");
     assert_eq!(again.into_inner().expelled, Some(expelled.clone()));
     let now = data_planes(&world).await;
     assert!(now.data_planes.is_empty());
@@ -182,7 +224,12 @@ async fn destinations_show_each_data_planes_verdict() {
     let _plane = DataPlane::join(&world, "dp-1", manner).await;
     let destinations = eventually(async || {
         let request = v1::ListDestinationsRequest {};
-        let answer = world.stats().list_destinations(request).await.ok()?.into_inner();
+        let answer = world
+            .stats()
+            .list_destinations(request)
+            .await
+            .ok()?
+            .into_inner();
         let all = answer.destinations.iter().all(|d| !d.verdicts.is_empty());
         all.then_some(answer.destinations)
     })
@@ -202,7 +249,10 @@ async fn destinations_show_each_data_planes_verdict() {
         let answer = world.migrations().migrate(request.clone()).await.ok()?;
         let blockers = answer.into_inner().plan?.blockers;
         let reason = v1::BlockerReason::DestinationUnreachable;
-        blockers.iter().any(|b| b.reason() == reason && b.who == "target").then_some(())
+        blockers
+            .iter()
+            .any(|b| b.reason() == reason && b.who == "target")
+            .then_some(())
     })
     .await;
 }

@@ -50,7 +50,8 @@ endpoints = [{ protocol = "imap", host = "127.0.0.1", port = 2, tls = "implicit"
 "#;
 
 /// Heartbeats fast enough for tests, and a window that a test can wait out.
-pub(crate) const QUICK: &str = "[migrations]\nwindow = \"2s\"\nsettle = \"100ms\"\nheartbeat = \"100ms\"\n";
+pub(crate) const QUICK: &str =
+    "[migrations]\nwindow = \"2s\"\nsettle = \"100ms\"\nheartbeat = \"100ms\"\n";
 
 /// A control plane, and a connection to it.
 pub(crate) struct World {
@@ -78,7 +79,9 @@ impl World {
         );
         let path = directory.path().join("controlplane.toml");
         let config = Config::parse(&text, &path).expect("a valid configuration");
-        let bound = app::build(config, Random::from_os()).await.expect("it starts");
+        let bound = app::build(config, Random::from_os())
+            .await
+            .expect("it starts");
         let channel = Channel::from_shared(format!("http://{}", bound.operators()))
             .expect("an address")
             .connect()

@@ -85,5 +85,8 @@ fn already_decided(migration: &v1::Migration) -> Refusal {
         ),
     )
     .with("migration", &migration.migration_id)
-    .with("phase", migration.phase().as_str_name().trim_start_matches("PHASE_"))
+    .with(
+        "phase",
+        migration.phase().as_str_name().trim_start_matches("PHASE_"),
+    )
 }

@@ -48,8 +48,11 @@ impl MigrationDesk {
         }
         let (stored, _) = self.core.mirror.store().get(&keys::migration(id)).await?;
         let record = stored.as_ref().and_then(read).ok_or_else(|| {
-            Refusal::new(Reason::MigrationNotFound, format!("there is no migration {id}"))
-                .with("migration", id)
+            Refusal::new(
+                Reason::MigrationNotFound,
+                format!("there is no migration {id}"),
+            )
+            .with("migration", id)
         })?;
         let migration = view::of_record(&state, id, &record);
         Ok((state, migration))
@@ -70,8 +73,12 @@ impl MigrationDesk {
         let mut found = self.all(&state).await?;
         found.retain(|(_, record)| {
             before.is_none_or(|before| record.created < before)
-                && filter.state.is_none_or(|wanted| record.value.state() == wanted)
-                && wanted.as_deref().is_none_or(|wanted| concerns(&record.value, wanted))
+                && filter
+                    .state
+                    .is_none_or(|wanted| record.value.state() == wanted)
+                && wanted
+                    .as_deref()
+                    .is_none_or(|wanted| concerns(&record.value, wanted))
         });
         found.sort_unstable_by_key(|(_, record)| std::cmp::Reverse(record.created));
         let next = (found.len() > size).then(|| found[size - 1].1.created);

@@ -19,8 +19,8 @@ use std::{sync::Arc, time::Duration};
 use ferrypost_proto::{MigrationId, v1};
 
 pub use lookup::{MigrationFilter, MigrationPage};
-pub use request::{MoveKind, MoveOrder};
 pub(in crate::service) use request::check_reason;
+pub use request::{MoveKind, MoveOrder};
 
 use super::{Core, refusal::Answer};
 use crate::{fleet::Fleet, mirror::State};

@@ -92,7 +92,11 @@ impl MigrationDesk {
 /// Sessions by protocol; those beyond the list are of no known one. A held login is not disconnected.
 fn by_protocol(instance: &str, list: &SessionList) -> Vec<v1::PlannedDisconnect> {
     let mut counts: BTreeMap<i32, u32> = BTreeMap::new();
-    for session in list.sessions.iter().filter(|session| session.stage != "held") {
+    for session in list
+        .sessions
+        .iter()
+        .filter(|session| session.stage != "held")
+    {
         *counts.entry(session.protocol).or_default() += 1;
     }
     let beyond = list.total.saturating_sub(list.sessions.len() as u64);

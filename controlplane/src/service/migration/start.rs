@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use ferrypost_proto::{
-    MigrationId,
-    store::v1::RequestEntry,
-    v1,
-};
+use ferrypost_proto::{MigrationId, store::v1::RequestEntry, v1};
 
 use super::{MigrationDesk, MoveKind, MoveOrder, Patience, plan};
 use crate::{
@@ -125,10 +121,12 @@ impl MigrationDesk {
             .with("request_id", &order.request_id)
             .with("migration", &entry.migration_id));
         }
-        MigrationId::parse(&entry.migration_id).map(Some).map_err(|error| {
-            tracing::error!(%error, "a request entry");
-            Refusal::new(Reason::Internal, error.to_string())
-        })
+        MigrationId::parse(&entry.migration_id)
+            .map(Some)
+            .map_err(|error| {
+                tracing::error!(%error, "a request entry");
+                Refusal::new(Reason::Internal, error.to_string())
+            })
     }
 
     /// Begins; `None` when somebody else has written something that the decision rested on.
@@ -226,7 +224,11 @@ fn with_known_destinations(refusal: Refusal, state: &State) -> Refusal {
     let known = routing(state).map_or_else(
         |_| String::new(),
         |(routing, _)| {
-            let ids: Vec<_> = routing.destinations().keys().map(|id| id.as_str()).collect();
+            let ids: Vec<_> = routing
+                .destinations()
+                .keys()
+                .map(ferrypost_proto::DestinationId::as_str)
+                .collect();
             ids.join(", ")
         },
     );

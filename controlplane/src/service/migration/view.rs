@@ -132,7 +132,11 @@ fn progress(
 
 /// A report of this very migration's fence: the key names the migration, and a migration has one.
 fn is_drained(report: &DrainedReport) -> bool {
-    !report.accounts.is_empty() && report.accounts.iter().all(|account| account.fence_epoch != 0)
+    !report.accounts.is_empty()
+        && report
+            .accounts
+            .iter()
+            .all(|account| account.fence_epoch != 0)
 }
 
 fn sessions_left(report: &DrainedReport) -> u32 {
