@@ -37,7 +37,8 @@ enum Place {
 /// What [`Scanner::scan`] stopped at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A line that is not empty begins; its first octet has not been read yet.
+    /// A line that is not empty begins; its first octet has not been read yet, empty lines before
+    /// it have.
     Begin,
     /// The second word is known; the octet that ends it has not been read yet.
     Word,
@@ -98,10 +99,12 @@ impl Scanner {
     pub(super) fn scan(&mut self, chunk: &[u8]) -> (usize, Option<Event>) {
         let mut at = 0;
         while at < chunk.len() {
+            let rest = &chunk[at..];
             let (count, event) = match self.place {
-                Place::Literal(missing) => (self.literal(missing, &chunk[at..]), None),
-                Place::Rest => self.rest(&chunk[at..]),
-                _ => self.head(chunk[at]),
+                Place::Start => self.start(rest),
+                Place::First | Place::Gap | Place::Second => self.head(rest),
+                Place::Rest => self.rest(rest),
+                Place::Literal(missing) => (self.literal(missing, rest), None),
             };
             at += count;
             if event.is_some() {
@@ -109,6 +112,73 @@ impl Scanner {
             }
         }
         (at, None)
+    }
+
+    /// Skips empty lines, which are nothing to anybody.
+    fn start(&mut self, chunk: &[u8]) -> (usize, Option<Event>) {
+        let is_end = |octet: &&u8| matches!(octet, b'\r' | b'\n');
+        let count = chunk.iter().take_while(is_end).count();
+        if count == chunk.len() {
+            return (count, None);
+        }
+        self.second = Word::EMPTY;
+        self.tail = Tail::EMPTY;
+        (self.first, self.place) = match &chunk[count..] {
+            // Data about a message, which is most of what servers say. That its second word is a
+            // number is all there is to know about it.
+            [b'*', b' ', b'0'..=b'9', ..] => (Fingerprint::of(b'*'), Place::Rest),
+            _ => (Fingerprint::EMPTY, Place::First),
+        };
+        (count, Some(Event::Begin))
+    }
+
+    /// Reads the first two words.
+    fn head(&mut self, chunk: &[u8]) -> (usize, Option<Event>) {
+        let mut at = 0;
+        loop {
+            at += self.word(&chunk[at..]);
+            let Some(&delimiter) = chunk.get(at) else {
+                self.tail.push(chunk);
+                return (at, None);
+            };
+            match self.place {
+                Place::Second => {
+                    self.place = Place::Rest;
+                    self.tail.push(&chunk[..at]);
+                    return (at, Some(Event::Word));
+                }
+                _ if delimiter == b'\n' => return (at + 1, Some(self.end(&chunk[..at]))),
+                Place::First if delimiter != b'\r' && self.first != Fingerprint::EMPTY => {
+                    self.place = Place::Gap;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+    }
+
+    /// Reads what there is of a word; returns how many octets that was.
+    fn word(&mut self, chunk: &[u8]) -> usize {
+        let is_within = |octet: &&u8| !is_delimiter(**octet);
+        let count = chunk.iter().take_while(is_within).count();
+        let octets = &chunk[..count];
+        if self.place == Place::First {
+            self.first.extend(octets);
+        } else if count > 0 {
+            self.place = Place::Second;
+            self.second.extend(octets);
+        }
+        count
+    }
+
+    fn rest(&mut self, chunk: &[u8]) -> (usize, Option<Event>) {
+        match memchr::memchr(b'\n', chunk) {
+            None => {
+                self.tail.push(chunk);
+                (chunk.len(), None)
+            }
+            Some(end) => (end + 1, Some(self.end(&chunk[..end]))),
+        }
     }
 
     fn literal(&mut self, missing: u64, chunk: &[u8]) -> usize {
@@ -122,55 +192,23 @@ impl Scanner {
         count
     }
 
-    fn rest(&mut self, chunk: &[u8]) -> (usize, Option<Event>) {
-        match memchr::memchr(b'\n', chunk) {
-            None => {
-                self.tail.push(chunk);
-                (chunk.len(), None)
-            }
-            Some(end) => {
-                self.tail.push(&chunk[..end]);
-                (end + 1, Some(self.end()))
-            }
-        }
-    }
-
-    /// Reads one octet of the first two words.
-    fn head(&mut self, octet: u8) -> (usize, Option<Event>) {
-        let is_space = matches!(octet, b' ' | b'\t');
-        match (self.place, octet) {
-            // An empty line is nothing to anybody.
-            (Place::Start, b'\r' | b'\n') => return (1, None),
-            (Place::Start, _) => {
-                self.first = Fingerprint::EMPTY;
-                self.second = Word::EMPTY;
+    /// Ends the line with these octets.
+    fn end(&mut self, octets: &[u8]) -> Event {
+        match octets {
+            // Nearly every line: it announces nothing, and its end need not be kept.
+            [.., before, last] if *last != b'}' && (*before, *last) != (b'}', b'\r') => {
                 self.tail = Tail::EMPTY;
-                self.place = Place::First;
-                return (0, Some(Event::Begin));
             }
-            (Place::Second, b' ' | b'\t' | b'\r' | b'\n') => {
-                self.place = Place::Rest;
-                return (0, Some(Event::Word));
-            }
-            (_, b'\n') => return (1, Some(self.end())),
-            (_, b'\r') => {}
-            (Place::First, _) if is_space && self.first == Fingerprint::EMPTY => {}
-            (Place::First, _) if is_space => self.place = Place::Gap,
-            (Place::First, _) => self.first.add(octet),
-            (Place::Gap, _) if is_space => {}
-            _ => {
-                self.place = Place::Second;
-                self.second.add(octet);
-            }
+            _ => self.tail.push(octets),
         }
-        self.tail.push(&[octet]);
-        (1, None)
-    }
-
-    fn end(&mut self) -> Event {
         self.place = Place::Start;
         Event::End
     }
+}
+
+/// Whether an octet ends a word.
+fn is_delimiter(octet: u8) -> bool {
+    matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// Tells words apart without keeping them (64-bit FNV-1a). A client could find two tags that
@@ -186,8 +224,10 @@ impl Fingerprint {
         Self((Self::EMPTY.0 ^ octet as u64).wrapping_mul(0x0100_0000_01b3))
     }
 
-    fn add(&mut self, octet: u8) {
-        self.0 = (self.0 ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
+    fn extend(&mut self, octets: &[u8]) {
+        for &octet in octets {
+            self.0 = (self.0 ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 }
 
@@ -209,9 +249,10 @@ impl Word {
         self.octets[..usize::from(self.length)].eq_ignore_ascii_case(word)
     }
 
-    fn add(&mut self, octet: u8) {
-        if let Some(place) = self.octets.get_mut(usize::from(self.length)) {
-            *place = octet;
+    fn extend(&mut self, octets: &[u8]) {
+        let room = &mut self.octets[usize::from(self.length)..];
+        for (place, octet) in room.iter_mut().zip(octets) {
+            *place = *octet;
             self.length += 1;
         }
     }
