@@ -26,6 +26,9 @@ const KEYS: [&[u8]; 7] = [b"a", b"a/", b"a/1", b"a/2", b"b", b"\0", b"\xff\xff"]
 
 const PREFIXES: [&[u8]; 6] = [b"", b"a", b"a/", b"b", b"c", b"\xff"];
 
+/// Histories for each store: some seconds of them. More find no more once the shape is right.
+const CASES: u32 = 48;
+
 /// Operations in one history.
 const LENGTH: usize = 40;
 
@@ -491,7 +494,7 @@ async fn run(bench: impl Bench, ops: Vec<Op>) {
 #[test]
 fn the_embedded_store_is_the_model() {
     let runtime = Runtime::new().unwrap();
-    check(96, |ops| {
+    check(CASES, |ops| {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(run(
             EmbeddedBench {
@@ -508,7 +511,7 @@ fn the_etcd_store_is_the_model() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(EtcdServer::start());
     let mut history = 0;
-    check(96, |ops| {
+    check(CASES, |ops| {
         history += 1;
         let prefix = format!("history-{history}");
         runtime.block_on(run(

@@ -265,6 +265,38 @@ async fn a_store_of_another_format_is_refused() {
 }
 
 #[tokio::test]
+async fn a_creation_that_was_interrupted_is_begun_again() {
+    let place = Place::new();
+    std::fs::write(place.path().with_extension("new"), [0; 5000]).unwrap();
+    std::fs::write(place.path(), []).unwrap();
+    let store = place.open().await;
+    put(&dynamic(&store), "a", "1").await;
+    store.close().await;
+    let left: Vec<_> = std::fs::read_dir(place.0.path()).unwrap().collect();
+    assert_eq!(left.len(), 2, "the store and its lock: {left:?}");
+    assert!(place.open().await.get(b"a").await.unwrap().0.is_some());
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_what_was_deleted_and_compacted() {
+    let place = Place::new();
+    let store = place.open().await;
+    for number in 0..50 {
+        put(&dynamic(&store), &number.to_string(), "value").await;
+        put(&dynamic(&store), &number.to_string(), "another").await;
+    }
+    for number in 1..50 {
+        commit(&dynamic(&store), Txn::new().delete(number.to_string())).await;
+    }
+    store.compact(u64::MAX).await.unwrap();
+    store.close().await;
+    assert_eq!(
+        disk::rows(&place.path()),
+        [("versions", 1), ("changes", 0), ("leased", 0)]
+    );
+}
+
+#[tokio::test]
 async fn a_missing_directory_is_said() {
     let place = Place::new();
     let config = EmbeddedConfig::new(place.0.path().join("missing/store"));
