@@ -227,8 +227,8 @@ pub trait Negotiate {
     /// side.)
     fn secured(&mut self);
 
-    /// The greeting's text, printable and shortened, for the operator's eyes; empty before there
-    /// was one.
+    /// The greeting's text without its code, printable and shortened, for the operator's eyes;
+    /// empty before there was one.
     fn greeting(&self) -> &str;
 
     /// What the backend offered in clear, if it said so before STARTTLS; for the operator's eyes,
