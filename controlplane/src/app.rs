@@ -7,7 +7,7 @@ use ferrypost_proto::Random;
 use tokio::sync::oneshot;
 
 use crate::{
-    config::{Config, EtcdAccess, RoutingSource, StoreConfig},
+    config::{Config, EtcdAccess, RoutingSource, StoreConfig, TlsFiles},
     failpoint::Failpoints,
     fleet::{Fleet, FleetOptions},
     grpc::{
@@ -51,6 +51,7 @@ const OWN_BINARY: &str = "/proc/self/exe";
 pub struct Bound {
     operators: SocketAddr,
     data_planes: SocketAddr,
+    store: OpenStore,
     shutdown: Shutdown,
     failure: oneshot::Receiver<anyhow::Error>,
 }
@@ -79,7 +80,11 @@ impl Bound {
     /// # Errors
     /// When something did not end in time.
     pub async fn shut_down(self) -> Result<(), StillRunning> {
-        self.shutdown.run().await
+        let ended = self.shutdown.run().await;
+        if let OpenStore::Embedded(store) = &self.store {
+            store.close().await;
+        }
+        ended
     }
 }
 
@@ -89,7 +94,7 @@ impl Bound {
 /// Every mistake in the first of them that has any.
 pub fn check(path: &Path) -> anyhow::Result<String> {
     let config = Config::load(path)?;
-    gates(&config)?;
+    doors(&config)?;
     let routing = config.routing();
     let seed_is_absent = routing.source == RoutingSource::Api && !routing.file.exists();
     if seed_is_absent {
@@ -114,12 +119,15 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     if config.routing().source == RoutingSource::File {
         RoutingFile::load(&config.routing().file)?;
     }
-    let (operators, data_planes) = listeners(&config).await?;
+    let (operators, data_planes) = doors(&config)?;
+    let operators = operators.open(config.operators().listen).await?;
+    let data_planes = data_planes.open(config.data_planes().listen).await?;
     let addresses = (
         operators.socket.local_addr()?,
         data_planes.socket.local_addr()?,
     );
-    let (store, store_kind) = open_store(config.store()).await?;
+    let opened = OpenStore::open(config.store()).await?;
+    let (store, store_kind) = (opened.store(), opened.kind());
     let shutdown = Shutdown::new();
     let failure = settle_installation(&store, &config, &random, &shutdown);
 
@@ -163,26 +171,38 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     Ok(Bound {
         operators: addresses.0,
         data_planes: addresses.1,
+        store: opened,
         shutdown,
         failure,
     })
 }
 
-/// The gates of both listeners; their files are read here for the first time.
-fn gates(config: &Config) -> anyhow::Result<(OperatorGate, DataPlaneGate)> {
-    Ok((
-        OperatorGate::new(config.operators())?,
-        DataPlaneGate::new(config.data_planes())?,
-    ))
+/// What stands before the services of a listener.
+struct Door {
+    gate: Gate,
+    tls: Option<ServerTls>,
 }
 
-async fn listeners(config: &Config) -> anyhow::Result<(Listener, Listener)> {
-    let (operator_gate, data_plane_gate) = gates(config)?;
+impl Door {
+    async fn open(self, address: SocketAddr) -> anyhow::Result<Listener> {
+        let listening = net::listen(address).await;
+        Ok(Listener {
+            socket: listening.with_context(|| format!("cannot listen on {address}"))?,
+            tls: self.tls,
+            gate: self.gate,
+        })
+    }
+}
+
+/// The doors for operators and data planes; their files are read here for the first time.
+fn doors(config: &Config) -> anyhow::Result<(Door, Door)> {
     let (operators, data_planes) = (config.operators(), config.data_planes());
+    let operator_gate = OperatorGate::new(operators)?;
     if operator_gate.is_open() {
         tracing::warn!(listen = %operators.listen,
             "operators are not asked who they are: everybody on this machine may do everything");
     }
+    let data_plane_gate = DataPlaneGate::new(data_planes, operators)?;
     if data_plane_gate.is_open() {
         tracing::warn!(listen = %data_planes.listen, "data planes are not asked who they are");
     }
@@ -191,43 +211,62 @@ async fn listeners(config: &Config) -> anyhow::Result<(Listener, Listener)> {
     } else {
         ClientCertificates::Optional
     };
-    let load = |files: &Option<crate::config::TlsFiles>, clients| {
-        files
-            .as_ref()
-            .map(|files| ServerTls::load(files, clients))
-            .transpose()
-    };
     Ok((
-        Listener {
-            socket: listen(operators.listen).await?,
-            tls: load(&operators.tls, certificates)?,
+        Door {
             gate: Gate::Operators(operator_gate),
+            tls: load_tls(operators.tls.as_ref(), certificates)?,
         },
-        Listener {
-            socket: listen(data_planes.listen).await?,
-            tls: load(&data_planes.tls, ClientCertificates::Required)?,
+        Door {
             gate: Gate::DataPlanes(data_plane_gate),
+            tls: load_tls(data_planes.tls.as_ref(), ClientCertificates::Required)?,
         },
     ))
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
-    let listening = net::listen(address).await;
-    listening.with_context(|| format!("cannot listen on {address}"))
+fn load_tls(
+    files: Option<&TlsFiles>,
+    clients: ClientCertificates,
+) -> anyhow::Result<Option<ServerTls>> {
+    files
+        .map(|files| ServerTls::load(files, clients))
+        .transpose()
 }
 
-async fn open_store(config: &StoreConfig) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
-    Ok(match config {
-        StoreConfig::Embedded(embedded) => {
-            let store = EmbeddedStore::open(embedded.clone()).await;
-            let store = store.with_context(|| format!("the store {}", embedded.path.display()))?;
-            (Arc::new(store), "embedded")
+/// The store that was chosen.
+#[derive(Debug)]
+enum OpenStore {
+    Embedded(Arc<EmbeddedStore>),
+    Etcd(Arc<EtcdStore>),
+}
+
+impl OpenStore {
+    async fn open(config: &StoreConfig) -> anyhow::Result<Self> {
+        Ok(match config {
+            StoreConfig::Embedded(embedded) => {
+                let store = EmbeddedStore::open(embedded.clone()).await;
+                let place = || format!("the store {}", embedded.path.display());
+                Self::Embedded(Arc::new(store.with_context(place)?))
+            }
+            StoreConfig::Etcd(access) => {
+                let store = EtcdStore::connect(etcd_config(access)?).await;
+                Self::Etcd(Arc::new(store.context("the etcd cluster")?))
+            }
+        })
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => store.clone(),
+            Self::Etcd(store) => store.clone(),
         }
-        StoreConfig::Etcd(access) => {
-            let store = EtcdStore::connect(etcd_config(access)?).await;
-            (Arc::new(store.context("the etcd cluster")?), "etcd")
+    }
+
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Embedded(_) => "embedded",
+            Self::Etcd(_) => "etcd",
         }
-    })
+    }
 }
 
 fn etcd_config(access: &EtcdAccess) -> anyhow::Result<EtcdConfig> {

@@ -1,5 +1,7 @@
 //! The log: one line an event, on standard error.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
@@ -13,6 +15,7 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     let filter: EnvFilter = log.level.parse().context("the log level")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => lines.finish().try_init(),

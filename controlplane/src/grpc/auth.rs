@@ -227,14 +227,7 @@ impl OperatorGate {
     fn by_certificate(&self, certificate: &CertificateNames) -> Option<Caller> {
         self.identities
             .iter()
-            .filter(|identity| match &identity.certificate {
-                CertificateName::CommonName(name) => {
-                    certificate.common_name.as_deref() == Some(name)
-                }
-                CertificateName::AlternativeName(name) => {
-                    certificate.alternative_names.contains(name)
-                }
-            })
+            .filter(|identity| identity.is(certificate))
             .map(|identity| identity.role)
             .max()
             .map(|role| Caller {
@@ -244,11 +237,23 @@ impl OperatorGate {
     }
 }
 
+impl IdentityConfig {
+    /// Whether a certificate says this name.
+    fn is(&self, certificate: &CertificateNames) -> bool {
+        match &self.certificate {
+            CertificateName::CommonName(name) => certificate.common_name.as_ref() == Some(name),
+            CertificateName::AlternativeName(name) => certificate.alternative_names.contains(name),
+        }
+    }
+}
+
 /// The data planes' listener.
 #[derive(Debug)]
 pub(crate) struct DataPlaneGate {
     token: Option<Reloading<Secret>>,
     needs_certificate: bool,
+    /// Whose certificates are operators': one authority may have signed both.
+    operators: Vec<IdentityConfig>,
 }
 
 impl DataPlaneGate {
@@ -256,11 +261,12 @@ impl DataPlaneGate {
     ///
     /// # Errors
     /// When its file cannot be used.
-    pub(crate) fn new(config: &DataPlanes) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &DataPlanes, operators: &Operators) -> anyhow::Result<Self> {
         let client_ca = config.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
         Ok(Self {
             token: config.token.as_deref().map(Secret::watch).transpose()?,
             needs_certificate: client_ca.is_some(),
+            operators: operators.identities.clone(),
         })
     }
 
@@ -270,10 +276,13 @@ impl DataPlaneGate {
     }
 
     fn admit(&self, method: &str, headers: &HeaderMap, peer: Option<&Peer>) -> Answer<()> {
-        let certified = peer.is_some_and(|peer| peer.certificate.is_some());
+        let certificate = peer.and_then(|peer| peer.certificate.as_deref());
         let refuse = |why| Err(Refusal::new(Reason::CredentialsRequired, why));
-        if self.needs_certificate && !certified {
+        if self.needs_certificate && certificate.is_none() {
             return refuse("a data plane shows a client certificate here");
+        }
+        if certificate.is_some_and(|shown| self.operators.iter().any(|known| known.is(shown))) {
+            return refuse("an operator's certificate opens no stream");
         }
         if let Some(token) = &self.token {
             let shown = Secret::shown(headers);

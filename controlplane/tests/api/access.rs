@@ -408,6 +408,51 @@ async fn a_client_certificate_stands_for_a_role() {
     }
 }
 
+/// One authority may sign for both planes; the listeners still tell their callers apart.
+#[tokio::test]
+async fn an_operators_certificate_opens_no_stream() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let authority = Authority::new();
+    let operators = tls(&authority, directory.path());
+    let operators =
+        format!("identities = [{{ common_name = \"ops\", role = \"admin\" }}]\n{operators}");
+    let data_planes = "[data_planes.tls]\ncert_file = \"server.pem\"\nkey_file = \"server.key\"\n\
+                       client_ca_file = \"ca.pem\"\n";
+    let bound = start(&directory, &operators, data_planes)
+        .await
+        .expect("started");
+    let opened = async |name: &str| {
+        let identity = authority.issue(name).identity();
+        let channel = secure(bound.data_planes(), &authority, Some(identity))
+            .await
+            .expect("let in");
+        let hello = StreamRequest { message: None };
+        reason(
+            RoutingServiceClient::new(channel)
+                .stream(tokio_stream::iter([hello]))
+                .await,
+        )
+    };
+    assert_eq!(opened("ops").await, "CREDENTIALS_REQUIRED");
+    assert_ne!(opened("dp-1").await, "CREDENTIALS_REQUIRED");
+    let channel = secure(
+        bound.operators(),
+        &authority,
+        Some(authority.issue("dp-1").identity()),
+    )
+    .await;
+    let stats = call(
+        &channel.expect("let in"),
+        "/ferrypost.v1.StatsService/GetStats",
+        None,
+    )
+    .await;
+    assert_eq!(
+        reason_of(&stats.expect_err("a data plane")),
+        "CREDENTIALS_REQUIRED"
+    );
+}
+
 #[tokio::test]
 async fn a_renewed_certificate_is_served_without_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -474,7 +519,8 @@ async fn reflection_shows_the_operators_services_in_both_versions() {
             ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
             server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         };
-        let symbol = "ferrypost.v1.MigrationService".to_owned();
+        // What grpcurl needs to print an error's details in words.
+        let symbol = "google.rpc.ErrorInfo".to_owned();
         let request = ServerReflectionRequest {
             host: String::new(),
             message_request: Some(MessageRequest::FileContainingSymbol(symbol)),
