@@ -4,11 +4,14 @@
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say.
 //! - [`imap`]: a client that says what it got, [`grpcurl`]: the operator's.
 //! - [`world`]: all of it together with both planes, as an installation.
-//! - [`history`]: what clients saw, [`checker`]: what must not have happened.
+//! - [`workload`]: clients that live through moves, [`history`]: what they saw,
+//!   [`checker`]: what must not have happened.
+//! - [`demo`]: what `make demo` shows of it.
 //! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
 
 pub mod certs;
 pub mod checker;
+pub mod demo;
 pub mod dovecot;
 pub mod grpcurl;
 pub mod history;
@@ -18,4 +21,5 @@ pub mod ports;
 pub mod process;
 pub mod tools;
 pub mod wait;
+pub mod workload;
 pub mod world;

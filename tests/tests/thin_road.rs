@@ -1,10 +1,5 @@
 //! The thin road: one login through both planes, by a streamed snapshot from the embedded store.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that fails is a test that fails"
-)]
-
 use ferrypost_tests::dovecot::ID_FIELD;
 use ferrypost_tests::world::World;
 

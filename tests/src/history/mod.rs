@@ -6,6 +6,7 @@
 
 mod journal;
 mod recorder;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use journal::{HookRun, JournalError, read_journal};
 pub use recorder::Recorder;
+pub use summary::Summary;
 
 /// A point on the system's monotonic clock, as the time since that clock began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

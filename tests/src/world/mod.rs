@@ -313,4 +313,29 @@ impl World {
     pub async fn copy(&self, account: &str) -> Result<(), DovecotError> {
         self.source.sync_to(&self.target, account).await
     }
+
+    /// Ends everything as an operator would: data planes first, which close their sessions and say
+    /// goodbye, the servers last.
+    ///
+    /// # Errors
+    /// When a process does not end, or a program of ours not with success.
+    pub async fn stop(mut self) -> Result<(), WorldError> {
+        for data_plane in &mut self.data_planes {
+            data_plane.plane.stop().await?;
+        }
+        for control_plane in &mut self.control_planes {
+            control_plane.plane.stop().await?;
+        }
+        self.source.stop().await?;
+        self.target.stop().await?;
+        Ok(())
+    }
+
+    /// Kills everything and leaves the files, for somebody to look at.
+    pub fn keep(self) -> PathBuf {
+        match self.folder {
+            Folder::Temporary(folder) => folder.keep(),
+            Folder::Kept(folder) => folder,
+        }
+    }
 }

@@ -15,6 +15,9 @@ use crate::wait::Late;
 
 use super::WorldError;
 
+/// Above a data plane's limit for its last sessions (20 s) and its goodbye (5 s).
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
 /// A program and where it runs. Dropping it kills the process, unless it was to survive.
 #[derive(Debug)]
 pub struct Plane {
@@ -131,6 +134,18 @@ impl Plane {
         }
     }
 
+    /// Asks it to end and insists that it ends with success.
+    ///
+    /// # Errors
+    /// When it does not end, or fails; the error holds the end of its log.
+    pub async fn stop(&mut self) -> Result<(), WorldError> {
+        let status = self.terminate(STOP_LIMIT).await?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(self.ended(&status.to_string()))
+    }
+
     /// Waits for it to end by itself.
     ///
     /// # Errors
@@ -147,22 +162,21 @@ impl Plane {
     /// # Errors
     /// [`WorldError::Ended`] with the end of its log.
     pub fn check(&mut self) -> Result<(), WorldError> {
-        let ended = |status: String, log: &Path, name: &str| WorldError::Ended {
-            name: name.to_owned(),
-            status,
-            log: log.to_owned(),
-            tail: LogFile::new(log).tail(),
+        let Some(process) = &mut self.process else {
+            return Err(self.ended("nothing, for it was not started"));
         };
-        match &mut self.process {
-            None => Err(ended(
-                "nothing: it was not started".to_owned(),
-                &self.log,
-                &self.name,
-            )),
-            Some(process) => match process.status()? {
-                None => Ok(()),
-                Some(status) => Err(ended(status.to_string(), &self.log, &self.name)),
-            },
+        match process.status()? {
+            None => Ok(()),
+            Some(status) => Err(self.ended(&status.to_string())),
+        }
+    }
+
+    fn ended(&self, status: &str) -> WorldError {
+        WorldError::Ended {
+            name: self.name.clone(),
+            status: status.to_owned(),
+            log: self.log.clone(),
+            tail: self.log().tail(),
         }
     }
 

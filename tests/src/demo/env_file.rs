@@ -1,0 +1,157 @@
+//! `target/demo/env`: how those outside the repository find what runs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::dovecot::{Dovecot, Service};
+use crate::world::{ControlPlane, World};
+
+/// Writes the file so that it is there whole or not at all.
+pub(super) fn write(world: &World, path: &Path) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    fs::write(&unfinished, text(world))?;
+    fs::rename(unfinished, path)
+}
+
+fn text(world: &World) -> String {
+    let mut env = Env::default();
+    env.comment(
+        "What `make demo-up` has started. `make demo-down` stops it and removes this file.",
+    );
+    describe_clients_side(&mut env, world);
+    describe_planes(&mut env, world);
+    env.line("FERRYPOST_SOURCE", world.source().role().name());
+    env.line("FERRYPOST_TARGET", world.target().role().name());
+    describe_server(&mut env, "SOURCE", world.source());
+    describe_server(&mut env, "TARGET", world.target());
+    env.comment("Accounts on both servers. All live on the source by default; none has a record.");
+    env.line("DEMO_ACCOUNTS", &world.accounts().join(" "));
+    env.line("DEMO_PASSWORD", world.password());
+    env.text
+}
+
+fn describe_clients_side(env: &mut Env, world: &World) {
+    env.line("FERRYPOST_HOST", "127.0.0.1");
+    env.path("FERRYPOST_CA", &world.authority());
+    if let Some(control_plane) = world.control_planes().first() {
+        env.line("FERRYPOST_GRPC", &control_plane.operators().to_string());
+        env.line("FERRYPOST_GRPC_SCHEME", "http");
+    }
+    env.path("FERRYPOST_GRPC_TOKEN_FILE", &world.operator_token_file());
+    env.path("FERRYPOST_ADMIN_TOKEN_FILE", &world.admin_token_file());
+}
+
+fn describe_planes(env: &mut Env, world: &World) {
+    let count = world.data_planes().len();
+    env.line("FERRYPOST_DATAPLANES", &count.to_string());
+    for (n, data_plane) in (1..).zip(world.data_planes()) {
+        let imap = data_plane.imap().port().to_string();
+        let imaps = data_plane.imaps().port().to_string();
+        env.line(&format!("FERRYPOST_{n}_IMAP_PORT"), &imap);
+        env.line(&format!("FERRYPOST_{n}_IMAPS_PORT"), &imaps);
+        let admin = data_plane.admin().to_string();
+        env.line(&format!("FERRYPOST_{n}_ADMIN"), &admin);
+        let plane = &data_plane.plane;
+        if let Some(id) = plane.id() {
+            env.line(&format!("FERRYPOST_{n}_PID"), &id.to_string());
+        }
+        env.path(&format!("FERRYPOST_{n}_LOG"), plane.log().path());
+        env.path(&format!("FERRYPOST_{n}_CONFIG"), plane.config());
+    }
+    if let Some(ControlPlane { plane, .. }) = world.control_planes().first() {
+        if let Some(id) = plane.id() {
+            env.line("FERRYPOST_CONTROLPLANE_PID", &id.to_string());
+        }
+        env.path("FERRYPOST_CONTROLPLANE_LOG", plane.log().path());
+        env.path("FERRYPOST_CONTROLPLANE_CONFIG", plane.config());
+    }
+    env.path("FERRYPOST_ROUTING_CONFIG", &world.routing_config());
+}
+
+fn describe_server(env: &mut Env, side: &str, server: &Dovecot) {
+    for service in Service::ALL {
+        let (name, speaks) = spoken(service);
+        let behind = match (side, service) {
+            ("TARGET", Service::Imap | Service::Imaps) => ", behind a PROXY v1 or v2 header",
+            _ => "",
+        };
+        env.comment(&format!("{speaks}{behind}"));
+        let port = server.addr(service).port().to_string();
+        env.line(&format!("{side}_{name}_PORT"), &port);
+    }
+    env.path(&format!("{side}_LOG"), server.log().path());
+    env.path(&format!("{side}_MAIL"), &server.mail());
+}
+
+/// A service's name here, and what it speaks. Cleartext logins are taken on all of them.
+fn spoken(service: Service) -> (&'static str, &'static str) {
+    match service {
+        Service::Imap => ("IMAP", "IMAP with STARTTLS; takes a cleartext login"),
+        Service::Imaps => ("IMAPS", "IMAP over TLS"),
+        Service::Pop3 => ("POP3", "POP3 with STLS; takes a cleartext login"),
+        Service::Pop3s => ("POP3S", "POP3 over TLS"),
+        Service::Sieve => (
+            "SIEVE",
+            "ManageSieve with STARTTLS; takes a cleartext login",
+        ),
+        Service::Submission => (
+            "SUBMISSION",
+            "submission with STARTTLS; takes a cleartext login, relays to port 25 of 127.0.0.1",
+        ),
+        Service::Lmtp => ("LMTP", "LMTP in clear"),
+    }
+}
+
+/// Lines that a shell reads without expanding anything.
+#[derive(Default)]
+struct Env {
+    text: String,
+}
+
+impl Env {
+    fn comment(&mut self, words: &str) {
+        self.add(format_args!("# {words}"));
+    }
+
+    fn line(&mut self, name: &str, value: &str) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/.:@_,+-".contains(c);
+        if value.chars().all(plain) {
+            self.add(format_args!("{name}={value}"));
+        } else {
+            let escaped = value.chars().fold(String::new(), |mut text, c| {
+                if "\\\"$`".contains(c) {
+                    text.push('\\');
+                }
+                text.push(c);
+                text
+            });
+            self.add(format_args!("{name}=\"{escaped}\""));
+        }
+    }
+
+    fn path(&mut self, name: &str, path: &Path) {
+        self.line(name, &path.display().to_string());
+    }
+
+    fn add(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.text, "{line}").expect("writing to a String cannot fail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_shell_would_take_apart_is_quoted() {
+        let mut env = Env::default();
+        env.line("A", "/tmp/x.pem");
+        env.line("B", "alice@example.org bob@example.org");
+        assert_eq!(
+            env.text,
+            "A=/tmp/x.pem\nB=\"alice@example.org bob@example.org\"\n"
+        );
+    }
+}

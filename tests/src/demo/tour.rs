@@ -1,0 +1,84 @@
+//! The tour: an account moves to another server while people use it, and comes back.
+
+mod judgement;
+mod steps;
+
+use std::time::Duration;
+
+use crate::history::Recorder;
+use crate::workload::Workload;
+use crate::world::World;
+
+use super::console::Console;
+use super::world;
+
+/// Who moves.
+const TRAVELLER: &str = super::ACCOUNTS[0];
+
+/// What the clients' decisions come from; another number is another tour.
+const SEED: u64 = 9;
+
+/// Acts out the tour in a temporary folder and stops everything.
+///
+/// # Errors
+/// When something does not come up, or a promise was broken, in words.
+pub async fn tour() -> anyhow::Result<()> {
+    println!("Ferrypost: an account changes servers while people use it, and comes back.");
+    tokio::select! {
+        ended = start_and_act() => ended,
+        // Whatever was started goes when its handles are dropped.
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+}
+
+async fn start_and_act() -> anyhow::Result<()> {
+    let mut console = Console::new();
+    console.step("Two mail servers, the control plane and two data planes are started");
+    let world = world().start().await?;
+    let recorder = Recorder::new();
+    let workload = Workload::new(recorder.clone(), world.password(), SEED);
+    let mut tour = Tour {
+        console,
+        world,
+        recorder,
+        workload,
+    };
+    match tour.act().await {
+        Ok(()) => {
+            tour.world.stop().await?;
+            Ok(())
+        }
+        Err(error) => {
+            let folder = tour.world.keep();
+            println!(
+                "\nEverything that was logged is kept in {}.",
+                folder.display()
+            );
+            Err(error)
+        }
+    }
+}
+
+/// The tour's stage and its actors.
+struct Tour {
+    console: Console,
+    world: World,
+    recorder: Recorder,
+    workload: Workload,
+}
+
+impl Tour {
+    async fn act(&mut self) -> anyhow::Result<()> {
+        self.show_what_runs();
+        self.check_health().await?;
+        self.log_in_once().await?;
+        self.start_clients(Duration::from_secs(3)).await?;
+        self.copy_mailbox().await?;
+        let there = self.migrate().await?;
+        self.watch_arrival(&there, Duration::from_secs(3)).await?;
+        self.show_stats().await?;
+        let back = self.roll_back().await?;
+        self.watch_arrival(&back, Duration::from_secs(2)).await?;
+        self.conclude([there, back]).await
+    }
+}
