@@ -1,5 +1,10 @@
 //! The program as an operator starts and stops it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
@@ -123,8 +128,14 @@ fn check_says_everything_that_is_wrong_and_fails() {
     let checked = output(directory.path(), &["check", "--config", "dataplane.toml"]);
     assert_eq!(checked.status.code(), Some(1));
     let said = text(&checked.stderr);
-    assert!(said.contains("instance (line 2): \"dp 1\": not a valid instance id"), "{said}");
-    assert!(said.contains("admin.token_file (line 12): cannot read"), "{said}");
+    assert!(
+        said.contains("instance (line 2): \"dp 1\": not a valid instance id"),
+        "{said}"
+    );
+    assert!(
+        said.contains("admin.token_file (line 12): cannot read"),
+        "{said}"
+    );
     let same = output(directory.path(), &["--config", "dataplane.toml"]);
     assert_eq!((same.status.code(), text(&same.stderr)), (Some(1), said));
 }
@@ -153,7 +164,11 @@ fn a_second_process_in_the_same_state_directory_is_refused() {
     let running = Running::start(directory.path());
     let second = output(directory.path(), &["--config", "dataplane.toml"]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("state"), "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("state"),
+        "{}",
+        text(&second.stderr)
+    );
     running.signal("-INT");
     assert_eq!(running.end().0, Some(0));
 }

@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ferrypost_proto::{Revision, v1};
+use ferrypost_proto::Revision;
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
-    backend::{Backends, Target, TlsVerdict, Verdict, offer::Offers},
+    backend::{Backends, Caution, Target, TlsVerdict, Verdict, offer::Offers, protocol_word},
     ready::Readiness,
     routing::feed::{Connection, FeedStatus, Identity},
     session::registry::Registry,
@@ -99,6 +99,8 @@ struct Destination {
     address: Option<String>,
     tls: Option<Tls>,
     greeting: Option<String>,
+    /// `compression_withheld`: it also offers UNAUTHENTICATE, which compression would hide.
+    caution: Option<&'static str>,
     /// What it offers after TLS and before login, as it last said.
     capabilities: Option<Vec<String>>,
     checked_seconds_ago: Option<f64>,
@@ -167,7 +169,7 @@ impl Stats {
         {
             let protocols = destinations.entry(destination.into()).or_default();
             protocols.insert(
-                word(protocol),
+                protocol_word(protocol),
                 verdict.map_or_else(Destination::unknown, Into::into),
             );
         }
@@ -183,7 +185,7 @@ impl Stats {
             routed: routed
                 .map(|((destination, protocol, stage), count)| SessionCount {
                     destination: destination.into(),
-                    protocol: word(protocol),
+                    protocol: protocol_word(protocol),
                     stage: stage.word(),
                     count,
                 })
@@ -240,6 +242,7 @@ impl Destination {
             address: None,
             tls: None,
             greeting: None,
+            caution: None,
             capabilities: None,
             checked_seconds_ago: None,
             last_success_seconds_ago: None,
@@ -260,6 +263,7 @@ impl From<Verdict> for Destination {
             address: verdict.report.address.map(|address| address.to_string()),
             tls: Some((&verdict.report.tls).into()),
             greeting: some(verdict.report.greeting),
+            caution: verdict.report.caution.map(Caution::word),
             endpoint: some(verdict.report.endpoint),
             capabilities: verdict
                 .capabilities
@@ -293,20 +297,6 @@ impl From<&TlsVerdict> for Tls {
                 cipher: Some(cipher),
             },
         }
-    }
-}
-
-/// A protocol as configuration writes it.
-fn word(protocol: v1::Protocol) -> &'static str {
-    match protocol {
-        v1::Protocol::Unspecified => "unspecified",
-        v1::Protocol::Imap => "imap",
-        v1::Protocol::Pop3 => "pop3",
-        v1::Protocol::Managesieve => "managesieve",
-        v1::Protocol::Submission => "submission",
-        v1::Protocol::Smtp => "smtp",
-        v1::Protocol::Lmtp => "lmtp",
-        v1::Protocol::Http => "http",
     }
 }
 

@@ -22,7 +22,7 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Backends, Problem, Report, Target, TlsVerdict, on_the_wire};
+use super::{Backends, Caution, Problem, Report, Target, TlsVerdict, on_the_wire};
 use crate::{
     config::ProbeLimits,
     net::{
@@ -225,6 +225,7 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Rep
             opened.back.greeting().clone_into(&mut report.greeting);
             report.capabilities = opened.back.offered().cloned();
             report.problem = fit(report.capabilities.as_ref(), endpoint);
+            report.caution = report.capabilities.as_ref().and_then(caution);
             leave(opened).await;
         }
         Err(failure) => {
@@ -261,6 +262,7 @@ impl Report {
             greeting: String::new(),
             capabilities: None,
             problem: None,
+            caution: None,
         }
     }
 
@@ -308,10 +310,12 @@ fn fit_for_imap(offered: &Capabilities, announcement: Announcement) -> Result<()
     if announcement == Announcement::ImapId && !offered.has("ID") {
         return Err(Problem::NoAnnouncement);
     }
-    if offered.has("UNAUTHENTICATE") && offered.has("COMPRESS=DEFLATE") {
-        return Err(Problem::ReloginUnderCompression);
-    }
     Ok(())
+}
+
+fn caution(offered: &Capabilities) -> Option<Caution> {
+    let both = offered.has("UNAUTHENTICATE") && offered.has("COMPRESS=DEFLATE");
+    both.then_some(Caution::CompressionWithheld)
 }
 
 fn certificate_error(error: &OpenError) -> Option<Refused> {

@@ -75,6 +75,26 @@ pub struct Report {
     pub capabilities: Option<Capabilities>,
     /// Why sessions cannot be relayed there.
     pub problem: Option<Problem>,
+    /// What is different for sessions there.
+    pub caution: Option<Caution>,
+}
+
+/// What an operator should know of a server that sessions are relayed to all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Caution {
+    /// It offers UNAUTHENTICATE (RFC 8437) and compression (RFC 4978). Under compression a second login
+    /// on the first account's connection could not be seen, so that compression is kept from its
+    /// clients and refused.
+    CompressionWithheld,
+}
+
+impl Caution {
+    /// As `/stats` and the log say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::CompressionWithheld => "compression_withheld",
+        }
+    }
 }
 
 /// How the leg to a server is protected, as a probe saw it.
@@ -137,9 +157,6 @@ pub enum Problem {
     NoAnnouncement,
     /// It offers no way to log in that we can use.
     NoLogin,
-    /// It offers UNAUTHENTICATE and compression: under compression a second login on the first
-    /// account's connection could not be seen (wire.md A2). Logins are served; moves to it wait.
-    ReloginUnderCompression,
     /// It said something that we do not understand.
     BadReply,
 }
@@ -166,7 +183,6 @@ impl Problem {
             Self::NoCapabilities => "no_capabilities",
             Self::NoAnnouncement => "no_announcement",
             Self::NoLogin => "no_login",
-            Self::ReloginUnderCompression => "relogin_under_compression",
             Self::BadReply => "bad_reply",
         }
     }
@@ -176,6 +192,20 @@ impl Problem {
 pub const fn on_the_wire(protocol: ProtocolKind) -> v1::Protocol {
     match protocol {
         ProtocolKind::Imap => v1::Protocol::Imap,
+    }
+}
+
+/// A protocol as configuration and `/stats` write it.
+pub const fn protocol_word(protocol: v1::Protocol) -> &'static str {
+    match protocol {
+        v1::Protocol::Unspecified => "unspecified",
+        v1::Protocol::Imap => "imap",
+        v1::Protocol::Pop3 => "pop3",
+        v1::Protocol::Managesieve => "managesieve",
+        v1::Protocol::Submission => "submission",
+        v1::Protocol::Smtp => "smtp",
+        v1::Protocol::Lmtp => "lmtp",
+        v1::Protocol::Http => "http",
     }
 }
 
@@ -312,7 +342,7 @@ impl Backends {
 
 fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
     let destination = &target.destination;
-    let protocol = target.protocol.as_str_name();
+    let protocol = protocol_word(target.protocol);
     let address = report.address.map(tracing::field::display);
     let endpoint = &report.endpoint;
     if let Some(problem) = report.problem {
@@ -320,7 +350,8 @@ fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
         tracing::error!(%destination, protocol, endpoint, address, problem, "destination not reachable");
     } else {
         let greeting = &report.greeting;
-        tracing::info!(%destination, protocol, endpoint, address, greeting, "destination reachable");
+        let caution = report.caution.map(Caution::word);
+        tracing::info!(%destination, protocol, endpoint, address, greeting, caution, "destination reachable");
     }
     let before = old.and_then(|old| old.capabilities.as_ref());
     if let (Some(before), Some(now)) = (before, &report.capabilities)
