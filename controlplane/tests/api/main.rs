@@ -6,6 +6,7 @@ mod certs;
 mod data_plane;
 mod migrations;
 mod placements;
+mod replicas;
 mod routing_config;
 mod stats;
 mod world;
