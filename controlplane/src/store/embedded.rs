@@ -13,6 +13,9 @@
 //! they visible and answered. So a busy store syncs once for many transactions, and an
 //! acknowledged one survives a `kill -9` and a power cut.
 //!
+//! After the disk has refused a write or a sync, nobody knows what it holds. The write's outcome is
+//! unknown then, and the store refuses all others until it is opened again.
+//!
 //! The change log is on disk as well and bounded: a watch resumes across a restart, and a watcher
 //! that is too far behind is told to load again.
 
@@ -29,11 +32,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use disk::OpenError;
-use disk::{Disk, Fault, Writer};
+use disk::{Disk, Fault, Opened, Writer};
 use leases::Leases;
 
 use super::{
@@ -109,6 +113,13 @@ const GROUP: usize = 64;
 /// refuses.
 const EXPIRY_RETRY: Duration = Duration::from_secs(1);
 
+/// How long to wait for a file that is in use. A process that was killed, or one that was just forked
+/// and is about to become another program, holds its locks a moment longer.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The pause between two attempts at the locks.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
 impl EmbeddedStore {
     /// Opens the store, or creates it, and takes it for this process alone.
     ///
@@ -116,16 +127,23 @@ impl EmbeddedStore {
     ///
     /// # Errors
     ///
-    /// See [`OpenError`]; most often [`OpenError::InUse`].
+    /// See [`OpenError`]; most often [`OpenError::InUse`], after a moment of patience.
     pub async fn open(config: EmbeddedConfig) -> Result<Self, OpenError> {
-        let EmbeddedConfig {
-            path,
-            cache_bytes,
-            history_changes,
-        } = config;
-        let opened = tokio::task::spawn_blocking(move || Disk::open(&path, cache_bytes))
-            .await
-            .map_err(|_| OpenError::Corrupt)??;
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        let opened = loop {
+            let (path, cache_bytes) = (config.path.clone(), config.cache_bytes);
+            let opening = tokio::task::spawn_blocking(move || Disk::open(&path, cache_bytes));
+            match opening.await.map_err(|_| OpenError::Corrupt)? {
+                Err(OpenError::InUse) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_RETRY).await;
+                }
+                outcome => break outcome?,
+            }
+        };
+        Ok(Self::run(opened, config.history_changes))
+    }
+
+    fn run(opened: Opened, history_changes: u64) -> Self {
         let shared = Arc::new(Shared {
             disk: Mutex::new(Some(Arc::new(opened.disk))),
             leases: Leases::new(opened.boot),
@@ -139,7 +157,7 @@ impl EmbeddedStore {
         shared
             .tasks
             .spawn(end_leases(Arc::clone(&shared), jobs.clone()));
-        Ok(Self { shared, jobs })
+        Self { shared, jobs }
     }
 
     /// Finishes what was begun, ends all watches, and lets go of the file. From then on every call
@@ -148,10 +166,6 @@ impl EmbeddedStore {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        if let Some(disk) = self.shared.take_disk() {
-            // Closing the file writes and syncs.
-            let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
-        }
     }
 
     async fn submit(&self, job: Job) -> Result<TxnOutcome, StoreError> {
@@ -280,7 +294,8 @@ async fn submit(jobs: &mpsc::Sender<Request>, job: Job) -> Result<TxnOutcome, St
         .unwrap_or(Err(StoreError::UnknownOutcome(Outage::Unexpected)))
 }
 
-/// The writer: commits groups of requests until the store closes and the queue is empty.
+/// The writer: commits groups of requests until the store closes and the queue is empty; then lets
+/// go of the file.
 async fn write_all(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
     let Ok(disk) = shared.disk() else { return };
     loop {
@@ -301,7 +316,11 @@ async fn write_all(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
             break;
         }
     }
-    shared.take_disk();
+    // Nobody may go on waiting for a writer that is gone, for whatever reason.
+    shared.closing.cancel();
+    let disks = (shared.take_disk(), disk);
+    // Closing the file writes and syncs.
+    let _ = tokio::task::spawn_blocking(move || drop(disks)).await;
 }
 
 /// Applies a group of requests, makes it durable, and only then answers.

@@ -112,6 +112,22 @@ impl Disk {
         })
     }
 
+    /// A store on something else than a file. The lock is on `beside`.
+    #[cfg(test)]
+    pub(super) fn on(backend: impl redb::StorageBackend, beside: &Path) -> Opened {
+        let database = redb::Builder::new().create_with_backend(backend).unwrap();
+        let disk = Self {
+            database,
+            _lock: Lock::take(beside).unwrap(),
+        };
+        let (revision, boot) = disk.begin_life().unwrap();
+        Opened {
+            disk,
+            revision,
+            boot,
+        }
+    }
+
     fn begin_life(&self) -> Result<(Rev, u64), OpenError> {
         let transaction = self.database.begin_write().map_err(open_fault)?;
         let mut writer = Writer::open(&transaction).map_err(open_fault)?;

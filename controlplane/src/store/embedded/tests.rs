@@ -1,12 +1,15 @@
 //! What only the embedded store promises: its file.
 
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
 use tempfile::TempDir;
 
 use super::*;
@@ -330,6 +333,84 @@ async fn a_lease_ends_on_the_runtimes_clock() {
     }
 }
 
+/// A disk that refuses to write or to sync from some moment on.
+#[derive(Debug, Default)]
+struct FailingDisk {
+    memory: InMemoryBackend,
+    writes_fail: Arc<AtomicBool>,
+    syncs_fail: Arc<AtomicBool>,
+}
+
+impl FailingDisk {
+    fn refuse_if(flag: &AtomicBool) -> io::Result<()> {
+        let refuses = flag.load(Ordering::SeqCst);
+        if refuses {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl StorageBackend for FailingDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        Self::refuse_if(&self.writes_fail)?;
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::refuse_if(&self.syncs_fail)?;
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        Self::refuse_if(&self.writes_fail)?;
+        self.memory.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_makes_no_promise_and_no_event() {
+    for sync in [true, false] {
+        let place = Place::new();
+        let disk = FailingDisk::default();
+        let fail = Arc::clone(if sync {
+            &disk.syncs_fail
+        } else {
+            &disk.writes_fail
+        });
+        let store = Arc::new(EmbeddedStore::run(Disk::on(disk, &place.path()), 1000));
+        let written = put(&dynamic(&store), "a", "1").await;
+        let mut watch = store.watch(written + 1).await.unwrap();
+
+        fail.store(true, Ordering::SeqCst);
+        // A little is written at the commit, much before it already.
+        let value = if sync { 1 } else { 1024 * 1024 };
+        let failed = store.transact(Txn::new().put("b", vec![b'v'; value])).await;
+        let expected = if sync {
+            StoreError::UnknownOutcome(Outage::NoSpace)
+        } else {
+            StoreError::Unavailable(Outage::NoSpace)
+        };
+        assert_eq!(failed, Err(expected));
+        fail.store(false, Ordering::SeqCst);
+        let later = store.transact(Txn::new().put("c", "1")).await;
+        assert_eq!(later, Err(StoreError::Unavailable(Outage::Io)));
+        assert_eq!(store.revision().await.unwrap(), written);
+        let batch = next(&mut watch).await.unwrap();
+        assert_eq!((batch.revision, batch.events), (written, Vec::new()));
+        store.close().await;
+    }
+}
+
 /// A copy of this test binary, running only `task`.
 fn copy(task: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
@@ -362,7 +443,7 @@ async fn task_of_a_writing_process() {
                 let revision = put(&store, &key, &number.to_string()).await;
                 // Said only after it was acknowledged, in one piece.
                 let line = format!("wrote {key} {revision}\n");
-                std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+                io::stdout().lock().write_all(line.as_bytes()).unwrap();
             }
         })
     });

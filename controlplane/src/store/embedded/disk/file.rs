@@ -14,7 +14,7 @@ use super::OpenError;
 ///
 /// redb locks its file too. This lock is older than the file, so that it covers its creation.
 pub(super) struct Lock {
-    file: File,
+    _file: File,
 }
 
 impl Lock {
@@ -26,18 +26,10 @@ impl Lock {
             .write(true)
             .open(beside)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file }),
+            Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
             Err(TryLockError::Error(error)) => Err(OpenError::Io(error)),
         }
-    }
-}
-
-/// Said, and not left to the closing of the file: a process that was just forked from this one, and
-/// has not become another program yet, holds the file open a moment longer.
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = self.file.unlock();
     }
 }
 
