@@ -249,6 +249,9 @@ impl Bound {
         let unconfirmed = self.registry.unconfirmed();
         let told = u32::try_from(unconfirmed).unwrap_or(u32::MAX);
         let goodbye = self.feed.goodbye(told, self.limits.goodbye).await;
+        if let Err(error @ (GoodbyeError::Ended | GoodbyeError::TimedOut)) = goodbye {
+            tracing::warn!(%error, "no goodbye: moves wait until a successor registers or this one is expelled");
+        }
         self.services.wait(self.limits.goodbye).await;
         Stopped {
             dropped,

@@ -8,6 +8,7 @@
 //! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
 //! mistake at once, each with its place.
 
+mod files;
 mod limits;
 mod network;
 mod raw;

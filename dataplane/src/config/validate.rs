@@ -9,28 +9,19 @@ use std::{
 use ferrypost_proto::{InstanceId, Problems};
 use ferrypost_wire::ProtocolKind;
 use http::Uri;
-use rustls::{
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    sign::CertifiedKey,
-};
 use tracing::level_filters::LevelFilter;
 
 use super::{
     Admin, CertificateFiles, Config, ControlPlane, ControlPlaneTls, Limits, Listener, ListenerTls,
+    files::{certificates, pair, private_key, secret, token},
     is_loopback,
     raw::{Document, Section},
 };
-use crate::{
-    net::tls_client::crypto,
-    telemetry::{LogFormat, LogSettings, Redact},
-};
+use crate::telemetry::{LogFormat, LogSettings, Redact};
 
 /// Where the admin endpoint is bound unless the file says otherwise.
 const ADMIN_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9443);
-
-/// The fewest octets of a token: 16 random ones in hexadecimal digits.
-const TOKEN_OCTETS: usize = 32;
 
 pub(super) fn config(text: &str, directory: &Path) -> Result<Config, Problems> {
     let document = Document::new(text);
@@ -454,72 +445,4 @@ fn is_label(text: &str) -> bool {
 /// Notes what is wrong with a file at the key that names it.
 fn check<T>(section: &Section<'_, '_>, key: &str, outcome: Result<T, String>) -> Option<T> {
     outcome.map_err(|message| section.wrong(key, message)).ok()
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(chain) if chain.is_empty() => Err(format!("{} holds no certificate", path.display())),
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(pem_problem(path, "a certificate", &error)),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| pem_problem(path, "a private key", &error))
-}
-
-fn pair(
-    files: &CertificateFiles,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<(), String> {
-    let (cert_file, key_file) = (files.cert_file.display(), files.key_file.display());
-    match CertifiedKey::from_der(chain, key, &crypto()) {
-        Ok(_) => Ok(()),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(format!("{key_file} is not the key of {cert_file}"))
-        }
-        Err(error) => Err(format!(
-            "{cert_file} and {key_file} cannot be used: {error}"
-        )),
-    }
-}
-
-fn pem_problem(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {
-    use rustls::pki_types::pem::Error;
-    match error {
-        Error::Io(error) => format!("cannot read {}: {error}", path.display()),
-        Error::NoItemsFound => format!(
-            "{} holds no {}",
-            path.display(),
-            what.trim_start_matches("a ")
-        ),
-        _ => format!("{} is not {what} in PEM", path.display()),
-    }
-}
-
-fn secret(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes =
-        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let secret = bytes.trim_ascii();
-    if secret.len() < TOKEN_OCTETS {
-        return Err(format!(
-            "{} must hold at least {TOKEN_OCTETS} octets, as `openssl rand -hex 32` makes them",
-            path.display()
-        ));
-    }
-    Ok(secret.to_vec())
-}
-
-fn token(path: &Path) -> Result<(), String> {
-    let token = secret(path)?;
-    // What an Authorization header can carry (RFC 6750 §2.1), on one line.
-    if !token.iter().all(u8::is_ascii_graphic) {
-        return Err(format!(
-            "{} must hold one word of printable US-ASCII",
-            path.display()
-        ));
-    }
-    Ok(())
 }

@@ -1,10 +1,12 @@
 //! Verdicts on scripted servers, and what is offered because of them.
 
-mod server;
-
 use std::time::Duration;
 
-use ferrypost_proto::{Random, routing::v1::SnapshotChunk};
+use ferrypost_proto::{
+    Random,
+    routing::v1::SnapshotChunk,
+    v1::endpoint_tls::{Mode, Verification},
+};
 use ferrypost_wire::{ProtocolKind, imap::Imap};
 
 use super::{
@@ -12,13 +14,16 @@ use super::{
     offer::Offers,
     *,
 };
+use crate::session::tests::{
+    backend::{Backend, Manners, Tls},
+    world::Authority,
+};
 use crate::{
     config::{BackendLimits, ProbeLimits},
     net::{dial::Dialer, tls_client::ClientTls},
     routing::{Assembly, Tables},
     shutdown::Shutdown,
 };
-use server::{Server, Tls};
 
 fn dialer() -> Arc<Dialer> {
     let limits = BackendLimits {
@@ -82,27 +87,91 @@ fn publish(tables: &Tables, config: v1::RoutingConfig, accounts: &[(&str, &str)]
     tables.publish(Arc::new(assembly.finish(None).unwrap()));
 }
 
-fn endpoint(config: &v1::RoutingConfig) -> ferrypost_proto::Endpoint {
-    let config = ferrypost_proto::RoutingConfig::try_from(config).unwrap();
-    config
-        .destination(config.default_destination())
-        .unwrap()
-        .endpoints()[0]
-        .clone()
+async fn visited(endpoint: v1::Endpoint) -> Report {
+    let config = config(&[("old", endpoint)]);
+    let config = ferrypost_proto::RoutingConfig::try_from(&config).unwrap();
+    let old = config.destination(config.default_destination()).unwrap();
+    visit::<Imap>(&dialer(), &old.endpoints()[0]).await
 }
 
-async fn visited(server: &Server) -> Report {
-    visit::<Imap>(&dialer(), &endpoint(&config(&[("old", server.endpoint())]))).await
+/// How a server is reached in a test.
+#[derive(Clone, Copy)]
+enum Way {
+    Implicit,
+    StartTls,
+    InClear,
+}
+
+/// Starts a server and says how it is reached.
+fn start(way: Way, manners: Manners) -> v1::Endpoint {
+    started(way, manners).1
+}
+
+fn started(way: Way, manners: Manners) -> (Backend, v1::Endpoint) {
+    let authority = Authority::new();
+    let identity = authority.sign("localhost").server();
+    let verification = Some(Verification::CaPem(authority.pem));
+    let (tls, mode, verification) = match way {
+        Way::Implicit => (Tls::Implicit(identity), Mode::Implicit, verification),
+        Way::StartTls => (Tls::StartTls(identity), Mode::Starttls, verification),
+        Way::InClear => (Tls::None, Mode::None, None),
+    };
+    let announcement = if manners.proxy {
+        v1::Announcement::ProxyV2
+    } else {
+        v1::Announcement::None
+    };
+    let backend = Backend::start(Manners { tls, ..manners });
+    let endpoint = v1::Endpoint {
+        protocol: v1::Protocol::Imap.into(),
+        host: backend.address.ip().to_string(),
+        port: backend.address.port().into(),
+        tls: Some(v1::EndpointTls {
+            mode: mode.into(),
+            server_name: verification.iter().map(|_| "localhost").collect(),
+            plaintext_consent: verification.is_none(),
+            verification,
+        }),
+        announcement: announcement.into(),
+        ..Default::default()
+    };
+    (backend, endpoint)
+}
+
+fn offering(capabilities: &'static str) -> Manners {
+    Manners {
+        capabilities,
+        ..Manners::default()
+    }
+}
+
+fn greeting(line: &str) -> Manners {
+    Manners {
+        greeting: line.as_bytes().to_vec(),
+        ..Manners::default()
+    }
+}
+
+/// The same with another expectation of its certificate.
+fn expecting(mut endpoint: v1::Endpoint, verification: Verification) -> v1::Endpoint {
+    let tls = endpoint.tls.get_or_insert_default();
+    tls.verification = Some(verification);
+    endpoint
+}
+
+/// A port on which nobody listens: one that was given out a moment ago and is not given again soon.
+fn unused_port() -> u32 {
+    let listener = crate::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    listener.local_addr().unwrap().port().into()
 }
 
 #[tokio::test]
 async fn a_server_with_implicit_tls_is_reported_whole() {
-    let server = Server::start(Tls::Implicit)
-        .greeting("* OK ready when you are")
-        .run();
-    let report = visited(&server).await;
+    let greeting = greeting("* OK ready when you are\r\n");
+    let (backend, endpoint) = started(Way::Implicit, greeting);
+    let report = visited(endpoint).await;
     assert_eq!(report.problem, None);
-    assert_eq!(report.address, Some(server.address));
+    assert_eq!(report.address, Some(backend.address));
     assert_eq!(report.greeting, "ready when you are");
     assert!(report.capabilities.unwrap().has("AUTH=PLAIN"));
     let TlsVerdict::Verified { trust, version, .. } = report.tls else {
@@ -113,91 +182,91 @@ async fn a_server_with_implicit_tls_is_reported_whole() {
 
 #[tokio::test]
 async fn what_counts_is_what_is_offered_after_starttls() {
-    let server = Server::start(Tls::StartTls).run();
-    let report = visited(&server).await;
+    let report = visited(start(Way::StartTls, Manners::default())).await;
     assert_eq!(report.problem, None);
     let capabilities = report.capabilities.unwrap();
     assert!(capabilities.has("AUTH=PLAIN") && !capabilities.has("LOGINDISABLED"));
 }
 
 #[tokio::test]
-async fn every_kind_of_trouble_has_its_word() {
-    let gone = Server::start(Tls::Implicit).run();
-    let mut refused = gone.endpoint();
-    drop(gone);
-    // Its listener is closed with its task, which the runtime drops some time later.
-    refused.port = server::unused_port();
-    let refusing = endpoint(&config(&[("old", refused)]));
-    assert_eq!(
-        visit::<Imap>(&dialer(), &refusing).await.problem,
-        Some(Problem::Refused)
-    );
-
-    for (server, problem) in [
+async fn a_server_that_cannot_be_trusted_is_told_apart_by_its_word() {
+    let other = || Verification::CaPem(Authority::new().pem);
+    let mut named = start(Way::Implicit, Manners::default());
+    named.tls.as_mut().unwrap().server_name = "elsewhere.example.org".to_owned();
+    let pin = Verification::PinSha256("07".repeat(32));
+    for (endpoint, problem) in [
         (
-            Server::start(Tls::Implicit).untrusted(),
+            expecting(start(Way::Implicit, Manners::default()), other()),
             Problem::TlsUntrusted,
         ),
         (
-            Server::start(Tls::Implicit).named("elsewhere.example.org"),
-            Problem::TlsWrongName,
+            expecting(start(Way::StartTls, Manners::default()), other()),
+            Problem::TlsUntrusted,
         ),
+        (named, Problem::TlsWrongName),
         (
-            Server::start(Tls::Implicit).pinned(&"07".repeat(32)),
+            expecting(start(Way::Implicit, Manners::default()), pin),
             Problem::TlsPinMismatch,
         ),
+    ] {
+        let report = visited(endpoint).await;
+        assert_eq!(report.problem, Some(problem), "{report:?}");
+        assert_eq!(report.tls, TlsVerdict::Refused);
+    }
+}
+
+#[tokio::test]
+async fn every_other_trouble_has_its_word_too() {
+    let mut dead = start(Way::Implicit, Manners::default());
+    dead.port = unused_port();
+    let mut without_starttls = start(Way::Implicit, Manners::default());
+    let in_clear = Backend::start(Manners::default());
+    without_starttls.port = in_clear.address.port().into();
+    without_starttls.tls.as_mut().unwrap().mode = Mode::Starttls.into();
+    for (endpoint, problem) in [
+        (dead, Problem::Refused),
+        (without_starttls, Problem::NoStartTls),
         (
-            Server::start(Tls::StartTls).untrusted(),
-            Problem::TlsUntrusted,
-        ),
-        (
-            Server::start(Tls::StartTls).offering("IMAP4rev1 AUTH=PLAIN"),
-            Problem::NoStartTls,
-        ),
-        (
-            Server::start(Tls::Implicit).greeting("* PREAUTH welcome"),
+            start(Way::Implicit, greeting("* PREAUTH welcome\r\n")),
             Problem::Preauthenticated,
         ),
         (
-            Server::start(Tls::Implicit).greeting("* BYE not today"),
+            start(Way::Implicit, greeting("* BYE not today\r\n")),
             Problem::Bye,
         ),
         (
-            Server::start(Tls::Implicit).greeting("220 smtp here"),
+            start(Way::Implicit, greeting("220 smtp here\r\n")),
             Problem::BadGreeting,
         ),
-        (Server::start(Tls::Implicit).greeting(""), Problem::Timeout),
+        (start(Way::Implicit, greeting("")), Problem::Timeout),
         (
-            Server::start(Tls::Implicit).offering("IMAP4rev1 LOGINDISABLED"),
+            start(Way::Implicit, offering("IMAP4rev1 LOGINDISABLED")),
             Problem::NoLogin,
         ),
     ] {
-        let report = visited(&server.run()).await;
+        let report = visited(endpoint).await;
         assert_eq!(report.problem, Some(problem), "{report:?}");
-        if matches!(
-            problem,
-            Problem::TlsUntrusted | Problem::TlsWrongName | Problem::TlsPinMismatch
-        ) {
-            assert_eq!(report.tls, TlsVerdict::Refused);
-        }
     }
 }
 
 #[tokio::test]
 async fn a_server_whose_compression_is_withheld_is_reachable_and_it_is_said() {
-    let offering = "IMAP4rev1 AUTH=PLAIN UNAUTHENTICATE COMPRESS=DEFLATE";
-    let report = visited(&Server::start(Tls::Implicit).offering(offering).run()).await;
+    let both = offering("IMAP4rev1 AUTH=PLAIN UNAUTHENTICATE COMPRESS=DEFLATE");
+    let report = visited(start(Way::Implicit, both)).await;
     assert_eq!(report.problem, None);
     assert_eq!(report.caution, Some(Caution::CompressionWithheld));
 }
 
 #[tokio::test]
 async fn behind_a_proxy_header_the_probe_announces_nobody() {
-    let server = Server::start(Tls::Implicit).expecting_proxy().run();
-    assert_eq!(visited(&server).await.problem, None);
-    let header = server.proxy_header().await;
-    // Version 2, command LOCAL (the PROXY protocol's specification, §2.2).
-    assert_eq!(header[12], 0x20, "{header:?}");
+    let manners = Manners {
+        proxy: true,
+        ..Manners::default()
+    };
+    let (backend, endpoint) = started(Way::InClear, manners);
+    let report = visited(endpoint).await;
+    assert_eq!((report.problem, report.tls), (None, TlsVerdict::Plaintext));
+    assert_eq!(backend.seen.header().command, ppp::v2::Command::Local);
 }
 
 /// A prober and its offers, following `tables`.
@@ -250,35 +319,31 @@ impl Following {
 
 #[tokio::test]
 async fn a_destination_added_at_run_time_that_lacks_something_shrinks_the_offer() {
-    let old = Server::start(Tls::Implicit)
-        .offering("IMAP4rev1 IDLE MOVE AUTH=PLAIN")
-        .run();
-    let new = Server::start(Tls::StartTls).run_offering("IMAP4rev1 IDLE AUTH=PLAIN");
+    let old = start(Way::Implicit, offering("IMAP4rev1 IDLE MOVE AUTH=PLAIN"));
+    let new = start(Way::StartTls, offering("IMAP4rev1 IDLE AUTH=PLAIN"));
     let following = following();
-    publish(&following.tables, config(&[("old", old.endpoint())]), &[]);
+    publish(&following.tables, config(&[("old", old.clone())]), &[]);
     following
         .offered(|offer| offer.has("MOVE") && offer.has("IDLE"))
         .await;
     publish(
         &following.tables,
-        config(&[("old", old.endpoint()), ("new", new.endpoint())]),
+        config(&[("old", old.clone()), ("new", new.clone())]),
         &[],
     );
     following
         .offered(|offer| !offer.has("MOVE") && offer.has("IDLE"))
         .await;
-    publish(&following.tables, config(&[("old", old.endpoint())]), &[]);
+    publish(&following.tables, config(&[("old", old.clone())]), &[]);
     following.offered(|offer| offer.has("MOVE")).await;
 }
 
 #[tokio::test]
 async fn a_destination_that_was_never_reached_counts_once_somebody_lives_there() {
-    let old = Server::start(Tls::Implicit)
-        .offering("IMAP4rev1 IDLE AUTH=PLAIN")
-        .run();
-    let mut dead = old.endpoint();
-    dead.port = server::unused_port();
-    let both = config(&[("old", old.endpoint()), ("dead", dead)]);
+    let old = start(Way::Implicit, offering("IMAP4rev1 IDLE AUTH=PLAIN"));
+    let mut dead = old.clone();
+    dead.port = unused_port();
+    let both = config(&[("old", old.clone()), ("dead", dead)]);
     let following = following();
     publish(&following.tables, both.clone(), &[]);
     following.offered(|offer| offer.has("IDLE")).await;
@@ -301,10 +366,8 @@ async fn a_destination_that_was_never_reached_counts_once_somebody_lives_there()
 
 #[tokio::test]
 async fn a_list_in_the_routing_configuration_overrides_the_probe() {
-    let old = Server::start(Tls::Implicit)
-        .offering("IMAP4rev1 IDLE MOVE AUTH=PLAIN")
-        .run();
-    let mut overridden = old.endpoint();
+    let old = start(Way::Implicit, offering("IMAP4rev1 IDLE MOVE AUTH=PLAIN"));
+    let mut overridden = old.clone();
     overridden.capabilities = vec!["IMAP4rev1".to_owned(), "IDLE".to_owned()];
     let following = following();
     publish(&following.tables, config(&[("old", overridden)]), &[]);
@@ -315,14 +378,24 @@ async fn a_list_in_the_routing_configuration_overrides_the_probe() {
 
 #[tokio::test]
 async fn a_server_that_goes_down_is_noticed_and_keeps_its_part_of_the_offer() {
-    let old = Server::start(Tls::Implicit)
-        .offering("IMAP4rev1 IDLE AUTH=PLAIN")
-        .run();
-    let endpoint = old.endpoint();
+    let old = start(Way::Implicit, offering("IMAP4rev1 IDLE AUTH=PLAIN"));
     let following = following();
-    publish(&following.tables, config(&[("old", endpoint)]), &[]);
+    publish(&following.tables, config(&[("old", old.clone())]), &[]);
     following.offered(|offer| offer.has("IDLE")).await;
-    old.stop().await;
+    let down = v1::Endpoint {
+        port: unused_port(),
+        ..old
+    };
+    publish(&following.tables, config(&[("old", down)]), &[]);
+    let mut changes = following.backends.watch();
+    while following
+        .backends
+        .verdict(&target("old"))
+        .unwrap()
+        .reachable()
+    {
+        changes.changed().await.unwrap();
+    }
     let told = following
         .prober
         .probe(Some(&target("old").destination))
@@ -334,13 +407,13 @@ async fn a_server_that_goes_down_is_noticed_and_keeps_its_part_of_the_offer() {
 
 #[tokio::test]
 async fn a_destination_without_the_listeners_protocol_is_told_as_a_problem() {
-    let old = Server::start(Tls::Implicit).run();
-    let mut elsewhere = old.endpoint();
+    let old = start(Way::Implicit, Manners::default());
+    let mut elsewhere = old.clone();
     elsewhere.when = Some(v1::Condition {
         group: "source".to_owned(),
     });
     let following = following();
-    let document = config(&[("old", old.endpoint()), ("new", elsewhere)]);
+    let document = config(&[("old", old.clone()), ("new", elsewhere)]);
     publish(&following.tables, document, &[]);
     let mut changes = following.backends.watch();
     while following.backends.verdict(&target("new")).is_none() {
