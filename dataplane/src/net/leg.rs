@@ -30,7 +30,7 @@ use ferrypost_wire::{Secret, WireBuf};
 
 use super::{
     TcpStream,
-    transport::{AnyTransport, TlsStream, Transport},
+    transport::{AnyTransport, Tls, Transport},
 };
 
 /// What a leg can be. Sealed: the kinds are those of this module.
@@ -57,7 +57,7 @@ impl CarriesSecrets for Encrypted {}
 impl CarriesSecrets for ConsentedPlaintext {}
 
 mod sealed {
-    use super::{AnyTransport, TcpStream, TlsStream, Transport};
+    use super::{AnyTransport, TcpStream, Tls, Transport};
 
     pub(super) trait Sealed {
         type Io: Transport + Into<AnyTransport>;
@@ -66,22 +66,10 @@ mod sealed {
         type Io = TcpStream;
     }
     impl Sealed for super::Encrypted {
-        type Io = TlsStream;
+        type Io = Tls;
     }
     impl Sealed for super::ConsentedPlaintext {
         type Io = TcpStream;
-    }
-}
-
-impl From<TcpStream> for AnyTransport {
-    fn from(stream: TcpStream) -> Self {
-        Self::Tcp(stream)
-    }
-}
-
-impl From<TlsStream> for AnyTransport {
-    fn from(stream: TlsStream) -> Self {
-        Self::Tls(stream)
     }
 }
 
@@ -191,7 +179,9 @@ impl<S: LegState> Leg<S> {
         Ok(poll_fn(|cx| self.io.poll_peer_closed(cx)).await?)
     }
 
-    pub(super) fn into_parts(self) -> (AnyTransport, WireBuf) {
+    /// What a relay needs. The login is over.
+    pub(super) fn into_parts(mut self) -> (AnyTransport, WireBuf) {
+        self.io.carries_no_secrets_any_more();
         (self.io.into(), self.input)
     }
 }
@@ -244,7 +234,7 @@ impl Leg<Plaintext> {
 
 impl Leg<Encrypted> {
     /// A connection after the handshake, with the empty buffer of the leg that it was.
-    pub(super) fn encrypted(stream: TlsStream, input: WireBuf) -> Self {
+    pub(super) fn encrypted(stream: Tls, input: WireBuf) -> Self {
         Self {
             io: stream,
             input,

@@ -4,6 +4,7 @@
 //!   (here)      listen, accept, connect, resolve: what a simulator would replace
 //!   transport   what a leg reads from and writes to: TCP, or TLS over it
 //!   leg         a transport with its read buffer, and by type whether it may carry secrets
+//!   tls_stream  TLS that holds no memory while nothing moves
 //!   tls_server  certificates by server name, reloaded when their files change
 //!   tls_client  how a destination's certificate is verified
 //!   proxy       the PROXY protocol's header, both ways
@@ -19,6 +20,7 @@ pub mod relay;
 mod scratch;
 pub mod tls_client;
 pub mod tls_server;
+mod tls_stream;
 mod transport;
 
 use std::{io, net::SocketAddr, time::Duration};

@@ -10,18 +10,22 @@ use ferrypost_proto::{Trust, Verification};
 use ferrypost_wire::TlsFacts;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        UnbufferedClientConnection,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{
     leg::{Encrypted, InjectedInput, Leg, Plaintext},
-    tls_server::{SEND_LIMIT, facts},
+    tls_server::facts,
+    tls_stream::TlsStream,
+    transport::Tls,
 };
 
 /// Ways of verification that are kept ready; a routing configuration with more is served all the same,
@@ -122,16 +126,13 @@ impl ClientTls {
         let (socket, buffer) = leg.into_handshake()?;
         let name = ServerName::try_from(verification.server_name.clone())
             .map_err(|_| TlsError::ServerName)?;
-        let connector = TlsConnector::from(self.config(&verification.trust)?);
-        let stream = connector
-            .connect_with(name, socket, |session| {
-                session.set_buffer_limit(Some(SEND_LIMIT));
-            })
+        let session = UnbufferedClientConnection::new(self.config(&verification.trust)?, name)
+            .map_err(TlsError::Handshake)?;
+        let stream = TlsStream::handshake(socket, session, &[])
             .await
             .map_err(classify)?;
-        let facts = facts(stream.get_ref().1, Some(verification.server_name.clone()));
-        let leg = Leg::encrypted(Box::new(TlsStream::Client(stream)), buffer);
-        Ok((leg, facts))
+        let facts = facts(stream.common(), Some(verification.server_name.clone()));
+        Ok((Leg::encrypted(Tls::Client(stream), buffer), facts))
     }
 
     fn config(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {

@@ -2,9 +2,8 @@
 
 use std::{
     fmt, io,
-    io::Write as _,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -15,24 +14,21 @@ use rustls::{
         CertificateDer, PrivateKeyDer, ServerName,
         pem::{self, PemObject as _},
     },
-    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert, UnbufferedServerConnection},
     sign::CertifiedKey,
 };
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::{
     leg::{Encrypted, InjectedInput, Leg, Plaintext},
     tls_client::crypto,
+    tls_stream::TlsStream,
+    transport::Tls,
 };
 use crate::config::CertificateFiles;
 
 /// How often certificate files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Octets that may wait encrypted for a slow peer. Above the relay's buffer, so that what was read once
-/// is encrypted at once.
-pub(super) const SEND_LIMIT: usize = 1 << 20;
 
 /// The server's end of TLS on a listener.
 #[derive(Clone)]
@@ -102,22 +98,20 @@ impl ServerTls {
         greeting: &[u8],
     ) -> Result<Secured, HandshakeError> {
         let (socket, buffer) = leg.into_handshake()?;
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
-        let mut queued = Ok(());
-        let stream = acceptor
-            .accept_with(socket, |session| {
-                session.set_buffer_limit(Some(SEND_LIMIT));
-                queued = session.writer().write_all(greeting);
-            })
-            .await?;
-        queued?;
-        let session = stream.get_ref().1;
-        let facts = facts(session, session.server_name().map(ToOwned::to_owned));
-        let named_protocol = session.alpn_protocol().is_some();
-        let mut leg = Leg::encrypted(Box::new(TlsStream::Server(stream)), buffer);
-        leg.flush().await?;
+        let asked = Arc::new(AskedName {
+            certificates: Arc::clone(&self.certificates),
+            name: OnceLock::new(),
+        });
+        // A copy for this one connection, a handful of pointers: nothing else tells us the name.
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::<AskedName>::clone(&asked);
+        let session = UnbufferedServerConnection::new(Arc::new(config))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let stream = TlsStream::handshake(socket, session, greeting).await?;
+        let facts = facts(stream.common(), asked.name.get().cloned());
+        let named_protocol = stream.common().alpn_protocol().is_some();
         Ok(Secured {
-            leg,
+            leg: Leg::encrypted(Tls::Server(stream), buffer),
             facts,
             named_protocol,
         })
@@ -257,6 +251,23 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.choose(hello.server_name())
+    }
+}
+
+/// Chooses a certificate for one connection and remembers the name that its client asked for.
+#[derive(Debug)]
+struct AskedName {
+    certificates: Arc<Certificates>,
+    name: OnceLock<String>,
+}
+
+impl ResolvesServerCert for AskedName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(name) = hello.server_name() {
+            // A second hello, after a retry, must name the same.
+            _ = self.name.set(name.to_owned());
+        }
+        self.certificates.choose(hello.server_name())
     }
 }
 

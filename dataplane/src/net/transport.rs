@@ -9,12 +9,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use rustls::{client::UnbufferedClientConnection, server::UnbufferedServerConnection};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
-use super::{TcpStream, scratch::with_scratch};
+use super::{TcpStream, scratch::with_scratch, tls_stream::TlsStream};
 
 /// One side's connection.
-pub(crate) trait Transport: Send + Unpin {
+pub(super) trait Transport: Send + Unpin {
     /// Ready when [`poll_read`](Self::poll_read) may find something; there may turn out to be
     /// nothing yet.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -37,6 +38,10 @@ pub(crate) trait Transport: Send + Unpin {
     /// # Errors
     /// A reset, which is an end as well.
     fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// The login is over: what is read from now on need not be wiped from the memory that it passed
+    /// through.
+    fn carries_no_secrets_any_more(&mut self);
 }
 
 impl Transport for TcpStream {
@@ -59,105 +64,95 @@ impl Transport for TcpStream {
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        finished(ready!(Pin::new(self).poll_shutdown(cx)))
+        match ready!(Pin::new(self).poll_shutdown(cx)) {
+            // A peer that has gone already needs no farewell.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
     }
 
     fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_readable(cx))?;
         with_scratch(|scratch| {
-            while ready!(self.poll_read(cx, scratch))? > 0 {}
+            while ready!(Transport::poll_read(self, cx, scratch))? > 0 {}
             Poll::Ready(Ok(()))
         })
     }
+
+    /// Nothing that was read directly from a socket has passed through other memory than its reader's.
+    fn carries_no_secrets_any_more(&mut self) {}
 }
 
-/// A connection under TLS, from either end.
-pub(crate) type TlsStream = Box<tokio_rustls::TlsStream<TcpStream>>;
-
-impl Transport for TlsStream {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (socket, session) = self.get_ref();
-        // Octets that were decrypted already make no socket readable.
-        if !session.wants_read() {
-            return Poll::Ready(Ok(()));
-        }
-        socket.poll_read_ready(cx)
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut into = ReadBuf::new(into);
-        match ready!(Pin::new(&mut **self).poll_read(cx, &mut into)) {
-            Ok(()) => Poll::Ready(Ok(into.filled().len())),
-            // A peer that closes without `close_notify`. Mail protocols frame their messages, so
-            // nothing that was cut off is taken for whole; many clients end like this.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
-            Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut **self).poll_write(cx, from)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut **self).poll_flush(cx)
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        finished(ready!(Pin::new(&mut **self).poll_shutdown(cx)))
-    }
-
-    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().0.poll_peer_closed(cx)
-    }
-}
-
-/// A peer that has gone already needs no farewell.
-fn finished(result: io::Result<()>) -> Poll<io::Result<()>> {
-    Poll::Ready(match result {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        result => result,
-    })
+/// A connection under TLS, in which we are one end or the other.
+pub(super) enum Tls {
+    /// The client's side: we are its server.
+    Server(Box<TlsStream<UnbufferedServerConnection>>),
+    /// The backend's side: we are its client.
+    Client(Box<TlsStream<UnbufferedClientConnection>>),
 }
 
 /// The transport of a leg whose kind no longer matters: what a relay moves bytes between.
-pub(crate) enum AnyTransport {
+pub(super) enum AnyTransport {
     /// TCP.
     Tcp(TcpStream),
     /// TLS over TCP.
-    Tls(TlsStream),
+    Tls(Tls),
 }
 
-impl AnyTransport {
-    fn inner(&mut self) -> &mut dyn Transport {
-        match self {
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream,
+impl From<TcpStream> for AnyTransport {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<Tls> for AnyTransport {
+    fn from(stream: Tls) -> Self {
+        Self::Tls(stream)
+    }
+}
+
+/// Implements [`Transport`] for an enum by the transport inside.
+macro_rules! by_variant {
+    ($kind:ident: $($variant:ident),*) => {
+        impl $kind {
+            fn inner(&mut self) -> &mut dyn Transport {
+                match self {
+                    $(Self::$variant(inner) => inner,)*
+                }
+            }
         }
-    }
+
+        impl Transport for $kind {
+            fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.inner().poll_readable(cx)
+            }
+
+            fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+                self.inner().poll_read(cx, into)
+            }
+
+            fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+                self.inner().poll_write(cx, from)
+            }
+
+            fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.inner().poll_flush(cx)
+            }
+
+            fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.inner().poll_finish(cx)
+            }
+
+            fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.inner().poll_peer_closed(cx)
+            }
+
+            fn carries_no_secrets_any_more(&mut self) {
+                self.inner().carries_no_secrets_any_more();
+            }
+        }
+    };
 }
 
-impl Transport for AnyTransport {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_readable(cx)
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.inner().poll_read(cx, into)
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        self.inner().poll_write(cx, from)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_flush(cx)
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_finish(cx)
-    }
-
-    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_peer_closed(cx)
-    }
-}
+by_variant!(Tls: Server, Client);
+by_variant!(AnyTransport: Tcp, Tls);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{Cause, Parties, side::Side};
 use crate::{
     config::RelayLimits,
-    net::scratch::with_scratch,
+    net::scratch::{PIECE, with_scratch},
     session::registry::{CloseReason, SessionGuard},
 };
 
@@ -149,7 +149,8 @@ impl<F: Follower> Moving<F> {
         }
         ready!(self.client.poll_readable(cx)).map_err(client_failed)?;
         with_scratch(|scratch| {
-            let count = ready!(self.client.poll_read(cx, scratch)).map_err(client_failed)?;
+            let count =
+                ready!(self.client.poll_read(cx, &mut scratch[..PIECE])).map_err(client_failed)?;
             self.forward(cx, &scratch[..count], now)
         })
     }
@@ -202,7 +203,8 @@ impl<F: Follower> Moving<F> {
         }
         ready!(self.backend.poll_readable(cx)).map_err(backend_failed)?;
         with_scratch(|scratch| {
-            let count = ready!(self.backend.poll_read(cx, scratch)).map_err(backend_failed)?;
+            let count = ready!(self.backend.poll_read(cx, &mut scratch[..PIECE]))
+                .map_err(backend_failed)?;
             self.deliver(cx, &scratch[..count], now)
         })
     }

@@ -1,0 +1,262 @@
+//! TLS over TCP that holds no memory while nothing moves.
+//!
+//! rustls' buffered connections keep a read buffer for as long as they live, which is most of what an idle
+//! session costs. This drives its unbuffered ones: ciphertext is read into a buffer that the thread lends
+//! (`scratch`) and decrypted there, plaintext is encrypted into another. What is kept is what makes no
+//! whole record yet, what nobody had room for, and what the kernel did not take.
+
+mod engine;
+
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll, ready},
+};
+
+use ferrypost_wire::WireBuf;
+use rustls::CommonState;
+use zeroize::Zeroize as _;
+
+use super::{
+    TcpStream,
+    scratch::{PIECE, RECORD, with_scratch},
+    transport::Transport,
+};
+use engine::{Engine, Handshake, tls};
+
+pub(super) use engine::Session;
+
+/// The most octets of a handshake that wait for its next part: what rustls itself allows. Certificate
+/// chains have a few thousand.
+const MAX_HANDSHAKE: usize = 0xffff;
+
+/// Octets by which a record on the wire may be longer than its plaintext (RFC 5246 §6.2.3; RFC 8446 §5.2
+/// allows less).
+const RECORD_OVERHEAD: usize = 5 + 2048;
+
+/// A connection under TLS, from one end.
+pub(super) struct TlsStream<S> {
+    socket: TcpStream,
+    engine: Engine<S>,
+    /// Ciphertext that makes no whole record yet.
+    incoming: Vec<u8>,
+    /// Plaintext that there was no room for.
+    plain: WireBuf,
+    /// How much of the engine's `outgoing` the kernel has taken.
+    sent: usize,
+    /// Plaintext may be a secret: the lent buffer is wiped.
+    wipes: bool,
+    closing: bool,
+}
+
+impl<S: Session> TlsStream<S> {
+    /// Shakes hands. `early` is sent as early as the protocol allows.
+    ///
+    /// # Errors
+    /// An error of TLS is inside the error of I/O, and the peer has been told.
+    pub(super) async fn handshake(
+        socket: TcpStream,
+        session: S,
+        early: &[u8],
+    ) -> io::Result<Box<Self>> {
+        let mut stream = Box::new(Self {
+            socket,
+            engine: Engine::new(session),
+            incoming: Vec::new(),
+            plain: WireBuf::new(PIECE),
+            sent: 0,
+            wipes: true,
+            closing: false,
+        });
+        let shaken = stream.shake_hands(early).await;
+        let flushed = poll_fn(|cx| stream.poll_flush(cx)).await;
+        shaken.and(flushed)?;
+        stream.incoming.shrink_to_fit();
+        Ok(stream)
+    }
+
+    /// What was agreed.
+    pub(super) fn common(&self) -> &CommonState {
+        self.engine.common()
+    }
+
+    async fn shake_hands(&mut self, mut early: &[u8]) -> io::Result<()> {
+        loop {
+            let Self {
+                engine,
+                incoming,
+                plain,
+                ..
+            } = self;
+            let mut whole = true;
+            let (used, stand) = engine
+                .shake_hands(incoming, &mut early, |octets| {
+                    whole &= plain.extend(octets).is_ok();
+                })
+                .map_err(tls)?;
+            incoming.drain(..used);
+            if !whole {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if stand == Handshake::Done {
+                return Ok(());
+            }
+            if engine.peer_ended {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            poll_fn(|cx| self.poll_flush(cx)).await?;
+            poll_fn(|cx| self.poll_more_handshake(cx)).await?;
+        }
+    }
+
+    fn poll_more_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.socket.poll_readable(cx))?;
+        with_scratch(|scratch| {
+            let room = (MAX_HANDSHAKE - self.incoming.len()).min(RECORD);
+            if room == 0 {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            let count = ready!(self.socket.poll_read(cx, &mut scratch[..room]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.incoming.extend_from_slice(&scratch[..count]);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Reads ciphertext once and puts what it holds into `into`, and the rest into `plain`. Zero octets
+    /// are no end: there may have been no whole record.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        with_scratch(|scratch| {
+            let kept = self.incoming.len();
+            // One record fits in any case, or a small reader would never see the end of a large one.
+            let most = into
+                .len()
+                .max(RECORD + RECORD_OVERHEAD)
+                .max(kept + 1)
+                .min(scratch.len());
+            let count = ready!(self.socket.poll_read(cx, &mut scratch[kept..most]))?;
+            if count == 0 {
+                // Without `close_notify`. Mail protocols frame their messages, so nothing that was cut
+                // off is taken for whole; many clients end like this.
+                self.engine.peer_ended = true;
+                return Poll::Ready(Ok(0));
+            }
+            scratch[..kept].copy_from_slice(&self.incoming);
+            let received = &mut scratch[..kept + count];
+            let decrypted = self.take_in(received, into);
+            if self.wipes {
+                received.zeroize();
+            }
+            // What it may have queued: an alert, an answer to a change of keys.
+            let flushed = self.poll_flush(cx);
+            let decrypted = decrypted.map_err(tls)?;
+            if let Poll::Ready(result) = flushed {
+                result?;
+            }
+            Poll::Ready(Ok(decrypted))
+        })
+    }
+
+    fn take_in(&mut self, received: &mut [u8], into: &mut [u8]) -> Result<usize, rustls::Error> {
+        let (mut count, mut whole) = (0, true);
+        let plain = &mut self.plain;
+        let used = self.engine.decrypt(received, |octets| {
+            let fits = octets.len().min(into.len() - count);
+            into[count..count + fits].copy_from_slice(&octets[..fits]);
+            count += fits;
+            whole &= plain.extend(&octets[fits..]).is_ok();
+        })?;
+        if !whole {
+            return Err(rustls::Error::General("more than was read".into()));
+        }
+        self.incoming.clear();
+        self.incoming.extend_from_slice(&received[used..]);
+        if self.incoming.is_empty() {
+            self.incoming = Vec::new();
+        }
+        Ok(count)
+    }
+}
+
+impl<S: Session> Transport for Box<TlsStream<S>> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was decrypted already makes no socket readable.
+        if !self.plain.is_empty() || self.engine.peer_ended {
+            return Poll::Ready(Ok(()));
+        }
+        self.socket.poll_readable(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.plain.is_empty() {
+            let count = self.plain.len().min(into.len());
+            into[..count].copy_from_slice(&self.plain.filled()[..count]);
+            self.plain.consume(count);
+            self.plain.release();
+            return Poll::Ready(Ok(count));
+        }
+        while !self.engine.peer_ended {
+            let count = ready!(self.poll_receive(cx, into))?;
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+        }
+        Poll::Ready(Ok(0))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        let piece = &from[..from.len().min(PIECE)];
+        with_scratch(|scratch| {
+            let this = &mut **self;
+            let count = this.engine.encrypt(&mut this.incoming, piece, scratch)?;
+            let mut rest = &scratch[..count];
+            // Records of the engine's own that came up just now go first.
+            while !rest.is_empty() && this.engine.outgoing.is_empty() {
+                match this.socket.poll_write(cx, rest) {
+                    Poll::Ready(taken) => rest = &rest[taken?..],
+                    Poll::Pending => break,
+                }
+            }
+            this.engine.outgoing.extend_from_slice(rest);
+            Poll::Ready(Ok(piece.len()))
+        })
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut **self;
+        if !std::mem::replace(&mut this.closing, true) {
+            this.engine.close(&mut this.incoming)?;
+        }
+        ready!(this.poll_flush(cx))?;
+        this.socket.poll_finish(cx)
+    }
+
+    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_peer_closed(cx)
+    }
+
+    fn carries_no_secrets_any_more(&mut self) {
+        self.wipes = false;
+    }
+}
+
+impl<S> TlsStream<S> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.engine.outgoing.len() {
+            let rest = &self.engine.outgoing[self.sent..];
+            self.sent += ready!(self.socket.poll_write(cx, rest))?;
+        }
+        if self.sent > 0 {
+            self.engine.outgoing = Vec::new();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
