@@ -58,17 +58,6 @@ impl Leadership {
     pub fn is_valid(&self) -> bool {
         !self.lost.is_cancelled() && Instant::now() < *self.until.borrow()
     }
-
-    #[cfg(test)]
-    pub(crate) fn for_test(token: Rev) -> Self {
-        let far = Instant::now() + Duration::from_secs(1_000_000);
-        Self {
-            token,
-            since: Instant::now(),
-            until: watch::Sender::new(far).subscribe(),
-            lost: CancellationToken::new(),
-        }
-    }
 }
 
 /// Campaigns for ever; runs `lead` whenever and for as long as this replica leads, and drops it when it
@@ -254,4 +243,152 @@ impl Term {
 /// takes a moment to stop.
 fn safe(ttl: Duration) -> Duration {
     ttl * 4 / 5
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tempfile::TempDir;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        mirror::MirrorOptions,
+        store::embedded::{EmbeddedConfig, EmbeddedStore},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct World {
+        mirror: Mirror,
+        random: Random,
+        leading: Arc<AtomicUsize>,
+        _directory: TempDir,
+    }
+
+    /// Counts how many lead at once.
+    struct Leads(Arc<AtomicUsize>);
+
+    impl Drop for Leads {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let config = EmbeddedConfig::new(directory.path().join("store"));
+            let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(config).await.unwrap());
+            let random = Random::seeded(1);
+            let options = MirrorOptions::new(ReplicaId::parse("observer").unwrap(), random.clone());
+            let cancel = CancellationToken::new();
+            Self {
+                mirror: Mirror::start(store, options, &TaskTracker::new(), cancel),
+                random,
+                leading: Arc::default(),
+                _directory: directory,
+            }
+        }
+
+        fn candidate(&self, name: &str, cancel: &CancellationToken) -> tokio::task::JoinHandle<()> {
+            let candidate = Candidate {
+                replica: ReplicaId::parse(name).unwrap(),
+                ttl: Duration::from_millis(900),
+                random: self.random.clone(),
+            };
+            let leading = self.leading.clone();
+            let lead = move |leadership: Leadership| {
+                let leading = leading.clone();
+                async move {
+                    let before = leading.fetch_add(1, Ordering::SeqCst);
+                    let _leads = Leads(leading);
+                    assert_eq!(before, 0, "two lead at once");
+                    assert!(leadership.is_valid());
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::spawn(campaign(
+                self.mirror.clone(),
+                candidate,
+                cancel.clone(),
+                lead,
+            ))
+        }
+
+        async fn leader(&self, not: Option<Rev>) -> (String, Rev) {
+            let mut changed = self.mirror.changed();
+            let looking = async {
+                loop {
+                    changed.borrow_and_update();
+                    let state = self.mirror.read();
+                    match state.leader() {
+                        Some((replica, token)) if Some(token) != not => {
+                            return (replica.as_str().to_owned(), token);
+                        }
+                        _ => changed.changed().await.unwrap(),
+                    }
+                }
+            };
+            time::timeout(PATIENCE, looking)
+                .await
+                .expect("somebody leads")
+        }
+    }
+
+    #[tokio::test]
+    async fn one_leads_and_the_next_one_follows_at_once() {
+        let world = World::new().await;
+        let (first_ends, second_ends) = (CancellationToken::new(), CancellationToken::new());
+        let first = world.candidate("cp-1", &first_ends);
+        let (leader, token) = world.leader(None).await;
+        assert_eq!(leader, "cp-1");
+        let second = world.candidate("cp-2", &second_ends);
+        first_ends.cancel();
+        first.await.unwrap();
+        let (leader, next) = world.leader(Some(token)).await;
+        assert_eq!(leader, "cp-2");
+        assert!(next > token, "tokens rise");
+        second_ends.cancel();
+        second.await.unwrap();
+        assert_eq!(world.leading.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_dies_is_succeeded_when_its_lease_ends() {
+        let world = World::new().await;
+        let cancel = CancellationToken::new();
+        let first = world.candidate("cp-1", &cancel);
+        let (_, token) = world.leader(None).await;
+        // It renews its lease for as long as it lives.
+        time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(world.leader(None).await.1, token);
+        first.abort();
+        let _ = first.await;
+        let died = Instant::now();
+        let _second = world.candidate("cp-2", &cancel);
+        let (leader, _) = world.leader(Some(token)).await;
+        assert_eq!(leader, "cp-2");
+        assert!(
+            died.elapsed() >= Duration::from_millis(500),
+            "its lease was waited out"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_deposed_stops() {
+        let world = World::new().await;
+        let cancel = CancellationToken::new();
+        let _candidate = world.candidate("cp-1", &cancel);
+        let (_, token) = world.leader(None).await;
+        let store = world.mirror.store();
+        let _ = store
+            .transact(Txn::new().delete(keys::LEADER))
+            .await
+            .unwrap();
+        // It stands again, for a term of its own.
+        let (_, next) = world.leader(Some(token)).await;
+        assert!(next > token);
+    }
 }

@@ -30,10 +30,12 @@ struct Script {
 
 impl Script {
     fn new(body: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let script = folder.path().join("hook");
-        fs::write(&script, format!("#!/bin/sh\ncd \"$1\" || exit 9\n{body}\n")).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&script, format!("#!/bin/sh\ncd \"$1\" || exit 9\n{body}\n"))
+            .expect("the folder is ours");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+            .expect("the script is ours");
         let command: Vec<OsString> = vec![script.into(), folder.path().into()];
         Self {
             hook: GuardedHook::new(guard(), command, PATIENCE),

@@ -443,7 +443,9 @@ mod tests {
                 hook: Hook::Succeeded,
                 unapplied: false,
             };
-            seen.iter_mut().for_each(|observed| observed.superseded = false);
+            for observed in &mut seen {
+                observed.superseded = false;
+            }
             seen.extend(std::iter::repeat_n(quiet, 8));
             let (mut phase, mut flips, mut aborts) = (Phase::Copying, 0, 0);
             for observed in seen {

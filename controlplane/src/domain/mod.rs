@@ -10,7 +10,11 @@
 pub mod commit;
 pub mod fence;
 pub mod migration;
+#[cfg(test)]
+mod model;
 pub mod placement;
 pub mod resolution;
 pub mod start;
+#[cfg(test)]
+mod tests;
 pub mod transition;

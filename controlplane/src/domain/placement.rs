@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn names_are_sorted_and_each_is_there_once() {
-        let names: Vec<_> = placement().names.iter().map(|n| n.to_string()).collect();
+        let names: Vec<_> = placement().names.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a@example.org", "b@example.org"]);
     }
 

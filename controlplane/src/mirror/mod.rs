@@ -16,6 +16,8 @@ mod buckets;
 mod follow;
 mod load;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},

@@ -260,6 +260,15 @@ impl State {
     }
 }
 
+#[cfg(test)]
+impl State {
+    /// Takes one event in, for tests that make a state by hand.
+    pub(crate) fn take(&mut self, event: &crate::store::Event, revision: Rev) {
+        self.apply(event);
+        self.revision = revision;
+    }
+}
+
 /// True once nothing will change in a migration: it was aborted, or its last phase is written.
 pub fn has_ended(migration: &stored::MigrationRecord) -> bool {
     match migration.state() {

@@ -168,7 +168,7 @@ fn fields_above(highest: u32, bytes: &[u8]) -> Option<Box<[u8]>> {
 #[cfg(test)]
 mod tests {
     use ferrypost_proto::DESCRIPTORS;
-    use prost_types::FileDescriptorSet;
+    use prost_types::{FieldDescriptorProto, FileDescriptorSet};
 
     use super::*;
 
@@ -183,7 +183,12 @@ mod tests {
             .unwrap();
         let mut nested = 0;
         for message in &file.message_type {
-            let highest = message.field.iter().map(|f| f.number()).max().unwrap();
+            let highest = message
+                .field
+                .iter()
+                .map(FieldDescriptorProto::number)
+                .max()
+                .unwrap();
             assert_eq!(
                 usize::try_from(highest).unwrap(),
                 message.field.len(),

@@ -6,16 +6,12 @@ use async_trait::async_trait;
 use ferrypost_proto::{Phase, v1::MigrationState};
 use tokio::time::Instant;
 
-use super::{
-    on_both_stores,
-    plane::Drains,
-    world::{World, hook},
-};
+use super::{on_both_stores, plane::Drains, world::World};
 use crate::{
     domain::transition::{Move, Pen},
     failpoint::{ALL, Action},
     hook::{DeltaHook, HookError, Order},
-    store::{Store as _, TxnOutcome, keys},
+    store::{TxnOutcome, keys},
     wall_clock,
 };
 
@@ -74,13 +70,13 @@ async fn judge(world: &World, id: &ferrypost_proto::MigrationId) -> MigrationSta
 async fn a_move_survives_the_death_of_its_leader_at_every_step(world: World) {
     let _planes = [world.plane("dp-1").await, world.plane("dp-2").await];
     for name in passed_by_a_move() {
-        let first = world.orchestrator_with("cp-1", |options| options.hook = hook(Quick));
+        let first = world.orchestrator_with_hook("cp-1", Quick);
         first.failpoints.arm(name, Action::Halt);
         let id = world.migrate_with_hook("target").await;
         first.reached(name).await;
         first.kill().await;
         world.leader_lease_ends().await;
-        let second = world.orchestrator_with("cp-2", |options| options.hook = hook(Quick));
+        let second = world.orchestrator_with_hook("cp-2", Quick);
         assert_eq!(
             judge(&world, &id).await,
             MigrationState::Succeeded,
@@ -116,7 +112,7 @@ async fn an_abort_survives_the_death_of_its_leader(mut world: World) {
 async fn a_move_survives_the_failure_of_every_step(world: World) {
     let _plane = world.plane("dp-1").await;
     for name in passed_by_a_move() {
-        let orchestrator = world.orchestrator_with("cp-1", |options| options.hook = hook(Quick));
+        let orchestrator = world.orchestrator_with_hook("cp-1", Quick);
         orchestrator.failpoints.arm(name, Action::Error);
         let id = world.migrate_with_hook("target").await;
         orchestrator.reached(name).await;

@@ -15,10 +15,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{
-    on_both_stores,
-    world::{World, hook},
-};
+use super::{on_both_stores, world::World};
 use crate::hook::{DeltaHook, HookError, Order};
 
 on_both_stores! {
@@ -91,8 +88,7 @@ impl DeltaHook for Scripted {
 async fn the_hook_runs_between_quiesced_and_flipped(world: World) {
     let _plane = world.plane("dp-1").await;
     let scripted = Scripted::that(Ok(()));
-    let orchestrator =
-        world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+    let orchestrator = world.orchestrator_with_hook("cp-1", scripted.clone());
     let id = world.migrate_with_hook("target").await;
     let migration = world.succeeds(&id).await;
     assert_eq!(migration.hook_deadline, None);
@@ -118,8 +114,7 @@ async fn a_hook_that_fails_aborts_the_move(world: World) {
     let _plane = world.plane("dp-1").await;
     for outcome in [HookError::Code(3), HookError::Late] {
         let scripted = Scripted::that(Err(outcome));
-        let orchestrator =
-            world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+        let orchestrator = world.orchestrator_with_hook("cp-1", scripted.clone());
         let id = world.migrate_with_hook("target").await;
         let cause = world.aborts(&id).await;
         assert_eq!(cause, (Phase::Delta, vec![BlockerReason::HookFailed]));
@@ -135,8 +130,7 @@ async fn a_hook_that_fails_aborts_the_move(world: World) {
 async fn an_operator_ends_a_move_whose_hook_runs(world: World) {
     let _plane = world.plane("dp-1").await;
     let scripted = Scripted::hanging(Duration::from_secs(4));
-    let _orchestrator =
-        world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+    let _orchestrator = world.orchestrator_with_hook("cp-1", scripted.clone());
     let id = world.migrate_with_hook("target").await;
     world.reaches(Phase::Delta).await;
     world.abort(&id).await;
@@ -152,16 +146,14 @@ async fn a_leader_that_takes_over_waits_the_hook_out_and_runs_it_again(world: Wo
     let _plane = world.plane("dp-1").await;
     let limit = Duration::from_millis(1500);
     let first = Scripted::hanging(limit);
-    let orchestrator =
-        world.orchestrator_with("cp-1", |options| options.hook = hook(first.clone()));
+    let orchestrator = world.orchestrator_with_hook("cp-1", first.clone());
     let id = world.migrate_with_hook("target").await;
     orchestrator.reached("hook.before").await;
     let started = Instant::now();
     orchestrator.kill().await;
     world.leader_lease_ends().await;
     let second = Scripted::that(Ok(()));
-    let _orchestrator =
-        world.orchestrator_with("cp-2", |options| options.hook = hook(second.clone()));
+    let _orchestrator = world.orchestrator_with_hook("cp-2", second.clone());
     let migration = world.succeeds(&id).await;
     assert!(
         started.elapsed() >= limit,
@@ -182,7 +174,7 @@ async fn a_move_that_needs_the_hook_is_not_fenced_without_it(world: World) {
     world.waits_for(&id, &[BlockerReason::HookFailed]).await;
     orchestrator.stop().await;
     let scripted = Scripted::that(Ok(()));
-    let _orchestrator = world.orchestrator_with("cp-2", |options| options.hook = hook(scripted));
+    let _orchestrator = world.orchestrator_with_hook("cp-2", scripted);
     world.succeeds(&id).await;
 }
 
@@ -190,8 +182,7 @@ async fn a_hook_is_not_started_without_time_for_it(mut world: World) {
     world.window = Duration::from_millis(800);
     let _plane = world.plane("dp-1").await;
     let scripted = Scripted::that(Ok(()));
-    let _orchestrator =
-        world.orchestrator_with("cp-1", |options| options.hook = hook(scripted.clone()));
+    let _orchestrator = world.orchestrator_with_hook("cp-1", scripted.clone());
     let id = world.migrate_with_hook("target").await;
     let cause = world.aborts(&id).await;
     assert_eq!(cause, (Phase::Quiesced, vec![BlockerReason::HookFailed]));

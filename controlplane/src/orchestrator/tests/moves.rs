@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     failpoint::Action,
-    store::{Store as _, keys, value::Stored},
+    store::{keys, value::Stored},
 };
 
 on_both_stores! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ferrypost_proto::{
     DestinationId, Phase,
     store::v1::{Expelled, LiveRejected},
-    v1::BlockerReason,
+    v1::{Blocker, BlockerReason},
 };
 
 use super::{
@@ -86,7 +86,7 @@ async fn a_succession_is_waited_out(world: World) {
     old.behave(|b| b.answers = false);
     let _new = Plane::register_after(&world, "dp-1", Some(&old.boot)).await;
     let orchestrator = world.orchestrator_with("cp-1", |options| {
-        options.settle = Duration::from_secs(600);
+        options.settle = Duration::from_mins(10);
     });
     let id = world.migrate("target").await;
     world.waits_for(&id, &[BlockerReason::Settling]).await;
@@ -194,7 +194,7 @@ async fn only_so_many_accounts_are_fenced_at_once(world: World) {
                     .value
                     .blockers
                     .iter()
-                    .map(|b| b.reason())
+                    .map(Blocker::reason)
                     .collect();
                 reasons == [BlockerReason::FenceBudget]
             });

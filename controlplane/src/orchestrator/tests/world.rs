@@ -160,6 +160,11 @@ impl World {
         self.orchestrator_with(name, |_| {})
     }
 
+    /// An orchestrator with a hook.
+    pub(super) fn orchestrator_with_hook(&self, name: &str, hook: impl DeltaHook) -> Orchestrator {
+        self.orchestrator_with(name, |options| options.hook = Some(Arc::new(hook)))
+    }
+
     pub(super) fn orchestrator_with(
         &self,
         name: &str,
@@ -246,13 +251,12 @@ impl World {
                 changed.changed().await.expect("the mirror runs");
             }
         };
-        match time::timeout(PATIENCE, found).await {
-            Ok(found) => found,
-            Err(_) => panic!(
+        time::timeout(PATIENCE, found).await.unwrap_or_else(|_| {
+            panic!(
                 "waited in vain for {what}; the state is {:#?}",
                 self.mirror.read()
-            ),
-        }
+            )
+        })
     }
 
     /// Waits until the migration has ended.
@@ -375,10 +379,6 @@ impl Orchestrator {
             .await
             .unwrap_or_else(|_| panic!("{name} is reached; passed {:?}", self.failpoints.passed()));
     }
-}
-
-pub(super) fn hook(hook: impl DeltaHook) -> Option<Arc<dyn DeltaHook>> {
-    Some(Arc::new(hook))
 }
 
 pub(super) fn replica(name: &str) -> ReplicaId {
