@@ -73,6 +73,8 @@ impl Surroundings {
             token_file = "token"
             [limits.preauth]
             failure_floor = "1ms"
+            [limits.shutdown]
+            goodbye = "1s"
             "#
         );
         Config::parse(&text, self.path()).unwrap()
