@@ -6,7 +6,7 @@
 //! - [`world`]: all of it together with both planes, as an installation.
 //! - [`workload`]: clients that live through moves, [`history`]: what they saw,
 //!   [`checker`]: what must not have happened.
-//! - [`demo`]: what `make demo` shows of it.
+//! - [`torture`]: moves without end while everything breaks; [`demo`]: what `make demo` shows.
 //! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
 
 pub mod certs;
@@ -20,6 +20,7 @@ pub mod log_file;
 pub mod ports;
 pub mod process;
 pub mod tools;
+pub mod torture;
 pub mod wait;
 pub mod workload;
 pub mod world;

@@ -1,0 +1,246 @@
+//! The torture run: accounts move back and forth without end while clients write to them and
+//! processes are killed and frozen at random; then all faults stop, everything must come to rest, and
+//! the checker judges what the clients saw.
+//!
+//! ```text
+//!   clients ──▶ history ◀── movers (Migrate, Rollback, AbortMigration)     nemesis ──▶ processes
+//!                  └──────▶ checker ◀── mailboxes, read from the servers
+//! ```
+//!
+//! What is done depends on the seed alone, when it happens does not: a seed makes a run similar, not
+//! identical.
+
+mod liveness;
+mod mover;
+mod nemesis;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::checker::{Floors, Verdict, judge};
+use crate::history::{FinalState, Recorder, Summary, read_journal};
+use crate::workload::{Habit, Workload, read_mailbox};
+use crate::world::{Builder, Limits, World};
+
+use liveness::come_to_rest;
+use mover::Mover;
+use nemesis::Nemesis;
+
+/// Small windows, so that a short run sees many moves end in many ways.
+pub const LIMITS: Limits = Limits {
+    window: Duration::from_secs(6),
+    hook: Duration::from_secs(3),
+    settle: Duration::from_millis(500),
+    heartbeat: Duration::from_millis(300),
+    drain: Duration::from_secs(2),
+    hold: Duration::from_secs(10),
+};
+
+/// How long everything may take to come to rest once nothing breaks any more: a leader's lease, the
+/// deadline of a hook that may still run, a whole window, and room for a slow machine.
+const REST_LIMIT: Duration = Duration::from_mins(1);
+
+/// Pauses of a writer, in milliseconds.
+const BUSY: Habit = Habit::Busy(5..80);
+
+/// What to do to which world.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What everybody's decisions come from.
+    pub seed: u64,
+    /// How long things move and break.
+    pub duration: Duration,
+    /// Whether processes are killed and frozen.
+    pub faults: bool,
+    /// How many writers each account has on each data plane.
+    pub writers: usize,
+    /// How much must have happened.
+    pub floors: Floors,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed, to do it again.
+    pub seed: u64,
+    /// What the checker found.
+    pub verdict: Verdict,
+    /// What did not come to rest, or was refused without a reason, in words.
+    pub complaints: Vec<String>,
+    /// What the clients did.
+    pub summary: Summary,
+    /// Moves that ended on the other side, and that ended where they began.
+    pub moves: (usize, usize),
+    /// What was done to which process how often.
+    pub faults: BTreeMap<String, usize>,
+    /// Where the logs are, when something was found.
+    pub kept: Option<PathBuf>,
+}
+
+impl Report {
+    /// Whether nothing bad was found in a run in which enough happened.
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean() && self.complaints.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 20;
+        let (flipped, stayed) = self.moves;
+        let Summary {
+            accepted,
+            logins,
+            writes,
+            refused,
+            ..
+        } = self.summary;
+        writeln!(f, "torture with seed {}", self.seed)?;
+        writeln!(
+            f,
+            "  operations: {accepted}, of them {writes} writes, {logins} logins; {refused} logins refused"
+        )?;
+        writeln!(
+            f,
+            "  moves: {flipped} flipped, {stayed} stayed; faults: {:?}",
+            self.faults
+        )?;
+        writeln!(f, "  violations: {}", self.verdict.violations.len())?;
+        for violation in self.verdict.violations.iter().take(SHOWN) {
+            writeln!(f, "    {violation}")?;
+        }
+        for complaint in self.complaints.iter().chain(&self.verdict.shortfalls) {
+            writeln!(f, "  complaint: {complaint}")?;
+        }
+        if let Some(folder) = &self.kept {
+            writeln!(f, "  logs: {}", folder.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts a world, tortures it, and judges.
+///
+/// # Errors
+/// When the world does not come up or its state cannot be read; what was found wrong is in the report.
+pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
+    let mut world = world.limits(LIMITS).start().await?;
+    let recorder = Recorder::new();
+    let workload = start_clients(&world, &recorder, &plan);
+    let mut movers = Movers::start(&world, &recorder, &plan);
+    let mut nemesis = Nemesis::new(StdRng::seed_from_u64(plan.seed ^ 1));
+    if plan.faults {
+        nemesis.torment(&mut world, plan.duration).await?;
+        nemesis.relent(&mut world).await?;
+    } else {
+        sleep(plan.duration).await;
+    }
+    let mut complaints = movers.finish().await;
+    complaints.extend(come_to_rest(&mut world, REST_LIMIT).await?);
+    workload.stop().await;
+
+    let mut history = recorder.history();
+    history.hook_runs = read_journal(world.journal())?;
+    let finally = final_state(&world).await?;
+    let flipped = history.flips().count();
+    let mut report = Report {
+        seed: plan.seed,
+        verdict: judge(&history, &finally, &plan.floors),
+        complaints,
+        summary: Summary::of(&history, |_| true),
+        moves: (flipped, history.moves.len() - flipped),
+        faults: nemesis.done(),
+        kept: None,
+    };
+    if !report.is_clean() {
+        report.kept = Some(world.keep());
+    }
+    Ok(report)
+}
+
+fn start_clients(world: &World, recorder: &Recorder, plan: &Plan) -> Workload {
+    let mut workload = Workload::new(recorder.clone(), world.password(), plan.seed);
+    for data_plane in 0..world.data_planes().len() {
+        for (n, account) in world.accounts().iter().enumerate() {
+            let connect = if n % 2 == 0 {
+                world.imaps(data_plane)
+            } else {
+                world.imap_starttls(data_plane)
+            };
+            workload.add(account, data_plane, connect.clone(), Habit::Idle);
+            for _ in 0..plan.writers {
+                workload.add(account, data_plane, connect.clone(), BUSY);
+            }
+        }
+    }
+    workload
+}
+
+/// A mover for each account.
+struct Movers {
+    stop: CancellationToken,
+    tasks: JoinSet<Vec<String>>,
+}
+
+impl Movers {
+    fn start(world: &World, recorder: &Recorder, plan: &Plan) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for (n, account) in world.accounts().iter().enumerate() {
+            let mover = Mover {
+                account: account.as_str().into(),
+                operators: (0..world.control_planes().len())
+                    .map(|replica| world.operator(replica))
+                    .collect(),
+                recorder: recorder.clone(),
+                random: StdRng::seed_from_u64(plan.seed ^ ((n as u64 + 1) << 32)),
+                stop: stop.clone(),
+            };
+            tasks.spawn(mover.run());
+        }
+        Self { stop, tasks }
+    }
+
+    /// Lets every move that is under way end, and gives back what was strange.
+    async fn finish(&mut self) -> Vec<String> {
+        self.stop.cancel();
+        let mut complaints = Vec::new();
+        let joining = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                complaints.extend(ended.expect("a mover does not panic"));
+            }
+        };
+        if timeout(REST_LIMIT, joining).await.is_err() {
+            complaints.push(format!(
+                "a move did not end within {REST_LIMIT:?} of the last fault"
+            ));
+            self.tasks.shutdown().await;
+        }
+        complaints
+    }
+}
+
+/// Every account's mailbox on the server where the control plane says that it lives.
+async fn final_state(world: &World) -> anyhow::Result<FinalState> {
+    let mut finally = FinalState::new();
+    for account in world.accounts() {
+        let destination = liveness::destination(world, account).await?;
+        let server = world
+            .server(&destination)
+            .ok_or_else(|| anyhow::anyhow!("{account} lives at {destination:?}"))?;
+        finally.insert(
+            Arc::from(account.as_str()),
+            read_mailbox(server, account).await?,
+        );
+    }
+    Ok(finally)
+}

@@ -1,0 +1,100 @@
+//! The torture run in short, on both stores, and the broken builds that it must find out.
+//!
+//! `FERRYPOST_TORTURE_SECONDS` makes the runs longer (that long each, faults included) and
+//! `FERRYPOST_TORTURE_SEED` others: a failed run prints its seed and keeps its logs.
+//!
+//!     FERRYPOST_TORTURE_SECONDS=600 FERRYPOST_TORTURE_SEED=42 \
+//!         cargo test -p ferrypost-tests --test torture -- --nocapture sound
+//!
+//! The programs are those beside the test program, built with `--all-features`: without the feature
+//! `sabotage` nothing can be broken.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+use std::env;
+use std::time::Duration;
+
+use ferrypost_tests::checker::Floors;
+use ferrypost_tests::torture::{Plan, Report, torture};
+use ferrypost_tests::world::{Builder, StoreKind, World};
+use tokio::sync::Mutex;
+
+/// Each run has the machine for itself.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+fn setting(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text:?}")),
+    )
+}
+
+/// Floors grow with the run. A tenth of what an idle machine does.
+fn plan(seconds: u64, faults: bool) -> Plan {
+    let seconds = setting("FERRYPOST_TORTURE_SECONDS").unwrap_or(seconds);
+    let moves = usize::try_from(seconds / 4).unwrap();
+    Plan {
+        seed: setting("FERRYPOST_TORTURE_SEED").unwrap_or(1),
+        duration: Duration::from_secs(seconds),
+        faults,
+        writers: 3,
+        floors: Floors {
+            operations: 100 * moves,
+            moves,
+        },
+    }
+}
+
+async fn run(world: Builder, plan: Plan) -> Report {
+    let _turn = TURN.lock().await;
+    let report = torture(world.numbered_accounts(4), plan).await.unwrap();
+    println!("{report}");
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_build_survives_on_the_embedded_store() {
+    let report = run(World::builder(), plan(20, true)).await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_build_survives_on_etcd_with_two_control_planes() {
+    let world = World::builder().store(StoreKind::Etcd).control_planes(2);
+    let report = run(world, plan(25, true)).await;
+    assert!(report.is_clean(), "{report}");
+}
+
+/// A broken build must be found out within a run of these seconds.
+async fn is_found_out(world: Builder, defect: &str) {
+    let report = run(world, plan(10, false)).await;
+    assert!(
+        !report.verdict.violations.is_empty(),
+        "{defect} went unnoticed; were the programs built with --all-features?\n{report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_without_a_fence_is_found_out() {
+    let defect = "fence-off";
+    let world = World::builder().data_plane_env("FERRYPOST_SABOTAGE", defect);
+    is_found_out(world, defect).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_registers_after_the_dial_is_found_out() {
+    let defect = "register-after-dial";
+    let world = World::builder().data_plane_env("FERRYPOST_SABOTAGE", defect);
+    is_found_out(world, defect).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_releases_early_is_found_out() {
+    let defect = "release-early";
+    let world = World::builder().control_plane_env("FERRYPOST_SABOTAGE", defect);
+    is_found_out(world, defect).await;
+}
