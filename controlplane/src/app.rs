@@ -129,7 +129,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     let opened = OpenStore::open(config.store()).await?;
     let (store, store_kind) = (opened.store(), opened.kind());
     let shutdown = Shutdown::new();
-    let failure = settle_installation(&store, &config, &random, &shutdown);
+    let failure = settle_installation(&store, &config, &random, &shutdown).await?;
 
     let options = MirrorOptions::new(config.replica().clone(), random.clone());
     let mirror = Mirror::start(store, options, shutdown.tasks(), shutdown.token());
@@ -304,25 +304,28 @@ fn orchestrator_options(
     }
 }
 
-/// Finds out whose the store is. A store of somebody else's ends the process; one that is away does not.
-fn settle_installation(
+/// Finds out whose the store is. Where the configuration names an installation nothing is read from
+/// the store before that is known, however long the store is away; else it is found out meanwhile.
+async fn settle_installation(
     store: &Arc<dyn Store>,
     config: &Config,
     random: &Random,
     shutdown: &Shutdown,
-) -> oneshot::Receiver<anyhow::Error> {
+) -> anyhow::Result<oneshot::Receiver<anyhow::Error>> {
     let (failed, failure) = oneshot::channel();
-    let (store, random) = (store.clone(), random.clone());
-    let pinned = config.installation().cloned();
-    let token = shutdown.token();
+    if let Some(pinned) = config.installation() {
+        installation::settle(&**store, random, Some(pinned)).await?;
+        return Ok(failure);
+    }
+    let (store, random, token) = (store.clone(), random.clone(), shutdown.token());
     shutdown.spawn(async move {
-        let settling = installation::settle(&*store, &random, pinned.as_ref());
+        let settling = installation::settle(&*store, &random, None);
         if let Some(Err(error)) = token.run_until_cancelled(settling).await {
             // Whoever does not listen has ended already.
             let _ = failed.send(error.into());
         }
     });
-    failure
+    Ok(failure)
 }
 
 fn keep_routing_file(desk: RoutingDesk, shutdown: &Shutdown) {

@@ -18,6 +18,7 @@
 
 pub mod app;
 pub mod changelog;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod failpoint;

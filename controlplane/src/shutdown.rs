@@ -2,6 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long tasks may take to end. They only give up the leadership and end streams, none of which
@@ -62,17 +63,30 @@ pub struct StillRunning {
     pub tasks: usize,
 }
 
-/// Resolves when the process is asked to end, by SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the operating system does not let us listen for them.
-pub async fn requested() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask a process to end: SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Listens from now on: a signal that comes before anybody waits is not lost.
+    ///
+    /// # Errors
+    /// When the operating system does not let us.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Resolves when the process has been asked to end.
+    pub async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

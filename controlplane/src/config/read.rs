@@ -195,23 +195,25 @@ fn readable(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
 
 fn read_operators(root: &Section<'_>) -> Operators {
     root.table("operators", |section| {
+        let tokens = section.tables("tokens", read_token);
+        let identities = section.tables("identities", read_identity);
+        // One with a mistake counts: it is reported as what it is.
+        let authenticated = !tokens.is_empty() || !identities.is_empty();
         let operators = Operators {
             listen: section
                 .parsed("listen", str::parse)
                 .unwrap_or_else(|| loopback(9080)),
             tls: read_tls(section),
-            tokens: section
-                .tables("tokens", read_token)
-                .into_iter()
-                .flatten()
-                .collect(),
-            identities: section
-                .tables("identities", read_identity)
-                .into_iter()
-                .flatten()
-                .collect(),
+            tokens: tokens.into_iter().flatten().collect(),
+            identities: identities.into_iter().flatten().collect(),
         };
         check_operators(section, &operators);
+        check_exposure(
+            section,
+            operators.listen,
+            authenticated,
+            "tokens or identities",
+        );
         operators
     })
     .unwrap_or_else(|| Operators {
@@ -241,13 +243,6 @@ fn check_operators(section: &Section<'_>, operators: &Operators) {
     if names.windows(2).any(|pair| pair[0] == pair[1]) {
         section.wrong("tokens", "two have the same name");
     }
-    let authenticated = section.has("tokens") || section.has("identities");
-    check_exposure(
-        section,
-        operators.listen,
-        authenticated,
-        "tokens or identities",
-    );
 }
 
 /// A listener that others can reach needs TLS, or tokens would cross the network in clear, and needs

@@ -91,6 +91,11 @@ fn a_listener_that_others_can_reach_needs_tls_and_authentication() {
         said.contains("without tls.client_ca_file or token_file"),
         "{said}"
     );
+    let said = messages("[operators]\nlisten = \"0.0.0.0:9080\"\ntokens = []\nidentities = []\n");
+    assert!(
+        said.contains("without tokens or identities it is refused"),
+        "{said}"
+    );
     assert!(parse("[operators]\nlisten = \"[::1]:9080\"\n").is_ok());
 }
 
