@@ -67,7 +67,17 @@ fn read_digits(text: &[u8]) -> u128 {
     })
 }
 
-fn write_digits(text: &mut [u8], mut number: u128) {
+/// Divides a wide number once only: this is on the way of every look-up.
+fn write_digits(text: &mut [u8], number: u128) {
+    const SIX: usize = 6;
+    const SIX_DIGITS: u128 = 36_u128.pow(6);
+    let narrow = |wide| u64::try_from(wide).expect("seven digits are below 2^37");
+    let (first, last) = text.split_at_mut(HALF - SIX);
+    write_few_digits(first, narrow(number / SIX_DIGITS));
+    write_few_digits(last, narrow(number % SIX_DIGITS));
+}
+
+fn write_few_digits(text: &mut [u8], mut number: u64) {
     for digit in text.iter_mut().rev() {
         *digit = DIGITS[usize::try_from(number % 36).expect("below 36")];
         number /= 36;

@@ -188,9 +188,11 @@ impl Draft {
         Ok(record)
     }
 
-    /// Whether another account has the name: the claimant itself was released.
+    /// Whether another account has the name: the claimant itself was released, and a rejected entry has
+    /// nothing.
     fn is_taken(&self, name: &Name) -> bool {
-        self.table.overlay.by_name(name).is_some() || self.table.claims(name).next().is_some()
+        self.table.overlay.by_name(name).is_some()
+            || self.table.claims(name).any(|packed| !packed.fenced)
     }
 
     /// Names of a settled account are known by hash alone: it has dropped some if it had more than are

@@ -74,9 +74,14 @@ impl NameKey {
     }
 
     pub(super) fn hash(&self, name: &Name) -> NameHash {
+        self.hash_bytes(name.as_str().as_bytes())
+    }
+
+    /// The same for what is no name.
+    pub(super) fn hash_bytes(&self, bytes: &[u8]) -> NameHash {
         use sip128::Hasher128 as _;
         let mut hasher = self.hasher;
-        hasher.write(name.as_str().as_bytes());
+        hasher.write(bytes);
         let sum = hasher.finish128();
         let hash = NameHash {
             hash: sum.h1,

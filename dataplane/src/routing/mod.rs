@@ -16,6 +16,8 @@ mod cow;
 mod delta;
 mod draft;
 pub mod feed;
+#[cfg(test)]
+mod garbage;
 mod hash;
 mod merge;
 #[cfg(test)]

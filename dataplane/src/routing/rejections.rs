@@ -20,6 +20,7 @@ pub(super) struct Rejections {
     entries: BTreeMap<String, Rejection>,
     /// Every name that a rejected entry carries, with the account that it names, if that can be read.
     names: HashMap<Name, Option<AccountId>, KeyedState>,
+    any_packed: bool,
 }
 
 /// One rejected entry.
@@ -86,7 +87,11 @@ impl Rejections {
                     .or_insert_with(|| AccountId::parse(account).ok());
             }
         }
-        Self { entries, names }
+        Self {
+            any_packed: entries.values().any(|rejection| rejection.entry.is_none()),
+            entries,
+            names,
+        }
     }
 
     pub(super) fn entries(&self) -> &BTreeMap<String, Rejection> {
@@ -99,6 +104,11 @@ impl Rejections {
             return None;
         }
         self.names.get(name)
+    }
+
+    /// True if an account of the base was rejected, whose names are known by hash alone.
+    pub(super) const fn any_packed(&self) -> bool {
+        self.any_packed
     }
 
     /// The epoch below which nothing is taken over for an account that was rejected.

@@ -95,7 +95,13 @@ impl RoutingTable {
             return Owner::Unclear(account.clone());
         }
         if let Some(record) = self.overlay.by_name(name) {
-            return Owner::Record(record);
+            let contested =
+                self.rejections.any_packed() && self.claims(name).any(|packed| packed.fenced);
+            return if contested {
+                Owner::Unclear(None)
+            } else {
+                Owner::Record(record)
+            };
         }
         let mut claims = self.claims(name);
         match (claims.next(), claims.next()) {

@@ -277,6 +277,21 @@ fn a_name_that_two_accounts_claim_is_held_until_one_lets_go() {
         assert_eq!(destination(&without, "al"), "third");
         assert_eq!(destination(&without, "other"), "source");
     }
+    // The first goes on to change while the second is in its way, and what they share stays held.
+    let contested = table(
+        6,
+        vec![first.clone(), entry(2, &["al", "other"], "target", 6)],
+    );
+    let moved = apply(
+        &contested,
+        delta(6, 7, vec![put(entry(1, &["alice", "al"], "source", 7))]),
+    );
+    let merged = moved.with_merged(moved.merge()).expect("the same base");
+    for table in [moved, merged] {
+        assert_eq!(reasons(&table), [(account(2), RejectReason::NameTaken)]);
+        assert_eq!(destination(&table, "alice"), "source");
+        assert_eq!(destination(&table, "al"), "rejected");
+    }
     // Where the text is known, the other comes into its own when the name is free.
     let second = entry(2, &["al", "other"], "target", 6);
     let taken = apply(&table(5, vec![first]), delta(5, 6, vec![put(second)]));

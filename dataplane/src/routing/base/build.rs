@@ -4,18 +4,17 @@ use std::collections::HashMap;
 
 use ferrypost_proto::{DestinationId, Epoch, Random, Record, Revision, routing::v1::RejectReason};
 
-use super::{
-    AccountRow, Base, LEAST_BUCKET_BITS, NameCount, NameKey, NameRow, Slot, slot, write_row,
-};
+use super::{AccountRow, AliasRow, Base, Buckets, NameCount, NameKey, Rest, Slot};
 use crate::routing::{account_key::AccountKey, hash::NameHash};
 
 /// Collects accounts in any order and packs them at the end.
 #[derive(Debug)]
 pub(in crate::routing) struct BaseBuilder {
     key: NameKey,
-    names: Vec<NameEntry>,
+    /// Every name but the first of each account.
+    aliases: Vec<NameEntry>,
     /// In the order of arrival: a name's slot counts in it until the end.
-    accounts: Vec<AccountRow>,
+    accounts: Vec<Account>,
     homes: Vec<DestinationId>,
     home_index: HashMap<DestinationId, u16>,
     bases: Vec<u64>,
@@ -26,6 +25,13 @@ struct NameEntry {
     hash: u64,
     check: u32,
     slot: Slot,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    /// Of its first name; of its id, if it has none: it must lie somewhere.
+    first: NameHash,
+    row: AccountRow,
 }
 
 /// A finished base and the accounts in it that were found wrong only then. They are marked as fenced.
@@ -55,7 +61,7 @@ impl BaseBuilder {
     pub(in crate::routing) fn with_key(key: NameKey) -> Self {
         Self {
             key,
-            names: Vec::new(),
+            aliases: Vec::new(),
             accounts: Vec::new(),
             homes: Vec::new(),
             home_index: HashMap::new(),
@@ -73,20 +79,21 @@ impl BaseBuilder {
             .map(|(n, id)| (id.clone(), n))
             .collect();
         let mut kept = vec![None; base.accounts.len()];
-        for (row, kept) in base.accounts.iter().zip(&mut kept) {
+        let hashes = base.buckets.hashes(|at| base.accounts[at].rest);
+        for ((row, hash), kept) in base.accounts.iter().zip(hashes).zip(&mut kept) {
             if keep(row.key) {
-                *kept = Some(slot(builder.accounts.len()));
-                builder.accounts.push(*row);
+                *kept = Some(Slot::at(builder.accounts.len()));
+                let first = NameHash { hash, check: 0 };
+                builder.accounts.push(Account { first, row: *row });
             }
         }
-        builder.names = base
-            .names()
-            .filter_map(|(hash, slot)| {
-                Some(NameEntry {
-                    hash,
-                    check: 0,
-                    slot: kept[slot.0 as usize]?,
-                })
+        let hashes = base.alias_buckets.hashes(|at| base.aliases[at].rest);
+        let aliases = base.aliases.iter().zip(hashes);
+        builder.aliases = aliases
+            .filter_map(|(row, hash)| {
+                let slot = kept[Slot::read(row.slot).index()]?;
+                let check = 0;
+                Some(NameEntry { hash, check, slot })
             })
             .collect();
         builder
@@ -94,29 +101,29 @@ impl BaseBuilder {
 
     /// Adds an account that nobody holds. False if it has no place in the packed form.
     pub(in crate::routing) fn push(&mut self, record: &Record) -> bool {
+        let at = self.accounts.len();
+        if at.max(self.aliases.len() + record.names.len()) >= u32::MAX as usize {
+            return false;
+        }
         let (Some(home), Some(base)) = (self.home(&record.home), self.base(record.epoch)) else {
             return false;
         };
-        let at = self.accounts.len();
-        if at.max(self.names.len() + record.names.len()) >= u32::MAX as usize {
-            return false;
-        }
-        for name in &record.names {
-            let NameHash { hash, check } = self.key.hash(name);
-            self.names.push(NameEntry {
-                hash,
-                check,
-                slot: slot(at),
-            });
-        }
-        self.accounts.push(AccountRow {
-            key: AccountKey::from(&record.account),
+        let mut hashes = record.names.iter().map(|name| self.key.hash(name));
+        let key = AccountKey::from(&record.account);
+        let first = hashes.next().unwrap_or_else(|| self.key.hash_bytes(&key.0));
+        let slot = Slot::at(at);
+        self.aliases
+            .extend(hashes.map(|NameHash { hash, check }| NameEntry { hash, check, slot }));
+        let row = AccountRow {
+            rest: Rest::default(),
+            key,
             home: home.to_le_bytes(),
             base,
             store: record.epoch.revision().store().to_le_bytes(),
             names: NameCount::of(record.names.len()),
             fenced: false,
-        });
+        };
+        self.accounts.push(Account { first, row });
         true
     }
 
@@ -149,40 +156,21 @@ impl BaseBuilder {
         mut held: impl FnMut(AccountKey) -> Option<Epoch>,
     ) -> Result<Built, BuildError> {
         let mut rejected = Vec::new();
-        self.names
-            .sort_unstable_by_key(|name| (name.hash, name.slot));
-        for pair in self.names.windows(2) {
-            let [first, second] = pair else { continue };
-            if first.hash != second.hash {
-                continue;
-            }
-            if first.check != second.check {
-                return Err(BuildError::Collision);
-            }
-            // An account that names itself twice claims nothing from another.
-            let account = &mut self.accounts[second.slot.0 as usize];
-            if first.slot != second.slot && !account.fenced {
-                account.fenced = true;
-                rejected.push((account.key, RejectReason::NameTaken));
-            }
-        }
-        self.sort_accounts();
-        if self
-            .accounts
-            .windows(2)
-            .any(|pair| pair[0].key == pair[1].key)
-        {
+        self.reject_taken(&mut rejected)?;
+        let by_key = self.by_key();
+        let same = |pair: &[Slot]| self.row(pair[0]).key == self.row(pair[1]).key;
+        if by_key.windows(2).any(same) {
             return Err(BuildError::AccountTwice);
         }
-        for at in 0..self.accounts.len() {
-            let row = self.accounts[at];
+        for slot in by_key {
+            let row = *self.row(slot);
             let Some(held) = held(row.key).filter(|held| *held > self.epoch(&row)) else {
                 continue;
             };
             if !row.fenced {
                 rejected.push((row.key, RejectReason::BadEpoch));
             }
-            self.fence_at(at, held);
+            self.fence_at(slot, held);
         }
         Ok(Built {
             base: self.pack(),
@@ -191,10 +179,46 @@ impl BaseBuilder {
     }
 
     /// Packs a base that was checked before and what was added to it without a clash.
-    pub(in crate::routing) fn finish_merge(mut self) -> Base {
-        self.names.sort_by_key(|name| (name.hash, name.slot));
-        self.sort_accounts();
+    pub(in crate::routing) fn finish_merge(self) -> Base {
         self.pack()
+    }
+
+    fn row(&self, slot: Slot) -> &AccountRow {
+        &self.accounts[slot.index()].row
+    }
+
+    /// Fences the later of two accounts that claim one name.
+    fn reject_taken(
+        &mut self,
+        rejected: &mut Vec<(AccountKey, RejectReason)>,
+    ) -> Result<(), BuildError> {
+        let first = self.accounts.iter().enumerate();
+        let mut names: Vec<_> = first
+            .map(|(at, account)| (account.first, Slot::at(at)))
+            .chain(self.aliases.iter().map(|name| {
+                let NameEntry { hash, check, slot } = *name;
+                (NameHash { hash, check }, slot)
+            }))
+            .collect();
+        names.sort_unstable_by_key(|(name, slot)| (name.hash, *slot));
+        for pair in names.windows(2) {
+            let [(first, holder), (second, claimant)] = pair else {
+                continue;
+            };
+            if first.hash != second.hash {
+                continue;
+            }
+            if first.check != second.check {
+                return Err(BuildError::Collision);
+            }
+            let row = &mut self.accounts[claimant.index()].row;
+            // An account that names itself twice claims nothing from another.
+            if holder != claimant && !row.fenced {
+                row.fenced = true;
+                rejected.push((row.key, RejectReason::NameTaken));
+            }
+        }
+        Ok(())
     }
 
     fn epoch(&self, row: &AccountRow) -> Epoch {
@@ -205,9 +229,9 @@ impl BaseBuilder {
     }
 
     /// Marks an account and keeps the higher epoch, below which nothing is taken over later.
-    fn fence_at(&mut self, at: usize, held: Epoch) {
+    fn fence_at(&mut self, slot: Slot, held: Epoch) {
         let base = self.base(held);
-        let row = &mut self.accounts[at];
+        let row = &mut self.accounts[slot.index()].row;
         row.fenced = true;
         // Without a place for the base the lower epoch stays: the account is fenced either way.
         if let Some(base) = base {
@@ -216,54 +240,62 @@ impl BaseBuilder {
         }
     }
 
-    /// Sorts the accounts by key and lets the names follow.
-    fn sort_accounts(&mut self) {
-        let mut order: Vec<u32> = (0..).take(self.accounts.len()).collect();
+    /// The accounts in the order of their keys.
+    fn by_key(&self) -> Vec<Slot> {
+        let keys = self.accounts.iter().enumerate();
+        let mut slots: Vec<_> = keys
+            .map(|(at, account)| (account.row.key, Slot::at(at)))
+            .collect();
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Sorts the accounts by the hashes of their first names, and lets their other names follow.
+    fn sort(&mut self) {
+        let mut order: Vec<_> = (0..self.accounts.len()).map(Slot::at).collect();
         // Stable sorts find the long run that a merge begins with.
-        order.sort_by_key(|at| self.accounts[*at as usize].key);
+        order.sort_by_key(|slot| self.accounts[slot.index()].first.hash);
         let mut moved = vec![Slot(0); order.len()];
         for (to, from) in order.iter().enumerate() {
-            moved[*from as usize] = slot(to);
+            moved[from.index()] = Slot::at(to);
         }
-        self.accounts = order.iter().map(|at| self.accounts[*at as usize]).collect();
-        for name in &mut self.names {
-            name.slot = moved[name.slot.0 as usize];
+        self.accounts = order
+            .iter()
+            .map(|slot| self.accounts[slot.index()])
+            .collect();
+        for name in &mut self.aliases {
+            name.slot = moved[name.slot.index()];
         }
+        // Two names of one account may share a hash, and must not look like two claims.
+        let accounts = &self.accounts;
+        self.aliases
+            .retain(|name| accounts[name.slot.index()].first.hash != name.hash);
+        self.aliases.sort_by_key(|name| (name.hash, name.slot));
+        self.aliases.dedup_by_key(|name| (name.hash, name.slot));
     }
 
     fn pack(mut self) -> Base {
-        self.names.dedup_by_key(|name| (name.hash, name.slot));
-        let bucket_bits = bucket_bits(self.names.len());
-        let mut starts = Vec::with_capacity((1 << bucket_bits) + 1);
-        let mut rows: Vec<NameRow> = Vec::with_capacity(self.names.len());
-        for name in &self.names {
-            let bucket = name.hash >> (64 - bucket_bits);
-            starts.resize(usize::try_from(bucket).expect("few bits") + 1, len(&rows));
-            rows.push(write_row(
-                name.hash << bucket_bits >> bucket_bits,
-                name.slot,
-            ));
-        }
-        starts.resize((1 << bucket_bits) + 1, len(&rows));
-        self.accounts.shrink_to_fit();
+        self.sort();
+        let by_key = self.by_key();
+        let buckets = Buckets::new(self.accounts.iter().map(|account| account.first.hash));
+        let alias_buckets = Buckets::new(self.aliases.iter().map(|name| name.hash));
+        let account_row = |account: &Account| AccountRow {
+            rest: buckets.rest(account.first.hash),
+            ..account.row
+        };
+        let alias_row = |name: &NameEntry| AliasRow {
+            rest: alias_buckets.rest(name.hash),
+            slot: name.slot.bytes(),
+        };
         Base {
             key: self.key,
-            bucket_bits,
-            starts,
-            rows,
-            accounts: self.accounts,
+            accounts: self.accounts.iter().map(account_row).collect(),
+            aliases: self.aliases.iter().map(alias_row).collect(),
+            buckets,
+            alias_buckets,
+            by_key,
             homes: self.homes,
             bases: self.bases,
         }
     }
-}
-
-/// About eight names a bucket.
-fn bucket_bits(names: usize) -> u32 {
-    let wanted = usize::BITS - (names / 8).leading_zeros();
-    wanted.max(LEAST_BUCKET_BITS)
-}
-
-fn len(rows: &[NameRow]) -> u32 {
-    u32::try_from(rows.len()).expect("a base holds at most u32::MAX names")
 }

@@ -1,25 +1,30 @@
 //! The packed part of a table: settled accounts, without the text of their names.
 //!
 //! ```text
-//!   name ─ keyed hash ─▶ bucket (high bits) ─▶ row: 48 bits of the hash, slot ─▶ account: id, home, epoch
+//!   name ─ keyed hash ─▶ bucket (high bits) ─┬▶ account: 48 bits of its first name's hash,
+//!                                            │           id, home, epoch, number of names
+//!                                            └▶ alias:   48 bits of the hash, which account
 //! ```
 //!
-//! 10 bytes a name and 30 an account, beside 4 bytes a bucket of about eight names: 41 bytes for an
-//! account with one name, where a hash map of strings takes more than twice that. A name that is not
-//! stored hits a row by chance once in 2^64/n look-ups, and is then sent to a server that does not know
-//! it; the key is random, so nobody can aim. Two *stored* names with one hash are told apart when the
-//! table is built: the second stays exact in the overlay.
+//! An account lies where its first name hashes to, so that a look-up by it reads one place in memory:
+//! 36 bytes, 4 more for the order by id, and 10 for every further name, beside 4 bytes a bucket of two to
+//! four. A hash map of strings takes more than twice that. A name that is not stored hits a row by
+//! chance once in 2^64/n look-ups, and is then sent to a server that does not know it; the key is
+//! random, so nobody can aim. Two *stored* names with one hash are told apart when the table is built:
+//! the second stays exact in the overlay.
 //!
 //! What a row cannot hold (an account in its held window, a rejected one, the 65,537th destination) stays
 //! exact in the overlay.
 
+mod buckets;
 mod build;
+
+use ferrypost_proto::{DestinationId, Epoch, Revision};
 
 pub(super) use build::BaseBuilder;
 pub use build::BuildError;
 
-use ferrypost_proto::{DestinationId, Epoch, Revision};
-
+use self::buckets::{Buckets, Rest};
 use super::{
     account_key::AccountKey,
     hash::{NameHash, NameKey},
@@ -29,26 +34,23 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Base {
     key: NameKey,
-    bucket_bits: u32,
-    /// Where each bucket's rows begin, and the end.
-    starts: Vec<u32>,
-    rows: Vec<NameRow>,
-    /// By key.
+    buckets: Buckets,
+    /// By the hash of the first name.
     accounts: Vec<AccountRow>,
+    alias_buckets: Buckets,
+    /// By the hash of the name.
+    aliases: Vec<AliasRow>,
+    /// The accounts by their keys.
+    by_key: Vec<Slot>,
     homes: Vec<DestinationId>,
     bases: Vec<u64>,
 }
 
-/// The low 48 bits of a name's hash and its account's slot, low end first.
-type NameRow = [u8; 10];
-
-/// Below this many bucket bits a row could not hold the rest of a 64-bit hash.
-const LEAST_BUCKET_BITS: u32 = 16;
-
 /// One account as it lies there; [`Packed`] is what it means. Bytes only, so that nothing is lost to
 /// alignment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct AccountRow {
+    rest: Rest,
     key: AccountKey,
     home: [u8; 2],
     base: u8,
@@ -57,24 +59,20 @@ struct AccountRow {
     fenced: bool,
 }
 
-/// How many names an account has, up to 254.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct NameCount(u8);
-
-impl NameCount {
-    fn of(names: usize) -> Self {
-        Self(u8::try_from(names).unwrap_or(u8::MAX))
-    }
-
-    /// True only if it is surely so many.
-    pub(super) fn is(self, names: usize) -> bool {
-        self.0 < u8::MAX && usize::from(self.0) == names
-    }
+/// A further name of an account.
+#[derive(Debug, Clone, Copy)]
+struct AliasRow {
+    rest: Rest,
+    slot: [u8; 4],
 }
 
 /// The index of an account row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Slot(u32);
+struct Slot(u32);
+
+/// How many names an account has, up to 254.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NameCount(u8);
 
 /// An account of the base, read.
 #[derive(Debug, Clone, Copy)]
@@ -94,27 +92,29 @@ impl Base {
 
     /// The accounts that a name points to: one, unless two claim it.
     pub(super) fn claims(&self, name: NameHash) -> impl Iterator<Item = Packed<'_>> {
-        let bucket = self.bucket(name.hash);
-        let rest = name.hash << self.bucket_bits >> self.bucket_bits;
-        let range = self.starts[bucket] as usize..self.starts[bucket + 1] as usize;
-        self.rows[range]
+        let rest = self.buckets.rest(name.hash);
+        let first = self.accounts[self.buckets.range(name.hash)]
             .iter()
-            .map(|row| read_row(*row))
-            .skip_while(move |(row, _)| *row < rest)
-            .take_while(move |(row, _)| *row == rest)
-            .map(|(_, slot)| self.account(slot))
+            .filter(move |row| row.rest == rest);
+        let rest = self.alias_buckets.rest(name.hash);
+        let further = self.aliases[self.alias_buckets.range(name.hash)]
+            .iter()
+            .filter(move |row| row.rest == rest)
+            .map(|row| self.row(Slot::read(row.slot)));
+        first.chain(further).map(|row| self.read(row))
     }
 
     /// The account with this id.
     pub(super) fn find(&self, key: AccountKey) -> Option<Packed<'_>> {
-        self.accounts
-            .binary_search_by_key(&key, |row| row.key)
+        self.by_key
+            .binary_search_by_key(&key, |slot| self.row(*slot).key)
             .ok()
-            .map(|at| self.account(slot(at)))
+            .map(|at| self.read(self.row(self.by_key[at])))
     }
 
+    /// All accounts, by their keys.
     pub(super) fn accounts(&self) -> impl Iterator<Item = Packed<'_>> {
-        (0..self.accounts.len()).map(|at| self.account(slot(at)))
+        self.by_key.iter().map(|slot| self.read(self.row(*slot)))
     }
 
     /// Every destination that an account of the base may live on.
@@ -122,12 +122,11 @@ impl Base {
         &self.homes
     }
 
-    fn bucket(&self, hash: u64) -> usize {
-        usize::try_from(hash >> (64 - self.bucket_bits)).expect("few bits")
+    fn row(&self, slot: Slot) -> &AccountRow {
+        &self.accounts[slot.index()]
     }
 
-    fn account(&self, slot: Slot) -> Packed<'_> {
-        let row = &self.accounts[slot.0 as usize];
+    fn read(&self, row: &AccountRow) -> Packed<'_> {
         Packed {
             key: row.key,
             home: &self.homes[usize::from(u16::from_le_bytes(row.home))],
@@ -139,39 +138,33 @@ impl Base {
             fenced: row.fenced,
         }
     }
+}
 
-    /// Every name's hash with its account's slot, in the order of the hashes.
-    fn names(&self) -> impl Iterator<Item = (u64, Slot)> {
-        self.starts
-            .windows(2)
-            .enumerate()
-            .flat_map(move |(bucket, ends)| {
-                let high = (bucket as u64) << (64 - self.bucket_bits);
-                self.rows[ends[0] as usize..ends[1] as usize]
-                    .iter()
-                    .map(move |row| {
-                        let (rest, slot) = read_row(*row);
-                        (high | rest, slot)
-                    })
-            })
+impl NameCount {
+    fn of(names: usize) -> Self {
+        Self(u8::try_from(names).unwrap_or(u8::MAX))
+    }
+
+    /// True only if it is surely so many.
+    pub(super) fn is(self, names: usize) -> bool {
+        self.0 < u8::MAX && usize::from(self.0) == names
     }
 }
 
-fn slot(at: usize) -> Slot {
-    Slot(u32::try_from(at).expect("a base holds at most u32::MAX accounts"))
-}
+impl Slot {
+    fn at(index: usize) -> Self {
+        Self(u32::try_from(index).expect("a base holds fewer than u32::MAX accounts and names"))
+    }
 
-fn read_row(row: NameRow) -> (u64, Slot) {
-    let mut rest = [0; 8];
-    rest[..6].copy_from_slice(&row[..6]);
-    let mut slot = [0; 4];
-    slot.copy_from_slice(&row[6..]);
-    (u64::from_le_bytes(rest), Slot(u32::from_le_bytes(slot)))
-}
+    fn index(self) -> usize {
+        self.0 as usize
+    }
 
-fn write_row(rest: u64, slot: Slot) -> NameRow {
-    let mut row = [0; 10];
-    row[..6].copy_from_slice(&rest.to_le_bytes()[..6]);
-    row[6..].copy_from_slice(&slot.0.to_le_bytes());
-    row
+    const fn read(bytes: [u8; 4]) -> Self {
+        Self(u32::from_le_bytes(bytes))
+    }
+
+    const fn bytes(self) -> [u8; 4] {
+        self.0.to_le_bytes()
+    }
 }
