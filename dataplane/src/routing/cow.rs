@@ -70,8 +70,8 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
     }
 
     fn part(&self, key: &K) -> usize {
-        // The high bits: the map inside a part spends the low ones.
-        usize::try_from(self.hash.hash_one(key) >> 56).expect("8 bits")
+        // Bits from the middle: the map inside a part spends the low and the high ones of the same hash.
+        usize::try_from(self.hash.hash_one(key) >> 32 & 0xff).expect("8 bits")
     }
 }
 

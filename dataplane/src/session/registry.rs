@@ -30,7 +30,7 @@ pub use list::{Counts, Listing, SessionSnapshot};
 
 pub(crate) use ledger::Ledger;
 
-use self::{entry::Entry, shard::Shard};
+use self::{entry::Entry, shard::Shard, step::Lock as _};
 use super::admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};
 use crate::routing::{KeyedState, Resolution, Tables};
 
@@ -135,9 +135,8 @@ impl Registry {
         names
             .iter()
             .map(|name| {
-                step::Lock::with(self.shard(name), |shard| {
-                    shard.close(name, CloseReason::Kicked)
-                })
+                self.shard(name)
+                    .with(|shard| shard.close(name, CloseReason::Kicked))
             })
             .sum()
     }
@@ -146,7 +145,7 @@ impl Registry {
     pub fn close_all(&self, reason: CloseReason) {
         let reason = *self.closed.get_or_init(|| reason);
         for shard in &self.shards {
-            step::Lock::with(shard, |shard| shard.close_all(reason));
+            shard.with(|shard| shard.close_all(reason));
         }
     }
 
@@ -192,13 +191,13 @@ impl Registry {
     pub(crate) fn routed_under<'a>(&self, names: impl IntoIterator<Item = &'a Name>) -> usize {
         names
             .into_iter()
-            .map(|name| step::Lock::with(self.shard(name), |shard| shard.routed(name)))
+            .map(|name| self.shard(name).with(|shard| shard.routed(name)))
             .sum()
     }
 
     /// Takes an entry out. `unconfirmed`: its backend leg was opened and its end was not seen.
     fn leave(&self, entry: &Arc<Entry>, unconfirmed: bool) {
-        step::Lock::with(self.shard(&entry.request.name), |shard| {
+        self.shard(&entry.request.name).with(|shard| {
             shard.remove(entry, unconfirmed.then(Instant::now));
         });
         if entry.route.is_some() {
@@ -212,12 +211,11 @@ impl Registry {
     fn each_shard<R>(&self, mut read: impl FnMut(&Shard) -> R) -> impl Iterator<Item = R> {
         self.shards
             .iter()
-            .map(move |shard| step::Lock::with(shard, |shard| read(shard)))
+            .map(move |shard| shard.with(|shard| read(shard)))
     }
 
     fn shard(&self, name: &Name) -> &Mutex<Shard> {
         let hash = self.hash.hash(name.as_str().as_bytes());
-        // The high bits: the map inside a shard spends the low ones.
         &self.shards[usize::try_from(hash >> 56).expect("8 bits")]
     }
 }

@@ -234,6 +234,8 @@ impl Feed {
             let _ = farewell.said.send(Err(GoodbyeError::NotRegistered));
         } else {
             self.farewell = Some(farewell);
+            // Whoever asked waits for this alone.
+            self.backoff.reset();
         }
     }
 
