@@ -215,7 +215,7 @@ async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
         }
         let head_start = async {
             if waiting.is_empty() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } else {
                 sleep(HEAD_START).await;
             }

@@ -191,10 +191,6 @@ impl<S: CarriesSecrets> Leg<S> {
     ///
     /// # Errors
     /// [`LegError::Io`].
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the secret is used up: it is wiped when this returns"
-    )]
     pub async fn write_secret(&mut self, secret: Secret) -> Result<(), LegError> {
         self.write(secret.expose()).await
     }

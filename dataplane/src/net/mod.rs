@@ -39,8 +39,8 @@ const BACKLOG: u32 = 4096;
 /// Silence after which the kernel asks a peer whether it is still there, the pause between questions
 /// and how many go unanswered before the connection is given up: a vanished peer is noticed within
 /// about eight minutes, mobile radios wake at most every five.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// Opens a listening socket. Port 0 takes any free one.

@@ -308,3 +308,75 @@ fn read(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
         error,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn write(directory: &Path, stem: &str, name: &str) -> CertificateFiles {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let files = CertificateFiles {
+            cert_file: directory.join(format!("{stem}.pem")),
+            key_file: directory.join(format!("{stem}.key")),
+        };
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(&files.cert_file, certificate.pem()).unwrap();
+        std::fs::write(&files.key_file, key.serialize_pem()).unwrap();
+        files
+    }
+
+    #[test]
+    fn the_certificate_is_chosen_by_name_and_the_first_serves_everybody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = [
+            write(directory.path(), "one", "mail.example.org"),
+            write(directory.path(), "two", "*.example.net"),
+        ];
+        let certificates = Certificates::load(&files).unwrap();
+        let all = certificates.current();
+        let chosen = |name: Option<&str>| {
+            let key = certificates.choose(name).unwrap();
+            all.iter().position(|one| Arc::ptr_eq(one, &key)).unwrap()
+        };
+        assert_eq!(chosen(Some("mail.example.org")), 0);
+        assert_eq!(chosen(Some("mail.example.net")), 1);
+        assert_eq!(chosen(Some("elsewhere.example")), 0);
+        assert_eq!(chosen(Some("not a name")), 0);
+        assert_eq!(chosen(None), 0);
+    }
+
+    #[tokio::test]
+    async fn changed_files_are_taken_over_and_broken_ones_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = write(directory.path(), "one", "mail.example.org");
+        let tls = ServerTls::new(std::slice::from_ref(&files), b"imap").unwrap();
+        assert!(!tls.reload().await.unwrap());
+
+        write(directory.path(), "one", "mail.example.org");
+        assert!(tls.reload().await.unwrap());
+        let in_force = tls.certificates.current();
+
+        // A renewal that is half done: the new certificate beside the old key.
+        let other = write(directory.path(), "other", "mail.example.org");
+        std::fs::copy(&other.cert_file, &files.cert_file).unwrap();
+        assert!(matches!(
+            tls.reload().await,
+            Err(CertificateError::Unusable { .. })
+        ));
+        assert!(Arc::ptr_eq(&tls.certificates.current()[0], &in_force[0]));
+        std::fs::copy(&other.key_file, &files.key_file).unwrap();
+        assert!(tls.reload().await.unwrap());
+    }
+
+    #[test]
+    fn files_that_hold_no_certificate_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = write(directory.path(), "one", "mail.example.org");
+        std::fs::write(&files.cert_file, "nothing").unwrap();
+        let error = ServerTls::new(std::slice::from_ref(&files), b"imap").err();
+        assert!(error.unwrap().to_string().contains("one.pem"));
+    }
+}

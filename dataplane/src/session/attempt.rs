@@ -171,7 +171,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             }
             Err(failure) => {
                 self.trail.failed_to_open(&failure);
-                Err(failure.into())
+                Err(AttemptError::Open(Box::new(failure)))
             }
         }
     }

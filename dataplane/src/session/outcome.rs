@@ -66,8 +66,8 @@ pub enum AttemptError {
     #[error("the destination has no endpoint for this protocol")]
     NoEndpoint,
     /// The backend was not brought to take a login.
-    #[error(transparent)]
-    Open(#[from] OpenFailure),
+    #[error("{0}")]
+    Open(Box<OpenFailure>),
     /// The backend gave no verdict.
     #[error(transparent)]
     Replay(#[from] ReplayError),

@@ -132,7 +132,7 @@ impl<F: Follower> Moving<F> {
 
     /// One step from the client to the backend. Pending when there is nothing to do for now.
     fn poll_up(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<(), Cause>> {
-        ready!(self.backend.poll_ready(cx, now)).map_err(backend_failed)?;
+        ready!(self.backend.poll_ready(cx, now)).map_err(|error| backend_failed(&error))?;
         if self.draining.is_some_and(|draining| draining.stopped) {
             return Poll::Pending;
         }
@@ -147,10 +147,10 @@ impl<F: Follower> Moving<F> {
         if self.client.ended {
             return self.poll_end_up(cx);
         }
-        ready!(self.client.poll_readable(cx)).map_err(client_failed)?;
+        ready!(self.client.poll_readable(cx)).map_err(|error| client_failed(&error))?;
         with_scratch(|scratch| {
-            let count =
-                ready!(self.client.poll_read(cx, &mut scratch[..PIECE])).map_err(client_failed)?;
+            let count = ready!(self.client.poll_read(cx, &mut scratch[..PIECE]))
+                .map_err(|error| client_failed(&error))?;
             self.forward(cx, &scratch[..count], now)
         })
     }
@@ -165,7 +165,9 @@ impl<F: Follower> Moving<F> {
         let verdict = self.follower.client(chunk, self.draining.is_some());
         let (through, rest) = chunk.split_at(verdict.forward);
         if !through.is_empty() {
-            self.backend.write(cx, through).map_err(backend_failed)?;
+            self.backend
+                .write(cx, through)
+                .map_err(|error| backend_failed(&error))?;
             self.up += through.len() as u64;
             self.last_move = now;
         }
@@ -186,14 +188,14 @@ impl<F: Follower> Moving<F> {
     /// that sees the end first may leave commands undone.
     fn poll_end_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         if self.follower.safety() != Safety::Busy {
-            ready!(self.backend.poll_finish(cx)).map_err(backend_failed)?;
+            ready!(self.backend.poll_finish(cx)).map_err(|error| backend_failed(&error))?;
         }
         Poll::Pending
     }
 
     /// One step from the backend to the client.
     fn poll_down(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<(), Cause>> {
-        ready!(self.client.poll_ready(cx, now)).map_err(client_failed)?;
+        ready!(self.client.poll_ready(cx, now)).map_err(|error| client_failed(&error))?;
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
             return self.deliver(cx, &early, now);
@@ -201,10 +203,10 @@ impl<F: Follower> Moving<F> {
         if self.backend.ended {
             return Poll::Pending;
         }
-        ready!(self.backend.poll_readable(cx)).map_err(backend_failed)?;
+        ready!(self.backend.poll_readable(cx)).map_err(|error| backend_failed(&error))?;
         with_scratch(|scratch| {
             let count = ready!(self.backend.poll_read(cx, &mut scratch[..PIECE]))
-                .map_err(backend_failed)?;
+                .map_err(|error| backend_failed(&error))?;
             self.deliver(cx, &scratch[..count], now)
         })
     }
@@ -220,7 +222,9 @@ impl<F: Follower> Moving<F> {
         }
         self.follower.server(chunk);
         self.ask_again = true;
-        self.client.write(cx, chunk).map_err(client_failed)?;
+        self.client
+            .write(cx, chunk)
+            .map_err(|error| client_failed(&error))?;
         self.down += chunk.len() as u64;
         self.last_move = now;
         Poll::Ready(Ok(()))
@@ -294,10 +298,10 @@ impl<F: Follower> Moving<F> {
     }
 }
 
-fn client_failed(error: io::Error) -> Cause {
+fn client_failed(error: &io::Error) -> Cause {
     Cause::ClientFailed(error.kind())
 }
 
-fn backend_failed(error: io::Error) -> Cause {
+fn backend_failed(error: &io::Error) -> Cause {
     Cause::BackendFailed(error.kind())
 }

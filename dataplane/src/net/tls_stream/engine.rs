@@ -64,6 +64,8 @@ pub(super) struct Engine<S> {
     pub(super) outgoing: Vec<u8>,
     /// The peer has said that it will send no more.
     pub(super) peer_ended: bool,
+    /// TLS has failed: there is nothing left to ask it for.
+    failed: bool,
 }
 
 /// Where a handshake stands.
@@ -81,6 +83,7 @@ impl<S: Session> Engine<S> {
             session,
             outgoing: Vec::new(),
             peer_ended: false,
+            failed: false,
         }
     }
 
@@ -144,6 +147,9 @@ impl<S: Session> Engine<S> {
         incoming: &mut [u8],
         mut plain: impl FnMut(&[u8]),
     ) -> Result<usize, Error> {
+        if self.failed {
+            return Err(Error::HandshakeNotComplete);
+        }
         let mut used = 0;
         loop {
             let UnbufferedStatus { discard, state, .. } =
@@ -196,7 +202,7 @@ impl<S: Session> Engine<S> {
         incoming: &mut [u8],
         work: impl FnOnce(&mut WriteTraffic<'_, S::Data>, &mut Vec<u8>) -> io::Result<T>,
     ) -> io::Result<T> {
-        loop {
+        while !self.failed {
             match self.session.process_tls_records(incoming).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     return work(&mut traffic, &mut self.outgoing);
@@ -206,26 +212,24 @@ impl<S: Session> Engine<S> {
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.peer_ended = true,
-                Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Err(error) => return Err(tls(error)),
+                Ok(_) => break,
+                Err(error) => return Err(tls(self.alerted(incoming, error))),
             }
         }
+        Err(io::ErrorKind::BrokenPipe.into())
     }
 
     /// Queues the alert that tells the peer what was wrong. `incoming` is what is left: rustls remembers
-    /// places in it.
+    /// places in it. It is asked this once more and never again, since it takes every further question
+    /// for another failure.
     fn alerted(&mut self, incoming: &mut [u8], error: Error) -> Error {
-        loop {
-            match self.session.process_tls_records(incoming).state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if append(&mut self.outgoing, |room| data.encode(room)).is_err() {
-                        return error;
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => return error,
-            }
+        self.failed = true;
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) =
+            self.session.process_tls_records(incoming).state
+        {
+            _ = append(&mut self.outgoing, |room| data.encode(room));
         }
+        error
     }
 }
 

@@ -6,6 +6,8 @@
 //! whole record yet, what nobody had room for, and what the kernel did not take.
 
 mod engine;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::poll_fn,

@@ -47,6 +47,7 @@ pub(crate) struct Manners {
 }
 
 #[derive(Clone)]
+#[expect(clippy::enum_variant_names, reason = "STARTTLS is called that")]
 pub(crate) enum Tls {
     None,
     Implicit(Arc<ServerConfig>),
@@ -99,6 +100,7 @@ impl Seen {
         Header::try_from(&headers[0][..]).unwrap().to_owned()
     }
 
+    #[expect(clippy::unused_self, reason = "it reads as the question that it is")]
     pub(crate) fn count(&self, of: &AtomicUsize) -> usize {
         of.load(Ordering::SeqCst)
     }
@@ -150,7 +152,7 @@ impl Connection {
     async fn serve(mut self) {
         _ = self.converse().await;
         if self.manners.never_closes {
-            sleep(Duration::from_secs(3600)).await;
+            sleep(Duration::from_hours(1)).await;
         }
         self.seen.ended.fetch_add(1, Ordering::SeqCst);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     backend::Manners,
     client::Client,
-    eventually,
+    eventually, noops,
     world::{Plan, World},
 };
 use crate::config::ListenerTls;
@@ -83,8 +83,7 @@ async fn an_endless_line_and_a_gigabyte_announced_are_answered_and_ended() {
 async fn thousands_of_pipelined_commands_end_at_their_limit() {
     let world = World::new();
     let mut client = world.client().await;
-    let commands: String = (0..5000).map(|n| format!("a{n} NOOP\r\n")).collect();
-    _ = client.try_send(commands.as_bytes()).await;
+    _ = client.try_send(&noops(5000)).await;
     let rest = client.rest().await;
     assert!(rest.contains("* BYE"), "{rest}");
     assert!(rest.lines().count() < 200);

@@ -22,3 +22,9 @@ pub(crate) async fn eventually(what: &str, fact: impl Fn() -> bool) {
         sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// That many commands, tagged n0, n1 and so on.
+fn noops(count: usize) -> Vec<u8> {
+    let commands = (0..count).map(|n| format!("n{n} NOOP\r\n").into_bytes());
+    commands.collect::<Vec<_>>().concat()
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     backend::Manners,
-    eventually,
+    eventually, noops,
     world::{Plan, World},
 };
 
@@ -110,8 +110,7 @@ async fn both_directions_move_at_once() {
     let mut client = world.client().await;
     client.login("alice@example.org").await;
     // The server answers while it is still being asked.
-    let many: String = (0..20_000).map(|n| format!("n{n} NOOP\r\n")).collect();
-    client.send(many).await;
+    client.send(noops(20_000)).await;
     client.answer("n19999 OK").await;
 }
 

@@ -108,10 +108,9 @@ impl Identity {
     }
 
     pub(crate) fn pin(&self) -> String {
-        Sha256::digest(&self.certificate)
-            .iter()
-            .map(|octet| format!("{octet:02x}"))
-            .collect()
+        let digest = Sha256::digest(&self.certificate);
+        let digits = digest.iter().map(|octet| format!("{octet:02x}"));
+        digits.collect::<Vec<_>>().concat()
     }
 }
 
