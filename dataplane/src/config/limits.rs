@@ -153,8 +153,9 @@ pub struct HoldLimits {
     pub keep_alive: Duration,
     /// Held logins at once. Default 5000. Past it: a temporary error at once.
     pub total: usize,
-    /// Held logins at once of one name. Default 50: more than the connections of all devices of a
-    /// person. Past it: a temporary error at once.
+    /// Held logins at once of one name. Default 500: far more than the connections of all devices of a
+    /// person, since a held login is not authenticated yet and strangers may take places. Past it: a
+    /// temporary error at once.
     pub per_name: usize,
 }
 
@@ -164,7 +165,7 @@ impl Default for HoldLimits {
             timeout: Duration::from_secs(25),
             keep_alive: Duration::from_secs(5),
             total: 5000,
-            per_name: 50,
+            per_name: 500,
         }
     }
 }

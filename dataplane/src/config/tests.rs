@@ -314,7 +314,7 @@ fn limits_must_fit_each_other() {
         ["limits.shutdown.grace (line 67): must be at least relay.drain and relay.close together"]
     );
     assert_eq!(
-        replaced("# per_name = 50", "per_name = 5001"),
+        replaced("# per_name = 500", "per_name = 5001"),
         ["limits.hold.per_name (line 67): must not be above hold.total"]
     );
 }

@@ -26,9 +26,22 @@ use super::plane::{ControlPlane, DataPlane};
 use super::{BareNames, Limits, WorldError};
 
 const GATEWAY: Example = Example {
-    file: "dataplane/examples/gateway.toml",
-    text: include_str!("../../../dataplane/examples/gateway.toml"),
+    file: "docs/examples/two-servers/gateway.toml",
+    text: include_str!("../../../docs/examples/two-servers/gateway.toml"),
 };
+
+const CONTROL_PLANE: Example = Example {
+    file: "docs/examples/two-servers/controlplane.toml",
+    text: include_str!("../../../docs/examples/two-servers/controlplane.toml"),
+};
+
+const ROUTING: Example = Example {
+    file: "docs/examples/two-servers/routing.toml",
+    text: include_str!("../../../docs/examples/two-servers/routing.toml"),
+};
+
+/// Everything comes from one address here, however much of it there is.
+const LIMITS: &str = "[limits.connections]\nper_address = 19000\n";
 
 /// A file of the repository that shows a whole configuration.
 struct Example {
@@ -114,30 +127,22 @@ impl Files<'_> {
         let limits = self.limits;
         let text = GATEWAY.filled_in(&[
             (
-                "[admin]\n# listen = \"127.0.0.1:9443\"\ncert_file = \"tls/gateway-1.pem\"\nkey_file = \"tls/gateway-1.key\"",
-                format!(
-                    "[admin]\nlisten = \"{}\"\ncert_file = \"tls/admin.pem\"\nkey_file = \"tls/admin.key\"",
-                    plane.admin()
-                ),
+                "cert_file = \"tls/mail.pem\"\nkey_file = \"tls/mail.key\"\ntoken_file",
+                "cert_file = \"tls/admin.pem\"\nkey_file = \"tls/admin.key\"\ntoken_file".into(),
             ),
             ("instance = \"gateway-1\"", format!("instance = \"{name}\"")),
-            (
-                "cert_file = \"tls/gateway-1.pem\"",
-                format!("cert_file = \"tls/{name}.pem\""),
-            ),
-            (
-                "key_file = \"tls/gateway-1.key\"",
-                format!("key_file = \"tls/{name}.key\""),
-            ),
-            (
-                "\"https://control-plane.example.org:7443\"",
-                endpoints.join(", "),
-            ),
+            ("tls/gateway-1.pem", format!("tls/{name}.pem")),
+            ("tls/gateway-1.key", format!("tls/{name}.key")),
+            ("\"https://127.0.0.1:9081\"", endpoints.join(", ")),
             ("\"0.0.0.0:993\"", format!("\"{}\"", plane.imaps())),
             ("\"0.0.0.0:143\"", format!("\"{}\"", plane.imap())),
-            ("# drain = \"10s\"", milliseconds("drain", limits.drain)),
-            ("# timeout = \"25s\"", milliseconds("timeout", limits.hold)),
+            ("\"127.0.0.1:9443\"", format!("\"{}\"", plane.admin())),
         ])?;
+        let text = format!(
+            "{text}\n{LIMITS}[limits.hold]\n{}\n[limits.relay]\n{}\n",
+            milliseconds("timeout", limits.hold),
+            milliseconds("drain", limits.drain),
+        );
         fs::write(plane.plane.config(), text)?;
         Ok(())
     }
@@ -156,30 +161,38 @@ impl Files<'_> {
         fs::copy(self.authority(), tls.join("ca.pem"))?;
         self.authority.server()?.write(&tls, "controlplane")?;
         let limits = self.limits;
-        let hook = hook.map_or(String::new(), |command| {
+        let mut text = CONTROL_PLANE.filled_in(&[
+            (
+                "replica = \"control-plane-1\"",
+                format!("replica = \"{name}\""),
+            ),
+            (
+                "kind = \"embedded\"\npath = \"ferrypost.redb\"",
+                store.to_owned(),
+            ),
+            ("\"127.0.0.1:9080\"", format!("\"{}\"", replica.operators())),
+            (
+                "\"127.0.0.1:9081\"",
+                format!("\"{}\"", replica.data_planes()),
+            ),
+            ("\"operator.token\"", format!("{:?}", self.operator_token())),
+            ("\"routing.toml\"", format!("{:?}", self.routing())),
+        ])?;
+        let hooks = text.find("[hooks.delta]").unwrap_or(text.len());
+        text.truncate(hooks);
+        if let Some(command) = hook {
             let words: Vec<String> = command.iter().map(|word| format!("{word:?}")).collect();
-            format!(
-                "\n[hooks.delta]\ncommand = [{}]\n{}\n",
+            text += &format!(
+                "[hooks.delta]\ncommand = [{}]\n{}\n\n",
                 words.join(", "),
                 milliseconds("timeout", limits.hook)
-            )
-        });
-        let text = format!(
-            "replica = \"{name}\"\n\n[store]\n{store}\n\n\
-             [operators]\nlisten = \"{operators}\"\n\
-             [[operators.tokens]]\nname = \"operator\"\nrole = \"admin\"\nfile = \"{token}\"\n\n\
-             [data_planes]\nlisten = \"{data_planes}\"\n\
-             [data_planes.tls]\ncert_file = \"tls/controlplane.pem\"\n\
-             key_file = \"tls/controlplane.key\"\nclient_ca_file = \"tls/ca.pem\"\n\n\
-             [routing]\nsource = \"file\"\nfile = \"{routing}\"\n\n\
-             [migrations]\n{window}\n{settle}\n{heartbeat}\n{hook}",
-            operators = replica.operators(),
-            token = self.operator_token().display(),
-            data_planes = replica.data_planes(),
-            routing = self.routing().display(),
-            window = milliseconds("window", limits.window),
-            settle = milliseconds("settle", limits.settle),
-            heartbeat = milliseconds("heartbeat", limits.heartbeat),
+            );
+        }
+        text += &format!(
+            "[migrations]\n{}\n{}\n{}\n",
+            milliseconds("window", limits.window),
+            milliseconds("settle", limits.settle),
+            milliseconds("heartbeat", limits.heartbeat),
         );
         fs::write(replica.plane.config(), text)?;
         Ok(())
@@ -201,23 +214,28 @@ impl Files<'_> {
             BareNames::OfDefaultDomain => "{ default_domain = \"example.org\" }",
             BareNames::Listed => "\"listed\"",
         };
-        let endpoint = |server: &Dovecot, service, tls: &str, announcement: &str| {
+        let at = |server: &Dovecot, service| {
             let address = server.addr(service);
             format!(
-                "[[destinations]]\nid = \"{id}\"\n\n[[destinations.endpoints]]\nprotocol = \"imap\"\n\
-                 host = \"{host}\"\nport = {port}\ntls = \"{tls}\"\nca_file = \"ca.pem\"\n\
-                 server_name = \"mail.example.org\"\nannouncement = \"{announcement}\"\n",
-                id = server.role().name(),
-                host = address.ip(),
-                port = address.port(),
+                "host = \"{}\"\nport = {}\nca_file = \"ca.pem\"\nserver_name = \"mail.example.org\"",
+                address.ip(),
+                address.port(),
             )
         };
-        let text = format!(
-            "default_destination = \"source\"\n\n[names]\nbare_names = {bare_names}\n\
-             master_separators = \"%\"\n\n[[domains]]\nname = \"example.org\"\n\n{}\n{}",
-            endpoint(source, Service::Imaps, "implicit", "imap_id"),
-            endpoint(target, Service::Imap, "starttls", "proxy_v2"),
-        );
+        let text = ROUTING.filled_in(&[
+            (
+                "bare_names = { default_domain = \"example.org\" }",
+                format!("bare_names = {bare_names}"),
+            ),
+            (
+                "host = \"old.example.org\"\nport = 993",
+                at(source, Service::Imaps),
+            ),
+            (
+                "host = \"new.example.org\"\nport = 143",
+                at(target, Service::Imap),
+            ),
+        ])?;
         fs::write(self.routing(), text)?;
         Ok(())
     }
