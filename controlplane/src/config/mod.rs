@@ -5,7 +5,9 @@
 //! `controlplane/examples/controlplane.toml` shows all of it.
 
 mod document;
+mod duration;
 mod read;
+mod section;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +19,9 @@ use std::{
 
 use ferrypost_proto::{InstallationId, ReplicaId};
 
-pub(crate) use document::{Document, Section};
+pub(crate) use document::Document;
 pub use document::{Mistake, Mistakes};
+pub(crate) use section::Section;
 
 use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
 

@@ -1,0 +1,233 @@
+//! The data planes and what they say about the destinations.
+
+use std::collections::BTreeMap;
+
+use ferrypost_proto::{InstanceId, MigrationId, Revision, store::v1 as stored, v1};
+
+use super::{Report, StatsDesk};
+use crate::{
+    fleet::View,
+    mirror::{State, Versioned},
+    service::{refusal::Answer, routing},
+};
+
+impl StatsDesk {
+    /// Every registered data plane.
+    ///
+    /// # Errors
+    /// When this replica has loaded nothing yet.
+    pub async fn data_planes(&self) -> Answer<Report<Vec<v1::DataPlane>>> {
+        self.core.present()?;
+        let (counts, unreachable) = self.count().await;
+        // Read after the answers are in, so that what they followed from shows too.
+        let state = self.core.present()?;
+        let views = self.fleet.views();
+        let settle = self.core.migrations.settle;
+        let answer = state
+            .registrations()
+            .iter()
+            .map(|(instance, registration)| {
+                let view = views
+                    .get(instance)
+                    .filter(|view| view.boot == registration.value.boot);
+                let mut shown = data_plane(&state, instance, registration, view);
+                let counted = counts.get(instance).copied().unwrap_or_default();
+                shown.sessions = counted.sessions;
+                shown.held_logins = counted.held_logins;
+                let unsettled = !registration.value.unsettled_predecessor.is_empty();
+                shown.settling = unsettled
+                    .then(|| prost_types::Duration::try_from(settle).ok())
+                    .flatten();
+                shown
+            })
+            .collect();
+        Ok(Report {
+            state,
+            unreachable,
+            answer,
+        })
+    }
+
+    /// Every destination with each connected data plane's verdict.
+    ///
+    /// # Errors
+    /// When there is no routing configuration.
+    pub fn destinations(&self) -> Answer<Report<Vec<v1::DestinationStatus>>> {
+        let state = self.core.present()?;
+        let (routing, _) = routing(&state)?;
+        let views = self.fleet.views();
+        let mut unreachable = Vec::new();
+        let mut verdicts: BTreeMap<String, Vec<v1::EndpointVerdict>> = BTreeMap::new();
+        for (instance, registration) in state.registrations() {
+            let Some(live) = live(&state, instance, registration) else {
+                unreachable.push(instance.as_str().to_owned());
+                continue;
+            };
+            for (destination, verdict) in verdicts_of(instance, live, views.get(instance)) {
+                verdicts.entry(destination).or_default().push(verdict);
+            }
+        }
+        let answer = routing
+            .destinations()
+            .keys()
+            .map(|id| v1::DestinationStatus {
+                destination: id.as_str().to_owned(),
+                accounts: state.counts().homes.get(id).copied().unwrap_or_default(),
+                verdicts: verdicts.remove(id.as_str()).unwrap_or_default(),
+            })
+            .collect();
+        Ok(Report {
+            state,
+            unreachable,
+            answer,
+        })
+    }
+}
+
+/// What a data plane has said, if this life of it answers.
+pub(super) fn live<'a>(
+    state: &'a State,
+    instance: &InstanceId,
+    registration: &Versioned<stored::Registration>,
+) -> Option<&'a stored::Live> {
+    let live = &state.live().get(instance)?.value;
+    (live.boot == registration.value.boot).then_some(&**live)
+}
+
+fn data_plane(
+    state: &State,
+    instance: &InstanceId,
+    registration: &Versioned<stored::Registration>,
+    view: Option<&View>,
+) -> v1::DataPlane {
+    let live = live(state, instance, registration);
+    let applied = view
+        .and_then(|view| view.applied)
+        .or_else(|| live.and_then(|live| live.applied).map(Revision::from));
+    let registered = &registration.value;
+    v1::DataPlane {
+        instance: instance.as_str().to_owned(),
+        boot: registered.boot.clone(),
+        group: registered.group.clone(),
+        version: registered.version.clone(),
+        connected: live.is_some(),
+        sync: sync(state, live, view, applied).into(),
+        applied: applied.map(Into::into),
+        registered: Some(Revision::new(state.base(), registration.revision).into()),
+        registered_at: registered.registered_at,
+        rejected: live.map_or_else(Vec::new, |live| {
+            let rejected = live.rejected.iter().map(|entry| v1::RejectedEntry {
+                account_id: entry.account_id.clone(),
+                reason: entry.reason.clone(),
+            });
+            rejected.collect()
+        }),
+        blocks: blocks(state, instance, &registered.boot),
+        ready: live.is_some_and(|live| view.map_or(live.ready, |view| view.ready)),
+        ..v1::DataPlane::default()
+    }
+}
+
+/// The replica that serves the stream knows what was sent. The others know what the data plane has to
+/// have applied for moves to go on.
+fn sync(
+    state: &State,
+    live: Option<&stored::Live>,
+    view: Option<&View>,
+    applied: Option<Revision>,
+) -> v1::SyncState {
+    let Some(live) = live else {
+        return v1::SyncState::Stale;
+    };
+    if !live.rejected.is_empty() {
+        return v1::SyncState::Error;
+    }
+    let wanted = match view {
+        Some(view) => view.sent,
+        None => applied.map(|_| flipped(state)),
+    };
+    match (wanted, applied) {
+        (None, _) => v1::SyncState::NotSent,
+        (Some(wanted), Some(applied)) if applied >= wanted => v1::SyncState::Synced,
+        (Some(_), _) => v1::SyncState::Stale,
+    }
+}
+
+/// The latest flip that is not known everywhere.
+fn flipped(state: &State) -> Revision {
+    let flips = state
+        .migrations()
+        .filter(|(_, migration)| migration.value.phase() == v1::Phase::Flipped)
+        .map(|(_, migration)| migration.revision);
+    Revision::new(state.base(), flips.max().unwrap_or_default())
+}
+
+/// Fences that the data plane has not reported drained.
+fn blocks(state: &State, instance: &InstanceId, boot: &str) -> Vec<v1::BlockedFence> {
+    let fenced = state
+        .migrations()
+        .filter(|(_, migration)| migration.value.phase() == v1::Phase::Fencing);
+    fenced
+        .flat_map(|(id, migration)| {
+            let report = report_of(state, id, instance, boot);
+            migration.value.accounts.iter().filter_map(move |account| {
+                let said = report.and_then(|report| {
+                    let mut accounts = report.accounts.iter();
+                    accounts.find(|said| said.account_id == account.account_id)
+                });
+                let drained = said.is_some_and(|said| said.fence_epoch != 0);
+                (!drained).then(|| v1::BlockedFence {
+                    migration_id: id.as_str().to_owned(),
+                    account_id: account.account_id.clone(),
+                    sessions_left: said.map_or(0, |said| said.sessions_left),
+                })
+            })
+        })
+        .collect()
+}
+
+fn report_of<'a>(
+    state: &'a State,
+    id: &MigrationId,
+    instance: &InstanceId,
+    boot: &str,
+) -> Option<&'a stored::DrainedReport> {
+    let report = &state.drained(id)?.get(instance)?.value;
+    (report.boot == boot).then_some(&**report)
+}
+
+/// The replica that serves the stream has all verdicts; the store holds what could block a move.
+fn verdicts_of(
+    instance: &InstanceId,
+    live: &stored::Live,
+    view: Option<&View>,
+) -> Vec<(String, v1::EndpointVerdict)> {
+    let verdict = |protocol: i32, reachable: bool, problem: &str| v1::EndpointVerdict {
+        instance: instance.as_str().to_owned(),
+        protocol,
+        reachable,
+        problem: problem.to_owned(),
+    };
+    match view {
+        Some(view) if view.boot == live.boot => view
+            .endpoints
+            .iter()
+            .map(|e| {
+                (
+                    e.destination.clone(),
+                    verdict(e.protocol, e.reachable, &e.problem),
+                )
+            })
+            .collect(),
+        _ => live
+            .endpoints
+            .iter()
+            .map(|e| {
+                (
+                    e.destination.clone(),
+                    verdict(e.protocol, e.reachable, &e.problem),
+                )
+            })
+            .collect(),
+    }
+}

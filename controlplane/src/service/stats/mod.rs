@@ -1,0 +1,211 @@
+//! What is where and what is going on: the store's counts, and what data planes say when asked.
+
+mod data_planes;
+mod expel;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ferrypost_proto::{
+    InstanceId,
+    routing::v1::{self as stream, command::Command, command_result::Result as Said},
+    v1,
+};
+
+pub use expel::ExpelOrder;
+
+use super::{Core, migration::check_reason, refusal::Answer, routing, subject};
+use crate::{fleet::Fleet, mirror::State};
+
+/// How long a data plane may take to answer. One that is on this machine takes a millisecond, one across
+/// an ocean a third of a second.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The use cases of `StatsService`.
+#[derive(Debug, Clone)]
+pub struct StatsDesk {
+    core: Arc<Core>,
+    fleet: Fleet,
+    store_kind: &'static str,
+}
+
+/// An answer, the state that it is of, and who could not be asked.
+#[derive(Debug)]
+pub struct Report<T> {
+    /// The state.
+    pub state: Arc<State>,
+    /// Registered data planes that did not answer.
+    pub unreachable: Vec<String>,
+    /// The answer.
+    pub answer: T,
+}
+
+/// The figures of the whole installation.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Sessions on the data planes that answered.
+    pub sessions: u64,
+    /// Held logins among them.
+    pub held_logins: u64,
+    /// Data planes that answer now.
+    pub connected: usize,
+    /// `embedded` or `etcd`.
+    pub store_kind: &'static str,
+}
+
+/// What a data plane has answered to a question for counts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    sessions: u64,
+    held_logins: u64,
+}
+
+impl StatsDesk {
+    /// A desk over a store of some kind and its fleet.
+    pub fn new(core: Arc<Core>, fleet: Fleet, store_kind: &'static str) -> Self {
+        Self {
+            core,
+            fleet,
+            store_kind,
+        }
+    }
+
+    /// What every answer says about itself.
+    pub fn header<T>(&self, report: &Report<T>) -> v1::ResponseHeader {
+        self.core.header(&report.state, report.unreachable.clone())
+    }
+
+    /// The figures that are not in the state itself.
+    ///
+    /// # Errors
+    /// When this replica has loaded nothing yet.
+    pub async fn figures(&self) -> Answer<Report<Figures>> {
+        let state = self.core.present()?;
+        let (counts, unreachable) = self.count().await;
+        let connected = state
+            .registrations()
+            .iter()
+            .filter(|(instance, registration)| {
+                data_planes::live(&state, instance, registration).is_some()
+            })
+            .count();
+        let answer = Figures {
+            sessions: counts.values().map(|counted| counted.sessions).sum(),
+            held_logins: counts.values().map(|counted| counted.held_logins).sum(),
+            connected,
+            store_kind: self.store_kind,
+        };
+        Ok(Report {
+            state,
+            unreachable,
+            answer,
+        })
+    }
+
+    /// Sessions of an account, or of everybody, `size` a data plane at most. The flag says that one had
+    /// more.
+    ///
+    /// # Errors
+    /// When the account is none.
+    pub async fn sessions(
+        &self,
+        account: &str,
+        size: u32,
+    ) -> Answer<Report<(Vec<v1::Session>, bool)>> {
+        let state = self.core.present()?;
+        let names = match account {
+            "" => Vec::new(),
+            account => {
+                let (routing, _) = routing(&state)?;
+                subject::session_names(&state, routing, account)?
+            }
+        };
+        let question = Command::ListSessions(stream::ListSessions { names, limit: size });
+        let (said, unreachable) = self.ask(&question).await;
+        let mut sessions = Vec::new();
+        let mut truncated = false;
+        for (instance, said) in said {
+            if let Said::SessionList(list) = said {
+                truncated |= list.truncated;
+                sessions.extend(list.sessions.into_iter().map(|s| session(&instance, s)));
+            }
+        }
+        Ok(Report {
+            state,
+            unreachable,
+            answer: (sessions, truncated),
+        })
+    }
+
+    /// Closes the sessions of an account; how many were told to.
+    ///
+    /// # Errors
+    /// When the account is empty or none.
+    pub async fn kick(&self, account: &str, by: &str, reason: &str) -> Answer<Report<u64>> {
+        subject::given(account)?;
+        check_reason(reason)?;
+        let state = self.core.caught_up().await?;
+        let (routing, _) = routing(&state)?;
+        let names = subject::session_names(&state, routing, account)?;
+        tracing::info!(by, reason, "the sessions of an account are closed");
+        let question = Command::KickSessions(stream::KickSessions { names });
+        let (said, unreachable) = self.ask(&question).await;
+        let kicked = said.iter().map(|(_, said)| match said {
+            Said::KickedSessions(kicked) => kicked.kicked,
+            _ => 0,
+        });
+        Ok(Report {
+            state,
+            unreachable,
+            answer: kicked.sum(),
+        })
+    }
+
+    async fn count(&self) -> (BTreeMap<InstanceId, Counted>, Vec<String>) {
+        let question = Command::ListSessions(stream::ListSessions::default());
+        let (said, unreachable) = self.ask(&question).await;
+        let counts = said.into_iter().filter_map(|(instance, said)| match said {
+            Said::SessionList(list) => Some((
+                instance,
+                Counted {
+                    sessions: list.total,
+                    held_logins: list.held,
+                },
+            )),
+            _ => None,
+        });
+        (counts.collect(), unreachable)
+    }
+
+    /// Asks every registered data plane. One that could not run the command counts as not reached.
+    async fn ask(&self, question: &Command) -> (Vec<(InstanceId, Said)>, Vec<String>) {
+        let asked = self.fleet.ask(question, ANSWER_WITHIN).await;
+        let mut said = Vec::new();
+        let mut unreachable: Vec<String> =
+            asked.unreachable.into_iter().map(String::from).collect();
+        for (instance, result) in asked.answers {
+            match result.result {
+                Some(Said::Failed(why)) => {
+                    tracing::warn!(%instance, why, "a command failed on a data plane");
+                    unreachable.push(instance.into());
+                }
+                Some(result) => said.push((instance, result)),
+                None => unreachable.push(instance.into()),
+            }
+        }
+        unreachable.sort();
+        (said, unreachable)
+    }
+}
+
+fn session(instance: &InstanceId, session: stream::SessionInfo) -> v1::Session {
+    v1::Session {
+        instance: instance.as_str().to_owned(),
+        reference: session.reference,
+        protocol: session.protocol,
+        name: session.name,
+        destination: session.destination,
+        client: session.client,
+        age: session.age,
+        stage: session.stage,
+    }
+}
