@@ -6,9 +6,11 @@
 //! - [`world`]: all of it together with both planes, as an installation.
 //! - [`workload`]: clients that live through moves, [`history`]: what they saw,
 //!   [`checker`]: what must not have happened.
-//! - [`torture`]: moves without end while everything breaks; [`demo`]: what `make demo` shows.
+//! - [`torture`]: moves without end while everything breaks; [`demo`]: what `make demo` shows;
+//!   [`bench`]: what it costs.
 //! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
 
+pub mod bench;
 pub mod certs;
 pub mod checker;
 pub mod demo;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use connect::{Connect, Security};
 pub use response::{Reply, Response, Status};
@@ -188,6 +188,29 @@ impl ImapClient {
             return Ok(refusal);
         }
         self.send(&[message, b"\r\n"].concat()).await?;
+        self.reply(&tag).await
+    }
+
+    /// As [`ImapClient::append`], over a slow line: half of the message comes `pause` later.
+    ///
+    /// # Errors
+    /// As [`ImapClient::command`].
+    pub async fn append_slowly(
+        &mut self,
+        mailbox: &str,
+        message: &[u8],
+        pause: Duration,
+    ) -> Result<Reply, ImapError> {
+        let tag = self.next_tag();
+        let command = format!("{tag} APPEND {} {{{}}}\r\n", quoted(mailbox), message.len());
+        self.send(command.as_bytes()).await?;
+        if let Some(refusal) = self.continuation(&tag).await? {
+            return Ok(refusal);
+        }
+        let (early, late) = message.split_at(message.len() / 2);
+        self.send(early).await?;
+        sleep(pause).await;
+        self.send(&[late, b"\r\n"].concat()).await?;
         self.reply(&tag).await
     }
 

@@ -49,8 +49,11 @@ pub const LIMITS: Limits = Limits {
 /// deadline of a hook that may still run, a whole window, and room for a slow machine.
 const REST_LIMIT: Duration = Duration::from_mins(1);
 
-/// Pauses of a writer, in milliseconds.
-const BUSY: Habit = Habit::Busy(5..80);
+/// What a writer does.
+const BUSY: Habit = Habit::Busy {
+    pause: 5..80,
+    slow_percent: 25,
+};
 
 /// What to do to which world.
 #[derive(Debug, Clone)]

@@ -75,12 +75,15 @@ impl Mover {
             _ => Call::Migrate,
         };
         let doubts = self.random.random_range(0..100) < SECOND_THOUGHTS;
+        // Whoever means to take it back does not wait for the outcome.
+        let mut wait = if doubts { Duration::ZERO } else { WAIT };
         let request_id = format!("{}-{count}", self.account);
         let mut replica = self.random.random_range(0..self.operators.len());
         let asked = Moment::now();
         loop {
             let operator = self.operators[replica].clone();
-            let answer = self.ask(&operator, call, from, &request_id).await;
+            let answer = self.ask(&operator, call, from, &request_id, wait).await;
+            wait = WAIT;
             let end = match answer {
                 Ok(migration) => match migration.state() {
                     MigrationState::Succeeded => Some((Outcome::Flipped, migration)),
@@ -124,11 +127,12 @@ impl Mover {
         call: Call,
         from: Side,
         request_id: &str,
+        wait: Duration,
     ) -> Result<Migration, Status> {
         let answer = async {
             match call {
-                Call::Migrate => self.migrate(operator, from.other(), request_id).await,
-                Call::Rollback => self.roll_back(operator, request_id).await,
+                Call::Migrate => self.migrate(operator, from.other(), request_id, wait).await,
+                Call::Rollback => self.roll_back(operator, request_id, wait).await,
             }
         };
         timeout(CALL_LIMIT, answer)
@@ -142,12 +146,13 @@ impl Mover {
         operator: &Operator,
         to: Side,
         request_id: &str,
+        wait: Duration,
     ) -> Result<Option<Migration>, Status> {
         let request = MigrateRequest {
             account: self.account.to_string(),
             destination: to.name().to_owned(),
             request_id: request_id.to_owned(),
-            wait: prost_types::Duration::try_from(WAIT).ok(),
+            wait: prost_types::Duration::try_from(wait).ok(),
             ..MigrateRequest::default()
         };
         let answer = operator.migrations().migrate(request).await?;
@@ -158,11 +163,12 @@ impl Mover {
         &self,
         operator: &Operator,
         request_id: &str,
+        wait: Duration,
     ) -> Result<Option<Migration>, Status> {
         let request = RollbackRequest {
             account: self.account.to_string(),
             request_id: request_id.to_owned(),
-            wait: prost_types::Duration::try_from(WAIT).ok(),
+            wait: prost_types::Duration::try_from(wait).ok(),
             ..RollbackRequest::default()
         };
         let answer = operator.migrations().rollback(request).await?;

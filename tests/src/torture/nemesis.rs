@@ -13,8 +13,12 @@ use crate::world::{Plane, World, WorldError};
 /// Between faults.
 const PEACE_MS: Range<u64> = 300..2000;
 
-/// How long a process stands still. The upper end is past two heartbeats and below the window.
-const FREEZE_MS: Range<u64> = 200..3000;
+/// How long a process stands still: mostly past two heartbeats and below the window.
+const FREEZE_MS: Range<u64> = 200..2500;
+
+/// And in a few of a hundred cases longer than a window, so that what has begun cannot end well.
+const LONG_FREEZE_MS: Range<u64> = 6500..8000;
+const LONG_FREEZES: u32 = 20;
 
 /// How long a killed process stays away.
 const AWAY_MS: Range<u64> = 50..1500;
@@ -79,7 +83,9 @@ impl Nemesis {
                 }
                 Fault::Freeze => {
                     freeze(world, victim)?;
-                    self.wait(FREEZE_MS).await;
+                    let is_long = self.random.random_range(0..100) < LONG_FREEZES;
+                    self.wait(if is_long { LONG_FREEZE_MS } else { FREEZE_MS })
+                        .await;
                     resume(world, victim)?;
                 }
             }

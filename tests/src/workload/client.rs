@@ -24,9 +24,14 @@ const COME_BACK_MS: Range<u64> = 20..120;
 /// What a client does all day.
 #[derive(Debug, Clone)]
 pub enum Habit {
-    /// Appends, flags, NOOP, short IDLEs and a new login now and then, with a pause of so many
-    /// milliseconds before each.
-    Busy(Range<u64>),
+    /// Appends, flags, NOOP, short IDLEs and a new login now and then.
+    Busy {
+        /// The pause before each, in milliseconds.
+        pause: Range<u64>,
+        /// How many of a hundred messages are sent over a slow line, so that the command stays open
+        /// for a while.
+        slow_percent: u32,
+    },
     /// Waits in IDLE for as long as it is let.
     Idle,
 }

@@ -18,6 +18,9 @@ const SHORT_IDLE_MS: Range<u64> = 50..600;
 /// How often an idle client looks up from its IDLE.
 const LONG_IDLE: Duration = Duration::from_mins(5);
 
+/// How long a slow line takes for a message.
+const SLOW_LINE_MS: Range<u64> = 50..500;
+
 const FLAGS: [Flag; 3] = ["\\Flagged", "\\Answered", "\\Seen"];
 
 pub(super) struct Session<'c> {
@@ -29,6 +32,7 @@ pub(super) struct Session<'c> {
     /// Messages stored in this session, whose UIDs on this server are known, and how many of
     /// [`FLAGS`] they have.
     stored: Vec<(MessageId, u32, usize)>,
+    slow_percent: u32,
 }
 
 impl<'c> Session<'c> {
@@ -44,6 +48,7 @@ impl<'c> Session<'c> {
             server,
             messages,
             stored: Vec::new(),
+            slow_percent: 0,
         }
     }
 
@@ -56,7 +61,11 @@ impl<'c> Session<'c> {
                     self.idle(LONG_IDLE).await?;
                 }
             }
-            Habit::Busy(pause) => {
+            Habit::Busy {
+                pause,
+                slow_percent,
+            } => {
+                self.slow_percent = slow_percent;
                 while !self.client.stop.is_cancelled() {
                     self.pause(pause.clone()).await;
                     if !self.one_thing().await? {
@@ -95,8 +104,17 @@ impl<'c> Session<'c> {
         let id: MessageId = format!("c{}-{}", self.client.id, self.messages).into();
         let padding = self.client.random.random_range(0..2000);
         let message = message(&id, &self.client.account, padding);
+        let is_slow = self.client.random.random_range(0..100) < self.slow_percent;
+        let pause = self.client.random.random_range(SLOW_LINE_MS);
         let begun = Moment::now();
-        let reply = self.imap.append("INBOX", message.as_bytes()).await?;
+        let reply = if is_slow {
+            let pause = Duration::from_millis(pause);
+            self.imap
+                .append_slowly("INBOX", message.as_bytes(), pause)
+                .await?
+        } else {
+            self.imap.append("INBOX", message.as_bytes()).await?
+        };
         if reply.is_ok() {
             self.record(Action::Append(Arc::clone(&id)), begun);
             let uid = reply.append_uid().map(|(_, uid)| (id, uid, 0));

@@ -175,21 +175,21 @@ impl Files<'_> {
                 "\"127.0.0.1:9081\"",
                 format!("\"{}\"", replica.data_planes()),
             ),
-            ("\"operator.token\"", format!("{:?}", self.operator_token())),
-            ("\"routing.toml\"", format!("{:?}", self.routing())),
+            ("\"operator.token\"", quoted(&self.operator_token())),
+            ("\"routing.toml\"", quoted(&self.routing())),
         ])?;
         let hooks = text.find("[hooks.delta]").unwrap_or(text.len());
         text.truncate(hooks);
         if let Some(command) = hook {
             let words: Vec<String> = command.iter().map(|word| format!("{word:?}")).collect();
-            text += &format!(
-                "[hooks.delta]\ncommand = [{}]\n{}\n\n",
+            text = format!(
+                "{text}[hooks.delta]\ncommand = [{}]\n{}\n\n",
                 words.join(", "),
                 milliseconds("timeout", limits.hook)
             );
         }
-        text += &format!(
-            "[migrations]\n{}\n{}\n{}\n",
+        let text = format!(
+            "{text}[migrations]\n{}\n{}\n{}\n",
             milliseconds("window", limits.window),
             milliseconds("settle", limits.settle),
             milliseconds("heartbeat", limits.heartbeat),
@@ -261,6 +261,11 @@ pub(super) fn hook_command(source: &Dovecot, target: &Dovecot, journal: &Path) -
         journal.display().to_string(),
     ]
     .into()
+}
+
+/// A path as TOML writes a text.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
 }
 
 fn milliseconds(key: &str, time: std::time::Duration) -> String {

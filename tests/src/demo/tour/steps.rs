@@ -90,7 +90,10 @@ impl Tour {
 
     pub(super) async fn start_clients(&mut self, warm_up: Duration) -> anyhow::Result<()> {
         self.console.step("People read and write mail");
-        let busy = Habit::Busy(60..260);
+        let busy = Habit::Busy {
+            pause: 60..260,
+            slow_percent: 0,
+        };
         for data_plane in 0..self.world.data_planes().len() {
             let connect = self.world.imaps(data_plane);
             self.workload
