@@ -206,9 +206,8 @@ impl Fleet {
     async fn commit(&self, txn: Txn) -> Answer<Option<Rev>> {
         match self.mirror().store().transact(txn).await {
             Ok(TxnOutcome::Committed(revision)) => Ok(Some(revision)),
-            Ok(TxnOutcome::Conflict { .. }) => Ok(None),
-            // It may have happened: the next attempt reads what is there.
-            Err(StoreError::UnknownOutcome(_)) => Ok(None),
+            // An unknown write may have happened: the next attempt reads what is there.
+            Ok(TxnOutcome::Conflict { .. }) | Err(StoreError::UnknownOutcome(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

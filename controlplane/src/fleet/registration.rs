@@ -11,35 +11,35 @@ const PAST_BOOTS: usize = 16;
 
 /// What a data plane says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub(super) struct Claim {
     /// The contract that it speaks.
-    pub contract: u32,
+    pub(super) contract: u32,
     /// The installation that it has pinned, if it has been here before.
-    pub installation: Option<InstallationId>,
+    pub(super) installation: Option<InstallationId>,
     /// One life of its process.
-    pub boot: BootId,
+    pub(super) boot: BootId,
     /// Its state directory.
-    pub state: StateId,
+    pub(super) state: StateId,
 }
 
 /// What the store knows that bears on a claim.
 #[derive(Debug, Clone)]
-pub struct Known<'a> {
+pub(super) struct Known<'a> {
     /// This installation.
-    pub installation: &'a InstallationId,
+    pub(super) installation: &'a InstallationId,
     /// The registration under the claimed instance id.
-    pub registration: Option<&'a Registration>,
+    pub(super) registration: Option<&'a Registration>,
     /// The boot id of the stream that is live under the claimed instance id, on any replica.
-    pub live_boot: Option<&'a str>,
+    pub(super) live_boot: Option<&'a str>,
     /// An operator has expelled the claimed boot id.
-    pub expelled: bool,
+    pub(super) expelled: bool,
     /// The store was restored (G16).
-    pub rewound: bool,
+    pub(super) rewound: bool,
 }
 
 /// What becomes of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// It is registered already: the stream was lost and comes back.
     Resume,
     /// It is new.
@@ -53,9 +53,9 @@ pub enum Verdict {
     Refuse(Refusal),
 }
 
-/// Why a data plane may not join. The words are the stream's ErrorInfo reasons.
+/// Why a data plane may not join. The words are the stream's `ErrorInfo` reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// It speaks another contract.
     #[error("this control plane speaks contract {CONTRACT} only: upgrade one of the two")]
     ContractUnsupported,
@@ -83,8 +83,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The ErrorInfo reason.
-    pub const fn reason(self) -> &'static str {
+    /// The `ErrorInfo` reason.
+    pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::ContractUnsupported => "CONTRACT_UNSUPPORTED",
             Self::InstallationMismatch => "INSTALLATION_MISMATCH",
@@ -97,7 +97,7 @@ impl Refusal {
 }
 
 /// Decides on a claim.
-pub fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
+pub(super) fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
     if claim.contract != CONTRACT {
         return Verdict::Refuse(Refusal::ContractUnsupported);
     }
@@ -142,7 +142,7 @@ pub fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
 }
 
 /// The boot ids that a successor's registration remembers.
-pub fn past_boots(predecessor: &Registration) -> Vec<String> {
+pub(super) fn past_boots(predecessor: &Registration) -> Vec<String> {
     let mut past = predecessor.past_boots.clone();
     past.push(predecessor.boot.clone());
     let excess = past.len().saturating_sub(PAST_BOOTS);

@@ -169,16 +169,17 @@ impl Fleet {
             sequence: 0,
         };
         // Before anything else is said, a snapshot above all.
-        let outcome = match listener.welcome().await {
-            Err(gone) => Err(gone),
-            Ok(()) => tokio::select! {
+        let outcome = if let Err(gone) = listener.welcome().await {
+            Err(gone)
+        } else {
+            tokio::select! {
                 () = end.cancelled() => Err(Refusal::new(
                     Reason::ShuttingDown,
                     "the stream is served elsewhere, or this replica is stopping",
                 )),
                 outcome = listener.run(requests) => outcome,
                 outcome = self.talk(&joined, &outgoing, &view) => outcome,
-            },
+            }
         };
         drop(listener);
         end.cancel();
@@ -336,14 +337,13 @@ impl Listener<'_> {
             .into_iter()
             .filter_map(|account| {
                 let fence = account.fence_epoch.unwrap_or_default();
-                is_this_fence(&state, &account.account_id, fence.into()).then(|| {
-                    stored::DrainedReportAccount {
-                        account_id: account.account_id,
-                        fence_epoch: fence.store,
-                        closed: account.closed,
-                        unconfirmed: account.unconfirmed,
-                        sessions_left: 0,
-                    }
+                let counts = is_this_fence(&state, &account.account_id, fence.into());
+                counts.then_some(stored::DrainedReportAccount {
+                    account_id: account.account_id,
+                    fence_epoch: fence.store,
+                    closed: account.closed,
+                    unconfirmed: account.unconfirmed,
+                    sessions_left: 0,
                 })
             })
             .collect();
@@ -375,7 +375,7 @@ impl Listener<'_> {
         self.report.send_if_modified(|report| {
             let whole = report.drained.entry(migration).or_default();
             let before = whole.clone();
-            whole.boot = boot.to_owned();
+            boot.clone_into(&mut whole.boot);
             for account in accounts {
                 let same = |known: &&mut stored::DrainedReportAccount| {
                     known.account_id == account.account_id

@@ -103,6 +103,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test says only so much")]
     async fn connect(&self, hello: Hello) -> Result<Peer, Status> {
         let (said, requests) = mpsc::unbounded_channel();
         said.send(Ok(StreamRequest {
