@@ -60,8 +60,8 @@ impl Leadership {
     }
 }
 
-/// Campaigns for ever; runs `lead` whenever and for as long as this replica leads, and drops it when it
-/// does not any more. Ends with `cancel`, giving the lease back.
+/// Campaigns until `cancel`; runs `lead` whenever and for as long as this replica leads, and drops it when
+/// it does not any more. Gives the lease back at the end.
 pub async fn campaign<F, L>(
     mirror: Mirror,
     candidate: Candidate,
@@ -72,37 +72,23 @@ pub async fn campaign<F, L>(
     L: Future<Output = ()>,
 {
     let mut backoff = Backoff::new(candidate.random.clone(), PAUSES.0, PAUSES.1);
-    let campaign = async {
-        loop {
-            vacant(&mirror).await;
-            match Term::begin(&mirror, &candidate).await {
-                Ok(Some(term)) => {
-                    backoff.reset();
-                    tracing::info!(token = term.token, "this replica drives migrations now");
-                    term.serve(&cancel, &lead).await;
-                    tracing::info!(
-                        token = term.token,
-                        "this replica does not drive migrations any more"
-                    );
-                    if cancel.is_cancelled() {
-                        return;
-                    }
-                }
-                // Somebody else was faster: the mirror will show whom.
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "could not stand for leader"),
+    while cancel.run_until_cancelled(vacant(&mirror)).await.is_some() {
+        // Not cancelled in the middle: a lease that was granted is served or given back. What a store
+        // that does not answer takes is its own limit.
+        match Term::begin(&mirror, &candidate).await {
+            Ok(Some(term)) => {
+                backoff.reset();
+                tracing::info!(token = term.token, "this replica drives migrations now");
+                term.serve(&cancel, &lead).await;
+                tracing::info!(token = term.token, "this replica drives migrations no more");
             }
-            time::sleep(backoff.pause()).await;
+            // Somebody else was faster: the mirror will show whom.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "could not stand for leader"),
         }
-    };
-    tokio::select! {
-        biased;
-        () = campaign => {}
-        // A term that is under way ends by itself, and gives its lease back.
-        () = async {
-            cancel.cancelled().await;
-            time::sleep(candidate.ttl).await;
-        } => {}
+        cancel
+            .run_until_cancelled(time::sleep(backoff.pause()))
+            .await;
     }
 }
 

@@ -13,6 +13,7 @@ use ferrypost_controlplane::hook::{
 };
 use tempfile::TempDir;
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Nothing takes as long as this unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,7 +45,11 @@ impl Script {
     }
 
     async fn run(&self, limit: Duration) -> Result<(), HookError> {
-        self.hook.run(order(), Instant::now() + limit).await
+        self.run_until(limit, CancellationToken::new()).await
+    }
+
+    async fn run_until(&self, limit: Duration, stop: CancellationToken) -> Result<(), HookError> {
+        self.hook.run(order(), Instant::now() + limit, stop).await
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -145,7 +150,9 @@ async fn its_exit_code_decides() {
         Err(HookError::Signal(15))
     );
     let missing = GuardedHook::new(guard(), vec!["/nonexistent".into()], PATIENCE);
-    let outcome = missing.run(order(), Instant::now() + PATIENCE).await;
+    let outcome = missing
+        .run(order(), Instant::now() + PATIENCE, CancellationToken::new())
+        .await;
     assert!(matches!(outcome, Err(HookError::Start(_))), "{outcome:?}");
 }
 
@@ -198,7 +205,7 @@ async fn a_hook_dies_with_the_control_plane() {
 #[tokio::test]
 async fn a_deadline_that_is_over_starts_nothing() {
     let script = Script::new("touch started");
-    let outcome = script.hook.run(order(), Instant::now()).await;
+    let outcome = script.run(Duration::ZERO).await;
     assert_eq!(outcome, Err(HookError::Late));
     assert!(!script.file("started").exists());
 }
@@ -207,4 +214,18 @@ async fn a_deadline_that_is_over_starts_nothing() {
 async fn endless_output_neither_blocks_nor_fills_the_memory() {
     let script = Script::new("head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2; exit 0");
     assert_eq!(script.run(PATIENCE).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_hook_that_is_stopped_is_dead_when_its_run_ends() {
+    let script = Script::new("trap '' TERM; echo $$ > self; sleep 600");
+    let stop = CancellationToken::new();
+    let stopping = async {
+        let pid = script.pid("self").await;
+        stop.cancel();
+        pid
+    };
+    let (outcome, pid) = tokio::join!(script.run_until(PATIENCE, stop.clone()), stopping);
+    assert_eq!(outcome, Err(HookError::Stopped));
+    assert_eq!(is_gone(pid), Some(()));
 }

@@ -81,12 +81,6 @@ impl RoutingChange {
         self
     }
 
-    /// Demands that nobody has the name.
-    pub fn name_absent(mut self, name: &str) -> Self {
-        self.0 = self.0.absent(keys::name(name));
-        self
-    }
-
     /// Removes a name of an account. The guard on the record is the guard on its names.
     pub fn remove_name(mut self, name: &str) -> Self {
         self.0 = self.0.delete(keys::name(name));

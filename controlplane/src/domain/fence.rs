@@ -137,13 +137,14 @@ fn has_applied(state: &State, live: &Live, revision: Rev) -> bool {
 fn over_budget(state: &State, prospect: &Prospect<'_>) -> Option<Blocker> {
     let fenced = state.counts().fenced();
     let wanted = fenced + prospect.accounts.len() as u64;
-    // A set that is larger than the budget may move when it is alone.
+    // A set that is larger than the budget may move when it is alone. The text does not change with
+    // the count, or every waiting move would be written again at each fence.
     (fenced > 0 && wanted > prospect.budget as u64).then(|| {
         blocker(
             BlockerReason::FenceBudget,
             "",
             format!(
-                "{fenced} accounts are fenced now, of {} allowed",
+                "no more than {} accounts may be fenced at once",
                 prospect.budget
             ),
         )

@@ -37,6 +37,7 @@ use async_trait::async_trait;
 use ferrypost_proto::{store::v1::MigrationRecord, v1};
 use serde::Serialize;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use run::GuardedHook;
 
@@ -114,6 +115,9 @@ pub enum HookError {
     /// It was late and was killed.
     #[error("the delta hook was not done in time")]
     Late,
+    /// It was killed because nobody wants its work any more.
+    #[error("the delta hook was stopped")]
+    Stopped,
 }
 
 /// A delta hook. Behind a trait so that the orchestrator's tests can decide what becomes of it.
@@ -122,7 +126,13 @@ pub trait DeltaHook: Send + Sync + 'static {
     /// How long a run may take.
     fn timeout(&self) -> Duration;
 
-    /// Runs the hook; when this ends, nothing of it runs any more. `deadline` was chosen before the store
-    /// learnt of the run. Dropping the future kills it.
-    async fn run(&self, order: Order, deadline: Instant) -> Result<(), HookError>;
+    /// Runs the hook until it ends, `deadline` or `stop`; when this returns, nothing of it runs any more.
+    /// `deadline` was chosen before the store learnt of the run. Dropping the future kills it too,
+    /// without waiting for its end.
+    async fn run(
+        &self,
+        order: Order,
+        deadline: Instant,
+        stop: CancellationToken,
+    ) -> Result<(), HookError>;
 }

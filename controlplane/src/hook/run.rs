@@ -1,13 +1,20 @@
 //! Starts the guard, and hears how the hook ended.
 
-use std::{ffi::OsString, io, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::OsString,
+    io,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{DeltaHook, HookError, Order, guard};
 
@@ -69,41 +76,31 @@ impl DeltaHook for GuardedHook {
         self.timeout
     }
 
-    async fn run(&self, mut order: Order, deadline: Instant) -> Result<(), HookError> {
+    async fn run(
+        &self,
+        mut order: Order,
+        deadline: Instant,
+        stop: CancellationToken,
+    ) -> Result<(), HookError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(HookError::Late);
         }
         order.deadline_seconds = left.as_secs_f64();
-        let mut line = serde_json::to_vec(&order).expect("an order has no map with odd keys");
-        line.push(b'\n');
-
         let mut guard = self
             .start(left)
             .map_err(|error| HookError::Start(error.to_string()))?;
         // The lifeline: when it is dropped, here or with our process, the guard kills the hook.
-        let mut lifeline = guard.stdin.take().expect("stdin is piped");
-        let mut output = Tail::default();
-        let mut errors = Tail::default();
+        let lifeline = guard.stdin.take().expect("stdin is piped");
+        let stdout = guard.stdout.take().expect("stdout is piped");
+        let stderr = guard.stderr.take().expect("stderr is piped");
+        let (mut output, mut errors) = (Tail::default(), Tail::default());
         let ended = {
-            let stdout = guard.stdout.take().expect("stdout is piped");
-            let stderr = guard.stderr.take().expect("stderr is piped");
-            let talk = async {
-                // A guard that is dead already will say so by its exit.
-                let _ = lifeline.write_all(&line).await;
-                let reading = async {
-                    tokio::join!(output.read(stdout), errors.read(stderr));
-                };
-                tokio::pin!(reading);
-                tokio::select! {
-                    () = &mut reading => guard.wait().await,
-                    ended = guard.wait() => {
-                        let _ = time::timeout(OUTPUT_GRACE, reading).await;
-                        ended
-                    }
-                }
+            let reading = async {
+                tokio::join!(output.read(stdout), errors.read(stderr));
             };
-            time::timeout_at(deadline + GUARD_GRACE, talk).await
+            let attending = attend(&mut guard, lifeline, &order, &stop);
+            time::timeout_at(deadline + GUARD_GRACE, both(attending, reading)).await
         };
         output.log(&order.migration_id, "stdout");
         errors.log(&order.migration_id, "stderr");
@@ -114,8 +111,42 @@ impl DeltaHook for GuardedHook {
                 Err(HookError::Late)
             }
             Ok(Err(error)) => Err(HookError::Start(error.to_string())),
-            Ok(Ok(status)) => guard::outcome(status),
+            Ok(Ok(status)) => match guard::outcome(status) {
+                Err(HookError::Late) if stop.is_cancelled() => Err(HookError::Stopped),
+                outcome => outcome,
+            },
         }
+    }
+}
+
+/// Hands over the order and waits for the guard's end, which a closed lifeline brings about.
+async fn attend(
+    guard: &mut Child,
+    mut lifeline: ChildStdin,
+    order: &Order,
+    stop: &CancellationToken,
+) -> io::Result<ExitStatus> {
+    let mut line = serde_json::to_vec(order).expect("an order has no map with odd keys");
+    line.push(b'\n');
+    // A guard that is dead already will say so by its exit.
+    let _ = lifeline.write_all(&line).await;
+    tokio::select! {
+        ended = guard.wait() => return ended,
+        () = stop.cancelled() => {}
+    }
+    drop(lifeline);
+    guard.wait().await
+}
+
+/// The end of the process, with its output read as long as it comes, or for a short grace after the end.
+async fn both<T>(attending: impl Future<Output = T>, reading: impl Future<Output = ()>) -> T {
+    tokio::pin!(attending, reading);
+    tokio::select! {
+        ended = &mut attending => {
+            let _ = time::timeout(OUTPUT_GRACE, reading).await;
+            ended
+        }
+        () = &mut reading => attending.await,
     }
 }
 

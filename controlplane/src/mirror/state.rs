@@ -273,7 +273,9 @@ impl State {
 pub fn has_ended(migration: &stored::MigrationRecord) -> bool {
     match migration.state() {
         v1::MigrationState::Aborted => true,
-        v1::MigrationState::Succeeded => migration.phase() == v1::Phase::Settled,
+        v1::MigrationState::Succeeded => {
+            matches!(migration.phase(), v1::Phase::Settled | v1::Phase::Retired)
+        }
         _ => false,
     }
 }

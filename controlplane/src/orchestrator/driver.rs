@@ -1,12 +1,13 @@
 //! Drives one migration from where it stands to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use ferrypost_proto::{MigrationId, Phase, v1::BlockerReason};
 use tokio::{
     sync::watch,
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::lead::{Term, Written, wait_changed};
 use crate::{
@@ -25,6 +26,9 @@ const FLIP_RESERVE: Duration = Duration::from_millis(500);
 
 /// With less time than this a hook is not started, unless its own limit is shorter.
 const SHORTEST_RUN: Duration = Duration::from_secs(1);
+
+/// The configurations of the replicas differ, or have changed since the move was asked for.
+const NO_HOOK: &str = "the move needs the delta hook, and the leader has none in its configuration";
 
 /// Pause after a step that failed without the store's doing.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -98,10 +102,10 @@ impl Driver {
             observed.before_fence.push(blocker(
                 BlockerReason::HookFailed,
                 self.term.options.replica.as_str(),
-                "the move needs the delta hook, and the leader has none in its configuration",
+                NO_HOOK,
             ));
         }
-        if failpoint::releases_early() && of.phase() == Phase::Fencing {
+        if failpoint::releases_early() && of.phase().is_fenced() {
             observed.drain = Drain::Complete;
         }
         observed
@@ -118,6 +122,7 @@ impl Driver {
         match &self.hook {
             Some(Ok(())) => Hook::Succeeded,
             Some(Err(error)) => Hook::Failed(error.to_string()),
+            None if self.term.options.hook.is_none() => Hook::Failed(NO_HOOK.to_owned()),
             None if of.phase() == Phase::Delta && Instant::now() < self.foreign_end(of) => {
                 Hook::Foreign
             }
@@ -269,10 +274,11 @@ impl Driver {
             return;
         }
         tracing::info!(migration = %self.id, ?limit, "the delta hook runs");
+        let stop = CancellationToken::new();
+        let run = hook.run(order, deadline, stop.clone());
         let outcome = tokio::select! {
-            outcome = hook.run(order, deadline) => outcome,
-            // Dropping the run kills it.
-            () = self.abort_requested() => return,
+            outcome = run => outcome,
+            never = self.stop_when_aborted(&stop) => match never {},
         };
         if let Err(error) = &outcome {
             tracing::warn!(migration = %self.id, %error, "the delta hook failed");
@@ -281,15 +287,17 @@ impl Driver {
         let _ = self.reach("hook.after").await;
     }
 
-    async fn abort_requested(&self) {
+    /// Stops a run that an operator does not want any more. It is waited for all the same: nothing may
+    /// be decided while it could still write.
+    async fn stop_when_aborted(&self, stop: &CancellationToken) -> Infallible {
         let mut changed = self.term.mirror.changed();
         loop {
             let state = self.term.mirror.read();
-            let wanted = state
+            let unwanted = state
                 .migration(&self.id)
                 .is_none_or(|migration| !migration.value.abort_requested_by.is_empty());
-            if wanted {
-                return;
+            if unwanted {
+                stop.cancel();
             }
             wait_changed(&mut changed).await;
         }

@@ -225,11 +225,6 @@ pub fn drained(migration: &MigrationId, instance: &InstanceId) -> Vec<u8> {
     format!("/drained/{migration}/{instance}").into_bytes()
 }
 
-/// The prefix of all drained reports of a migration.
-pub fn drained_of(migration: &MigrationId) -> Vec<u8> {
-    format!("/drained/{migration}/").into_bytes()
-}
-
 /// A command for a data plane that `replica` serves.
 pub fn command(replica: &ReplicaId, id: &str) -> Vec<u8> {
     format!("/commands/{replica}/{id}").into_bytes()

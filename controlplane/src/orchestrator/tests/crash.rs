@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ferrypost_proto::{Phase, v1::MigrationState};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{on_both_stores, plane::Drains, world::World};
 use crate::{
@@ -33,7 +34,12 @@ impl DeltaHook for Quick {
         Duration::from_millis(700)
     }
 
-    async fn run(&self, _order: Order, _deadline: Instant) -> Result<(), HookError> {
+    async fn run(
+        &self,
+        _order: Order,
+        _deadline: Instant,
+        _stop: CancellationToken,
+    ) -> Result<(), HookError> {
         Ok(())
     }
 }

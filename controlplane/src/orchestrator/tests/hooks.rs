@@ -14,6 +14,7 @@ use tokio::{
     sync::Notify,
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{on_both_stores, world::World};
 use crate::hook::{DeltaHook, HookError, Order};
@@ -74,12 +75,18 @@ impl DeltaHook for Scripted {
         self.timeout
     }
 
-    async fn run(&self, order: Order, _deadline: Instant) -> Result<(), HookError> {
+    async fn run(
+        &self,
+        order: Order,
+        _deadline: Instant,
+        stop: CancellationToken,
+    ) -> Result<(), HookError> {
         let _run = Run(self.ends.clone());
         self.runs.fetch_add(1, Ordering::SeqCst);
         self.attempts.lock().unwrap().push(order.attempt);
         if self.hangs {
-            std::future::pending::<()>().await;
+            stop.cancelled().await;
+            return Err(HookError::Stopped);
         }
         self.outcome.clone()
     }

@@ -1,0 +1,210 @@
+//! What the fleet says about a fence.
+
+use ferrypost_proto::{
+    AccountId, BootId, MigrationId, Phase, Revision,
+    store::v1::{
+        Departed, DrainedReport, DrainedReportAccount, Expelled, LiveEndpoint, LiveRejected,
+        Registration, Rewound,
+    },
+    v1::{self, BlockerReason},
+};
+
+use super::{
+    super::{
+        fence::{drain, unapplied, unsettled_ends},
+        migration::Drain,
+    },
+    Ledger, instance,
+};
+use crate::store::{Txn, keys};
+
+#[test]
+fn everything_that_stands_in_the_way_is_named() {
+    let mut ledger = Ledger::new();
+    let alice = ledger.record(&["alice@example.org"], |_| {});
+    let none: [(BlockerReason, String); 0] = [];
+    let by = |reason, who: &str| (reason, who.to_owned());
+    assert_eq!(
+        ledger.blockers(&alice, alice.epoch),
+        [by(BlockerReason::NoDataPlane, "")]
+    );
+    let boot = ledger.register("dp-1");
+    let silent = [by(BlockerReason::DataPlaneSilent, "dp-1")];
+    assert_eq!(ledger.blockers(&alice, alice.epoch), silent);
+    let other = BootId::generate(&ledger.random);
+    ledger.live("dp-1", &other, |_| {});
+    assert_eq!(
+        ledger.blockers(&alice, alice.epoch),
+        silent,
+        "another boot's word"
+    );
+    ledger.live("dp-1", &boot, |live| {
+        live.applied = Some(Revision::new(0, alice.epoch - 1).into());
+    });
+    assert_eq!(
+        ledger.blockers(&alice, alice.epoch),
+        [by(BlockerReason::NotApplied, "dp-1")]
+    );
+    assert_eq!(
+        ledger.blockers(&alice, 0),
+        none,
+        "nothing is written of a plan"
+    );
+    ledger.live("dp-1", &boot, |_| {});
+    assert_eq!(ledger.blockers(&alice, alice.epoch), none);
+    ledger.live("dp-1", &boot, |live| {
+        live.rejected = vec![LiveRejected {
+            account_id: alice.account.as_str().to_owned(),
+            reason: "REJECT_REASON_BAD_NAME".to_owned(),
+        }];
+        let endpoint = |destination: &str, reachable| LiveEndpoint {
+            destination: destination.to_owned(),
+            protocol: v1::Protocol::Imap.into(),
+            reachable,
+            problem: String::new(),
+        };
+        live.endpoints = vec![
+            endpoint("source", true),
+            endpoint("target", false),
+            endpoint("spare", false),
+        ];
+    });
+    assert_eq!(
+        ledger.blockers(&alice, alice.epoch),
+        [
+            by(BlockerReason::EntryRejected, "dp-1"),
+            by(BlockerReason::DestinationUnreachable, "target"),
+        ]
+    );
+    ledger.live("dp-1", &boot, |_| {});
+    for n in 0..2 {
+        ledger.record(&[&format!("user{n}@example.org")], |p| {
+            p.phase = Phase::Fencing;
+        });
+    }
+    assert_eq!(
+        ledger.blockers(&alice, 0),
+        [by(BlockerReason::FenceBudget, "")]
+    );
+    ledger.put(keys::REWOUND.to_vec(), Rewound::default());
+    ledger.commit(Txn::new().delete(keys::LEADER));
+    let reasons: Vec<_> = ledger
+        .blockers(&alice, 0)
+        .into_iter()
+        .map(|(reason, _)| reason)
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            BlockerReason::Rewound,
+            BlockerReason::NoLeader,
+            BlockerReason::FenceBudget,
+        ]
+    );
+}
+
+#[test]
+fn ends_that_nobody_saw_are_unsettled_until_they_are_cleared() {
+    let mut ledger = Ledger::new();
+    let boot = ledger.register("dp-1");
+    assert!(unsettled_ends(&ledger.state).is_empty());
+    let succession = Registration {
+        boot: boot.as_str().to_owned(),
+        unsettled_predecessor: BootId::generate(&ledger.random).as_str().to_owned(),
+        ..Registration::default()
+    };
+    ledger.put(keys::registration(&instance("dp-1")), succession);
+    let other = BootId::generate(&ledger.random);
+    ledger.put(
+        keys::departed(&instance("dp-2"), &other),
+        Departed::default(),
+    );
+    let expelled = |settled| Expelled {
+        settled,
+        ..Expelled::default()
+    };
+    ledger.put(keys::expelled(&instance("dp-3"), &other), expelled(false));
+    ledger.put(keys::expelled(&instance("dp-4"), &other), expelled(true));
+    let who: Vec<_> = unsettled_ends(&ledger.state)
+        .iter()
+        .map(|(end, _)| end.instance().as_str().to_owned())
+        .collect();
+    assert_eq!(who, ["dp-1", "dp-2", "dp-3"]);
+}
+
+#[test]
+fn drained_is_what_every_registered_boot_says_of_this_fence() {
+    let mut ledger = Ledger::new();
+    let boot = ledger.register("dp-1");
+    let migration = MigrationId::generate(&ledger.random);
+    let account = AccountId::generate(&ledger.random);
+    let fences = [(account.clone(), 40)];
+    let said = |fence_epoch, unconfirmed, sessions_left| DrainedReportAccount {
+        account_id: account.as_str().to_owned(),
+        fence_epoch,
+        closed: 1,
+        unconfirmed,
+        sessions_left,
+    };
+    let report = |ledger: &mut Ledger, boot: &BootId, said| {
+        let report = DrainedReport {
+            boot: boot.as_str().to_owned(),
+            accounts: vec![said],
+            ..DrainedReport::default()
+        };
+        ledger.put(keys::drained(&migration, &instance("dp-1")), report);
+        drain(&ledger.state, &migration, &fences)
+    };
+    assert!(matches!(
+        drain(&ledger.state, &migration, &fences),
+        Drain::Waiting(_)
+    ));
+    assert_eq!(report(&mut ledger, &boot, said(40, 0, 0)), Drain::Complete);
+    let stranger = BootId::generate(&ledger.random);
+    assert!(matches!(
+        report(&mut ledger, &stranger, said(40, 0, 0)),
+        Drain::Waiting(_)
+    ));
+    for other_fence in [39, 41] {
+        let drain = report(&mut ledger, &boot, said(other_fence, 0, 0));
+        assert!(matches!(drain, Drain::Waiting(_)));
+    }
+    let Drain::Waiting(who) = report(&mut ledger, &boot, said(0, 0, 3)) else {
+        panic!("sessions are left");
+    };
+    assert_eq!(
+        (who[0].who.as_str(), who[0].message.contains('3')),
+        ("dp-1", true)
+    );
+    assert!(matches!(
+        report(&mut ledger, &boot, said(40, 2, 0)),
+        Drain::Unconfirmed(_)
+    ));
+    report(&mut ledger, &boot, said(40, 0, 0));
+    ledger.register("dp-2");
+    assert!(matches!(
+        drain(&ledger.state, &migration, &fences),
+        Drain::Waiting(_)
+    ));
+}
+
+#[test]
+fn a_flip_is_applied_when_every_registered_boot_says_so() {
+    let mut ledger = Ledger::new();
+    let boot = ledger.register("dp-1");
+    let revision = ledger.revision;
+    let missing = |ledger: &Ledger| unapplied(&ledger.state, revision).count();
+    assert_eq!(missing(&ledger), 1);
+    ledger.live("dp-1", &boot, |live| live.applied = None);
+    assert_eq!(missing(&ledger), 1);
+    ledger.live("dp-1", &boot, |_| {});
+    assert_eq!(missing(&ledger), 0);
+    ledger.commit(Txn::new().delete(keys::live(&instance("dp-1"))));
+    assert_eq!(missing(&ledger), 1, "it has stopped answering");
+    ledger.commit(Txn::new().delete(keys::registration(&instance("dp-1"))));
+    assert_eq!(
+        missing(&ledger),
+        0,
+        "whoever is not registered does not count"
+    );
+}
