@@ -1,7 +1,13 @@
 //! From an endpoint to a connection on which its protocol can begin: resolve, connect, PROXY header,
 //! implicit TLS.
 
-use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use ferrypost_proto::{Endpoint, EndpointTls};
 use ferrypost_wire::TlsFacts;
@@ -22,10 +28,21 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Octets of a backend's line end and a little more, on top of its longest line.
 const LINE_SLACK: usize = 16;
 
+/// How long the addresses of a host are remembered, so that a thousand logins in a second are not a
+/// thousand questions to the resolver. A server that moves is found anew within it.
+const REMEMBERED: Duration = Duration::from_secs(5);
+
 /// Opens connections to destinations.
 pub struct Dialer {
     tls: ClientTls,
     limits: BackendLimits,
+    /// Hosts and ports of the endpoints that were dialled lately.
+    known: Mutex<HashMap<(String, u16), Known>>,
+}
+
+struct Known {
+    since: Instant,
+    addresses: Vec<SocketAddr>,
 }
 
 /// A connection as the endpoint's configuration wants it at its start.
@@ -109,7 +126,11 @@ pub struct DialFailure {
 impl Dialer {
     /// A dialer within `limits`.
     pub fn new(tls: ClientTls, limits: BackendLimits) -> Self {
-        Self { tls, limits }
+        Self {
+            tls,
+            limits,
+            known: Mutex::default(),
+        }
     }
 
     /// What a backend may cost.
@@ -127,14 +148,35 @@ impl Dialer {
     /// # Errors
     /// [`DialError::Resolve`], [`DialError::ConnectTimeout`].
     pub async fn resolve(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, DialError> {
+        let key = (endpoint.host.clone(), endpoint.port);
+        if let Some(addresses) = self.remembered(&key) {
+            return Ok(addresses);
+        }
         let found = super::resolve(&endpoint.host, endpoint.port);
         let found = timeout(self.limits.connect, found)
             .await
             .map_err(|_| DialError::ConnectTimeout)?;
-        match found.map_err(DialError::Resolve)? {
-            none if none.is_empty() => Err(DialError::Resolve(io::ErrorKind::NotFound.into())),
-            addresses => Ok(addresses),
+        let addresses = found.map_err(DialError::Resolve)?;
+        if addresses.is_empty() {
+            return Err(DialError::Resolve(io::ErrorKind::NotFound.into()));
         }
+        let known = Known {
+            since: Instant::now(),
+            addresses: addresses.clone(),
+        };
+        self.known().insert(key, known);
+        Ok(addresses)
+    }
+
+    fn remembered(&self, key: &(String, u16)) -> Option<Vec<SocketAddr>> {
+        let mut known = self.known();
+        // Also drops endpoints that the routing configuration no longer has.
+        known.retain(|_, known| known.since.elapsed() < REMEMBERED);
+        known.get(key).map(|known| known.addresses.clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, u16), Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a connection to one of `addresses` and sends `preface` (a PROXY header, or nothing) before

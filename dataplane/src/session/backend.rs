@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::net::{
     dial::{DialError, DialFailure, Dialer, Fresh},
     leg::{BackendLeg, Leg, LegError, LegState},
+    plain,
     proxy::{self, Announced},
     tls_client::TlsError,
 };
@@ -108,11 +109,31 @@ impl From<DialFailure> for OpenFailure {
 }
 
 /// Opens a connection to the endpoint and brings it to where a login may be sent. Every address is tried
-/// that may do better than the last one; none of them has seen a secret.
+/// that may do better than the last one, as long as the limits for one last; none of them has seen a
+/// secret.
 ///
 /// # Errors
 /// [`OpenFailure`], of the last address.
 pub async fn open<P: LineProtocol>(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    caller: Caller<'_>,
+) -> Result<Opened<P>, OpenFailure> {
+    let limits = dialer.limits();
+    let limit = limits.connect + limits.handshake + limits.negotiate;
+    let trying = open_somewhere::<P>(dialer, endpoint, caller);
+    match timeout(limit, trying).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(OpenFailure {
+            error: OpenError::Timeout,
+            address: None,
+            tls: None,
+            greeting: String::new(),
+        }),
+    }
+}
+
+async fn open_somewhere<P: LineProtocol>(
     dialer: &Dialer,
     endpoint: &Endpoint,
     caller: Caller<'_>,
@@ -128,7 +149,7 @@ pub async fn open<P: LineProtocol>(
             Err(failure) => failure,
         };
         let known = addresses.len();
-        addresses.retain(|address| Some(crate::net::plain(*address)) != failure.address);
+        addresses.retain(|address| Some(plain(*address)) != failure.address);
         let fewer = addresses.len() < known;
         if !failure.error.retryable() || addresses.is_empty() || !fewer {
             return Err(failure);

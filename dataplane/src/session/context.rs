@@ -126,13 +126,13 @@ impl Record {
             destination = route.map(|route| tracing::field::display(&route.destination)),
             epoch = route.and_then(|route| route.epoch).map(tracing::field::display),
             address = trail.address.map(tracing::field::display),
-            tls = trail.tls.as_ref().map_or("none", |tls| tls.version),
+            backend_tls = trail.tls.as_ref().map_or("none", |tls| tls.version),
             announcement = trail.announcement.map(announcement),
-            held_ms = millis(trail.held),
-            connect_ms = millis(trail.times.connect),
-            handshake_ms = millis(trail.times.handshake),
-            negotiate_ms = millis(trail.times.negotiate),
-            login_ms = millis(trail.replay),
+            held_us = micros(trail.held),
+            connect_us = micros(trail.times.connect),
+            handshake_us = micros(trail.times.handshake),
+            negotiate_us = micros(trail.times.negotiate),
+            login_us = micros(trail.replay),
             outcome,
             blame,
             reason = end.err().map(tracing::field::display),
@@ -192,6 +192,10 @@ impl Record {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 const fn announcement(announcement: Announcement) -> &'static str {

@@ -72,7 +72,7 @@ pub enum AttemptError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
     /// The backend said no.
-    #[error("the backend refused the login")]
+    #[error("the backend refused the login ({code})", code = .0.code().unwrap_or("no code"))]
     Rejected(Rejection),
     /// The name goes elsewhere, or is fenced, since it was routed (G2b).
     #[error("the route changed during the login")]

@@ -1,6 +1,6 @@
 //! A client that is not logged in: we are its server.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use ferrypost_wire::{
     Acceptance, Channel, ClientFacts, ClientReply, Credentials, Front, FrontSettings, FrontStep,
@@ -134,7 +134,13 @@ impl<P: LineProtocol> Preauth<P> {
     pub(super) async fn sign_of_life(&mut self) -> Result<(), LegError> {
         let mut out = Vec::new();
         self.front.held(&mut out);
-        self.leg.write_public(&out).await
+        self.say(&out).await
+    }
+
+    /// Sends a few words, for which a client has to make room in time.
+    async fn say(&mut self, words: &[u8]) -> Result<(), LegError> {
+        let said = timeout(self.limits.handshake, self.leg.write_public(words)).await;
+        said.unwrap_or(Err(LegError::Io(io::ErrorKind::TimedOut.into())))
     }
 
     /// The client's address.
@@ -168,14 +174,14 @@ impl<P: LineProtocol> Preauth<P> {
         error: AttemptError,
         received: Instant,
     ) -> Result<(), SessionError> {
-        // Our time is not the client's.
-        self.deadline += received.elapsed();
         if error.is_failed_login() {
             self.failures += 1;
             let floor = tokio::time::sleep_until(received + self.limits.failure_floor);
             // A process that stops does not wait for politeness towards guessers.
             _ = self.draining.run_until_cancelled(floor).await;
         }
+        // Our time is not the client's.
+        self.deadline += received.elapsed();
         let end = match error {
             AttemptError::Client(error) => Some(SessionError::Client(error)),
             AttemptError::Told(reason) => Some(SessionError::Told(reason)),
@@ -183,7 +189,7 @@ impl<P: LineProtocol> Preauth<P> {
             error => {
                 let mut out = Vec::new();
                 self.front.reply(error.client_reply(), &mut out);
-                self.leg.write_public(&out).await?;
+                self.say(&out).await?;
                 (self.failures >= self.limits.failures).then_some(SessionError::TooManyFailures)
             }
         };
@@ -198,26 +204,9 @@ impl<P: LineProtocol> Preauth<P> {
         (self.leg, welcome, follower)
     }
 
-    /// Says goodbye, if there is something to say and somebody to hear it, and closes.
+    /// Ends a session that did not come to be relayed.
     pub(super) async fn leave(&mut self, error: &SessionError) {
-        if let Some(farewell) = error.farewell()
-            && !self.leg.is_mid_write()
-        {
-            let mut out = Vec::new();
-            self.front.reply(ClientReply::Closing(farewell), &mut out);
-            _ = timeout(LINGER, self.leg.write_public(&out)).await;
-        }
-        if !matches!(error, SessionError::Client(LegError::Io(_))) {
-            self.finish().await;
-        }
-    }
-
-    async fn finish(&mut self) {
-        let closed = async {
-            self.leg.finish().await?;
-            self.leg.peer_closed().await
-        };
-        _ = timeout(LINGER, closed).await;
+        leave(&mut self.leg, &mut self.front, error).await;
     }
 }
 
@@ -233,28 +222,38 @@ impl<F: Front> Clear<'_, F> {
     async fn until_starttls(mut self, greeting: &[u8]) -> Result<Leg<Plaintext>, SessionError> {
         self.leg.write_public(greeting).await?;
         let step = pump(&mut self.leg, self.front, self.draining, self.deadline).await;
-        match step {
-            Ok(FrontStep::StartTls) => Ok(self.leg),
-            Ok(FrontStep::Close) => Err(SessionError::Left),
+        let error = match step {
+            Ok(FrontStep::StartTls) => return Ok(self.leg),
+            Ok(FrontStep::Close) => SessionError::Left,
             Ok(FrontStep::NeedMore | FrontStep::Login(_)) => {
                 unreachable!("a machine in clear takes no login")
             }
-            Err(error) => {
-                self.leave(&error).await;
-                Err(error)
-            }
-        }
+            Err(error) => error,
+        };
+        leave(&mut self.leg, self.front, &error).await;
+        Err(error)
     }
+}
 
-    async fn leave(&mut self, error: &SessionError) {
-        if let Some(farewell) = error.farewell()
-            && !self.leg.is_mid_write()
-        {
-            let mut out = Vec::new();
-            self.front.reply(ClientReply::Closing(farewell), &mut out);
-            _ = timeout(LINGER, self.leg.write_public(&out)).await;
-        }
+/// Says goodbye, if there is something to say and somebody to hear it, and closes in good manners: a close
+/// with something of the client's unread would be a reset, which could overtake the goodbye.
+async fn leave<S: LegState, F: Front>(leg: &mut Leg<S>, front: &mut F, error: &SessionError) {
+    if matches!(
+        error,
+        SessionError::Client(LegError::Io(_)) | SessionError::Handshake(_)
+    ) {
+        return;
     }
+    let mut out = Vec::new();
+    if let Some(farewell) = error.farewell().filter(|_| !leg.is_mid_write()) {
+        front.reply(ClientReply::Closing(farewell), &mut out);
+    }
+    let left = async {
+        leg.write_public(&out).await?;
+        leg.finish().await?;
+        leg.peer_closed().await
+    };
+    _ = timeout(LINGER, left).await;
 }
 
 /// Feeds the machine and sends its answers until it wants something else than more input.

@@ -19,9 +19,6 @@ pub(super) struct Side {
     unflushed: bool,
     /// Since when it has not taken what there is for it.
     stuck_since: Option<Instant>,
-    /// A failure that came behind octets, to be told at the next read: the kernel says it only once, and
-    /// then pretends that the peer had closed.
-    failure: Option<io::Error>,
     /// It has said that it will send no more.
     pub(super) ended: bool,
     /// We have said so.
@@ -37,7 +34,6 @@ impl Side {
             unsent: first,
             sent: 0,
             stuck_since: None,
-            failure: None,
             ended: false,
             finished: false,
         }
@@ -45,37 +41,17 @@ impl Side {
 
     /// Waits for octets from this side without holding memory for them.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.failure.is_some() {
-            return Poll::Ready(Ok(()));
-        }
         self.io.poll_readable(cx)
     }
 
-    /// Fills `into` as far as octets are there; remembers the end when it comes.
+    /// Reads what is there, up to the room in `into`; remembers the end when it comes.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(failure) = self.failure.take() {
-            return Poll::Ready(Err(failure));
-        }
-        let mut count = 0;
-        while count < into.len() {
-            match self.io.poll_read(cx, &mut into[count..]) {
-                Poll::Ready(Ok(0)) => {
-                    self.ended = true;
-                    break;
-                }
-                Poll::Ready(Ok(read)) => count += read,
-                Poll::Ready(Err(failure)) if count > 0 => {
-                    self.failure = Some(failure);
-                    break;
-                }
-                Poll::Pending if count > 0 => break,
-                other => return other,
-            }
-        }
+        let count = ready!(self.io.poll_read(cx, into))?;
+        self.ended = count == 0;
         Poll::Ready(Ok(count))
     }
 
