@@ -1,0 +1,47 @@
+//! The benchmark: what a session costs beside HAProxy, and how fast moves are.
+//!
+//! - `relay` drives HAProxy and Ferrypost in turn; `rig` starts them, `load` and `client` are their
+//!   clients, [`backend`] is the server behind them, `meter` reads what the kernel counts.
+//! - `moves` moves accounts between two Dovecots.
+//! - `table` prints, `facts` says where and with what.
+//!
+//! It judges nothing but prints each goal beside its figure: a machine that does something else at the
+//! same time fails no build.
+
+pub mod backend;
+mod client;
+mod facts;
+mod load;
+mod meter;
+mod moves;
+pub mod relay;
+mod rig;
+mod table;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub use relay::Amounts;
+
+/// Measures everything and prints it.
+///
+/// # Errors
+/// When something is not built or installed, does not start, or does not answer as it should.
+pub async fn run(amounts: Amounts) -> anyhow::Result<()> {
+    allow_open_files()?;
+    for fact in facts::facts() {
+        println!("{fact}");
+    }
+    table::print_relay(&relay::measure(amounts).await?);
+    table::print_moves(&moves::measure().await?);
+    Ok(())
+}
+
+/// As many as the system lets us, for this process and those that it starts: a session needs two.
+fn allow_open_files() -> anyhow::Result<()> {
+    let most = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    Ok(setrlimit(Resource::Nofile, all)?)
+}

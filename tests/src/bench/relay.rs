@@ -1,0 +1,172 @@
+//! What a login, a byte and an idle session cost, beside HAProxy.
+//!
+//! CPU is measured in short slices, each proxy in turn, because a machine that others use too drifts by
+//! more within a minute than the proxies differ. Memory is measured in proxies that have just been
+//! started: a process that has freed much does not show what it takes.
+
+use std::time::Duration;
+
+use super::client::Client;
+use super::load::{self, Direction};
+use super::rig::{Kind, Proxy, Rig};
+use super::table::{median, progress};
+
+/// How much is done.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Amounts {
+    /// Rounds, each with fresh proxies; the median is shown.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Logins a round.
+    #[arg(long, default_value_t = 4000)]
+    logins: usize,
+    /// Mebibytes each way a round.
+    #[arg(long, default_value_t = 1024)]
+    mebibytes: usize,
+    /// Idle sessions.
+    #[arg(long, default_value_t = 2000)]
+    sessions: usize,
+    /// NOOPs a round, for the time that one takes.
+    #[arg(long, default_value_t = 1000)]
+    noops: usize,
+}
+
+/// Slices of a round's logins and bulk.
+const SLICES: usize = 4;
+
+/// Logins before anything is measured.
+const WARM_UP: usize = 200;
+
+/// What one proxy used, or several medians of that.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Costs {
+    /// CPU seconds.
+    pub(super) login: f64,
+    /// CPU seconds.
+    pub(super) gibibyte_down: f64,
+    /// CPU seconds.
+    pub(super) gibibyte_up: f64,
+    /// Octets.
+    pub(super) idle_session: f64,
+    /// Seconds, as a client sees it.
+    pub(super) noop: f64,
+}
+
+/// Medians, and what was agreed with the client.
+pub(super) struct Measured {
+    pub(super) costs: Costs,
+    pub(super) suite: &'static str,
+}
+
+/// Measures every kind of proxy, in the order of [`Kind::ALL`].
+pub(super) async fn measure(amounts: Amounts) -> anyhow::Result<[Measured; 3]> {
+    let rig = Rig::start().await?;
+    let mut rounds: [Vec<Costs>; 3] = Default::default();
+    let mut suites = [""; 3];
+    for round in 1..=amounts.rounds {
+        progress(&format!(
+            "beside HAProxy, round {round} of {}",
+            amounts.rounds
+        ));
+        let proxies = start(&rig).await?;
+        for (n, costs) in run(&proxies, amounts).await?.into_iter().enumerate() {
+            rounds[n].push(costs);
+            suites[n] = suite(&proxies[n]).await?;
+        }
+        for proxy in proxies {
+            proxy.stop().await?;
+        }
+    }
+    let mut suites = suites.into_iter();
+    Ok(rounds.map(|rounds| Measured {
+        costs: medians(&rounds),
+        suite: suites.next().unwrap_or_default(),
+    }))
+}
+
+async fn start(rig: &Rig) -> anyhow::Result<[Proxy; 3]> {
+    let [haproxy, in_clear, under_tls] = Kind::ALL.map(|kind| rig.proxy(kind));
+    Ok([haproxy.await?, in_clear.await?, under_tls.await?])
+}
+
+async fn suite(proxy: &Proxy) -> anyhow::Result<&'static str> {
+    let client = Client::logged_in(&proxy.target).await?;
+    let suite = client.suite().unwrap_or_default();
+    client.logout().await?;
+    Ok(suite)
+}
+
+async fn run(proxies: &[Proxy; 3], amounts: Amounts) -> anyhow::Result<[Costs; 3]> {
+    let mut costs = [Costs::default(); 3];
+    for (proxy, costs) in proxies.iter().zip(&mut costs) {
+        costs.idle_session = idle_session(proxy, amounts.sessions).await?;
+    }
+    let slice = amounts.logins.div_ceil(SLICES);
+    for _ in 0..SLICES {
+        for (proxy, costs) in proxies.iter().zip(&mut costs) {
+            let used = used(proxy, load::logins(&proxy.target, slice)).await?;
+            costs.login += used.as_secs_f64() / per(slice * SLICES);
+        }
+    }
+    let messages = (amounts.mebibytes << 20).div_ceil(load::octets(1) * SLICES);
+    for direction in [Direction::Down, Direction::Up].repeat(SLICES) {
+        for (proxy, costs) in proxies.iter().zip(&mut costs) {
+            let bulk = load::bulk(&proxy.target, direction, messages);
+            let used = used(proxy, bulk).await?;
+            let gibibyte = used.as_secs_f64() * per(1 << 30) / per(load::octets(messages) * SLICES);
+            match direction {
+                Direction::Down => costs.gibibyte_down += gibibyte,
+                Direction::Up => costs.gibibyte_up += gibibyte,
+            }
+        }
+    }
+    for (proxy, costs) in proxies.iter().zip(&mut costs) {
+        let noop = load::noops(&proxy.target, amounts.noops).await?;
+        costs.noop = noop.as_secs_f64();
+    }
+    Ok(costs)
+}
+
+/// Octets that each of so many sessions adds to a proxy that has just been started.
+async fn idle_session(proxy: &Proxy, sessions: usize) -> anyhow::Result<f64> {
+    load::logins(&proxy.target, WARM_UP).await?;
+    proxy.meter.quiet().await?;
+    let before = proxy.meter.memory()?;
+    let idlers = load::idlers(&proxy.target, sessions).await?;
+    proxy.meter.quiet().await?;
+    let grown = proxy.meter.memory()?.saturating_sub(before);
+    drop(idlers);
+    proxy.meter.quiet().await?;
+    Ok(per(usize::try_from(grown)?) / per(sessions))
+}
+
+/// The CPU time that a proxy uses for some work, its aftermath included.
+async fn used(
+    proxy: &Proxy,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Duration> {
+    let before = proxy.meter.cpu()?;
+    work.await?;
+    proxy.meter.quiet().await?;
+    Ok(proxy.meter.cpu()?.saturating_sub(before))
+}
+
+fn medians(rounds: &[Costs]) -> Costs {
+    let of = |what: fn(&Costs) -> f64| median(rounds.iter().map(what));
+    Costs {
+        login: of(|costs| costs.login),
+        gibibyte_down: of(|costs| costs.gibibyte_down),
+        gibibyte_up: of(|costs| costs.gibibyte_up),
+        idle_session: of(|costs| costs.idle_session),
+        noop: of(|costs| costs.noop),
+    }
+}
+
+/// A count as a number to calculate with.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts here are far below the 2^53 that f64 holds exactly"
+)]
+fn per(count: usize) -> f64 {
+    count as f64
+}

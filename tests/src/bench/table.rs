@@ -1,0 +1,111 @@
+//! What is printed.
+
+use std::fmt;
+use std::io::{IsTerminal as _, Write as _};
+
+use super::moves::Moves;
+use super::relay::Measured;
+
+/// A goal and how it is met.
+struct Goal {
+    limit: f64,
+    reached: f64,
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.reached <= self.limit {
+            "met"
+        } else {
+            "MISSED"
+        };
+        write!(f, "at most {} {verdict}", self.limit)
+    }
+}
+
+/// Says what goes on, on a terminal or to whoever reads the errors.
+pub(super) fn progress(what: &str) {
+    let mut errors = std::io::stderr();
+    let mark = if errors.is_terminal() { "\x1b[2m" } else { "" };
+    let end = if errors.is_terminal() { "\x1b[0m" } else { "" };
+    // Nobody is lost without it.
+    _ = writeln!(errors, "{mark}... {what}{end}");
+}
+
+/// The middle one; of an even number, the upper of the two.
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The costs, and their ratios to HAProxy's.
+pub(super) fn print_relay([haproxy, in_clear, under_tls]: &[Measured; 3]) {
+    println!();
+    println!(
+        "{:26}{:>9}{:>11}{:>7}  {:22}{:>9}{:>7}",
+        "", "HAProxy", "Ferrypost", "ratio", "goal", "with TLS", "ratio"
+    );
+    println!("{:54}{:22}{:>9}", "", "", "behind");
+    let row = |what: &str,
+               unit: f64,
+               digits: usize,
+               goal: Option<f64>,
+               of: fn(&Measured) -> f64| {
+        let [theirs, ours, tls] = [haproxy, in_clear, under_tls].map(|it| of(it) / unit);
+        let reached = ours / theirs;
+        let goal = goal.map_or(String::new(), |limit| Goal { limit, reached }.to_string());
+        println!(
+            "{what:26}{theirs:>9.digits$}{ours:>11.digits$}{reached:>7.2}  {goal:22}{tls:>9.digits$}{:>7.2}",
+            tls / theirs
+        );
+    };
+    row("CPU a login, us", 1e-6, 0, Some(0.75), |it| it.costs.login);
+    row("CPU a GiB down, s", 1.0, 2, Some(0.75), |it| {
+        it.costs.gibibyte_down
+    });
+    row("CPU a GiB up, s", 1.0, 2, Some(0.75), |it| {
+        it.costs.gibibyte_up
+    });
+    row("memory, idle session, KiB", 1024.0, 1, Some(0.6), |it| {
+        it.costs.idle_session
+    });
+    row("NOOP p50, us", 1e-6, 0, None, |it| it.costs.noop);
+    println!();
+    println!(
+        "The client prefers AES-256; HAProxy chose {}, Ferrypost {}.",
+        haproxy.suite, in_clear.suite
+    );
+}
+
+/// How fast moves are.
+pub(super) fn print_moves(moves: &Moves) {
+    println!();
+    println!("{:48}{:>8}{:>8}  goal", "moves", "p50 ms", "p90 ms");
+    let row = |what: &str, times: &[f64], goal: f64| {
+        let mut times = times.to_vec();
+        times.sort_unstable_by(f64::total_cmp);
+        let at = |percent: usize| {
+            times
+                .get(times.len() * percent / 100)
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        let reached = at(50);
+        println!(
+            "{what:48}{reached:>8.1}{:>8.1}  {}",
+            at(90),
+            Goal {
+                limit: goal,
+                reached
+            }
+        );
+    };
+    row("flip to applied on every data plane", &moves.applied, 50.0);
+    row("held, as the leader says", &moves.held, 250.0);
+    row(
+        "closed to logged in again, as the client says",
+        &moves.away,
+        250.0,
+    );
+}
