@@ -33,6 +33,13 @@ pub struct Floors {
     pub moves: usize,
 }
 
+impl Floors {
+    /// Whether enough has happened.
+    pub fn are_reached(&self, history: &History) -> bool {
+        shortfalls(history, self).is_empty()
+    }
+}
+
 /// What the judge found.
 #[derive(Debug, Clone)]
 pub struct Verdict {

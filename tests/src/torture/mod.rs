@@ -23,7 +23,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{Floors, Verdict, judge};
@@ -49,6 +49,12 @@ pub const LIMITS: Limits = Limits {
 /// deadline of a hook that may still run, a whole window, and room for a slow machine.
 const REST_LIMIT: Duration = Duration::from_mins(1);
 
+/// How many times its length a run may take longer, until enough has happened.
+const PATIENCE: u32 = 2;
+
+/// How often a run without faults looks whether it is over.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What a writer does.
 const BUSY: Habit = Habit::Busy {
     pause: 5..80,
@@ -60,7 +66,7 @@ const BUSY: Habit = Habit::Busy {
 pub struct Plan {
     /// What everybody's decisions come from.
     pub seed: u64,
-    /// How long things move and break.
+    /// How long things move and break; longer, up to three times, until the floors are reached.
     pub duration: Duration,
     /// Whether processes are killed and frozen.
     pub faults: bool,
@@ -141,12 +147,19 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     let workload = start_clients(&world, &recorder, &plan);
     let mut movers = Movers::start(&world, &recorder, &plan);
     let mut nemesis = Nemesis::new(StdRng::seed_from_u64(plan.seed ^ 1));
-    if plan.faults {
-        nemesis.torment(&mut world, plan.duration).await?;
-        nemesis.relent(&mut world).await?;
-    } else {
-        sleep(plan.duration).await;
+    let end = Instant::now() + plan.duration;
+    let latest = end + plan.duration * PATIENCE;
+    // A seed that freezes the control plane twice in a row needs longer until enough has happened.
+    while Instant::now() < end
+        || (Instant::now() < latest && !plan.floors.are_reached(&recorder.history()))
+    {
+        if plan.faults {
+            nemesis.strike(&mut world).await?;
+        } else {
+            sleep(LOOK).await;
+        }
     }
+    nemesis.relent(&mut world).await?;
     let mut complaints = movers.finish().await;
     complaints.extend(come_to_rest(&mut world, REST_LIMIT).await?);
     workload.stop().await;

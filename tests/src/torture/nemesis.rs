@@ -1,4 +1,4 @@
-//! Kills and freezes processes at random, one at a time or two, and brings them back.
+//! Kills and freezes processes at random, one at a time, and brings them back.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::world::{Plane, World, WorldError};
 
@@ -19,6 +19,9 @@ const FREEZE_MS: Range<u64> = 200..2500;
 /// And in a few of a hundred cases longer than a window, so that what has begun cannot end well.
 const LONG_FREEZE_MS: Range<u64> = 6500..8000;
 const LONG_FREEZES: u32 = 20;
+
+/// So many of a hundred faults are kills.
+const KILLS: u32 = 55;
 
 /// How long a killed process stays away.
 const AWAY_MS: Range<u64> = 50..1500;
@@ -36,13 +39,6 @@ enum Victim {
     Etcd,
 }
 
-/// What it does.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Kill,
-    Freeze,
-}
-
 impl Nemesis {
     pub(super) fn new(random: StdRng) -> Self {
         Self {
@@ -56,41 +52,26 @@ impl Nemesis {
         self.done
     }
 
-    /// Breaks things for so long.
-    pub(super) async fn torment(
-        &mut self,
-        world: &mut World,
-        duration: Duration,
-    ) -> Result<(), WorldError> {
-        let end = Instant::now() + duration;
-        while Instant::now() < end {
-            self.wait(PEACE_MS).await;
-            let victim = self.choose(world);
-            let fault = if self.random.random_range(0..100) < 55 {
-                Fault::Kill
-            } else {
-                Fault::Freeze
-            };
-            *self
-                .done
-                .entry(format!("{fault:?} {victim:?}"))
-                .or_default() += 1;
-            match fault {
-                Fault::Kill => {
-                    kill(world, victim);
-                    self.wait(AWAY_MS).await;
-                    start(world, victim).await?;
-                }
-                Fault::Freeze => {
-                    freeze(world, victim)?;
-                    let is_long = self.random.random_range(0..100) < LONG_FREEZES;
-                    self.wait(if is_long { LONG_FREEZE_MS } else { FREEZE_MS })
-                        .await;
-                    resume(world, victim)?;
-                }
-            }
+    /// Breaks one thing after a while of peace and brings it back.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub(super) async fn strike(&mut self, world: &mut World) -> Result<(), WorldError> {
+        self.wait(PEACE_MS).await;
+        let victim = self.choose(world);
+        if self.random.random_range(0..100) < KILLS {
+            self.count("kill", victim);
+            kill(world, victim);
+            self.wait(AWAY_MS).await;
+            start(world, victim).await
+        } else {
+            self.count("freeze", victim);
+            freeze(world, victim)?;
+            let is_long = self.random.random_range(0..100) < LONG_FREEZES;
+            self.wait(if is_long { LONG_FREEZE_MS } else { FREEZE_MS })
+                .await;
+            resume(world, victim)
         }
-        Ok(())
     }
 
     /// Leaves everything running.
@@ -116,6 +97,10 @@ impl Nemesis {
             n if n < data_planes + control_planes => Victim::ControlPlane(n - data_planes),
             _ => Victim::Etcd,
         }
+    }
+
+    fn count(&mut self, fault: &str, victim: Victim) {
+        *self.done.entry(format!("{fault} {victim:?}")).or_default() += 1;
     }
 
     async fn wait(&mut self, milliseconds: Range<u64>) {
