@@ -68,7 +68,7 @@ impl Plane {
         });
         match admission {
             Admission::Routed(mut guard) => {
-                guard.backend_opened();
+                guard.backend_accepted();
                 guard
             }
             other => panic!("{login} is not routed: {other:?}"),

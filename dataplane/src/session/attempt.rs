@@ -197,7 +197,6 @@ impl<P: LineProtocol> Attempt<'_, P> {
         let Opened { mut leg, back, .. } = opened;
         let limits = self.services.limits;
         let began = Instant::now();
-        guard.backend_opened();
         let replay = login::replay(&mut leg, back.into_login(credentials), limits.backend.login);
         let verdict = tokio::select! {
             biased;
@@ -206,16 +205,19 @@ impl<P: LineProtocol> Attempt<'_, P> {
         };
         self.trail.replay = began.elapsed();
         let refused = match verdict {
-            Ok(Verdict::Accepted(acceptance)) => match guard.recheck() {
-                Ok(()) => {
-                    return Ok(Accepted {
-                        backend: leg,
-                        guard,
-                        acceptance,
-                    });
+            Ok(Verdict::Accepted(acceptance)) => {
+                guard.backend_accepted();
+                match guard.recheck() {
+                    Ok(()) => {
+                        return Ok(Accepted {
+                            backend: leg,
+                            guard,
+                            acceptance,
+                        });
+                    }
+                    Err(recheck) => recheck.into(),
                 }
-                Err(recheck) => recheck.into(),
-            },
+            }
             Ok(Verdict::Rejected(rejection)) => AttemptError::Rejected(rejection),
             Err(error) => error,
         };

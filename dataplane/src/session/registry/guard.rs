@@ -12,7 +12,7 @@ use crate::routing::{Published as _, Resolution, Route};
 
 /// A registered session: made by admission alone, and registered until it is dropped.
 ///
-/// Drop it only after the backend leg is closed. From [`backend_opened`](Self::backend_opened) on, ending
+/// Drop it only after the backend leg is closed. From [`backend_accepted`](Self::backend_accepted) on, ending
 /// without a [`CloseProof`] counts as *unconfirmed*: nobody knows what the backend still executes, and a
 /// fence that waits for this session makes its move abort (G2c).
 #[derive(Debug)]
@@ -90,9 +90,13 @@ impl SessionGuard {
         self.0.entry.relaying();
     }
 
-    /// Say so before anything that a backend could execute for the account is sent: at the latest before
-    /// the credentials.
-    pub fn backend_opened(&mut self) {
+    /// Say so before anything that a backend could execute for the account is sent: when it has accepted the
+    /// login, and before it is sent anything else.
+    ///
+    /// Not before. Until then it has a login and no command, so there is nothing that it could still execute;
+    /// and a server may think about a wrong password for longer than a close may take, without a look at its
+    /// socket. Whoever knows an address could keep the account from ever moving.
+    pub fn backend_accepted(&mut self) {
         self.0.backend_open = true;
     }
 
@@ -158,7 +162,7 @@ impl HeldLogin {
 struct Registered {
     registry: Arc<Registry>,
     entry: Arc<Entry>,
-    /// A backend leg was opened and its end was not seen.
+    /// A backend has accepted the login and its end was not seen.
     backend_open: bool,
 }
 

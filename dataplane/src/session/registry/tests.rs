@@ -252,11 +252,11 @@ fn a_close_without_proof_is_remembered_for_the_settle_time() {
         let registry = registry(&tables);
         drop(routed(&registry, "alice"));
         let mut proved = routed(&registry, "alice");
-        proved.backend_opened();
+        proved.backend_accepted();
         proved.closed(CloseProof::Eof);
         assert_eq!(registry.unconfirmed(), 0, "never opened, and proved");
         let mut dropped = routed(&registry, "alice");
-        dropped.backend_opened();
+        dropped.backend_accepted();
         drop(dropped);
         assert_eq!(registry.unconfirmed(), 1);
         tokio::time::advance(SETTLE_TIME + Duration::from_millis(1)).await;

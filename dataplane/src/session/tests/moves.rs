@@ -148,6 +148,32 @@ async fn a_server_that_does_not_close_leaves_the_close_unconfirmed() {
 }
 
 #[tokio::test]
+async fn a_guess_that_the_server_thinks_about_does_not_keep_its_account_from_moving() {
+    // As Dovecot does it: the more wrong passwords, the later the verdict, and no look at the socket before.
+    let mut plan = Plan {
+        old: Manners {
+            verdicts: Some(Arc::new(Semaphore::new(0))),
+            ..Manners::default()
+        },
+        ..Plan::default()
+    };
+    plan.limits.relay.close = Duration::from_millis(100);
+    let world = World::with(plan);
+    let mut guesser = world.client().await;
+    guesser.send("l LOGIN alice@example.org wrong\r\n").await;
+    eventually("the server has the guess", || {
+        world.old.seen.count(&world.old.seen.logins) == 1
+    })
+    .await;
+    world.fence();
+    assert_eq!(drained(&world).await.unconfirmed, 0);
+    assert_eq!(world.old.seen.count(&world.old.seen.ended), 0);
+    world.flip();
+    alice(&world).await;
+    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+}
+
+#[tokio::test]
 async fn a_fence_that_comes_between_ok_and_relay_is_not_missed() {
     let verdicts = Arc::new(Semaphore::new(0));
     let world = World::with(Plan {

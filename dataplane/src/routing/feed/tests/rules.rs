@@ -279,7 +279,7 @@ async fn rule_7_drained_comes_after_the_applied_of_its_table_and_the_last_sessio
     let Admission::Routed(mut session) = world.admit("alice") else {
         panic!("alice is routed");
     };
-    session.backend_opened();
+    session.backend_accepted();
     let fenced = moving(alice_on("source", 6), Phase::Fencing, None);
     stream
         .send(Down::Delta(delta(5, 6, vec![put(fenced)])))
