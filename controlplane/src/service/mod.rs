@@ -1,5 +1,5 @@
 //! The use cases behind the operators' API, one module a service. No transport shows here: they take
-//! plain requests, answer with plain values, and refuse with a [`Refusal`](refusal::Refusal).
+//! plain requests, answer with plain values, and refuse with a [`Refusal`].
 //!
 //! All of them follow one pattern. Read the mirror (caught up with the store where an older answer
 //! could mislead), decide, write one guarded transaction, and when a guard failed begin again: so any

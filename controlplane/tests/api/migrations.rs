@@ -538,3 +538,68 @@ async fn a_rejected_entry_holds_a_move_back() {
     assert_eq!(plane.sync(), v1::SyncState::Error);
     assert_eq!(plane.rejected[0].reason, "REJECT_REASON_BAD_NAME");
 }
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_changes_nothing() {
+    let world = World::new().await;
+    let mut migrations = world.migrations();
+    let request = migrate("alice@example.org", "target");
+    let calling = tokio::spawn(async move { migrations.migrate(request).await });
+    let list = v1::ListMigrationsRequest::default();
+    let begun = eventually(async || {
+        let answer = world
+            .migrations()
+            .list_migrations(list.clone())
+            .await
+            .ok()?;
+        answer.into_inner().migrations.pop()
+    })
+    .await;
+    calling.abort();
+    assert!(calling.await.expect_err("hung up").is_cancelled());
+    let _plane = DataPlane::join(&world, "dp-1", Manner::default()).await;
+    let done = ended(&world, &begun.migration_id).await;
+    assert_eq!(done.state(), MigrationState::Succeeded);
+}
+
+#[tokio::test]
+async fn the_next_move_may_be_asked_for_before_everybody_knows_of_the_last() {
+    let world = World::new().await;
+    let plane = DataPlane::join(&world, "dp-1", Manner::default()).await;
+    let there = moved(&world, migrate("alice@example.org", "target")).await;
+    ended(&world, &there.migration_id).await;
+    // From here on it says nothing of what it applies, so no fence can begin.
+    plane.change(|manner| manner.applies = false);
+    let at_once = v1::RollbackRequest {
+        wait: milliseconds(0),
+        ..rollback("alice@example.org")
+    };
+    let answer = world
+        .migrations()
+        .rollback(at_once.clone())
+        .await
+        .expect("waits");
+    let id = answer.into_inner().migration.expect("it").migration_id;
+    let blocker = eventually(async || {
+        let request = v1::GetMigrationRequest {
+            migration_id: id.clone(),
+        };
+        let answer = world.migrations().get_migration(request).await.ok()?;
+        let migration = answer.into_inner().migration?;
+        assert_eq!(migration.state(), MigrationState::Queued);
+        migration.blockers.into_iter().next()
+    })
+    .await;
+    assert_eq!(
+        (blocker.reason(), &*blocker.who),
+        (BlockerReason::NotApplied, "dp-1")
+    );
+    // The same once more joins it.
+    let joined = world
+        .migrations()
+        .rollback(at_once)
+        .await
+        .expect("joins")
+        .into_inner();
+    assert_eq!(joined.migration.expect("it").migration_id, id);
+}
