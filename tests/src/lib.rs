@@ -4,6 +4,7 @@
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say.
 //! - [`imap`]: a client that says what it got, [`grpcurl`]: the operator's.
 //! - [`world`]: all of it together with both planes, as an installation.
+//! - [`story`]: what an operator and a user do, one step each.
 //! - [`workload`]: clients that live through moves, [`history`]: what they saw,
 //!   [`checker`]: what must not have happened.
 //! - [`torture`]: moves without end while everything breaks; [`demo`]: what `make demo` shows;
@@ -21,6 +22,7 @@ pub mod imap;
 pub mod log_file;
 pub mod ports;
 pub mod process;
+pub mod story;
 pub mod tools;
 pub mod torture;
 pub mod wait;
