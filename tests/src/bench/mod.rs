@@ -1,8 +1,8 @@
-//! The benchmark: what a session costs beside HAProxy, and how fast moves are.
+//! The benchmark: what a session costs beside HAProxy, what a look-up costs, and how fast moves are.
 //!
 //! - `relay` drives HAProxy and Ferrypost in turn; `rig` starts them, `load` and `client` are their
 //!   clients, [`backend`] is the server behind them, `meter` reads what the kernel counts.
-//! - `moves` moves accounts between two Dovecots.
+//! - `routes` asks routing tables. `moves` moves accounts between two Dovecots.
 //! - `table` prints, `facts` says where and with what.
 //!
 //! It judges nothing but prints each goal beside its figure: a machine that does something else at the
@@ -16,6 +16,7 @@ mod meter;
 mod moves;
 pub mod relay;
 mod rig;
+mod routes;
 mod table;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -31,6 +32,7 @@ pub async fn run(amounts: Amounts) -> anyhow::Result<()> {
     for fact in facts::facts() {
         println!("{fact}");
     }
+    table::print_routes(&routes::measure());
     table::print_relay(&relay::measure(amounts).await?);
     table::print_moves(&moves::measure().await?);
     Ok(())

@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::moves::Moves;
 use super::relay::Measured;
+use super::routes::{Routes, Times};
 
 /// A goal and how it is met.
 struct Goal {
@@ -37,6 +38,43 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// What look-ups and changes of the routing table cost.
+pub(super) fn print_routes(tables: &[Routes]) {
+    for table in tables {
+        println!();
+        println!(
+            "{:42}{:>9}{:>9}  goal for p99",
+            format!("routing table, {} names", table.accounts),
+            "p50 us",
+            "p99 us"
+        );
+        let row = |what: &str, times: Times, goal: Option<f64>| {
+            let [p50, p99] = [times.p50, times.p99].map(|time| time.as_secs_f64() * 1e6);
+            let goal = goal.map_or(String::new(), |limit| {
+                Goal {
+                    limit,
+                    reached: p99,
+                }
+                .to_string()
+            });
+            println!("{what:42}{p50:>9.2}{p99:>9.2}  {goal}");
+        };
+        row("look-up of a name with a record", table.listed, Some(1.0));
+        row(
+            "look-up of a name by its domain",
+            table.by_domain,
+            Some(1.0),
+        );
+        row("applying a delta of one account", table.delta, None);
+        println!(
+            "{} octets a name; a merge takes {:.0?} beside it and {:.1?} of it",
+            table.memory / table.accounts,
+            table.merge,
+            table.swap
+        );
+    }
 }
 
 /// The costs, and their ratios to HAProxy's.

@@ -1,8 +1,9 @@
 //! What happened, as the clients saw it: the evidence that [`crate::checker`] judges.
 //!
 //! Everything is on one clock, the system's monotonic one, which clients, the mover and the delta
-//! hook read alike. An operation's `begun` is read before its first byte is sent and its `ended`
-//! after its last byte was received, so that whatever the server did lies between them.
+//! hook read alike. An operation's `begun` is read before the bytes are sent without which a server
+//! cannot act on it, and its `ended` after the answer was received, so that whatever the server did
+//! lies between them.
 
 mod journal;
 mod recorder;
@@ -100,9 +101,9 @@ pub struct Operation {
     pub data_plane: usize,
     /// The server that the session reached; `None` when it ended before the client could ask.
     pub server: Option<Side>,
-    /// Before the first byte was sent.
+    /// Before the last byte was sent.
     pub begun: Moment,
-    /// After the last byte was received.
+    /// After the answer was received.
     pub ended: Moment,
     /// What it was.
     pub action: Action,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 pub use connect::{Connect, Security};
 pub use response::{Reply, Response, Status};
@@ -191,27 +191,26 @@ impl ImapClient {
         self.reply(&tag).await
     }
 
-    /// As [`ImapClient::append`], over a slow line: half of the message comes `pause` later.
+    /// Starts an `APPEND` of `length` octets; they follow by [`ImapClient::send`], the last of them by
+    /// [`Appending::finish`].
     ///
     /// # Errors
-    /// As [`ImapClient::command`].
-    pub async fn append_slowly(
+    /// As [`ImapClient::command`], and [`ImapError::Refused`].
+    pub async fn start_append(
         &mut self,
         mailbox: &str,
-        message: &[u8],
-        pause: Duration,
-    ) -> Result<Reply, ImapError> {
+        length: usize,
+    ) -> Result<Appending, ImapError> {
         let tag = self.next_tag();
-        let command = format!("{tag} APPEND {} {{{}}}\r\n", quoted(mailbox), message.len());
+        let command = format!("{tag} APPEND {} {{{length}}}\r\n", quoted(mailbox));
         self.send(command.as_bytes()).await?;
-        if let Some(refusal) = self.continuation(&tag).await? {
-            return Ok(refusal);
+        match self.continuation(&tag).await? {
+            None => Ok(Appending { tag }),
+            Some(refusal) => match refusal.accepted() {
+                Ok(_) => Err(ImapError::Protocol("APPEND ended before it began")),
+                Err(refused) => Err(refused),
+            },
         }
-        let (early, late) = message.split_at(message.len() / 2);
-        self.send(early).await?;
-        sleep(pause).await;
-        self.send(&[late, b"\r\n"].concat()).await?;
-        self.reply(&tag).await
     }
 
     /// `UID FETCH`; the answers are the reply's untagged responses.
@@ -378,6 +377,23 @@ impl ImapClient {
         let moment = Duration::from_millis(200);
         while self.next_response_within(moment).await.is_ok() {}
         self.bye.take()
+    }
+}
+
+/// An `APPEND` whose message is on its way.
+#[must_use = "the server waits for the rest of the message"]
+pub struct Appending {
+    tag: String,
+}
+
+impl Appending {
+    /// Sends the rest of the message.
+    ///
+    /// # Errors
+    /// As [`ImapClient::command`].
+    pub async fn finish(self, client: &mut ImapClient, rest: &[u8]) -> Result<Reply, ImapError> {
+        client.send(&[rest, b"\r\n"].concat()).await?;
+        client.reply(&self.tag).await
     }
 }
 

@@ -59,6 +59,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const BUSY: Habit = Habit::Busy {
     pause: 5..80,
     slow_percent: 25,
+    login_percent: 15,
 };
 
 /// What to do to which world.

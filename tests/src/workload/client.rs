@@ -31,6 +31,8 @@ pub enum Habit {
         /// How many of a hundred messages are sent over a slow line, so that the command stays open
         /// for a while.
         slow_percent: u32,
+        /// How many of a hundred things that it does are a logout and a new login.
+        login_percent: u32,
     },
     /// Waits in IDLE for as long as it is let.
     Idle,

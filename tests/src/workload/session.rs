@@ -64,32 +64,36 @@ impl<'c> Session<'c> {
             Habit::Busy {
                 pause,
                 slow_percent,
+                login_percent,
             } => {
                 self.slow_percent = slow_percent;
                 while !self.client.stop.is_cancelled() {
                     self.pause(pause.clone()).await;
-                    if !self.one_thing().await? {
+                    if self.happens(login_percent) {
                         break;
                     }
+                    self.one_thing().await?;
                 }
             }
         }
         self.imap.logout().await
     }
 
-    /// Does one thing; false when it is time for a new session.
-    async fn one_thing(&mut self) -> Result<bool, ImapError> {
+    async fn one_thing(&mut self) -> Result<(), ImapError> {
         match self.client.random.random_range(0..100) {
-            0..45 => self.append().await?,
-            45..70 => self.flag().await?,
-            70..85 => self.noop().await?,
-            85..95 => {
+            0..50 => self.append().await,
+            50..75 => self.flag().await,
+            75..90 => self.noop().await,
+            _ => {
                 let time = self.client.random.random_range(SHORT_IDLE_MS);
-                self.idle(Duration::from_millis(time)).await?;
+                self.idle(Duration::from_millis(time)).await
             }
-            _ => return Ok(false),
         }
-        Ok(true)
+    }
+
+    /// True in `percent` of a hundred cases.
+    fn happens(&mut self, percent: u32) -> bool {
+        self.client.random.random_range(0..100) < percent
     }
 
     async fn pause(&mut self, milliseconds: Range<u64>) {
@@ -104,17 +108,18 @@ impl<'c> Session<'c> {
         let id: MessageId = format!("c{}-{}", self.client.id, self.messages).into();
         let padding = self.client.random.random_range(0..2000);
         let message = message(&id, &self.client.account, padding);
-        let is_slow = self.client.random.random_range(0..100) < self.slow_percent;
-        let pause = self.client.random.random_range(SLOW_LINE_MS);
+        let appending = self.imap.start_append("INBOX", message.len()).await?;
+        let mut rest = message.as_bytes();
+        if self.happens(self.slow_percent) {
+            let (early, late) = rest.split_at(rest.len() / 2);
+            self.imap.send(early).await?;
+            let pause = self.client.random.random_range(SLOW_LINE_MS);
+            sleep(Duration::from_millis(pause)).await;
+            rest = late;
+        }
+        // No server can store a message before it has all of it.
         let begun = Moment::now();
-        let reply = if is_slow {
-            let pause = Duration::from_millis(pause);
-            self.imap
-                .append_slowly("INBOX", message.as_bytes(), pause)
-                .await?
-        } else {
-            self.imap.append("INBOX", message.as_bytes()).await?
-        };
+        let reply = appending.finish(&mut self.imap, rest).await?;
         if reply.is_ok() {
             self.record(Action::Append(Arc::clone(&id)), begun);
             let uid = reply.append_uid().map(|(_, uid)| (id, uid, 0));

@@ -93,6 +93,7 @@ impl Tour {
         let busy = Habit::Busy {
             pause: 60..260,
             slow_percent: 0,
+            login_percent: 5,
         };
         for data_plane in 0..self.world.data_planes().len() {
             let connect = self.world.imaps(data_plane);
