@@ -9,7 +9,7 @@ use std::{
 };
 
 use ferrypost_controlplane::hook::{
-    DeltaHook, GuardedHook, HookError, Order, OrderAccount, SCHEMA,
+    Deadline, DeltaHook, GuardedHook, HookError, Order, OrderAccount, SCHEMA,
 };
 use tempfile::TempDir;
 use tokio::time::{self, Instant};
@@ -49,7 +49,7 @@ impl Script {
     }
 
     async fn run_until(&self, limit: Duration, stop: CancellationToken) -> Result<(), HookError> {
-        self.hook.run(order(), Instant::now() + limit, stop).await
+        self.hook.run(order(), Deadline::after(limit), stop).await
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -151,7 +151,7 @@ async fn its_exit_code_decides() {
     );
     let missing = GuardedHook::new(guard(), vec!["/nonexistent".into()], PATIENCE);
     let outcome = missing
-        .run(order(), Instant::now() + PATIENCE, CancellationToken::new())
+        .run(order(), Deadline::after(PATIENCE), CancellationToken::new())
         .await;
     assert!(matches!(outcome, Err(HookError::Start(_))), "{outcome:?}");
 }

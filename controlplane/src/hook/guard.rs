@@ -40,12 +40,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The longest order, in bytes.
 const MAX_ORDER: u64 = 1 << 20;
 
-/// A point in time as it is given to a guard: nanoseconds of `CLOCK_BOOTTIME`.
-pub(super) fn deadline_in(left: Duration) -> u128 {
-    (since_boot() + left).as_nanos()
-}
-
-fn since_boot() -> Duration {
+/// The clock of deadlines that another process must understand, and that a suspended machine does not
+/// stop: `CLOCK_BOOTTIME`.
+pub(super) fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::try_from(now).unwrap_or_default()
 }

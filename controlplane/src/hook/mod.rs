@@ -100,6 +100,32 @@ impl Order {
     }
 }
 
+/// When a run is over at the latest, on both clocks that watch it: ours, and that of the guard, which is
+/// another process. Chosen in one moment, so that a freeze between the choice and the start does not
+/// make it later.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    at: Instant,
+    since_boot: Duration,
+}
+
+impl Deadline {
+    /// So much from now.
+    pub fn after(limit: Duration) -> Self {
+        let since_boot = guard::since_boot() + limit;
+        Self {
+            at: Instant::now() + limit,
+            since_boot,
+        }
+    }
+
+    /// How long it is until then.
+    pub fn left(&self) -> Duration {
+        let left = self.since_boot.saturating_sub(guard::since_boot());
+        left.min(self.at.saturating_duration_since(Instant::now()))
+    }
+}
+
 /// Why a hook did not do its work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
@@ -132,7 +158,7 @@ pub trait DeltaHook: Send + Sync + 'static {
     async fn run(
         &self,
         order: Order,
-        deadline: Instant,
+        deadline: Deadline,
         stop: CancellationToken,
     ) -> Result<(), HookError>;
 }

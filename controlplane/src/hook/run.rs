@@ -12,11 +12,11 @@ use async_trait::async_trait;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdin, Command},
-    time::{self, Instant},
+    time,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DeltaHook, HookError, Order, guard};
+use super::{Deadline, DeltaHook, HookError, Order, guard};
 
 /// Output of a hook that is kept for the log, its last bytes.
 const OUTPUT_TAIL: usize = 4 * 1024;
@@ -46,10 +46,10 @@ impl GuardedHook {
         }
     }
 
-    fn start(&self, left: Duration) -> io::Result<Child> {
+    fn start(&self, deadline: Deadline) -> io::Result<Child> {
         Command::new(&self.guard)
             .arg(guard::SUBCOMMAND)
-            .arg(guard::deadline_in(left).to_string())
+            .arg(deadline.since_boot.as_nanos().to_string())
             .args(&self.command)
             .env_clear()
             .env(
@@ -79,16 +79,16 @@ impl DeltaHook for GuardedHook {
     async fn run(
         &self,
         mut order: Order,
-        deadline: Instant,
+        deadline: Deadline,
         stop: CancellationToken,
     ) -> Result<(), HookError> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.left();
         if left.is_zero() {
             return Err(HookError::Late);
         }
         order.deadline_seconds = left.as_secs_f64();
         let mut guard = self
-            .start(left)
+            .start(deadline)
             .map_err(|error| HookError::Start(error.to_string()))?;
         // The lifeline: when it is dropped, here or with our process, the guard kills the hook.
         let lifeline = guard.stdin.take().expect("stdin is piped");
@@ -100,7 +100,7 @@ impl DeltaHook for GuardedHook {
                 tokio::join!(output.read(stdout), errors.read(stderr));
             };
             let attending = attend(&mut guard, lifeline, &order, &stop);
-            time::timeout_at(deadline + GUARD_GRACE, both(attending, reading)).await
+            time::timeout_at(deadline.at + GUARD_GRACE, both(attending, reading)).await
         };
         output.log(&order.migration_id, "stdout");
         errors.log(&order.migration_id, "stderr");

@@ -16,7 +16,7 @@ use crate::{
         transition::{Move, NotDriven, observe},
     },
     failpoint,
-    hook::{HookError, Order},
+    hook::{Deadline, HookError, Order},
     mirror::State,
     store::{Rev, Txn},
 };
@@ -256,7 +256,7 @@ impl Driver {
         let (Some(hook), Some(limit)) = (self.term.options.hook.clone(), self.run_time(of)) else {
             return;
         };
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::after(limit);
         let written = self
             .step("delta.before", "delta.after", |pen| pen.run_hook(of, limit))
             .await;

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ferrypost_proto::{Phase, v1::MigrationState};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{on_both_stores, plane::Drains, world::World};
 use crate::{
     domain::transition::{Move, Pen},
     failpoint::{ALL, Action},
-    hook::{DeltaHook, HookError, Order},
+    hook::{Deadline, DeltaHook, HookError, Order},
     store::{TxnOutcome, keys},
     wall_clock,
 };
@@ -37,7 +36,7 @@ impl DeltaHook for Quick {
     async fn run(
         &self,
         _order: Order,
-        _deadline: Instant,
+        _deadline: Deadline,
         _stop: CancellationToken,
     ) -> Result<(), HookError> {
         Ok(())

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{on_both_stores, world::World};
-use crate::hook::{DeltaHook, HookError, Order};
+use crate::hook::{Deadline, DeltaHook, HookError, Order};
 
 on_both_stores! {
     the_hook_runs_between_quiesced_and_flipped,
@@ -78,7 +78,7 @@ impl DeltaHook for Scripted {
     async fn run(
         &self,
         order: Order,
-        _deadline: Instant,
+        _deadline: Deadline,
         stop: CancellationToken,
     ) -> Result<(), HookError> {
         let _run = Run(self.ends.clone());

@@ -1,6 +1,7 @@
 //! Moves driven in one process, on real stores, with data planes that only say what they are told to say.
 
 mod crash;
+mod doubt;
 mod hooks;
 mod moves;
 mod plane;

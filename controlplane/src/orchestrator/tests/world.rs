@@ -133,14 +133,9 @@ impl World {
     }
 
     /// A mirror of another replica.
-    fn mirror_of(&self, name: &str) -> Mirror {
+    fn mirror_of(&self, name: &str, store: Arc<dyn Store>) -> Mirror {
         let options = MirrorOptions::new(replica(name), self.random.clone());
-        Mirror::start(
-            self.store.clone(),
-            options,
-            &self.tasks,
-            self.cancel.clone(),
-        )
+        Mirror::start(store, options, &self.tasks, self.cancel.clone())
     }
 
     /// A registered data plane that does everything right.
@@ -170,6 +165,20 @@ impl World {
         name: &str,
         change: impl FnOnce(&mut OrchestratorOptions),
     ) -> Orchestrator {
+        self.run_orchestrator(name, self.store.clone(), change)
+    }
+
+    /// An orchestrator whose way to the store is another one.
+    pub(super) fn orchestrator_over(&self, name: &str, store: Arc<dyn Store>) -> Orchestrator {
+        self.run_orchestrator(name, store, |_| {})
+    }
+
+    fn run_orchestrator(
+        &self,
+        name: &str,
+        store: Arc<dyn Store>,
+        change: impl FnOnce(&mut OrchestratorOptions),
+    ) -> Orchestrator {
         let failpoints = Failpoints::default();
         let mut options = OrchestratorOptions {
             replica: replica(name),
@@ -182,7 +191,7 @@ impl World {
         };
         change(&mut options);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(self.mirror_of(name), options, stop.clone()));
+        let task = tokio::spawn(run(self.mirror_of(name, store), options, stop.clone()));
         Orchestrator {
             task,
             stop,
