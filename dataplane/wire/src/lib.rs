@@ -299,6 +299,10 @@ pub trait Follower {
     /// Whether the session may be closed here, as far as both directions have been shown.
     fn safety(&self) -> Safety;
 
+    /// Whether the backend owes nothing that does not depend on more from the client: a client that ends here
+    /// has left a command in the middle, and nobody will ever answer that.
+    fn awaits_the_client(&self) -> bool;
+
     /// The words for ending the session at this very point of the backend's stream; `None` where
     /// they would end up inside something else or have been said by the backend already.
     ///

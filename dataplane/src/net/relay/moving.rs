@@ -184,10 +184,10 @@ impl<F: Follower> Moving<F> {
         Poll::Ready(Ok(()))
     }
 
-    /// The client has ended its side. The backend learns of it when it has answered everything: a server
-    /// that sees the end first may leave commands undone.
+    /// The client has ended its side. The backend learns of it when it has answered everything that it can: a
+    /// server that sees the end first may leave commands undone.
     fn poll_end_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
-        if self.follower.safety() != Safety::Busy {
+        if self.follower.safety() != Safety::Busy || self.follower.awaits_the_client() {
             ready!(self.backend.poll_finish(cx)).map_err(|error| backend_failed(&error))?;
         }
         Poll::Pending

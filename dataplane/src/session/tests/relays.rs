@@ -104,6 +104,23 @@ async fn a_session_in_which_nothing_is_said_ends_with_a_goodbye() {
     assert_eq!(world.registry.unconfirmed(), 0);
 }
 
+/// A phone that loses its network in an upload: what it began is never answered.
+#[tokio::test]
+async fn a_client_that_ends_within_a_command_ends_its_session() {
+    let world = World::new();
+    for begun in ["a APPEND INBOX {100+}\r\nabc", "a APP"] {
+        let mut client = world.client().await;
+        client.login("alice@example.org").await;
+        client.send(begun).await;
+        drop(client);
+        eventually("the session is over", || {
+            world.registry.counts().sessions == 0
+        })
+        .await;
+    }
+    assert_eq!(world.registry.unconfirmed(), 0);
+}
+
 #[tokio::test]
 async fn both_directions_move_at_once() {
     let world = World::with(flooding());

@@ -12,8 +12,11 @@
 //! ```
 //!
 //! Clients wait there by themselves (RFC 9051 §4.3, RFC 2177, RFC 4978 §3), so that nothing is
-//! slowed down, and nobody can hide a command in what we would take for something else.
+//! slowed down, and nobody can hide a command in what we would take for something else. For servers on which
+//! a hidden command could do harm, `relogin` does not rely on that alone.
 
+use super::lex::Announcement;
+use super::relogin::ReloginWatch;
 use super::scan::{Event, Fingerprint, Scanner};
 use super::{offer, words};
 use crate::capability::Capabilities;
@@ -42,9 +45,9 @@ pub struct ImapFollower {
     ends_idle: bool,
     refused: Option<Refusal>,
     said_bye: bool,
-    /// Whether the backend would log in another account on this connection if it were asked to, so
+    /// There when the backend would log in another account on this connection if it were asked to, so
     /// that the client's commands must stay readable.
-    must_stay_readable: bool,
+    relogin: Option<ReloginWatch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +81,7 @@ impl Default for ImapFollower {
             ends_idle: false,
             refused: None,
             said_bye: false,
-            must_stay_readable: false,
+            relogin: None,
         }
     }
 }
@@ -87,7 +90,7 @@ impl ImapFollower {
     /// For a session with a backend that offers `capabilities` to it.
     pub(super) fn new(capabilities: &Capabilities) -> Self {
         Self {
-            must_stay_readable: offer::allows_relogin(capabilities),
+            relogin: offer::allows_relogin(capabilities).then(ReloginWatch::default),
             ..Self::default()
         }
     }
@@ -113,7 +116,7 @@ impl ImapFollower {
                     self.open = self.open.saturating_add(1);
                 }
             }
-            Event::Word => self.refused = self.refusal(),
+            Event::Word => self.refused = self.refused.or(self.refusal()),
             // Whatever this line is, it ends the IDLE: DONE well, anything else with an error. It
             // never carries a literal.
             Event::End if self.ends_idle => self.idle = None,
@@ -126,7 +129,7 @@ impl ImapFollower {
         let command = self.client.second();
         if command.is(b"UNAUTHENTICATE") {
             Some(Refusal::Relogin)
-        } else if self.must_stay_readable && command.is(b"COMPRESS") {
+        } else if self.relogin.is_some() && command.is(b"COMPRESS") {
             Some(Refusal::Compression)
         } else {
             None
@@ -144,10 +147,23 @@ impl ImapFollower {
             if literal.synchronising {
                 self.owe(Owed::Literal(tag));
             }
+            self.exempt_literal(literal);
         } else if self.client.second().is(b"IDLE") {
             self.owe(Owed::Idle(tag));
         } else if self.client.second().is(b"COMPRESS") {
             self.owe(Owed::Compress(tag));
+        }
+    }
+
+    /// Does not look for a second login in a literal that the backend is sure to take for one: it gives
+    /// leave for it, or it is a message and its line can be read in one way only.
+    fn exempt_literal(&mut self, literal: Announcement) {
+        let waits = self.owed != Owed::Nothing;
+        let is_message = self.client.second().is(b"APPEND");
+        if let Some(watch) = &mut self.relogin
+            && (waits || is_message && watch.line_was_plain())
+        {
+            watch.exempt(literal.length);
         }
     }
 
@@ -204,6 +220,9 @@ impl ImapFollower {
                 // Declined: the client sends no literal, its next octet starts a command.
                 self.owed = Owed::Nothing;
                 self.client.restart();
+                if let Some(watch) = &mut self.relogin {
+                    watch.restart();
+                }
             }
             Owed::Idle(owed) if owed == tag => self.owed = Owed::Nothing,
             Owed::Compress(owed) if owed == tag => {
@@ -242,6 +261,11 @@ impl Follower for ImapFollower {
                 };
             }
             let (count, event) = self.client.scan(&chunk[at..]);
+            if let Some(watch) = &mut self.relogin
+                && watch.finds(&chunk[at..at + count])
+            {
+                self.refused = Some(Refusal::Relogin);
+            }
             at += count;
             if event == Some(Event::Begin) {
                 line = at;
@@ -274,6 +298,10 @@ impl Follower for ImapFollower {
         } else {
             Safety::Busy
         }
+    }
+
+    fn awaits_the_client(&self) -> bool {
+        self.stream == Stream::Followed && !self.client.is_between_lines() && self.open <= 1
     }
 
     fn goodbye(&self, why: Farewell) -> Option<&'static [u8]> {

@@ -22,6 +22,7 @@ mod id;
 mod lex;
 mod login;
 mod offer;
+mod relogin;
 mod response;
 mod scan;
 mod words;
