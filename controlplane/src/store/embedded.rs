@@ -144,8 +144,9 @@ impl EmbeddedStore {
     }
 
     fn run(opened: Opened, history_changes: u64) -> Self {
+        let disk = Arc::new(opened.disk);
         let shared = Arc::new(Shared {
-            disk: Mutex::new(Some(Arc::new(opened.disk))),
+            disk: Mutex::new(Some(Arc::clone(&disk))),
             leases: Leases::new(opened.boot),
             history_changes,
             revision: watch::Sender::new(opened.revision),
@@ -153,7 +154,9 @@ impl EmbeddedStore {
             tasks: TaskTracker::new(),
         });
         let (jobs, requests) = mpsc::channel(QUEUE);
-        shared.tasks.spawn(write_all(Arc::clone(&shared), requests));
+        shared
+            .tasks
+            .spawn(write_all(Arc::clone(&shared), disk, requests));
         shared
             .tasks
             .spawn(end_leases(Arc::clone(&shared), jobs.clone()));
@@ -296,8 +299,7 @@ async fn submit(jobs: &mpsc::Sender<Request>, job: Job) -> Result<TxnOutcome, St
 
 /// The writer: commits groups of requests until the store closes and the queue is empty; then lets
 /// go of the file.
-async fn write_all(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
-    let Ok(disk) = shared.disk() else { return };
+async fn write_all(shared: Arc<Shared>, disk: Arc<Disk>, mut requests: mpsc::Receiver<Request>) {
     loop {
         let mut group = Vec::new();
         let taken = tokio::select! {

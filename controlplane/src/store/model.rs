@@ -27,7 +27,7 @@ const KEYS: [&[u8]; 7] = [b"a", b"a/", b"a/1", b"a/2", b"b", b"\0", b"\xff\xff"]
 const PREFIXES: [&[u8]; 6] = [b"", b"a", b"a/", b"b", b"c", b"\xff"];
 
 /// Histories for each store: some seconds of them. More find no more once the shape is right.
-const CASES: u32 = 48;
+const CASES: u32 = 32;
 
 /// Operations in one history.
 const LENGTH: usize = 40;

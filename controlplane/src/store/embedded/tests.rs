@@ -148,6 +148,15 @@ async fn a_closed_store_says_so_and_ends_its_watches() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_closed_at_once_lets_go_of_its_file() {
+    let place = Place::new();
+    let closed = place.open().await;
+    closed.close().await;
+    place.open().await;
+    drop(closed);
+}
+
+#[tokio::test]
 async fn what_was_submitted_before_the_close_is_answered_truly() {
     let place = Place::new();
     let store = place.open().await;

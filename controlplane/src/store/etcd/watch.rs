@@ -51,6 +51,8 @@ pub(super) struct Watcher {
     told: Rev,
     /// Whether the credentials were renewed since the server last let us in.
     renewed: bool,
+    /// Whether the connection was lost, and said to be, since the server last talked.
+    lost: bool,
     ended: bool,
 }
 
@@ -71,6 +73,7 @@ impl Watcher {
             delivered: from.max(2) - 1,
             told: 0,
             renewed: false,
+            lost: false,
             ended: false,
         }
     }
@@ -112,9 +115,18 @@ impl Watcher {
         let live = self.live.as_mut().expect("a connection was just made");
         let response = live.message().await?;
         let heard = self.understand(&response)?;
-        // The server lets us in and talks: the next trouble is a new one.
-        (self.pause, self.renewed) = (FIRST_PAUSE, false);
+        if !matches!(heard, Heard::Nothing) {
+            self.is_well();
+        }
         Ok(heard)
+    }
+
+    /// The server lets us in and talks: the next trouble is a new one.
+    fn is_well(&mut self) {
+        if self.lost {
+            tracing::info!(delivered = self.delivered, "the watch on etcd goes on");
+        }
+        (self.pause, self.renewed, self.lost) = (FIRST_PAUSE, false, false);
     }
 
     fn understand(&self, response: &WatchResponse) -> Result<Heard, Failure> {
@@ -195,7 +207,10 @@ impl Watcher {
             }
             Failure::Refused(error) => return Err(WatchError::Store(error)),
             Failure::NotDone(outage) | Failure::Unknown(outage) => {
-                tracing::debug!(%outage, delivered = self.delivered, "watch lost, connecting again");
+                if !self.lost {
+                    tracing::warn!(%outage, delivered = self.delivered, "lost the watch on etcd");
+                }
+                self.lost = true;
             }
         }
         tokio::time::sleep(self.pause).await;
