@@ -404,7 +404,14 @@ pub fn residual_risks(delta_hook: bool) -> Vec<String> {
             .to_owned(),
     );
     risks.push(
-        "Inbound mail does not pass Ferrypost yet: switch its delivery together with the move."
+        "Names that the servers know beside the account's own (aliases of their own, other spellings) \
+         are not fenced: list all of them in `names`."
+            .to_owned(),
+    );
+    risks.push(
+        "Inbound mail does not pass Ferrypost yet: switch its delivery together with the move. A target \
+         that takes mail for every account that exists on it does so before the move, and again after \
+         a rollback."
             .to_owned(),
     );
     risks
