@@ -6,7 +6,7 @@
 //! differently from each other (several `@`, quotes, spaces, invisible characters) has no name at
 //! all.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -131,7 +131,12 @@ impl NamePolicy {
         if login.len() > MAX_LOGIN_BYTES {
             return Err(NameError::TooLong);
         }
-        let folded: String = login.nfkc().collect();
+        // ASCII is its own normal form, and most logins are nothing else.
+        let folded = if login.is_ascii() {
+            Cow::Borrowed(login)
+        } else {
+            Cow::Owned(login.nfkc().collect())
+        };
         let user = self.without_master(&folded);
         if user.chars().any(is_forbidden) {
             return Err(NameError::Character);
@@ -183,6 +188,9 @@ impl NamePolicy {
         }
         if self.local_part_case_sensitive {
             return Ok(local.to_owned());
+        }
+        if local.is_ascii() {
+            return Ok(local.to_ascii_lowercase());
         }
         // Lower-casing can undo the normal form and the other way round, so go on until neither
         // changes anything; two rounds settle every character of Unicode.
