@@ -23,7 +23,10 @@ fn the_readme_shows_the_examples_word_for_word() {
     for example in EXAMPLES {
         let text = fs::read_to_string(repository().join("docs/examples").join(example))
             .expect("an example");
-        assert!(readme.contains(text.trim_end()), "the README shows another {example}");
+        assert!(
+            readme.contains(text.trim_end()),
+            "the README shows another {example}"
+        );
     }
 }
 
@@ -63,5 +66,9 @@ fn write_named_files(here: &Path) {
     for token in ["operator.token", "admin.token"] {
         fs::write(here.join(token), "0123456789abcdef0123456789abcdef\n").expect("written");
     }
-    fs::copy(repository().join("tests/tools/delta-hook"), here.join("delta-hook")).expect("copied");
+    fs::copy(
+        repository().join("tests/tools/delta-hook"),
+        here.join("delta-hook"),
+    )
+    .expect("copied");
 }
