@@ -15,6 +15,7 @@ use super::{
 use crate::{
     changelog::History,
     domain::commit::change_fleet,
+    failpoint,
     mirror::State,
     service::refusal::{Answer, Reason, Refusal},
     store::{Rev, StoreError, Txn, TxnOutcome, keys, value::Stored},
@@ -153,7 +154,9 @@ impl Fleet {
             .absent(keys::expelled(&who.instance, &who.claim.boot))
             .absent(keys::REWOUND)
             .put(key, Stored::new(new_registration(who, predecessor)).bytes());
+        failpoint::hit("registration.before").await;
         let committed = self.commit(change_fleet(txn, state.fleet())).await?;
+        failpoint::hit("registration.after").await;
         Ok(committed.map(|registered| {
             let succeeded = predecessor.map(|predecessor| predecessor.boot.as_str());
             tracing::info!(
