@@ -9,7 +9,9 @@ const OTHERS: u64 = 256;
 /// Allows the process as many open files as the system lets it, and says if that is less than
 /// `connections` clients need. (The usual soft limit of 1024 is there for programs that use `select`.)
 pub fn allow_for(connections: usize) {
-    let needed = (connections as u64).saturating_mul(2).saturating_add(OTHERS);
+    let needed = (connections as u64)
+        .saturating_mul(2)
+        .saturating_add(OTHERS);
     let allowed = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: allowed.maximum,
