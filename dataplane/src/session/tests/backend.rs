@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     sync::Semaphore,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -318,7 +318,17 @@ impl Connection {
                 Err(Over)
             }
             "SILENCE" => Ok(()),
+            "SLOW" => self.slow(&tag).await,
             _ => self.say(format!("{tag} OK done\r\n")).await,
+        }
+    }
+
+    /// Answers after a while, unless the client has ended its side by then.
+    async fn slow(&mut self, tag: &str) -> Result<(), Over> {
+        let ended = timeout(Duration::from_millis(200), self.stream.fill_buf()).await;
+        match ended {
+            Ok(_) => Err(Over),
+            Err(_) => self.say(format!("{tag} OK done\r\n")).await,
         }
     }
 

@@ -58,6 +58,16 @@ async fn a_client_that_closes_its_side_still_gets_all_its_answers() {
 }
 
 #[tokio::test]
+async fn a_server_learns_of_the_client_s_end_only_when_it_has_answered_everything() {
+    let world = World::new();
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client.send("s SLOW\r\n").await;
+    client.half_close().await;
+    assert_eq!(client.rest().await, "s OK done\r\n");
+}
+
+#[tokio::test]
 async fn the_server_s_close_after_logout_closes_the_client_at_once() {
     let world = World::new();
     let mut client = world.client().await;

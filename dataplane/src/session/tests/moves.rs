@@ -203,6 +203,32 @@ async fn a_fence_that_comes_between_ok_and_relay_is_not_missed() {
 }
 
 #[tokio::test]
+async fn after_the_server_s_ok_the_route_is_looked_up_once_more() {
+    let verdicts = Arc::new(Semaphore::new(0));
+    let world = World::with(Plan {
+        old: Manners {
+            verdicts: Some(Arc::clone(&verdicts)),
+            ..Manners::default()
+        },
+        ..Plan::default()
+    });
+    let mut client = world.client().await;
+    client
+        .send("l LOGIN alice@example.org secret\r\nn NOOP\r\n")
+        .await;
+    eventually("the server has the login", || {
+        world.old.seen.count(&world.old.seen.logins) == 1
+    })
+    .await;
+    // Nobody tells the session: it has to see for itself.
+    world.fence_unseen();
+    verdicts.add_permits(1);
+    let rest = client.rest().await;
+    assert!(rest.contains("l NO [UNAVAILABLE]"), "{rest}");
+    assert!(!world.old.seen.has("NOOP"));
+}
+
+#[tokio::test]
 async fn a_fence_that_comes_while_the_server_is_dialled_holds_the_login() {
     // The old server accepts and never greets, so that the login is caught on its way.
     let world = World::with(Plan {

@@ -29,7 +29,7 @@ use crate::{
     fence::Fences,
     listener::{Listening, Permits},
     net::{dial::Dialer, tls_client::ClientTls, tls_server::ServerTls},
-    routing::{Assembly, RoutingTable, Tables},
+    routing::{Assembly, RoutingTable, Tables, Touched},
     session::{
         self, Connection,
         admit::HoldLimits,
@@ -345,7 +345,18 @@ impl World {
         self.change("old", v1::Phase::Settled);
     }
 
+    /// The table that fences alice's account is in force, and nothing was closed for it yet: what lies
+    /// between the two steps of [`fence`](Self::fence).
+    pub(crate) fn fence_unseen(&self) {
+        self.publish("old", v1::Phase::Fencing);
+    }
+
     fn change(&self, home: &str, phase: v1::Phase) {
+        let touched = self.publish(home, phase);
+        self.fences.settle(&self.table(), &touched);
+    }
+
+    fn publish(&self, home: &str, phase: v1::Phase) -> Touched {
         let (revision, entry) = {
             let mut accounts = self.accounts.lock().unwrap();
             accounts.revision += 1;
@@ -364,9 +375,8 @@ impl World {
             }],
         };
         let applied = self.table().apply(delta).unwrap();
-        let table = Arc::new(applied.table);
-        self.tables.publish(Arc::clone(&table));
-        self.fences.settle(&table, &applied.touched);
+        self.tables.publish(Arc::new(applied.table));
+        applied.touched
     }
 
     fn table(&self) -> Arc<RoutingTable> {
