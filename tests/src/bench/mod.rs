@@ -23,18 +23,38 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use relay::Amounts;
 
-/// Measures everything and prints it.
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The routing table.
+    Routes,
+    /// Sessions beside HAProxy.
+    Relay,
+    /// Moves.
+    Moves,
+}
+
+/// Measures everything, or one part, and prints it.
 ///
 /// # Errors
 /// When something is not built or installed, does not start, or does not answer as it should.
-pub async fn run(amounts: Amounts) -> anyhow::Result<()> {
+pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
+    let wants = |part| only.is_none_or(|only| only == part);
     allow_open_files()?;
     for fact in facts::facts() {
         println!("{fact}");
     }
-    table::print_routes(&routes::measure());
-    table::print_relay(&relay::measure(amounts).await?);
-    table::print_moves(&moves::measure().await?);
+    if wants(Part::Routes) {
+        table::progress("look-ups and changes of routing tables");
+        table::print_routes(&routes::measure());
+    }
+    if wants(Part::Relay) {
+        table::print_relay(&relay::measure(amounts).await?);
+    }
+    if wants(Part::Moves) {
+        table::progress("moves between two Dovecots");
+        table::print_moves(&moves::measure().await?);
+    }
     Ok(())
 }
 

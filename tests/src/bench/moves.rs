@@ -7,7 +7,6 @@ use ferrypost_proto::v1::{
     MigrateRequest, Migration, MigrationState, Phase, WatchMigrationRequest,
 };
 
-use super::table::progress;
 use crate::imap::{Connect, ImapClient, ImapError};
 use crate::world::World;
 
@@ -32,7 +31,6 @@ pub(super) struct Moves {
 
 /// Moves accounts of two data planes without hooks, each with a session in IDLE on either.
 pub(super) async fn measure() -> anyhow::Result<Moves> {
-    progress("moves between two Dovecots");
     let world = World::builder()
         .data_planes(2)
         .delta_hook(false)

@@ -69,8 +69,8 @@ pub(super) fn print_routes(tables: &[Routes]) {
         );
         row("applying a delta of one account", table.delta, None);
         println!(
-            "{} octets a name; a merge takes {:.0?} beside it and {:.1?} of it",
-            table.memory / table.accounts,
+            "{:.1} MiB; a merge takes {:.0?}, and holds up changes for {:.1?} of them",
+            mebibytes(table.memory),
             table.merge,
             table.swap
         );
@@ -116,10 +116,23 @@ pub(super) fn print_relay([haproxy, in_clear, under_tls]: &[Measured; 3]) {
     );
 }
 
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "far below the 2^53 that f64 holds exactly"
+)]
+fn mebibytes(octets: u64) -> f64 {
+    octets as f64 / f64::from(1 << 20)
+}
+
 /// How fast moves are.
 pub(super) fn print_moves(moves: &Moves) {
     println!();
-    println!("{:48}{:>8}{:>8}  goal", "moves", "p50 ms", "p90 ms");
+    println!(
+        "{:48}{:>8}{:>8}  goal for p50",
+        format!("{} moves without hooks", moves.held.len()),
+        "p50 ms",
+        "p90 ms"
+    );
     let row = |what: &str, times: &[f64], goal: f64| {
         let mut times = times.to_vec();
         times.sort_unstable_by(f64::total_cmp);

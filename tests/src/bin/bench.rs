@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ferrypost_tests::bench::{self, Amounts, backend};
+use ferrypost_tests::bench::{self, Amounts, Part, backend};
 
 /// What a session costs beside HAProxy, and how fast moves are.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    /// This part alone.
+    #[arg(long)]
+    only: Option<Part>,
     #[command(flatten)]
     amounts: Amounts,
     #[command(subcommand)]
@@ -26,7 +29,7 @@ enum Command {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        None => bench::run(arguments.amounts).await,
+        None => bench::run(arguments.only, arguments.amounts).await,
         Some(Command::Backend(options)) => backend::run(options).await,
     };
     match outcome {
