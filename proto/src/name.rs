@@ -210,7 +210,7 @@ impl NamePolicy {
 }
 
 /// What no name may contain. Controls and line ends would be an injection where the name is copied
-/// into another protocol (wire.md A7); white space, quotes and backslashes are read differently by
+/// into another protocol; white space, quotes and backslashes are read differently by
 /// different servers; `*` and `%` mean a master user or a route to many of them, so where the policy does
 /// not name them as separators they are refused rather than guessed at; invisible characters make
 /// two names look like one.

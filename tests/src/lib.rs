@@ -8,7 +8,7 @@
 //! - [`workload`]: clients that live through moves, [`history`]: what they saw,
 //!   [`checker`]: what must not have happened.
 //! - [`torture`]: moves without end while everything breaks; [`demo`]: what `make demo` shows;
-//!   [`bench`]: what it costs.
+//!   [`mod@bench`]: what it costs.
 //! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
 
 pub mod bench;

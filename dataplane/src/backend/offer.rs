@@ -1,5 +1,5 @@
 //! What clients are offered before login: what *every* destination that they may be sent to can do
-//! (wire.md C1), since which one it will be is not known yet.
+//! since which one it will be is not known yet.
 //!
 //! | destination | what counts |
 //! |---|---|
@@ -49,6 +49,7 @@ impl Offers {
 
     /// Makes the offer anew whenever what it rests on changes. Never returns.
     pub async fn keep_fresh(self, group: String, backends: Backends, tables: Tables) {
+        let mut first = true;
         let mut verdicts = backends.watch();
         let mut table = tables.watch();
         loop {
@@ -56,7 +57,8 @@ impl Offers {
             table.mark_unchanged();
             if let Some(table) = tables.current() {
                 let lists = lists(self.protocol, &group, &backends, &table);
-                self.publish(offer(self.protocol, &lists));
+                self.publish(offer(self.protocol, &lists), first);
+                first = false;
             }
             // Neither sender is dropped while we hold its owner.
             tokio::select! {
@@ -66,7 +68,8 @@ impl Offers {
         }
     }
 
-    fn publish(&self, offer: Offer) {
+    /// The first offer replaces a guess; only what shrinks after it is drift.
+    fn publish(&self, offer: Offer, first: bool) {
         self.current.send_if_modified(|current| {
             if **current == offer {
                 return false;
@@ -74,7 +77,9 @@ impl Offers {
             let now = offer.capabilities();
             let gone = current.capabilities().filtered(|word| !now.has(word));
             let protocol = self.protocol.as_str();
-            if gone.is_empty() {
+            if first {
+                tracing::info!(protocol, offer = %now, "this is offered before login");
+            } else if gone.is_empty() {
                 tracing::info!(protocol, offer = %now, "what is offered before login has grown");
             } else {
                 tracing::warn!(protocol, offer = %now, %gone, "what is offered before login has shrunk");

@@ -61,7 +61,7 @@ pub struct PreauthLimits {
     /// counted by address elsewhere. Past it: a farewell.
     pub failures: u32,
     /// The least time that the answer to a failed login takes, so that an unknown name and a wrong
-    /// password on either server look alike (wire.md A9). Default 2 s, Dovecot's own delay.
+    /// password on either server look alike. Default 2 s, Dovecot's own delay.
     pub failure_floor: Duration,
     /// Octets of a line, literals, commands and mistakes: `max_line`, `max_literal`,
     /// `max_commands`, `max_errors`.
@@ -119,15 +119,12 @@ pub struct RelayLimits {
     /// Time that one side may leave what is to be written to it unread. Default 5 min: a phone in a
     /// tunnel comes back within that. Past it both sides are closed.
     pub stalled: Duration,
-    /// Time that open commands are given to end when a session is to be closed. Default 10 s (the drain
-    /// limit of cutover.md G4, inside the window of a move). Past it the session is cut.
+    /// Time that open commands are given to end when a session is to be closed. Default 10 s (inside
+    /// the 20 s window of a move, G4). Past it the session is cut.
     pub drain: Duration,
     /// Time to wait for the server's own close after ours. Default 5 s (G2). Past it the close counts as
     /// unconfirmed and a move that waits for it is aborted.
     pub close: Duration,
-    /// Octets that are moved at once in one direction, while there is something to move. Default
-    /// 16384, one TLS record.
-    pub buffer: usize,
 }
 
 impl Default for RelayLimits {
@@ -137,7 +134,6 @@ impl Default for RelayLimits {
             stalled: Duration::from_mins(5),
             drain: Duration::from_secs(10),
             close: Duration::from_secs(5),
-            buffer: 16 * 1024,
         }
     }
 }

@@ -353,7 +353,6 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
     group.set("stalled", &mut relay.stalled);
     group.set("drain", &mut relay.drain);
     group.set("close", &mut relay.close);
-    group.set("buffer", &mut relay.buffer);
     group.finish();
 
     let mut group = section.section("hold");
@@ -395,9 +394,6 @@ fn between(section: &Section<'_, '_>, limits: &Limits) {
             "connections.per_address",
             "must not be above connections.total",
         );
-    }
-    if !(512..=1 << 20).contains(&relay.buffer) {
-        section.wrong("relay.buffer", "must be between 512 and 1048576 octets");
     }
 }
 

@@ -17,7 +17,7 @@
 //!
 //! The buffer belongs to the leg, and an upgrade to TLS consumes the leg and fails if anything is left
 //! in it. What somebody in the middle appended to a STARTTLS command, or to the answer to it, has no place to
-//! survive (RFC 9051 §6.2.1, wire.md A5).
+//! survive (RFC 9051 §6.2.1).
 
 use std::{
     future::poll_fn,

@@ -61,7 +61,7 @@ pub struct Secured {
 impl ServerTls {
     /// Reads the certificates. `protocol` is the ALPN name: a client that offers a list without it is
     /// refused, so that a certificate which also serves other protocols cannot be used to confuse them
-    /// (ALPACA, wire.md A6); one that offers none is served.
+    /// (ALPACA, CVE-2021-3618); one that offers none is served.
     ///
     /// # Errors
     /// [`CertificateError`] for the first file that cannot be used.

@@ -206,7 +206,7 @@ fn preface(endpoint: &Endpoint, caller: Caller<'_>) -> Vec<u8> {
 
 fn settings(dialer: &Dialer, endpoint: &Endpoint, caller: Caller<'_>, leg: &Fresh) -> BackSettings {
     // Never both: with PROXY the server checks its trust against the client's address, and ignores the
-    // rest (wire.md B7).
+    // rest.
     let announce = match (endpoint.announcement, caller) {
         (Announcement::ImapId, Caller::Client(announced)) => Some(announced.client.clone()),
         _ => None,

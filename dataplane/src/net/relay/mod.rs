@@ -13,7 +13,7 @@
 //! # How it ends
 //!
 //! Whatever the cause, the client's side goes first and the backend's side last: `close_notify` and FIN,
-//! and then we read until the backend's own end (`cutover.md` G2c). A session that is told to end takes no
+//! and then we read until the backend's own end (G2). A session that is told to end takes no
 //! more input at the next command boundary, lets the open command finish within the drain limit, says
 //! goodbye in the protocol's words and ends in the same way.
 
