@@ -72,6 +72,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptor.bin");
 /// The operators' API: package `ferrypost.v1`.
 #[allow(
     clippy::pedantic,
+    rustdoc::all,
     missing_docs,
     unreachable_pub,
     unused_qualifications,
@@ -86,6 +87,7 @@ pub mod routing {
     /// Package `ferrypost.routing.v1`.
     #[allow(
         clippy::pedantic,
+        rustdoc::all,
         missing_docs,
         unreachable_pub,
         unused_qualifications,
@@ -101,6 +103,7 @@ pub mod store {
     /// Package `ferrypost.store.v1`.
     #[allow(
         clippy::pedantic,
+        rustdoc::all,
         missing_docs,
         unreachable_pub,
         unused_qualifications,
