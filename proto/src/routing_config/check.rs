@@ -1,0 +1,404 @@
+//! From the document on the wire to a valid one, with every mistake and its place.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    Announcement, Destination, Endpoint, EndpointTls, PlaintextConsent, Problem, Problems,
+    RoutingConfig, SCHEMA, Trust, Unlisted, Verification,
+};
+use crate::{
+    BareNames, DestinationId, DomainName, NamePolicy,
+    v1::{self, endpoint_tls::Mode},
+};
+
+impl TryFrom<&v1::RoutingConfig> for RoutingConfig {
+    type Error = Problems;
+
+    fn try_from(wire: &v1::RoutingConfig) -> Result<Self, Problems> {
+        Checker::default().check(wire)
+    }
+}
+
+/// Collects mistakes while it walks the document.
+#[derive(Default)]
+struct Checker {
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn wrong(&mut self, place: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem {
+            place: place.into(),
+            message: message.into(),
+        });
+    }
+
+    fn check(mut self, wire: &v1::RoutingConfig) -> Result<RoutingConfig, Problems> {
+        if wire.schema != SCHEMA {
+            self.wrong("schema", format!("must be {SCHEMA}, is {}", wire.schema));
+        }
+        let destinations = self.destinations(&wire.destinations);
+        let known: BTreeSet<&str> = destinations.keys().map(DestinationId::as_str).collect();
+        let default_destination =
+            self.known_destination("default_destination", &wire.default_destination, &known);
+        let domains = self.domains(&wire.domains, &known);
+        let names = self.names(wire.names.as_ref(), &domains);
+        match (names, default_destination) {
+            (Some(names), Some(default_destination)) if self.problems.is_empty() => {
+                Ok(RoutingConfig {
+                    names,
+                    default_destination,
+                    domains,
+                    destinations,
+                })
+            }
+            _ => Err(Problems(self.problems)),
+        }
+    }
+
+    fn known_destination(
+        &mut self,
+        place: &str,
+        id: &str,
+        known: &BTreeSet<&str>,
+    ) -> Option<DestinationId> {
+        if known.contains(id) {
+            return DestinationId::parse(id).ok();
+        }
+        let have: Vec<_> = known.iter().copied().collect();
+        self.wrong(
+            place,
+            format!("\"{id}\" is no destination; there are: {}", have.join(", ")),
+        );
+        None
+    }
+
+    fn names(
+        &mut self,
+        wire: Option<&v1::NamePolicy>,
+        domains: &HashMap<DomainName, Unlisted>,
+    ) -> Option<NamePolicy> {
+        use v1::name_policy::BareNames as Wire;
+        let Some(wire) = wire else {
+            self.wrong(
+                "names",
+                "missing; say at least what a login without a domain means",
+            );
+            return None;
+        };
+        let bare_names = match &wire.bare_names {
+            None => {
+                self.wrong(
+                    "names.bare_names",
+                    "say one of default_domain, listed, refuse",
+                );
+                None
+            }
+            Some(Wire::Listed(_)) => Some(BareNames::Listed),
+            Some(Wire::Refuse(_)) => Some(BareNames::Refuse),
+            Some(Wire::DefaultDomain(domain)) => match DomainName::parse(domain) {
+                Ok(domain) if domains.contains_key(&domain) => {
+                    Some(BareNames::DefaultDomain(domain))
+                }
+                _ => {
+                    self.wrong(
+                        "names.default_domain",
+                        format!("\"{domain}\" is not one of the configured domains"),
+                    );
+                    None
+                }
+            },
+        };
+        let separators: Vec<char> = wire.master_separators.chars().collect();
+        for &c in &separators {
+            self.separator("names.master_separators", c);
+        }
+        let mut sub = wire.sub_address_separator.chars();
+        let sub_address_separator = sub.next();
+        if let Some(c) = sub_address_separator {
+            self.separator("names.sub_address_separator", c);
+            if sub.next().is_some() {
+                self.wrong("names.sub_address_separator", "must be one character");
+            }
+            if separators.contains(&c) {
+                self.wrong("names.sub_address_separator", "is a master separator too");
+            }
+        }
+        Some(NamePolicy {
+            bare_names: bare_names?,
+            master_separators: separators,
+            sub_address_separator,
+            local_part_case_sensitive: wire.local_part_case_sensitive,
+        })
+    }
+
+    fn separator(&mut self, place: &str, c: char) {
+        if !c.is_ascii_punctuation() || matches!(c, '@' | '.') {
+            self.wrong(
+                place,
+                format!("{c:?} cannot separate: use ASCII punctuation, not @ or ."),
+            );
+        }
+    }
+
+    fn domains(
+        &mut self,
+        wire: &[v1::Domain],
+        known: &BTreeSet<&str>,
+    ) -> HashMap<DomainName, Unlisted> {
+        use v1::domain::Unlisted as Wire;
+        let mut domains = HashMap::new();
+        for (n, domain) in wire.iter().enumerate() {
+            let place = format!("domains[{n}]");
+            let unlisted = match &domain.unlisted {
+                None => Some(Unlisted::Default),
+                Some(Wire::Refuse(_)) => Some(Unlisted::Refuse),
+                Some(Wire::Destination(id)) => self
+                    .known_destination(&format!("{place}.destination"), id, known)
+                    .map(Unlisted::Destination),
+            };
+            match DomainName::parse(&domain.name) {
+                Err(_) => self.wrong(
+                    format!("{place}.name"),
+                    format!("\"{}\" is not a domain", domain.name),
+                ),
+                Ok(name) => {
+                    let known_twice = domains
+                        .insert(name, unlisted.unwrap_or(Unlisted::Refuse))
+                        .is_some();
+                    if known_twice {
+                        self.wrong(format!("{place}.name"), "is there twice");
+                    }
+                }
+            }
+        }
+        domains
+    }
+
+    fn destinations(&mut self, wire: &[v1::Destination]) -> BTreeMap<DestinationId, Destination> {
+        let mut destinations = BTreeMap::new();
+        if wire.is_empty() {
+            self.wrong("destinations", "there must be at least one");
+        }
+        for (n, destination) in wire.iter().enumerate() {
+            let place = format!("destinations[{n}]");
+            let endpoints = self.endpoints(&place, &destination.endpoints);
+            match DestinationId::parse(&destination.id) {
+                Err(_) => self.wrong(
+                    format!("{place}.id"),
+                    "must be 1 to 63 of a-z, 0-9 and hyphen, starting with a letter",
+                ),
+                Ok(id) => {
+                    if destinations.insert(id, Destination { endpoints }).is_some() {
+                        self.wrong(format!("{place}.id"), "is there twice");
+                    }
+                }
+            }
+        }
+        destinations
+    }
+
+    fn endpoints(&mut self, place: &str, wire: &[v1::Endpoint]) -> Vec<Endpoint> {
+        if wire.is_empty() {
+            self.wrong(format!("{place}.endpoints"), "there must be at least one");
+        }
+        let mut seen = BTreeSet::new();
+        let mut endpoints = Vec::new();
+        for (n, endpoint) in wire.iter().enumerate() {
+            let place = format!("{place}.endpoints[{n}]");
+            let group = endpoint.when.as_ref().map(|when| when.group.clone());
+            if !seen.insert((endpoint.protocol, group)) {
+                self.wrong(&place, "another endpoint has the same protocol and group");
+            }
+            endpoints.extend(self.endpoint(&place, endpoint));
+        }
+        endpoints
+    }
+
+    fn endpoint(&mut self, place: &str, wire: &v1::Endpoint) -> Option<Endpoint> {
+        let before = self.problems.len();
+        let protocol = v1::Protocol::try_from(wire.protocol)
+            .ok()
+            .filter(|protocol| *protocol != v1::Protocol::Unspecified);
+        if protocol.is_none() {
+            self.wrong(
+                format!("{place}.protocol"),
+                "say which protocol is spoken there",
+            );
+        }
+        let group = wire.when.as_ref().map(|when| when.group.clone());
+        if group.as_deref() == Some("") {
+            self.wrong(
+                format!("{place}.when.group"),
+                "is empty; leave `when` out for every group",
+            );
+        }
+        if wire.host.is_empty()
+            || wire
+                .host
+                .chars()
+                .any(|c| c.is_control() || c.is_whitespace())
+        {
+            self.wrong(format!("{place}.host"), "must be a host name or an address");
+        }
+        let port = u16::try_from(wire.port).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            self.wrong(format!("{place}.port"), "must be 1 to 65535");
+        }
+        let tls = self.tls(&format!("{place}.tls"), wire);
+        let announcement = self.announcement(&format!("{place}.announcement"), wire, protocol);
+        self.capabilities(&format!("{place}.capabilities"), &wire.capabilities);
+        if self.problems.len() > before {
+            return None;
+        }
+        Some(Endpoint {
+            protocol: protocol?,
+            group,
+            host: wire.host.clone(),
+            port: port?,
+            tls: tls?,
+            announcement: announcement?,
+            capabilities: (!wire.capabilities.is_empty()).then(|| wire.capabilities.clone()),
+        })
+    }
+
+    fn tls(&mut self, place: &str, endpoint: &v1::Endpoint) -> Option<EndpointTls> {
+        let Some(wire) = &endpoint.tls else {
+            self.wrong(place, "missing; say mode implicit, starttls or none");
+            return None;
+        };
+        let verified = wire.verification.is_some() || !wire.server_name.is_empty();
+        match wire.mode() {
+            Mode::Unspecified => {
+                self.wrong(format!("{place}.mode"), "say implicit, starttls or none");
+                None
+            }
+            Mode::None if !wire.plaintext_consent => {
+                self.wrong(
+                    format!("{place}.plaintext_consent"),
+                    "without TLS passwords cross this leg in clear; set it to true if that is \
+                     really meant",
+                );
+                None
+            }
+            Mode::None if verified => {
+                self.wrong(place, "without TLS there is no certificate to verify");
+                None
+            }
+            Mode::None => Some(EndpointTls::PlaintextByConsent(PlaintextConsent(()))),
+            Mode::Implicit | Mode::Starttls if wire.plaintext_consent => {
+                self.wrong(
+                    format!("{place}.plaintext_consent"),
+                    "goes with mode none only",
+                );
+                None
+            }
+            Mode::Implicit => self
+                .verification(place, endpoint, wire)
+                .map(EndpointTls::Implicit),
+            Mode::Starttls => self
+                .verification(place, endpoint, wire)
+                .map(EndpointTls::StartTls),
+        }
+    }
+
+    fn verification(
+        &mut self,
+        place: &str,
+        endpoint: &v1::Endpoint,
+        wire: &v1::EndpointTls,
+    ) -> Option<Verification> {
+        use v1::endpoint_tls::Verification as Wire;
+        let trust = match &wire.verification {
+            None => Trust::Platform,
+            Some(Wire::CaPem(pem)) if pem.contains("-----BEGIN CERTIFICATE-----") => {
+                Trust::Ca(pem.clone())
+            }
+            Some(Wire::CaPem(_)) => {
+                self.wrong(
+                    format!("{place}.ca_pem"),
+                    "holds no certificate in PEM form",
+                );
+                return None;
+            }
+            Some(Wire::PinSha256(hex)) => {
+                let Some(pin) = parse_pin(hex) else {
+                    self.wrong(
+                        format!("{place}.pin_sha256"),
+                        "must be the certificate's SHA-256 as 64 hex digits (colons may stand \
+                         between bytes)",
+                    );
+                    return None;
+                };
+                Trust::PinSha256(pin)
+            }
+        };
+        let server_name = if wire.server_name.is_empty() {
+            &endpoint.host
+        } else {
+            &wire.server_name
+        };
+        Some(Verification {
+            trust,
+            server_name: server_name.clone(),
+        })
+    }
+
+    fn announcement(
+        &mut self,
+        place: &str,
+        wire: &v1::Endpoint,
+        protocol: Option<v1::Protocol>,
+    ) -> Option<Announcement> {
+        match wire.announcement() {
+            v1::Announcement::Unspecified => {
+                self.wrong(place, "say none, proxy_v2 or imap_id");
+                None
+            }
+            v1::Announcement::None => Some(Announcement::None),
+            v1::Announcement::ProxyV2 => Some(Announcement::ProxyV2),
+            v1::Announcement::ImapId if protocol == Some(v1::Protocol::Imap) => {
+                Some(Announcement::ImapId)
+            }
+            v1::Announcement::ImapId => {
+                self.wrong(place, "imap_id goes with protocol imap only");
+                None
+            }
+        }
+    }
+
+    /// Capabilities are written into greetings, so only atoms pass (RFC 9051 §9, `capability`). COMPRESS
+    /// beside UNAUTHENTICATE would let a session change its user out of the follower's sight.
+    fn capabilities(&mut self, place: &str, wire: &[String]) {
+        for capability in wire {
+            let atom = !capability.is_empty()
+                && capability.bytes().all(|b| {
+                    b.is_ascii_graphic()
+                        && !matches!(b, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b']')
+                });
+            if !atom {
+                self.wrong(place, format!("{capability:?} is no capability"));
+            }
+        }
+        let has = |word: &str| wire.iter().any(|c| c.eq_ignore_ascii_case(word));
+        if has("COMPRESS=DEFLATE") && has("UNAUTHENTICATE") {
+            self.wrong(
+                place,
+                "a server that offers COMPRESS and UNAUTHENTICATE cannot be relayed",
+            );
+        }
+    }
+}
+
+pub(super) fn parse_pin(hex: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = hex.bytes().filter(|b| *b != b':').collect();
+    let mut pin = [0; 32];
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in pin.iter_mut().zip(digits.chunks(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(pin)
+}
