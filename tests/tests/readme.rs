@@ -53,7 +53,7 @@ fn both_programs_accept_the_examples() {
     }
 }
 
-/// What the examples name: certificates of one authority, tokens, a hook.
+/// What the examples name: certificates of one authority, and tokens.
 fn write_named_files(here: &Path) {
     let authority = Authority::new("readme").expect("an authority");
     let tls = here.join("tls");
@@ -66,9 +66,4 @@ fn write_named_files(here: &Path) {
     for token in ["operator.token", "admin.token"] {
         fs::write(here.join(token), "0123456789abcdef0123456789abcdef\n").expect("written");
     }
-    fs::copy(
-        repository().join("tests/tools/delta-hook"),
-        here.join("delta-hook"),
-    )
-    .expect("copied");
 }
