@@ -5,7 +5,9 @@
 .PHONY: help demo demo-up demo-down test lint fuzz bench gen deny
 
 deny_version = 0.20.2
-demo_program = cargo run --release --locked --quiet -p ferrypost-tests --bin demo --
+# Run as built: `cargo run` of one package alone would choose other features and build it all anew.
+built = $${CARGO_TARGET_DIR:-target}/release
+demo_program = $(built)/demo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +41,7 @@ fuzz: ## a minute of fuzzing for each state machine of the wire crate
 bench: ## CPU and memory beside HAProxy, and the routing table's speed
 	@tests/tools/install bench
 	@cargo build --release --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests --bins
-	@cargo run --release --locked --quiet -p ferrypost-tests --bin bench
+	@$(built)/bench
 
 gen: ## write the generated code of proto/ anew
 	UPDATE_GEN=1 cargo test --locked -p ferrypost-proto --test generated
