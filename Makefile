@@ -8,6 +8,9 @@ deny_version = 0.20.2
 # Run as built: `cargo run` of one package alone would choose other features and build it all anew.
 built = $${CARGO_TARGET_DIR:-target}/release
 demo_program = $(built)/demo
+# The same packages each time, so that what one target built serves the next.
+release = cargo build --release --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests \
+	--bin ferrypost-controlplane --bin ferrypost-dataplane
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +29,7 @@ build-demo:
 	@echo "==> ferrypost: installing what is missing"
 	@tests/tools/install demo
 	@echo "==> building (about two minutes the first time)"
-	@cargo build --release --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests --bins
+	@$(release) --bin demo
 
 test: ## lints and every test, against real servers; the last line is `N passed, N failed`
 	@tests/tools/run-tests
@@ -40,7 +43,7 @@ fuzz: ## a minute of fuzzing for each state machine of the wire crate
 
 bench: ## CPU and memory beside HAProxy, and the routing table's speed
 	@tests/tools/install bench
-	@cargo build --release --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests --bins
+	@$(release) --bin bench
 	@$(built)/bench
 
 gen: ## write the generated code of proto/ anew

@@ -18,6 +18,7 @@ use std::{
 };
 
 use ferrypost_proto::{InstallationId, ReplicaId};
+use tracing::level_filters::LevelFilter;
 
 pub(crate) use document::Document;
 pub use document::{Mistake, Mistakes};
@@ -290,9 +291,8 @@ pub struct HookConfig {
 pub struct Log {
     /// `format`: `text` (the default) or `json`.
     pub format: LogFormat,
-    /// `level`: `error`, `warn`, `info` (the default), `debug` or `trace`, or a filter such as
-    /// `info,ferrypost_controlplane::orchestrator=debug`.
-    pub level: String,
+    /// `level`: `error`, `warn`, `info` (the default) or `debug`.
+    pub level: LevelFilter,
 }
 
 /// How log lines look.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ferrypost_proto::{InstallationId, ReplicaId};
+use tracing::level_filters::LevelFilter;
 
 use super::{
     CertificateName, Config, DataPlanes, Document, EtcdAccess, HookConfig, Hooks, IdentityConfig,
@@ -403,7 +404,7 @@ fn read_hook(hook: &Section<'_>, window: Duration) -> Option<HookConfig> {
 fn read_log(root: &Section<'_>) -> Log {
     let default = Log {
         format: LogFormat::Text,
-        level: "info".to_owned(),
+        level: LevelFilter::INFO,
     };
     root.table("log", |section| Log {
         format: section
@@ -413,11 +414,16 @@ fn read_log(root: &Section<'_>) -> Log {
             )
             .unwrap_or(default.format),
         level: section
-            .parsed("level", |text| {
-                text.parse::<tracing_subscriber::EnvFilter>()
-                    .map(|_| text.to_owned())
-            })
-            .unwrap_or_else(|| default.level.clone()),
+            .word(
+                "level",
+                &[
+                    ("error", LevelFilter::ERROR),
+                    ("warn", LevelFilter::WARN),
+                    ("info", LevelFilter::INFO),
+                    ("debug", LevelFilter::DEBUG),
+                ],
+            )
+            .unwrap_or(default.level),
     })
-    .unwrap_or_else(|| default.clone())
+    .unwrap_or(default)
 }
