@@ -287,6 +287,11 @@ impl BackendLeg {
         on_either!(self, leg => leg.buffer())
     }
 
+    /// As [`Leg::is_mid_write`].
+    pub fn is_mid_write(&self) -> bool {
+        on_either!(self, leg => leg.is_mid_write())
+    }
+
     /// As [`Leg::finish`].
     ///
     /// # Errors

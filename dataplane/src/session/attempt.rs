@@ -1,9 +1,8 @@
 //! One login, from the credentials to the backend's verdict.
 //!
-//! Everything after admission can be cut short by the registry, and whatever was opened is closed with proof
-//! before the guard lets go of the session.
-
-use std::time::Duration;
+//! Everything after admission can be cut short by the registry. A connection whose backend has accepted the
+//! login is closed with proof before the guard lets go of the session; one whose backend has not is no
+//! session, and is left at once.
 
 use ferrypost_proto::{DestinationId, Endpoint, Name};
 use ferrypost_wire::{Acceptance, Credentials, LineProtocol, Negotiate as _, SessionReference};
@@ -15,17 +14,13 @@ use super::{
     backend::{self, Caller, Opened},
     context::{Services, Trail},
     login::{self, Verdict},
-    outcome::{AttemptError, ReplayError},
+    outcome::AttemptError,
     preauth::Preauth,
-    registry::{CloseProof, CloseReason, HeldLogin, SessionGuard},
+    registry::{CloseReason, HeldLogin, SessionGuard},
 };
 use crate::{
     backend::on_the_wire,
-    net::{
-        leg::{BackendLeg, LegError},
-        proxy::Announced,
-        relay::is_reset,
-    },
+    net::{leg::BackendLeg, proxy::Announced},
     routing::Resolution,
     sabotage::{self, Sabotage},
 };
@@ -207,35 +202,26 @@ impl<P: LineProtocol> Attempt<'_, P> {
         let refused = match verdict {
             Ok(Verdict::Accepted(acceptance)) => {
                 guard.backend_accepted();
-                match guard.recheck() {
-                    Ok(()) => {
-                        return Ok(Accepted {
-                            backend: leg,
-                            guard,
-                            acceptance,
-                        });
+                return match guard.recheck() {
+                    Ok(()) => Ok(Accepted {
+                        backend: leg,
+                        guard,
+                        acceptance,
+                    }),
+                    Err(recheck) => {
+                        if let Some(proof) = login::close(leg, limits.relay.close).await {
+                            guard.closed(proof);
+                        }
+                        Err(recheck.into())
                     }
-                    Err(recheck) => recheck.into(),
-                }
+                };
             }
             Ok(Verdict::Rejected(rejection)) => AttemptError::Rejected(rejection),
             Err(error) => error,
         };
-        close(leg, guard, &refused, limits.relay.close).await;
+        // Out of the registry first: no fence waits for a login that nobody has accepted (decision 0005).
+        drop(guard);
+        login::abandon(leg, limits.relay.close).await;
         Err(refused)
-    }
-}
-
-/// Closes a backend that is not relayed, and hands the guard the proof.
-async fn close(leg: BackendLeg, guard: SessionGuard, error: &AttemptError, limit: Duration) {
-    let proof = match error {
-        // What the kernel says about a connection that has failed is no longer about the backend.
-        AttemptError::Replay(ReplayError::Leg(LegError::Io(failure))) => {
-            is_reset(failure.kind()).then_some(CloseProof::Reset)
-        }
-        _ => login::close(leg, limit).await,
-    };
-    if let Some(proof) = proof {
-        guard.closed(proof);
     }
 }

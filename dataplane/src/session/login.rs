@@ -51,7 +51,8 @@ fn too_long(error: LegError) -> ReplayError {
     }
 }
 
-/// Ends a connection that is not relayed, and says how the backend's own end was seen, if it was.
+/// Ends a connection whose login was accepted and is not relayed, and says how the backend's own end was
+/// seen, if it was.
 pub(super) async fn close(mut leg: BackendLeg, limit: Duration) -> Option<CloseProof> {
     let closed = async {
         leg.finish().await?;
@@ -61,5 +62,14 @@ pub(super) async fn close(mut leg: BackendLeg, limit: Duration) -> Option<CloseP
         Ok(Ok(())) => Some(CloseProof::Eof),
         Ok(Err(LegError::Io(error))) if is_reset(error.kind()) => Some(CloseProof::Reset),
         Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+/// Ends a connection whose login was not accepted, without waiting for the backend: it may think about a
+/// wrong password for many seconds and not look at its socket meanwhile. A login that was sent in part stays
+/// in part, so that nothing leaves us once the session is over.
+pub(super) async fn abandon(mut leg: BackendLeg, limit: Duration) {
+    if !leg.is_mid_write() {
+        _ = timeout(limit, leg.finish()).await;
     }
 }

@@ -12,9 +12,10 @@ use crate::routing::{Published as _, Resolution, Route};
 
 /// A registered session: made by admission alone, and registered until it is dropped.
 ///
-/// Drop it only after the backend leg is closed. From [`backend_accepted`](Self::backend_accepted) on, ending
-/// without a [`CloseProof`] counts as *unconfirmed*: nobody knows what the backend still executes, and a
-/// fence that waits for this session makes its move abort (G2c).
+/// From [`backend_accepted`](Self::backend_accepted) on, drop it only after the backend leg is closed: ending
+/// without a [`CloseProof`] counts as *unconfirmed*, since nobody knows what the backend still executes, and a
+/// fence that waits for this session makes its move abort (G2c). Before that there is nothing to prove, and
+/// nothing may leave us on the leg once this is dropped.
 #[derive(Debug)]
 pub struct SessionGuard(Registered);
 
@@ -93,9 +94,9 @@ impl SessionGuard {
     /// Say so before anything that a backend could execute for the account is sent: when it has accepted the
     /// login, and before it is sent anything else.
     ///
-    /// Not before. Until then it has a login and no command, so there is nothing that it could still execute;
-    /// and a server may think about a wrong password for longer than a close may take, without a look at its
-    /// socket. Whoever knows an address could keep the account from ever moving.
+    /// Not before. Until then it has a login and no command of the client's, so there is nothing that it could
+    /// still execute; and a server may think about a wrong password for longer than a close may take, without a
+    /// look at its socket. Whoever knows an address could keep the account from ever moving (decision 0005).
     pub fn backend_accepted(&mut self) {
         self.0.backend_open = true;
     }

@@ -147,30 +147,73 @@ async fn a_server_that_does_not_close_leaves_the_close_unconfirmed() {
     assert_eq!((drained.closed, drained.unconfirmed), (1, 1));
 }
 
-#[tokio::test]
-async fn a_guess_that_the_server_thinks_about_does_not_keep_its_account_from_moving() {
-    // As Dovecot does it: the more wrong passwords, the later the verdict, and no look at the socket before.
+/// A server that thinks about every login until it is given a permit, and a close limit that no test lives to
+/// see the end of.
+fn thoughtful() -> (World, Arc<Semaphore>) {
+    let verdicts = Arc::new(Semaphore::new(0));
     let mut plan = Plan {
         old: Manners {
-            verdicts: Some(Arc::new(Semaphore::new(0))),
+            verdicts: Some(Arc::clone(&verdicts)),
             ..Manners::default()
         },
         ..Plan::default()
     };
-    plan.limits.relay.close = Duration::from_millis(100);
-    let world = World::with(plan);
-    let mut guesser = world.client().await;
-    guesser.send("l LOGIN alice@example.org wrong\r\n").await;
-    eventually("the server has the guess", || {
+    plan.limits.relay.close = Duration::from_hours(1);
+    (World::with(plan), verdicts)
+}
+
+/// As Dovecot does it: the more wrong passwords, the later the verdict, and no look at the socket before.
+#[tokio::test]
+async fn guesses_that_the_server_thinks_about_do_not_keep_their_account_fenced() {
+    let (world, _) = thoughtful();
+    let mut guessers = Vec::new();
+    for _ in 0..20 {
+        let mut guesser = world.client().await;
+        guesser.send("l LOGIN alice@example.org wrong\r\n").await;
+        guessers.push(guesser);
+    }
+    eventually("the server has the guesses", || {
+        world.old.seen.count(&world.old.seen.logins) == guessers.len()
+    })
+    .await;
+    world.fence();
+    let drained = drained(&world).await;
+    assert_eq!((drained.closed, drained.unconfirmed), (20, 0));
+    world.flip();
+    alice(&world).await;
+    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+}
+
+#[tokio::test]
+async fn a_login_that_the_old_server_accepts_after_the_flip_is_nobody_s() {
+    let (world, verdicts) = thoughtful();
+    let mut client = world.client().await;
+    client
+        .send("l LOGIN alice@example.org secret\r\nx CREATE a-write\r\n")
+        .await;
+    eventually("the server has the login", || {
         world.old.seen.count(&world.old.seen.logins) == 1
     })
     .await;
     world.fence();
     assert_eq!(drained(&world).await.unconfirmed, 0);
-    assert_eq!(world.old.seen.count(&world.old.seen.ended), 0);
     world.flip();
-    alice(&world).await;
-    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+    // The client was told at once, and not when the server had made up its mind.
+    let rest = client.rest().await;
+    assert!(rest.starts_with("l NO [UNAVAILABLE]"), "{rest}");
+    assert_eq!(world.old.seen.count(&world.old.seen.ended), 0);
+    verdicts.add_permits(1);
+    eventually("the server found the connection closed", || {
+        world.old.seen.count(&world.old.seen.ended) == 1
+    })
+    .await;
+    let lines = world.old.seen.lines();
+    assert!(
+        lines
+            .last()
+            .is_some_and(|line| line.contains("AUTHENTICATE")),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]
