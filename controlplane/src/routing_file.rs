@@ -102,6 +102,7 @@ fn read_root(root: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::RoutingConfi
         destinations: root.tables("destinations", |destination| v1::Destination {
             id: destination.text("id").unwrap_or_default(),
             endpoints: destination.tables("endpoints", |endpoint| read_endpoint(endpoint, sources)),
+            without: read_without(destination),
         }),
         default_destination: root.text("default_destination").unwrap_or_default(),
         domains: root.tables("domains", read_domain),
@@ -160,16 +161,29 @@ fn read_unlisted(domain: &Section<'_>) -> Option<v1::domain::Unlisted> {
         .map(|()| Unlisted::Refuse(v1::UnlistedRefuse {}))
 }
 
+const PROTOCOLS: &[(&str, v1::Protocol)] = &[
+    ("imap", v1::Protocol::Imap),
+    ("pop3", v1::Protocol::Pop3),
+    ("managesieve", v1::Protocol::Managesieve),
+    ("submission", v1::Protocol::Submission),
+    ("smtp", v1::Protocol::Smtp),
+    ("lmtp", v1::Protocol::Lmtp),
+    ("http", v1::Protocol::Http),
+];
+
+fn read_without(destination: &Section<'_>) -> Vec<i32> {
+    let texts = destination.texts("without").unwrap_or_default();
+    let mut protocols = Vec::new();
+    for text in &texts {
+        match PROTOCOLS.iter().find(|(word, _)| word == text) {
+            Some((_, protocol)) => protocols.push((*protocol).into()),
+            None => destination.wrong("without", format!("{text:?} is no protocol")),
+        }
+    }
+    protocols
+}
+
 fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endpoint {
-    const PROTOCOLS: &[(&str, v1::Protocol)] = &[
-        ("imap", v1::Protocol::Imap),
-        ("pop3", v1::Protocol::Pop3),
-        ("managesieve", v1::Protocol::Managesieve),
-        ("submission", v1::Protocol::Submission),
-        ("smtp", v1::Protocol::Smtp),
-        ("lmtp", v1::Protocol::Lmtp),
-        ("http", v1::Protocol::Http),
-    ];
     const ANNOUNCEMENTS: &[(&str, v1::Announcement)] = &[
         ("none", v1::Announcement::None),
         ("proxy_v2", v1::Announcement::ProxyV2),
@@ -330,5 +344,40 @@ pins = "x"
             tls.and_then(|tls| tls.verification.clone()),
             Some(v1::endpoint_tls::Verification::CaPem(pem.to_owned()))
         );
+    }
+
+    #[test]
+    fn a_protocol_that_a_destination_lacks_is_named_or_refused() {
+        let second = r#"
+[[destinations]]
+id = "target"
+without = [WITHOUT]
+[[destinations.endpoints]]
+protocol = "pop3"
+host = "new.example.org"
+port = 995
+tls = "implicit"
+announcement = "none"
+"#;
+        let places = |without: &str| {
+            let text = format!("{SMALL}{}", second.replace("WITHOUT", without));
+            match RoutingFile::parse(&text, Path::new("routing.toml")) {
+                Ok(_) => Vec::new(),
+                Err(invalid) => invalid
+                    .mistakes
+                    .iter()
+                    .map(|mistake| mistake.place.clone())
+                    .collect(),
+            }
+        };
+        assert_eq!(
+            places(""),
+            ["destinations[0].endpoints", "destinations[1].endpoints"]
+        );
+        assert_eq!(
+            places("\"imap\", \"gopher\""),
+            ["destinations[0].endpoints", "destinations[1].without"]
+        );
+        assert_eq!(places("\"imap\""), ["destinations[0].endpoints"]);
     }
 }

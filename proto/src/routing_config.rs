@@ -244,10 +244,7 @@ impl RoutingConfig {
                 if matches!(endpoint.tls, EndpointTls::PlaintextByConsent(_)) {
                     warnings.push(format!(
                         "{id}: passwords cross the {} connection to {}:{} unencrypted",
-                        endpoint
-                            .protocol
-                            .as_str_name()
-                            .trim_start_matches("PROTOCOL_"),
+                        endpoint.protocol.word(),
                         endpoint.host,
                         endpoint.port,
                     ));

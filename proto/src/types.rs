@@ -13,6 +13,22 @@ pub struct IdError {
     pub kind: &'static str,
 }
 
+impl v1::Protocol {
+    /// As configuration files, logs and `/stats` write it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Imap => "imap",
+            Self::Pop3 => "pop3",
+            Self::Managesieve => "managesieve",
+            Self::Submission => "submission",
+            Self::Smtp => "smtp",
+            Self::Lmtp => "lmtp",
+            Self::Http => "http",
+        }
+    }
+}
+
 macro_rules! identifiers {
     ($($(#[$doc:meta])* $name:ident, $kind:literal, $valid:path;)*) => {$(
         $(#[$doc])*

@@ -104,13 +104,12 @@ fn data_plane(
     for endpoint in live.endpoints.iter().filter(|endpoint| !endpoint.reachable) {
         let destination = endpoint.destination.as_str();
         if destination == prospect.source || destination == prospect.target {
-            let protocol = endpoint.protocol().as_str_name();
             blockers.push(blocker(
                 BlockerReason::DestinationUnreachable,
                 destination,
                 format!(
                     "{who} cannot reach {destination} by {}: {}",
-                    protocol.trim_start_matches("PROTOCOL_"),
+                    endpoint.protocol().word(),
                     endpoint.problem
                 ),
             ));

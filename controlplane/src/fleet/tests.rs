@@ -167,6 +167,7 @@ impl World {
 fn document() -> v1::RoutingConfig {
     let destination = |id: &str| v1::Destination {
         id: id.into(),
+        without: Vec::new(),
         endpoints: vec![v1::Endpoint {
             protocol: v1::Protocol::Imap.into(),
             host: "127.0.0.1".into(),

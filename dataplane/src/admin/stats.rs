@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
-    backend::{Backends, Caution, Target, TlsVerdict, Verdict, offer::Offers, protocol_word},
+    backend::{Backends, Caution, Target, TlsVerdict, Verdict, offer::Offers},
     ready::Readiness,
     routing::feed::{Connection, FeedStatus, Identity},
     session::registry::Registry,
@@ -169,7 +169,7 @@ impl Stats {
         {
             let protocols = destinations.entry(destination.into()).or_default();
             protocols.insert(
-                protocol_word(protocol),
+                protocol.word(),
                 verdict.map_or_else(Destination::unknown, Into::into),
             );
         }
@@ -185,7 +185,7 @@ impl Stats {
             routed: routed
                 .map(|((destination, protocol, stage), count)| SessionCount {
                     destination: destination.into(),
-                    protocol: protocol_word(protocol),
+                    protocol: protocol.word(),
                     stage: stage.word(),
                     count,
                 })

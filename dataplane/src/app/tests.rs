@@ -95,6 +95,7 @@ fn routing(backend: &Backend) -> v1::RoutingConfig {
         schema: ferrypost_proto::SCHEMA,
         destinations: vec![v1::Destination {
             id: "old".to_owned(),
+            without: Vec::new(),
             endpoints: vec![v1::Endpoint {
                 protocol: v1::Protocol::Imap.into(),
                 host: backend.address.ip().to_string(),

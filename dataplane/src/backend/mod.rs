@@ -195,20 +195,6 @@ pub const fn on_the_wire(protocol: ProtocolKind) -> v1::Protocol {
     }
 }
 
-/// A protocol as configuration and `/stats` write it.
-pub const fn protocol_word(protocol: v1::Protocol) -> &'static str {
-    match protocol {
-        v1::Protocol::Unspecified => "unspecified",
-        v1::Protocol::Imap => "imap",
-        v1::Protocol::Pop3 => "pop3",
-        v1::Protocol::Managesieve => "managesieve",
-        v1::Protocol::Submission => "submission",
-        v1::Protocol::Smtp => "smtp",
-        v1::Protocol::Lmtp => "lmtp",
-        v1::Protocol::Http => "http",
-    }
-}
-
 /// The verdicts in force. Cheap to clone; clones share one state.
 #[derive(Debug, Clone)]
 pub struct Backends(Arc<Inner>);
@@ -342,7 +328,7 @@ impl Backends {
 
 fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
     let destination = &target.destination;
-    let protocol = protocol_word(target.protocol);
+    let protocol = target.protocol.word();
     let address = report.address.map(tracing::field::display);
     let endpoint = &report.endpoint;
     if let Some(problem) = report.problem {

@@ -43,6 +43,7 @@ fn config(destinations: &[(&str, v1::Endpoint)]) -> v1::RoutingConfig {
             .iter()
             .map(|(id, endpoint)| v1::Destination {
                 id: (*id).to_owned(),
+                without: Vec::new(),
                 endpoints: vec![endpoint.clone()],
             })
             .collect(),

@@ -15,6 +15,7 @@ use super::{Assembly, RoutingTable, SnapshotError};
 pub(crate) fn config() -> v1::RoutingConfig {
     let destination = |id: &str| v1::Destination {
         id: id.into(),
+        without: Vec::new(),
         endpoints: vec![v1::Endpoint {
             protocol: v1::Protocol::Imap.into(),
             host: format!("{id}.example"),

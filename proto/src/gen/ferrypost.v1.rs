@@ -2345,9 +2345,14 @@ pub struct Destination {
     /// 1 to 63 of a-z, 0-9 and hyphen, starting with a letter.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// At most one endpoint applies to a protocol in a group.
+    /// At most one endpoint applies to a protocol in a group. What one destination speaks all must speak,
+    /// or an account could lose a protocol by its move.
     #[prost(message, repeated, tag = "2")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Protocols that others speak and this destination does not, on purpose: logins by them get a
+    /// temporary error here.
+    #[prost(enumeration = "Protocol", repeated, tag = "3")]
+    pub without: ::prost::alloc::vec::Vec<i32>,
 }
 /// One way to reach a destination.
 #[allow(clippy::all)]

@@ -183,6 +183,7 @@ impl Checker {
         for (n, destination) in wire.iter().enumerate() {
             let place = format!("destinations[{n}]");
             let endpoints = self.endpoints(&place, &destination.endpoints);
+            self.same_protocols(&place, destination, wire);
             match DestinationId::parse(&destination.id) {
                 Err(_) => self.wrong(
                     format!("{place}.id"),
@@ -213,6 +214,46 @@ impl Checker {
             endpoints.extend(self.endpoint(&place, endpoint));
         }
         endpoints
+    }
+
+    /// What any destination speaks in a group, this one speaks there too, or says that it does not.
+    fn same_protocols(&mut self, place: &str, this: &v1::Destination, all: &[v1::Destination]) {
+        let mut missing = BTreeMap::new();
+        for other in all {
+            for (protocol, group) in other.endpoints.iter().map(spoken) {
+                let served = this
+                    .endpoints
+                    .iter()
+                    .map(spoken)
+                    .any(|(own, of)| own == protocol && (of.is_none() || of == group));
+                if !served && !this.without.contains(&protocol) {
+                    missing.entry((protocol, group)).or_insert(&other.id);
+                }
+            }
+        }
+        for ((protocol, group), other) in missing {
+            let Ok(protocol) = v1::Protocol::try_from(protocol) else {
+                continue;
+            };
+            let group = group.map_or(String::new(), |group| format!(" for group \"{group}\""));
+            self.wrong(
+                format!("{place}.endpoints"),
+                format!(
+                    "no {} endpoint{group}, which \"{other}\" has: an account here could not use \
+                     it. Add one, or list the protocol in `without`",
+                    protocol.word()
+                ),
+            );
+        }
+        for protocol in &this.without {
+            let spoken = this.endpoints.iter().any(|e| e.protocol == *protocol);
+            if spoken || *protocol == v1::Protocol::Unspecified as i32 {
+                self.wrong(
+                    format!("{place}.without"),
+                    "lists a protocol that has an endpoint, or none at all",
+                );
+            }
+        }
     }
 
     fn endpoint(&mut self, place: &str, wire: &v1::Endpoint) -> Option<Endpoint> {
@@ -388,6 +429,12 @@ impl Checker {
             );
         }
     }
+}
+
+/// A protocol, and the group that it is spoken in (none: in each).
+fn spoken(endpoint: &v1::Endpoint) -> (i32, Option<&str>) {
+    let group = endpoint.when.as_ref().map(|when| when.group.as_str());
+    (endpoint.protocol, group)
 }
 
 pub(super) fn parse_pin(hex: &str) -> Option<[u8; 32]> {

@@ -18,6 +18,7 @@ fn endpoint() -> v1::Endpoint {
 fn document() -> v1::RoutingConfig {
     let destination = |id: &str| v1::Destination {
         id: id.into(),
+        without: Vec::new(),
         endpoints: vec![endpoint()],
     };
     v1::RoutingConfig {
@@ -165,4 +166,49 @@ fn compress_beside_unauthenticate_is_refused() {
         problems(&bad),
         ["destinations[0].endpoints[0].capabilities"]
     );
+}
+
+#[test]
+fn an_account_loses_no_protocol_by_its_move_unless_that_is_said() {
+    let mut fewer = document();
+    let mut pop3 = endpoint();
+    pop3.protocol = v1::Protocol::Pop3.into();
+    pop3.announcement = v1::Announcement::None.into();
+    fewer.destinations[0].endpoints.push(pop3);
+    let said = |document: &v1::RoutingConfig| {
+        let problems = RoutingConfig::try_from(document).expect_err("a mistake").0;
+        problems
+            .into_iter()
+            .map(|problem| problem.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        said(&fewer),
+        [
+            "destinations[1].endpoints: no pop3 endpoint, which \"source\" has: an account here \
+             could not use it. Add one, or list the protocol in `without`"
+        ]
+    );
+    fewer.destinations[1].without = vec![v1::Protocol::Pop3.into()];
+    RoutingConfig::try_from(&fewer).expect("it is meant");
+    fewer.destinations[1].without = vec![v1::Protocol::Imap.into(), v1::Protocol::Pop3.into()];
+    assert_eq!(problems(&fewer), ["destinations[1].without"]);
+}
+
+#[test]
+fn a_protocol_that_is_spoken_in_a_group_is_spoken_there_by_all() {
+    let mut grouped = document();
+    let inside = |mut endpoint: v1::Endpoint| {
+        endpoint.when = Some(v1::Condition {
+            group: "inside".into(),
+        });
+        endpoint
+    };
+    // An endpoint for every group serves this one, too; the reverse does not hold.
+    grouped.destinations[0].endpoints = vec![inside(endpoint()), endpoint()];
+    RoutingConfig::try_from(&grouped).expect("valid");
+    grouped.destinations[1].endpoints = vec![inside(endpoint())];
+    assert_eq!(problems(&grouped), ["destinations[1].endpoints"]);
+    grouped.destinations[0].endpoints.pop();
+    RoutingConfig::try_from(&grouped).expect("all data planes are inside");
 }

@@ -162,6 +162,7 @@ fn entry(n: u64, home: &str, epoch: u64) -> AccountEntry {
 fn config() -> v1::RoutingConfig {
     let destination = |id: &str| v1::Destination {
         id: id.to_owned(),
+        without: Vec::new(),
         endpoints: vec![v1::Endpoint {
             protocol: v1::Protocol::Imap.into(),
             host: "mail.example".to_owned(),

@@ -212,6 +212,7 @@ fn instance(name: &str) -> InstanceId {
 fn server(id: &str) -> v1::Destination {
     v1::Destination {
         id: id.to_owned(),
+        without: Vec::new(),
         endpoints: vec![v1::Endpoint {
             protocol: v1::Protocol::Imap.into(),
             host: "mail.example.org".to_owned(),

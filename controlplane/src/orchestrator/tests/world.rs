@@ -401,6 +401,7 @@ pub(super) fn instance(name: &str) -> InstanceId {
 fn config() -> v1::RoutingConfig {
     let destination = |id: &str| v1::Destination {
         id: id.to_owned(),
+        without: Vec::new(),
         endpoints: vec![v1::Endpoint {
             protocol: v1::Protocol::Imap.into(),
             host: format!("{id}.example.org"),

@@ -287,6 +287,7 @@ impl World {
     fn config(&self, way: &Way) -> v1::RoutingConfig {
         let destination = |id: &str, backend: &Backend| v1::Destination {
             id: id.into(),
+            without: Vec::new(),
             endpoints: vec![v1::Endpoint {
                 protocol: v1::Protocol::Imap.into(),
                 host: backend.address.ip().to_string(),
