@@ -135,6 +135,7 @@ impl Record {
             login_us = micros(trail.replay),
             outcome,
             blame,
+            server_code = end.err().and_then(AttemptError::server_code),
             reason = end.err().map(tracing::field::display),
             "login",
         );

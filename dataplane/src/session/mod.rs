@@ -34,7 +34,7 @@ use tracing::{Instrument as _, Span, debug_span};
 use crate::net::relay::{Parties, Relay};
 use attempt::{Accepted, Attempt};
 use context::{Record, Services, Trail};
-use outcome::SessionError;
+use outcome::{AttemptError, SessionError};
 use preauth::Preauth;
 use registry::SessionGuard;
 
@@ -134,7 +134,7 @@ async fn until_accepted<P: LineProtocol>(
     client: &mut Preauth<P>,
 ) -> Result<Accepted, SessionError> {
     loop {
-        let credentials = client
+        let offered = client
             .next_login()
             .instrument(debug_span!("preauth"))
             .await?;
@@ -147,7 +147,10 @@ async fn until_accepted<P: LineProtocol>(
             trail: &mut trail,
             held_until: received + services.limits.hold.timeout,
         };
-        let outcome = attempt.run(credentials).await;
+        let outcome = match offered {
+            Ok(credentials) => attempt.run(credentials).await,
+            Err(invalid) => Err(AttemptError::Unfit(invalid)),
+        };
         record.log_login(services, &trail, outcome.as_ref().map(|_| ()));
         match outcome {
             Ok(accepted) => {

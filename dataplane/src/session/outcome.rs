@@ -2,7 +2,8 @@
 
 use ferrypost_proto::{NameError, Refusal};
 use ferrypost_wire::{
-    BackendViolation, ClientReply, ClientViolation, Farewell, Rejection, RejectionKind,
+    BackendViolation, ClientReply, ClientViolation, Farewell, InvalidCredentials, Rejection,
+    RejectionKind,
 };
 
 use super::{
@@ -47,6 +48,9 @@ impl Blame {
 /// Why a login did not lead to a relay. The client may try again unless its reply closes the session.
 #[derive(Debug, thiserror::Error)]
 pub enum AttemptError {
+    /// The client offered what cannot be credentials.
+    #[error("not credentials: {0}")]
+    Unfit(InvalidCredentials),
     /// The login has no canonical name.
     #[error("no name: {0}")]
     NoName(#[from] NameError),
@@ -72,7 +76,7 @@ pub enum AttemptError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
     /// The backend said no.
-    #[error("the backend refused the login ({code})", code = .0.code().unwrap_or("no code"))]
+    #[error("the backend refused the login ({code})", code = .0.server_code().unwrap_or("no code"))]
     Rejected(Rejection),
     /// The name goes elsewhere, or is fenced, since it was routed (G2b).
     #[error("the route changed during the login")]
@@ -110,8 +114,9 @@ impl From<Recheck> for AttemptError {
 
 impl AttemptError {
     /// The label of metrics and logs.
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
+            Self::Unfit(_) => "malformed",
             Self::NoName(_) => "no_name",
             Self::Refused(_) => "refused",
             Self::NoTable => "no_table",
@@ -120,7 +125,8 @@ impl AttemptError {
             Self::NoEndpoint => "no_endpoint",
             Self::Open(_) => "backend_unavailable",
             Self::Replay(_) => "no_verdict",
-            Self::Rejected(_) => "rejected",
+            Self::Rejected(rejection) if rejection.is_about_the_login() => "rejected",
+            Self::Rejected(_) => "server_refused",
             Self::RouteChanged => "route_changed",
             Self::Told(reason) => reason.word(),
             Self::Client(_) => "client_gone",
@@ -128,13 +134,12 @@ impl AttemptError {
     }
 
     /// Whose fault it was.
-    pub const fn blame(&self) -> Blame {
+    pub fn blame(&self) -> Blame {
         match self {
-            Self::NoName(_) | Self::Refused(_) | Self::Client(_) | Self::Rejected(_) => {
-                Blame::Client
-            }
+            Self::Unfit(_) | Self::NoName(_) | Self::Refused(_) | Self::Client(_) => Blame::Client,
+            Self::Rejected(rejection) if rejection.is_about_the_login() => Blame::Client,
             Self::NoTable | Self::HeldTooLong | Self::NoEndpoint => Blame::ControlPlane,
-            Self::Open(_) | Self::Replay(_) => Blame::Backend,
+            Self::Open(_) | Self::Replay(_) | Self::Rejected(_) => Blame::Backend,
             Self::TooManyHeld(_) | Self::RouteChanged | Self::Told(_) => Blame::Us,
         }
     }
@@ -143,6 +148,7 @@ impl AttemptError {
     /// a new password then.
     pub fn client_reply(&self) -> ClientReply {
         match self {
+            Self::Unfit(invalid) => ClientReply::Unfit(*invalid),
             Self::NoName(_) | Self::Refused(_) => ClientReply::AuthFailed,
             Self::Rejected(rejection) => ClientReply::Rejected(rejection.clone()),
             Self::NoTable
@@ -161,9 +167,17 @@ impl AttemptError {
     /// Whether it counts as a failed login, and so is answered no sooner than any other.
     pub fn is_failed_login(&self) -> bool {
         match self {
-            Self::NoName(_) | Self::Refused(_) => true,
+            Self::Unfit(_) | Self::NoName(_) | Self::Refused(_) => true,
             Self::Rejected(rejection) => rejection.kind() != RejectionKind::Temporary,
             _ => false,
+        }
+    }
+
+    /// The code by which the backend refused, if it gave one.
+    pub fn server_code(&self) -> Option<&str> {
+        match self {
+            Self::Rejected(rejection) => rejection.server_code(),
+            _ => None,
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::{io, net::SocketAddr};
 
 use ferrypost_wire::{
-    Acceptance, Channel, ClientFacts, ClientReply, Credentials, Front, FrontSettings, FrontStep,
-    HopLimit, LineProtocol, SessionReference, TlsFacts,
+    Acceptance, Channel, ClientFacts, ClientReply, ClientViolation, Credentials, Front,
+    FrontSettings, FrontStep, HopLimit, InvalidCredentials, LineProtocol, SessionReference,
+    TlsFacts,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -112,8 +113,10 @@ impl<P: LineProtocol> Preauth<P> {
         })
     }
 
-    /// Answers the client until it logs in.
-    pub(super) async fn next_login(&mut self) -> Result<Credentials, SessionError> {
+    /// Answers the client until it logs in, or tries to with what cannot be credentials.
+    pub(super) async fn next_login(
+        &mut self,
+    ) -> Result<Result<Credentials, InvalidCredentials>, SessionError> {
         let step = pump(
             &mut self.leg,
             &mut self.front,
@@ -122,7 +125,8 @@ impl<P: LineProtocol> Preauth<P> {
         )
         .await?;
         match step {
-            FrontStep::Login(credentials) => Ok(credentials),
+            FrontStep::Login(credentials) => Ok(Ok(credentials)),
+            FrontStep::Unfit(invalid) => Ok(Err(invalid)),
             FrontStep::Close => Err(SessionError::Left),
             FrontStep::NeedMore | FrontStep::StartTls => {
                 unreachable!("a machine under TLS neither starts it nor stops for more input")
@@ -188,9 +192,15 @@ impl<P: LineProtocol> Preauth<P> {
             AttemptError::RouteChanged => Some(SessionError::Told(CloseReason::Moved)),
             error => {
                 let mut out = Vec::new();
-                self.front.reply(error.client_reply(), &mut out);
+                let reply = error.client_reply();
+                let closes = reply.closes();
+                self.front.reply(reply, &mut out);
                 self.say(&out).await?;
-                (self.failures >= self.limits.failures).then_some(SessionError::TooManyFailures)
+                if closes {
+                    Some(SessionError::Violation(ClientViolation::LineTooLong))
+                } else {
+                    (self.failures >= self.limits.failures).then_some(SessionError::TooManyFailures)
+                }
             }
         };
         end.map_or(Ok(()), Err)
@@ -225,7 +235,7 @@ impl<F: Front> Clear<'_, F> {
         let error = match step {
             Ok(FrontStep::StartTls) => return Ok(self.leg),
             Ok(FrontStep::Close) => SessionError::Left,
-            Ok(FrontStep::NeedMore | FrontStep::Login(_)) => {
+            Ok(FrontStep::NeedMore | FrontStep::Login(_) | FrontStep::Unfit(_)) => {
                 unreachable!("a machine in clear takes no login")
             }
             Err(error) => error,

@@ -200,6 +200,9 @@ pub enum FrontStep {
     /// Route and replay these; then call [`Front::reply`] or [`Front::accept`]. `out` may hold
     /// answers to earlier commands.
     Login(Credentials),
+    /// The client tried to log in with what cannot be credentials, which is a failed login like any other:
+    /// call [`Front::reply`] with [`ClientReply::Unfit`].
+    Unfit(InvalidCredentials),
     /// Send `out` and close: the client asked to leave.
     Close,
 }

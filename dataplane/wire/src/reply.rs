@@ -1,6 +1,7 @@
 //! What is said to a client, what a backend's verdict was, and how peers break the rules.
 
 use crate::capability::Capabilities;
+use crate::secret::InvalidCredentials;
 use crate::text::printable;
 
 /// The longest text of a backend that is passed on, in octets. Long enough for a sentence and a
@@ -14,6 +15,9 @@ pub enum ClientReply {
     /// The login is wrong as far as anybody can tell: unknown name, wrong password, refused
     /// domain. One text for all of them, so that they look alike.
     AuthFailed,
+    /// What the client offered cannot be credentials. Closes the session where the end of it was not
+    /// looked for.
+    Unfit(InvalidCredentials),
     /// The backend said no.
     Rejected(Rejection),
     /// For now, the login can neither be accepted nor refused (no route known, backend away, held
@@ -26,7 +30,10 @@ pub enum ClientReply {
 impl ClientReply {
     /// Whether the driver closes the session after this.
     pub fn closes(&self) -> bool {
-        matches!(self, Self::Closing(_))
+        matches!(
+            self,
+            Self::Closing(_) | Self::Unfit(InvalidCredentials::TooLong)
+        )
     }
 }
 
@@ -71,6 +78,8 @@ pub struct Rejection {
     kind: RejectionKind,
     code: Option<&'static str>,
     text: String,
+    said: Option<String>,
+    is_about_the_login: bool,
 }
 
 impl Rejection {
@@ -80,6 +89,8 @@ impl Rejection {
             kind: RejectionKind::Credentials,
             code: None,
             text: String::new(),
+            said: None,
+            is_about_the_login: true,
         }
     }
 
@@ -90,12 +101,39 @@ impl Rejection {
             kind,
             code: Some(code),
             text: printable(text, MAX_PASSED_TEXT),
+            said: None,
+            is_about_the_login: true,
+        }
+    }
+
+    /// The same with the backend's own code, and whether that code says that the login is wrong.
+    pub(crate) fn with_server_code(
+        self,
+        code: impl Into<String>,
+        is_about_the_login: bool,
+    ) -> Self {
+        Self {
+            said: Some(code.into()),
+            is_about_the_login,
+            ..self
         }
     }
 
     /// What kind of refusal it is.
     pub fn kind(&self) -> RejectionKind {
         self.kind
+    }
+
+    /// The backend's machine-readable code, passed on or not, for the operator's eyes: at most 32 of A to Z
+    /// and hyphen. `None` if it gave none.
+    pub fn server_code(&self) -> Option<&str> {
+        self.said.as_deref()
+    }
+
+    /// Whether it is the client that the backend finds fault with: it says so, or gives no reason. Otherwise
+    /// the reason is the server's own (overloaded, locked, misconfigured).
+    pub fn is_about_the_login(&self) -> bool {
+        self.is_about_the_login
     }
 
     /// The protocol's machine-readable code, if it is passed on.

@@ -65,7 +65,7 @@ pub struct Credentials {
 }
 
 /// Why something is not fit to be credentials. It never says what it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum InvalidCredentials {
     /// There is no login name.
     #[error("the login name is empty")]
@@ -86,6 +86,9 @@ pub enum InvalidCredentials {
     /// The message does not have the mechanism's form.
     #[error("the message does not have the mechanism's form")]
     Malformed,
+    /// The message is longer than any may be. Its end was not looked for.
+    #[error("the message is too long")]
+    TooLong,
 }
 
 impl Credentials {

@@ -284,8 +284,25 @@ impl<'a> Script<'a> {
                 let rest = unescape(&rest.join(" "));
                 assert_eq!(world.unread_from_client(), rest, "{place}");
             }
-            (["rejected", kind], Stage::Rejected(seen)) => {
-                assert_eq!(format!("{seen:?}").to_lowercase(), *kind, "{place}");
+            (["unfit", what], &Stage::Unfit(seen)) => {
+                assert_eq!(format!("{seen:?}"), *what, "{place}");
+                world.reply(ClientReply::Unfit(seen));
+            }
+            (["rejected", kind, rest @ ..], Stage::Rejected(seen)) => {
+                assert_eq!(
+                    format!("{:?}", seen.kind()).to_lowercase(),
+                    *kind,
+                    "{place}"
+                );
+                if let [code, fault] = rest {
+                    let said = seen.server_code().unwrap_or("-");
+                    let found = if seen.is_about_the_login() {
+                        "login"
+                    } else {
+                        "server"
+                    };
+                    assert_eq!((said, found), (*code, *fault), "{place}");
+                }
             }
             (["client-broke", what], Stage::ClientBroke(seen)) => {
                 assert_eq!(format!("{seen:?}"), *what, "{place}");

@@ -36,6 +36,8 @@ pub(crate) struct Manners {
     pub(crate) proxy: bool,
     /// A permit lets one login through; `None`: at once.
     pub(crate) verdicts: Option<Arc<Semaphore>>,
+    /// What it says to a wrong password behind NO.
+    pub(crate) refusal: &'static str,
     /// Sent behind its OK, in the same segment.
     pub(crate) behind_ok: &'static str,
     /// It keeps its side open whatever happens.
@@ -63,6 +65,7 @@ impl Default for Manners {
             injected: "",
             proxy: false,
             verdicts: None,
+            refusal: "[AUTHENTICATIONFAILED] wrong",
             behind_ok: "",
             never_closes: false,
             mute: false,
@@ -281,8 +284,8 @@ impl Connection {
             verdicts.acquire().await.unwrap().forget();
         }
         if !password_is_right(line) {
-            self.say(format!("{tag} NO [AUTHENTICATIONFAILED] wrong\r\n"))
-                .await?;
+            let refusal = self.manners.refusal;
+            self.say(format!("{tag} NO {refusal}\r\n")).await?;
             return Ok(false);
         }
         let capabilities = self.manners.capabilities;

@@ -5,6 +5,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 mod hostile;
 mod legs;
+mod lines;
 mod logins;
 mod moves;
 mod relays;

@@ -294,7 +294,8 @@ impl ImapFront {
             let text = "BAD Use AUTHENTICATE for a name beyond US-ASCII (RFC 6855).";
             return self.malformed(&tag, text, out);
         }
-        self.offered(tag, Credentials::new(b"", name.octets(), password), out)
+        let credentials = Credentials::new(b"", name.octets(), password);
+        Ok(Some(self.offered(tag, credentials)))
     }
 
     /// Begins an AUTHENTICATE exchange.
@@ -311,7 +312,7 @@ impl ImapFront {
         };
         let exchange = Exchange::new(mechanism);
         if let Some(response) = response {
-            return self.respond(tag, exchange, response, out);
+            return Ok(self.respond(tag, exchange, response, out));
         }
         self.challenge(tag, exchange, out);
         Ok(None)
@@ -333,7 +334,7 @@ impl ImapFront {
         out: &mut Vec<u8>,
     ) -> Outcome {
         match input.take_line(self.limits.max_line) {
-            Err(_) => self.violated(ClientViolation::LineTooLong, out),
+            Err(_) => Ok(Some(self.unfit(tag, InvalidCredentials::TooLong))),
             Ok(None) => {
                 self.state = State::Responding(tag, exchange);
                 Ok(Some(FrontStep::NeedMore))
@@ -342,7 +343,7 @@ impl ImapFront {
             Ok(Some(line)) if **line == *b"*" => {
                 self.malformed(&tag, "BAD You cancelled the login.", out)
             }
-            Ok(Some(line)) => self.respond(tag, exchange, &line, out),
+            Ok(Some(line)) => Ok(self.respond(tag, exchange, &line, out)),
         }
     }
 
@@ -352,14 +353,14 @@ impl ImapFront {
         exchange: Exchange,
         response: &[u8],
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> Option<FrontStep> {
         match exchange.respond(response) {
             Ok(Progress::Challenge(exchange)) => {
                 self.challenge(tag, exchange, out);
-                Ok(None)
+                None
             }
-            Ok(Progress::Done(credentials)) => self.offered(tag, Ok(credentials), out),
-            Err(invalid) => self.offered(tag, Err(invalid), out),
+            Ok(Progress::Done(credentials)) => Some(self.offered(tag, Ok(credentials))),
+            Err(invalid) => Some(self.offered(tag, Err(invalid))),
         }
     }
 
@@ -368,20 +369,21 @@ impl ImapFront {
         &mut self,
         tag: Tag,
         credentials: Result<Credentials, InvalidCredentials>,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> FrontStep {
         match credentials {
             Ok(credentials) => {
                 self.state = State::Pending(tag);
-                Ok(Some(FrontStep::Login(credentials)))
+                FrontStep::Login(credentials)
             }
-            Err(InvalidCredentials::Malformed) => self.malformed(
-                &tag,
-                "BAD The response is not what the mechanism wants.",
-                out,
-            ),
-            Err(_) => self.malformed(&tag, words::AUTH_FAILED, out),
+            Err(invalid) => self.unfit(tag, invalid),
         }
+    }
+
+    /// Lets the driver answer what cannot be credentials, in its time: guessers must not learn more, or
+    /// sooner, from a guess that is malformed than from one that is wrong.
+    fn unfit(&mut self, tag: Tag, invalid: InvalidCredentials) -> FrontStep {
+        self.state = State::Pending(tag);
+        FrontStep::Unfit(invalid)
     }
 
     /// Answers a command that has been read to its end and cannot be obeyed.
@@ -519,10 +521,14 @@ impl Front for ImapFront {
             State::Pending(tag) => words::refuse_login(out, &tag, &reply),
             state => self.state = state,
         }
-        if let ClientReply::Closing(why) = reply {
-            out.extend_from_slice(words::goodbye(why));
-            self.state = State::Closed;
+        match reply {
+            ClientReply::Closing(why) => out.extend_from_slice(words::goodbye(why)),
+            ClientReply::Unfit(InvalidCredentials::TooLong) => {
+                words::untagged(out, words::violation(ClientViolation::LineTooLong));
+            }
+            _ => return,
         }
+        self.state = State::Closed;
     }
 
     /// The client learns its server's capabilities in the way it looks for them: as a response of

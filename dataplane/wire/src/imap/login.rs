@@ -10,6 +10,7 @@ use crate::capability::Capabilities;
 use crate::reply::{Acceptance, BackendViolation, Rejection, RejectionKind};
 use crate::sasl::{self, Mechanism};
 use crate::secret::{Credentials, Secret, SecretWriter};
+use crate::text::atom;
 use crate::{Login, LoginStep};
 
 /// The longest command line that we send, in octets, since servers are asked to take at least this
@@ -354,11 +355,20 @@ fn rejection(text: &[u8]) -> Rejection {
     // Its address would send the client round us (RFC 2221), and the password was not judged.
     if code.is("REFERRAL") {
         let text = b"The account cannot be served for now.";
-        return Rejection::passed_on(Temporary, "UNAVAILABLE", text);
+        return Rejection::passed_on(Temporary, "UNAVAILABLE", text)
+            .with_server_code("REFERRAL", false);
     }
-    match PASSED_ON.iter().find(|(name, _)| code.is(name)) {
-        Some(&(name, kind)) => Rejection::passed_on(kind, name, readable),
-        None => Rejection::credentials(),
+    if let Some(&(name, kind)) = PASSED_ON.iter().find(|(name, _)| code.is(name)) {
+        let about_the_login = matches!(name, "AUTHORIZATIONFAILED" | "EXPIRED");
+        return Rejection::passed_on(kind, name, readable).with_server_code(name, about_the_login);
+    }
+    let rejection = Rejection::credentials();
+    if code.is("AUTHENTICATIONFAILED") {
+        return rejection.with_server_code("AUTHENTICATIONFAILED", true);
+    }
+    match atom(code.name) {
+        Some(unknown) => rejection.with_server_code(unknown, false),
+        None => rejection,
     }
 }
 

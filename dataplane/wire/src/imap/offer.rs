@@ -63,6 +63,9 @@ pub(super) fn in_clear(offer: &Offer) -> Capabilities {
 
 /// What the client is told that its server offers, once it is logged in: all of it, without what
 /// would lead away from this connection or give it to a second account.
+///
+/// Only for the list that comes with the login. Those that the client asks for later are the server's own
+/// words; what must not be used all the same is refused by the follower (decision 0012).
 pub(super) fn after_login(backend: &Capabilities) -> Capabilities {
     const MASKED: [&str; 5] = [
         // A second login would stay on the first account's server (RFC 8437).
@@ -74,8 +77,10 @@ pub(super) fn after_login(backend: &Capabilities) -> Capabilities {
         "STARTTLS",
         "LOGINDISABLED",
     ];
+    // Ways to log in, too, are for a second account or for nobody.
     let hides_relogin = |word: &str| allows_relogin(backend) && is_compression(word);
-    backend.filtered(|word| !is_one_of(word, &MASKED) && !hides_relogin(word))
+    backend
+        .filtered(|word| !is_one_of(word, &MASKED) && !is_mechanism(word) && !hides_relogin(word))
 }
 
 /// Whether a backend would let a session log in a second account (RFC 8437). Then nothing may hide
@@ -232,9 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn unauthenticate_and_referrals_are_masked_after_login() {
+    fn what_would_break_the_relay_is_masked_after_login() {
         let list = after_login(&Capabilities::parse(
-            b"IMAP4rev1 UNAUTHENTICATE LOGIN-REFERRALS MAILBOX-REFERRALS IDLE",
+            b"IMAP4rev1 UNAUTHENTICATE LOGIN-REFERRALS mailbox-referrals STARTTLS LOGINDISABLED \
+            AUTH=PLAIN auth=OAUTHBEARER IDLE",
         ));
         assert_eq!(list.to_string(), "IMAP4rev1 IDLE");
     }

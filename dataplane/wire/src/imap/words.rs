@@ -2,10 +2,12 @@
 
 use super::lex::Tag;
 use crate::reply::{ClientReply, ClientViolation, Farewell, Rejection};
+use crate::secret::InvalidCredentials;
 
 /// The same for every reason, so that unknown names, wrong passwords and the servers behind us look
 /// alike.
-pub(super) const AUTH_FAILED: &str = "NO [AUTHENTICATIONFAILED] The name or the password is wrong.";
+const AUTH_FAILED: &str = "NO [AUTHENTICATIONFAILED] The name or the password is wrong.";
+const MALFORMED: &str = "BAD The response is not what the mechanism wants.";
 const UNAVAILABLE: &str = "NO [UNAVAILABLE] The login is not possible for now, try again later.";
 
 /// Writes the answer that ends a command.
@@ -30,9 +32,12 @@ fn line(out: &mut Vec<u8>, text: &str) {
 pub(super) fn refuse_login(out: &mut Vec<u8>, tag: &Tag, reply: &ClientReply) {
     match reply {
         ClientReply::Rejected(rejection) => pass_on(out, tag, rejection),
-        ClientReply::AuthFailed | ClientReply::Closing(Farewell::TooManyFailures) => {
-            tagged(out, tag, AUTH_FAILED);
+        ClientReply::Unfit(InvalidCredentials::Malformed | InvalidCredentials::TooLong) => {
+            tagged(out, tag, MALFORMED);
         }
+        ClientReply::AuthFailed
+        | ClientReply::Unfit(_)
+        | ClientReply::Closing(Farewell::TooManyFailures) => tagged(out, tag, AUTH_FAILED),
         ClientReply::Unavailable | ClientReply::Closing(_) => tagged(out, tag, UNAVAILABLE),
     }
 }

@@ -66,6 +66,10 @@ fn run_front<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) 
                     front.held(&mut trace.written);
                     front.reply(ClientReply::AuthFailed, &mut trace.written);
                 }
+                Ok(FrontStep::Unfit(invalid)) => {
+                    trace.events.push(invalid.to_string());
+                    front.reply(ClientReply::Unfit(invalid), &mut trace.written);
+                }
                 Ok(FrontStep::Close) => {
                     trace.events.push("close".to_owned());
                     break;

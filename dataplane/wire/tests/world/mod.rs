@@ -7,8 +7,9 @@ use ferrypost_wire::imap::{Imap, ImapBack, ImapFollower, ImapFront, ImapLogin};
 use ferrypost_wire::{
     Acceptance, BackLimits, BackSettings, BackendViolation, Capabilities, Channel, ClientFacts,
     ClientReply, ClientViolation, Credentials, Farewell, Follower, Front, FrontLimits,
-    FrontSettings, FrontStep, HopLimit, LineProtocol, Login, LoginStep, Negotiate, NegotiateStep,
-    Refusal, RejectionKind, Safety, SessionReference, Then, TlsFacts, WireBuf,
+    FrontSettings, FrontStep, HopLimit, InvalidCredentials, LineProtocol, Login, LoginStep,
+    Negotiate, NegotiateStep, Refusal, Rejection, Safety, SessionReference, Then, TlsFacts,
+    WireBuf,
 };
 
 /// Where the session is.
@@ -27,8 +28,10 @@ pub(crate) enum Stage {
     LoggingIn(Box<ImapLogin>),
     /// The backend said OK.
     Accepted(Acceptance),
+    /// The client offered what cannot be credentials.
+    Unfit(InvalidCredentials),
     /// The backend said no.
-    Rejected(RejectionKind),
+    Rejected(Rejection),
     /// The client is relayed.
     Relay(Box<ImapFollower>),
     /// The client left.
@@ -224,6 +227,7 @@ impl World {
             Ok(FrontStep::NeedMore) => Stage::Front,
             Ok(FrontStep::StartTls) => Stage::ClientTls,
             Ok(FrontStep::Login(credentials)) => Stage::Offered(credentials),
+            Ok(FrontStep::Unfit(invalid)) => Stage::Unfit(invalid),
             Ok(FrontStep::Close) => Stage::Closed,
             Err(violation) => Stage::ClientBroke(violation),
         };
@@ -253,7 +257,7 @@ impl World {
             }
             Ok(LoginStep::Accepted(acceptance)) => self.stage = Stage::Accepted(acceptance),
             Ok(LoginStep::Rejected(rejection)) => {
-                self.stage = Stage::Rejected(rejection.kind());
+                self.stage = Stage::Rejected(rejection.clone());
                 self.to_backend.clear();
                 let front = self.front.as_mut().expect("not yet accepted");
                 front.reply(ClientReply::Rejected(rejection), &mut self.to_client);
