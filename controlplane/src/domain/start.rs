@@ -1,6 +1,6 @@
 //! The start of a move: what Migrate and Rollback write, or why they do not.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
     AccountId, DestinationId, MigrationId, Name, NameError, Phase, Random, RoutingConfig,
@@ -173,7 +173,7 @@ pub fn start(
     })?;
     let placement = match subject {
         Subject::NoRecord(id) => return Err(StartRefused::UnknownAccount(id)),
-        Subject::Known(account) => known(&account, &names)?,
+        Subject::Known(account) => known(&account, canonical(request.account).ok(), &names)?,
         Subject::Unlisted(name) => unlisted(state, routing, random, name, names)?,
     };
     let target = target(routing, &placement, request.destination)?;
@@ -205,20 +205,25 @@ pub fn start(
     })))
 }
 
-/// The record of an account that has one.
-fn known(account: &Arc<Account>, names: &[Name]) -> Result<Placement, StartRefused> {
+/// The record of an account that has one. `called`: the name that the request calls it by. It counts
+/// among the names, as it does when there is no record yet: the request that has written the record
+/// must mean the same when it comes again.
+fn known(
+    account: &Arc<Account>,
+    called: Option<Name>,
+    names: &[Name],
+) -> Result<Placement, StartRefused> {
     let placement = account
         .placement()
         .ok_or_else(|| Refused::Unreadable(account.id().clone()))?;
-    let mut given: Vec<&str> = names.iter().map(Name::as_str).collect();
-    given.sort_unstable();
-    given.dedup();
-    if !given.is_empty()
-        && !given
-            .iter()
-            .copied()
-            .eq(placement.names.iter().map(|n| &**n))
-    {
+    let own: BTreeSet<&str> = placement.names.iter().map(|name| &**name).collect();
+    let called = called.as_ref().map(Name::as_str);
+    let given: BTreeSet<&str> = names
+        .iter()
+        .map(Name::as_str)
+        .chain(called.filter(|name| own.contains(name)))
+        .collect();
+    if !names.is_empty() && given != own {
         return Err(StartRefused::OtherNames);
     }
     Ok(placement.clone())
@@ -278,15 +283,12 @@ fn target(
             .ok()
             .filter(|id| routing.destination(id).is_some())
             .ok_or_else(|| StartRefused::UnknownDestination(text.to_owned())),
-        // A rollback that is under way goes to where it goes.
-        None if is_before_flip(placement.phase) => {
-            placement.target.clone().ok_or(StartRefused::NoWayBack)
-        }
+        // Under way there only when that is where it goes: a move forward is not a rollback.
         None => placement
             .previous_home
             .clone()
             .filter(|_| placement.phase != Phase::Retired)
-            .ok_or(StartRefused::NoWayBack),
+            .ok_or_else(|| in_the_way(placement).unwrap_or(StartRefused::NoWayBack)),
     }
 }
 
@@ -296,6 +298,18 @@ const fn is_before_flip(phase: Phase) -> bool {
 
 fn is_joined(placement: &Placement, target: &DestinationId) -> bool {
     is_before_flip(placement.phase) && placement.target.as_ref() == Some(target)
+}
+
+/// The move that is under way, as a reason against another one.
+fn in_the_way(placement: &Placement) -> Option<StartRefused> {
+    let migration = placement.migration_id.clone()?;
+    is_before_flip(placement.phase).then(|| StartRefused::MoveUnderWay {
+        migration,
+        target: placement
+            .target
+            .clone()
+            .unwrap_or_else(|| placement.home.clone()),
+    })
 }
 
 /// A move of the account that is under way: joined if it goes there, else in the way. From FLIPPED on the
@@ -311,14 +325,8 @@ fn under_way(
     if is_joined(placement, target) {
         return Ok(Some(MoveVerdict::Join(migration)));
     }
-    if is_before_flip(placement.phase) {
-        return Err(StartRefused::MoveUnderWay {
-            migration,
-            target: placement
-                .target
-                .clone()
-                .unwrap_or_else(|| placement.home.clone()),
-        });
+    if let Some(refused) = in_the_way(placement) {
+        return Err(refused);
     }
     let flipping = matches!(placement.phase, Phase::Flipped | Phase::Released);
     if flipping && placement.home == *target {

@@ -12,7 +12,11 @@ use prost::Message as _;
 use tokio::time;
 
 use super::Fleet;
-use crate::store::{StoreError, Txn, keys, value::Stored};
+use crate::store::{StoreError, Txn, TxnOutcome, keys, value::Stored};
+
+/// The longest that anybody waits for an answer. What a replica keeps for another one, it keeps no longer:
+/// whoever asked may have gone.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What came of a question to all data planes.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +28,10 @@ pub struct Asked {
 }
 
 impl Fleet {
-    /// Asks every registered data plane, wherever its stream is served.
+    /// Asks every registered data plane, wherever its stream is served. Waits 5 s at most, whatever
+    /// `within` says.
     pub async fn ask(&self, question: &command::Command, within: Duration) -> Asked {
+        let within = within.min(LONGEST_WAIT);
         let state = self.mirror().read();
         let asking = state.registrations().keys().map(|instance| async {
             let result = time::timeout(within, self.ask_one(instance, question.clone())).await;
@@ -134,17 +140,29 @@ impl Fleet {
             .ok()
             .zip(InstanceId::parse(&stored.instance).ok());
         let mut txn = Txn::new().delete(keys::command(&self.0.options.replica, id));
+        let mut answered = None;
         if let Some((command, instance)) = asked
             && let Some(stream) = self.with_streams(|streams| streams.get(&instance).cloned())
-            && let Some(result) = stream.run(command).await
+            && let Ok(Some(result)) = time::timeout(LONGEST_WAIT, stream.run(command)).await
             && let Some(lease) = *self.0.lease.borrow()
         {
             let value = Stored::new(StoredResult {
                 result: result.encode_to_vec().into(),
                 ..StoredResult::default()
             });
-            txn = txn.put_leased(keys::command_result(id, &instance), value.bytes(), lease);
+            let key = keys::command_result(id, &instance);
+            txn = txn.put_leased(key.clone(), value.bytes(), lease);
+            answered = Some(key);
         }
-        self.mirror().store().transact(txn).await.map(|_| ())
+        let store = self.mirror().store();
+        let _: TxnOutcome = store.transact(txn).await?;
+        if let Some(key) = answered {
+            // Whoever asked takes it away, unless it has given up.
+            time::sleep(LONGEST_WAIT).await;
+            if store.get(&key).await?.0.is_some() {
+                let _: TxnOutcome = store.transact(Txn::new().delete(key)).await?;
+            }
+        }
+        Ok(())
     }
 }

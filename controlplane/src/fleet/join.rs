@@ -65,6 +65,9 @@ impl Fleet {
         for _ in 0..ATTEMPTS {
             // Rule 9: a replica that may be behind its subscriber catches up before it says anything.
             let state = self.mirror().catch_up(PATIENCE).await.map_err(behind)?;
+            // First of all: the table of another installation's data plane proves nothing about ours.
+            registration::belongs(&who.claim, installation_of(&state)?)
+                .map_err(|refusal| refused(refusal, &who))?;
             if let Some(applied) = &who.applied
                 && state.rewound().is_none()
                 && self.proves_a_restore(&state, applied)
@@ -123,13 +126,10 @@ impl Fleet {
 
     /// One attempt; `None` when somebody else wrote first.
     async fn register(&self, who: &Introduction, state: &State) -> Answer<Option<Joined>> {
-        let installation = state.installation().ok_or_else(|| {
-            Refusal::new(Reason::StoreUnavailable, "the installation has no id yet")
-        })?;
+        let installation = installation_of(state)?;
         let registration = state.registrations().get(&who.instance);
         let life = (who.instance.clone(), who.claim.boot.clone());
         let known = Known {
-            installation,
             registration: registration.map(|registration| &*registration.value),
             live_boot: state
                 .live()
@@ -216,6 +216,12 @@ impl Fleet {
     }
 }
 
+fn installation_of(state: &State) -> Answer<&InstallationId> {
+    state
+        .installation()
+        .ok_or_else(|| Refusal::new(Reason::StoreUnavailable, "the installation has no id yet"))
+}
+
 fn joined(
     who: &Introduction,
     state: &State,
@@ -265,9 +271,11 @@ fn introduce(hello: Hello) -> Answer<Introduction> {
             boot: BootId::parse(&hello.boot).map_err(|_| invalid("boot"))?,
             state: StateId::parse(&hello.state_id).map_err(|_| invalid("state_id"))?,
         },
+        // Whoever has a table has pinned the installation that it is of: without that it is nobody's.
         applied: hello
             .applied
             .clone()
+            .filter(|_| !hello.installation.is_empty())
             .map(TablePosition::from)
             .filter(|position| position.revision > Revision::ZERO),
         hello,

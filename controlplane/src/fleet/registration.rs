@@ -25,8 +25,6 @@ pub(super) struct Claim {
 /// What the store knows that bears on a claim.
 #[derive(Debug, Clone)]
 pub(super) struct Known<'a> {
-    /// This installation.
-    pub(super) installation: &'a InstallationId,
     /// The registration under the claimed instance id.
     pub(super) registration: Option<&'a Registration>,
     /// The boot id of the stream that is live under the claimed instance id, on any replica.
@@ -96,18 +94,24 @@ impl Refusal {
     }
 }
 
-/// Decides on a claim.
-pub(super) fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
+/// Whether a claim is one of this installation, in words that this version understands. Nothing that a
+/// stranger says counts, so this is asked before anything else.
+pub(super) fn belongs(claim: &Claim, installation: &InstallationId) -> Result<(), Refusal> {
     if claim.contract != CONTRACT {
-        return Verdict::Refuse(Refusal::ContractUnsupported);
+        return Err(Refusal::ContractUnsupported);
     }
     if claim
         .installation
         .as_ref()
-        .is_some_and(|pinned| pinned != known.installation)
+        .is_some_and(|pinned| pinned != installation)
     {
-        return Verdict::Refuse(Refusal::InstallationMismatch);
+        return Err(Refusal::InstallationMismatch);
     }
+    Ok(())
+}
+
+/// Decides on a claim that [`belongs`].
+pub(super) fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
     if known.expelled {
         return Verdict::Refuse(Refusal::Expelled);
     }
@@ -185,7 +189,6 @@ mod tests {
     impl Scene {
         fn known(&self) -> Known<'_> {
             Known {
-                installation: &self.installation,
                 registration: Some(&self.registration),
                 live_boot: None,
                 expelled: false,
@@ -280,15 +283,12 @@ mod tests {
             contract: CONTRACT + 1,
             ..scene.claim.clone()
         };
-        let refused = Verdict::Refuse(Refusal::ContractUnsupported);
-        assert_eq!(judge(&other, &scene.known()), refused);
+        assert_eq!(belongs(&scene.claim, &scene.installation), Ok(()));
+        let refused = Err(Refusal::ContractUnsupported);
+        assert_eq!(belongs(&other, &scene.installation), refused);
         let elsewhere = InstallationId::generate(&Random::seeded(12));
-        let other = Claim {
-            installation: Some(elsewhere),
-            ..scene.claim.clone()
-        };
-        let refused = Verdict::Refuse(Refusal::InstallationMismatch);
-        assert_eq!(judge(&other, &scene.known()), refused);
+        let refused = Err(Refusal::InstallationMismatch);
+        assert_eq!(belongs(&scene.claim, &elsewhere), refused);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The stream puts down what should be there; one task writes the difference, again and again until
 //! the store takes it. So a store that is away holds up no heartbeat, and what was said twice is
-//! written once.
+//! written once. At every heartbeat it looks whether what it wrote is still there: a write of an
+//! earlier stream may come late, and a data plane says most things only once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,7 +31,44 @@ pub(super) struct Report {
 #[derive(Default)]
 struct Written {
     live: Option<(stored::Live, LeaseId, Rev)>,
-    drained: BTreeMap<MigrationId, stored::DrainedReport>,
+    /// With the revision of the write; `None` when it was refused, since its word does not count.
+    drained: BTreeMap<MigrationId, (stored::DrainedReport, Option<Rev>)>,
+}
+
+impl Written {
+    /// False if `/live`, as this stream wrote it, was removed or written over by an older stream of this
+    /// replica. What another replica writes is its own: see [`is_taken_over`].
+    fn live_stands(&self, state: &State, joined: &Joined, replica: &str) -> bool {
+        let Some((_, _, revision)) = self.live else {
+            return false;
+        };
+        state.revision() < revision
+            || state
+                .live()
+                .get(&joined.instance)
+                .is_some_and(|live| live.revision == revision || live.value.replica != replica)
+    }
+
+    /// False if a report is not in the store as it should be, while its fence lasts.
+    fn drained_stands(
+        &self,
+        state: &State,
+        joined: &Joined,
+        migration: &MigrationId,
+        report: &stored::DrainedReport,
+    ) -> bool {
+        match self.drained.get(migration) {
+            Some((written, revision)) if written == report => {
+                revision.is_none_or(|revision| state.revision() < revision)
+                    || !is_running(state, migration)
+                    || state
+                        .drained(migration)
+                        .and_then(|reports| reports.get(&joined.instance))
+                        .is_some_and(|there| there.value.boot == report.boot)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Fleet {
@@ -82,9 +120,10 @@ impl Fleet {
     ) -> Result<(), StoreError> {
         let state = self.mirror().read();
         for (migration, drained) in &report.drained {
-            if written.drained.get(migration) != Some(drained) {
-                self.write_drained(joined, migration, drained).await?;
-                written.drained.insert(migration.clone(), drained.clone());
+            if !written.drained_stands(&state, joined, migration, drained) {
+                let revision = self.write_drained(joined, migration, drained).await?;
+                let drained = (drained.clone(), revision);
+                written.drained.insert(migration.clone(), drained);
             }
         }
         written
@@ -93,11 +132,12 @@ impl Fleet {
         match (&report.live, lease) {
             (Some(live), Some(lease)) => {
                 let live = with_applied(live, report.applied, written, &state);
+                let replica = self.0.options.replica.as_str();
                 let same = written
                     .live
                     .as_ref()
                     .is_some_and(|(before, under, _)| *before == live && *under == lease);
-                if !same {
+                if !same || !written.live_stands(&state, joined, replica) {
                     self.write_live(joined, live, lease, written).await?;
                 }
             }
@@ -113,7 +153,7 @@ impl Fleet {
         joined: &Joined,
         migration: &MigrationId,
         report: &stored::DrainedReport,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Rev>, StoreError> {
         crate::failpoint::hit("drained.before").await;
         let bytes = Stored::new(report.clone()).bytes();
         let txn = Txn::new()
@@ -121,9 +161,9 @@ impl Fleet {
             .exists(keys::migration(migration))
             .put(keys::drained(migration, &joined.instance), bytes);
         // A conflict: it is not registered any more, so its word counts for nothing.
-        let _: TxnOutcome = self.mirror().store().transact(txn).await?;
+        let outcome: TxnOutcome = self.mirror().store().transact(txn).await?;
         crate::failpoint::hit("drained.after").await;
-        Ok(())
+        Ok(outcome.committed())
     }
 
     async fn write_live(
@@ -180,6 +220,10 @@ fn with_applied(
 
 /// True if a migration waits for a record with an epoch in (before, applied].
 fn is_awaited(state: &State, before: Revision, applied: Revision) -> bool {
+    before < applied && has_waiting(state, before, applied)
+}
+
+fn has_waiting(state: &State, before: Revision, applied: Revision) -> bool {
     state
         .migrations()
         .filter(|(_, migration)| !has_ended(&migration.value))
@@ -213,11 +257,15 @@ pub(super) fn first(joined: &Joined, replica: &str) -> Report {
 
 /// Drops what is said about fences that are over, so that nothing is kept for ever.
 pub(super) fn prune(report: &mut Report, state: &State) {
-    report.drained.retain(|migration, _| {
-        state
-            .migration(migration)
-            .is_some_and(|migration| migration.value.state() == v1::MigrationState::Running)
-    });
+    report
+        .drained
+        .retain(|migration, _| is_running(state, migration));
+}
+
+fn is_running(state: &State, migration: &MigrationId) -> bool {
+    state
+        .migration(migration)
+        .is_some_and(|migration| migration.value.state() == v1::MigrationState::Running)
 }
 
 /// Whether another stream has taken over: one of another replica has said so in `/live` since this one

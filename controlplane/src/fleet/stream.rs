@@ -471,6 +471,8 @@ impl Listener<'_> {
             self.report
                 .send_if_modified(|report| report.live.take().is_some());
         }
+        // What was written may have been taken away meanwhile: the writer looks again.
+        self.report.send_modify(|_| ());
         self.sequence += 1;
         let heartbeat = told(Told::Heartbeat(Heartbeat {
             sequence: self.sequence,

@@ -10,7 +10,7 @@ use ferrypost_proto::{
         KickedSessions, StreamRequest, StreamResponse, command, command_result,
         stream_request::Message as Said, stream_response::Message as Told,
     },
-    store::v1::{Installation, MigrationRecord},
+    store::v1::{DrainedReport, Installation, MigrationRecord, StoredCommand},
     v1,
 };
 use tokio::{sync::mpsc, time};
@@ -230,7 +230,11 @@ impl Peer {
 
     async fn welcome(&mut self) -> wire::Welcome {
         match self.told().await {
-            Told::Welcome(welcome) => welcome,
+            Told::Welcome(welcome) => {
+                // As a data plane does before it believes anything else.
+                self.hello.installation.clone_from(&welcome.installation);
+                welcome
+            }
             other => panic!("not a welcome: {other:?}"),
         }
     }
@@ -435,6 +439,35 @@ async fn rule_11_a_head_of_another_history_proves_a_restore() {
     assert!(world.mirror.read().rewound().is_some());
 }
 
+/// A gateway of another installation that was pointed here by mistake, and one that cannot know this
+/// installation, prove nothing: or one wrong line in a configuration stopped every move for good.
+#[tokio::test]
+async fn rule_11_a_table_of_another_installation_proves_nothing() {
+    let world = World::new().await;
+    let (_peer, mut position) = world.join(world.hello("dp")).await;
+    position.revision = Revision::new(0, position.revision.store() + 1000);
+    let stranger = |installation: String, contract| Hello {
+        applied: Some(position.clone().into()),
+        installation,
+        contract,
+        ..world.hello("stranger")
+    };
+    let elsewhere = InstallationId::generate(&world.random).into();
+    let contract = ferrypost_proto::CONTRACT;
+    let refused = world.connect(stranger(elsewhere, contract)).await.err();
+    assert_eq!(reason(&refused.unwrap()), "INSTALLATION_MISMATCH");
+    let ours = world.installation.as_str().to_owned();
+    let refused = world.connect(stranger(ours, contract + 1)).await.err();
+    assert_eq!(reason(&refused.unwrap()), "CONTRACT_UNSUPPORTED");
+    let mut peer = world
+        .connect(stranger(String::new(), contract))
+        .await
+        .unwrap();
+    assert!(!peer.welcome().await.rewound);
+    peer.snapshot().await;
+    assert!(world.mirror.read().rewound().is_none());
+}
+
 #[tokio::test]
 async fn a_second_process_waits_and_a_successor_is_remembered() {
     let world = World::new().await;
@@ -558,6 +591,121 @@ async fn silence_takes_live_away_but_never_the_registration() {
         .await;
     assert_eq!(peer.end().await, "DEADLINE_EXCEEDED");
     assert!(world.mirror.read().registrations().contains_key(&dp));
+}
+
+/// Whoever took it away: an older stream's last word that came late, a lease that ran out.
+#[tokio::test]
+async fn what_a_stream_has_written_is_written_again_when_it_is_gone() {
+    let world = World::with(100, Duration::from_millis(100)).await;
+    let (peer, position) = world.join(world.hello("dp")).await;
+    let dp = World::instance("dp");
+    let health = || {
+        peer.say(Said::Health(Health {
+            ready: true,
+            ..Health::default()
+        }));
+    };
+    health();
+    let ready = |state: &State| state.live().get(&dp).is_some_and(|live| live.value.ready);
+    world.until("/live", ready).await;
+    world.commit(Txn::new().delete(keys::live(&dp))).await;
+    let again = async {
+        loop {
+            health();
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = world.until("/live is back", ready) => {}
+        () = again => {}
+    }
+    drop(position);
+}
+
+/// The last word of a stream of an earlier boot must not stand in for the report of this one.
+#[tokio::test]
+async fn a_report_that_was_written_over_is_written_again() {
+    let world = World::with(100, Duration::from_millis(100)).await;
+    let (peer, _) = world.join(world.hello("dp")).await;
+    let (account, epoch) = world.account("alice", Phase::Fencing).await;
+    let migration = ferrypost_proto::MigrationId::generate(&world.random);
+    let record = MigrationRecord {
+        state: v1::MigrationState::Running.into(),
+        ..Default::default()
+    };
+    world
+        .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
+        .await;
+    peer.say(Said::Drained(Drained {
+        migration_id: migration.as_str().to_owned(),
+        accounts: vec![DrainedAccount {
+            account_id: account.as_str().to_owned(),
+            fence_epoch: Some(Revision::new(0, epoch).into()),
+            ..Default::default()
+        }],
+    }));
+    let dp = World::instance("dp");
+    let boot = peer.hello.boot.clone();
+    let ours = |state: &State| {
+        let reports = state.drained(&migration);
+        reports.is_some_and(|of| of.get(&dp).is_some_and(|report| report.value.boot == boot))
+    };
+    world.until("the report", ours).await;
+    let stale = DrainedReport {
+        boot: "an earlier one".to_owned(),
+        ..DrainedReport::default()
+    };
+    world
+        .commit(Txn::new().put(keys::drained(&migration, &dp), Stored::new(stale).bytes()))
+        .await;
+    let again = async {
+        loop {
+            peer.say(Said::Health(Health::default()));
+            time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = world.until("the report is back", ours) => {}
+        () = again => {}
+    }
+}
+
+/// An answer that comes when nobody waits for it any more must not stay in the store for as long as
+/// the replica lives.
+#[tokio::test]
+async fn an_answer_for_another_replica_that_nobody_takes_is_removed() {
+    let world = World::new().await;
+    let (mut peer, _) = world.join(world.hello("dp")).await;
+    let ours = ReplicaId::parse("one").unwrap();
+    let command = wire::Command {
+        command_id: "c-1".to_owned(),
+        command: Some(command::Command::KickSessions(wire::KickSessions {
+            names: vec!["a".into()],
+        })),
+    };
+    let stored = StoredCommand {
+        instance: "dp".to_owned(),
+        command: prost::Message::encode_to_vec(&command).into(),
+        ..Default::default()
+    };
+    world
+        .commit(Txn::new().put(keys::command(&ours, "c-1"), Stored::new(stored).bytes()))
+        .await;
+    let Told::Command(asked) = peer.told().await else {
+        panic!("not a command")
+    };
+    peer.say(Said::CommandResult(CommandResult {
+        command_id: asked.command_id,
+        ..Default::default()
+    }));
+    world
+        .until("the answer", |state| state.results().len() == 1)
+        .await;
+    world
+        .until("nothing is left", |state| {
+            state.results().is_empty() && state.commands().is_empty()
+        })
+        .await;
 }
 
 #[tokio::test]

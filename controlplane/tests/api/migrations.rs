@@ -1,11 +1,19 @@
 //! `MigrationService`.
 
-use ferrypost_proto::v1::{self, BlockerReason, MigrationState, Phase};
+use ferrypost_controlplane::{
+    mirror::ENDED_MIGRATIONS,
+    store::{Txn, keys, value::Stored},
+};
+use ferrypost_proto::{
+    MigrationId, Random,
+    store::v1::MigrationRecord,
+    v1::{self, BlockerReason, MigrationState, Phase},
+};
 use tonic::Code;
 
 use crate::{
     data_plane::{DataPlane, Manner, session},
-    world::{QUICK, ROUTING, World, eventually, milliseconds, reason, refusal},
+    world::{PATIENCE, QUICK, ROUTING, World, eventually, milliseconds, reason, refusal},
 };
 
 fn migrate(account: &str, destination: &str) -> v1::MigrateRequest {
@@ -602,4 +610,69 @@ async fn the_next_move_may_be_asked_for_before_everybody_knows_of_the_last() {
         .expect("joins")
         .into_inner();
     assert_eq!(joined.migration.expect("it").migration_id, id);
+}
+
+/// Beyond those that every replica remembers: whoever repeats a call of long ago, or waits for its
+/// move, must not wait for ever.
+#[tokio::test]
+async fn waiting_for_a_migration_that_ended_long_ago_ends_at_once() {
+    let world = World::new().await;
+    let random = Random::from_os();
+    let old: Vec<_> = (0..ENDED_MIGRATIONS + 2)
+        .map(|_| MigrationId::generate(&random))
+        .collect();
+    let ended = |state: MigrationState| {
+        Stored::new(MigrationRecord {
+            state: state.into(),
+            phase: Phase::Settled.into(),
+            source: "source".to_owned(),
+            target: "target".to_owned(),
+            ..MigrationRecord::default()
+        })
+        .bytes()
+    };
+    let state_of = |n: usize| match n {
+        0 => MigrationState::Aborted,
+        _ => MigrationState::Succeeded,
+    };
+    let records: Vec<_> = old.iter().enumerate().collect();
+    let txns = records.chunks(100).map(|chunk| {
+        chunk.iter().fold(Txn::new(), |txn, (n, id)| {
+            txn.put(keys::migration(id), ended(state_of(*n)))
+        })
+    });
+    let world = world.restart_after(txns.collect::<Vec<_>>()).await;
+    let wait = |n: usize| v1::WaitMigrationRequest {
+        migration_id: old[n].as_str().to_owned(),
+        ..v1::WaitMigrationRequest::default()
+    };
+    for n in [1, 2, old.len() - 1] {
+        let mut migrations = world.migrations();
+        let answer = tokio::time::timeout(PATIENCE, migrations.wait_migration(wait(n)));
+        let answer = answer.await.expect("it does not hang").expect("decided");
+        let migration = answer.into_inner().migration.expect("a migration");
+        assert_eq!(migration.state(), MigrationState::Succeeded);
+    }
+    let mut migrations = world.migrations();
+    let answer = tokio::time::timeout(PATIENCE, migrations.wait_migration(wait(0)));
+    let answer = answer.await.expect("it does not hang");
+    assert_eq!(reason(answer), "MIGRATION_ABORTED");
+    let request = v1::WatchMigrationRequest {
+        migration_id: old[1].as_str().to_owned(),
+    };
+    let mut watch = world
+        .migrations()
+        .watch_migration(request)
+        .await
+        .expect("a watch")
+        .into_inner();
+    assert!(watch.message().await.expect("shown").is_some());
+    let end = tokio::time::timeout(PATIENCE, watch.message()).await;
+    assert!(end.expect("it ends").expect("without an error").is_none());
+    let request = v1::AbortMigrationRequest {
+        migration_id: old[1].as_str().to_owned(),
+        ..v1::AbortMigrationRequest::default()
+    };
+    let answer = world.migrations().abort_migration(request).await;
+    assert_eq!(reason(answer), "ALREADY_DECIDED");
 }

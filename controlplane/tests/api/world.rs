@@ -5,6 +5,10 @@ use std::{future::Future, path::PathBuf, time::Duration};
 use ferrypost_controlplane::{
     app::{self, Bound},
     config::Config,
+    store::{
+        Store as _, Txn,
+        embedded::{EmbeddedConfig, EmbeddedStore},
+    },
 };
 use ferrypost_proto::{
     Random,
@@ -101,6 +105,21 @@ impl World {
         drop(self.channel);
         self.bound.shut_down().await.expect("it ends in time");
         Self::started(self.directory, more).await
+    }
+
+    /// The same, with a transaction of somebody else's in between.
+    pub(crate) async fn restart_after(self, txns: impl IntoIterator<Item = Txn>) -> Self {
+        drop(self.channel);
+        self.bound.shut_down().await.expect("it ends in time");
+        {
+            let config = EmbeddedConfig::new(self.directory.path().join("ferrypost.redb"));
+            let store = EmbeddedStore::open(config).await.expect("a store");
+            for txn in txns {
+                let written = store.transact(txn).await.expect("written");
+                written.committed().expect("no guard");
+            }
+        }
+        Self::started(self.directory, QUICK).await
     }
 
     pub(crate) async fn shut_down(self) {

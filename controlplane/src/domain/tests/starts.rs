@@ -133,3 +133,65 @@ fn a_second_request_joins_the_move_or_is_refused() {
         (destination("target"), destination("source"))
     );
 }
+
+/// The request that has created the record comes again, word for word.
+#[test]
+fn a_repeated_request_with_names_joins_the_move_that_it_has_started() {
+    let mut ledger = Ledger::new();
+    let names = ["Alice".to_owned()];
+    let request = MoveRequest {
+        account: "alice@example.org",
+        names: &names,
+        destination: Some("target"),
+        expected_source: Some("source"),
+    };
+    let Ok(MoveVerdict::Start(start)) = ledger.ask_for(&request) else {
+        panic!("it may start");
+    };
+    let id = MigrationId::generate(&ledger.random);
+    let change = start.change(
+        &ledger.random,
+        &id,
+        Requester::default(),
+        crate::wall_clock::now(),
+    );
+    ledger.commit(change.txn());
+    assert!(matches!(
+        ledger.ask_for(&request),
+        Ok(MoveVerdict::Join(joined)) if joined == id
+    ));
+}
+
+/// Whoever wants to go back and is told OK must not find the account on the other side.
+#[test]
+fn a_rollback_does_not_join_a_move_forward() {
+    let mut ledger = Ledger::new();
+    let account = ledger.record(&["alice@example.org"], |placement| {
+        placement.previous_home = Some(destination("spare"));
+    });
+    let id = ledger.moves("alice@example.org", Some("target"));
+    assert!(matches!(
+        ledger.ask("alice@example.org", None),
+        Err(StartRefused::MoveUnderWay { migration, target })
+            if migration == id && target == destination("target")
+    ));
+    // A rollback that is under way is joined by the next one.
+    let account = ledger.state.account(&account.account).unwrap();
+    let mut back = account.placement().unwrap().clone();
+    back.target = Some(destination("spare"));
+    ledger.commit(RoutingChange::new(&ledger.random).record(&back).txn());
+    assert!(matches!(
+        ledger.ask("alice@example.org", None),
+        Ok(MoveVerdict::Join(joined)) if joined == id
+    ));
+}
+
+#[test]
+fn a_rollback_of_a_first_move_that_is_under_way_names_that_move() {
+    let mut ledger = Ledger::new();
+    let id = ledger.moves("alice@example.org", Some("target"));
+    assert!(matches!(
+        ledger.ask("alice@example.org", None),
+        Err(StartRefused::MoveUnderWay { migration, .. }) if migration == id
+    ));
+}

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{MigrationId, v1};
 
-use super::{MigrationDesk, Patience, request::check_reason};
+use super::{MigrationDesk, Patience, request::check_reason, waiting::is_decided};
 use crate::{
     mirror::State,
     service::{
@@ -33,15 +33,10 @@ impl MigrationDesk {
         self.core
             .transact(|state| ask_to_abort(state, id, by, reason))
             .await?;
-        let decided = self.until(Patience::Limited(UNTIL_DECIDED), |state| {
-            let record = state.migration(id)?;
-            let open = matches!(
-                record.value.state(),
-                v1::MigrationState::Queued | v1::MigrationState::Running
-            );
-            (!open).then_some(())
-        });
-        decided.await?;
+        self.until(Patience::Limited(UNTIL_DECIDED), |state| {
+            is_decided(state, id).then_some(())
+        })
+        .await?;
         let (state, migration) = self.migration(id).await?;
         if migration.state() == v1::MigrationState::Succeeded {
             return Err(already_decided(&migration));

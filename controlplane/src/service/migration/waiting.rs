@@ -22,15 +22,8 @@ impl MigrationDesk {
         id: &MigrationId,
         patience: Patience,
     ) -> Answer<(Arc<State>, v1::Migration)> {
-        let decided = self.until(patience, |state| {
-            let record = state.migration(id)?;
-            let decided = matches!(
-                record.value.state(),
-                v1::MigrationState::Succeeded | v1::MigrationState::Aborted
-            );
-            decided.then_some(())
-        });
-        decided.await?;
+        self.until(patience, |state| is_decided(state, id).then_some(()))
+            .await?;
         let (state, migration) = self.migration(id).await?;
         if migration.state() == v1::MigrationState::Aborted {
             return Err(stayed(&migration));
@@ -118,6 +111,17 @@ impl Watching {
         });
         Ok(changed.await?.flatten())
     }
+}
+
+/// True once a migration has flipped or was aborted. One that the mirror does not know has been decided
+/// long ago: it forgets only what has ended, and every caller has found the migration before.
+pub(super) fn is_decided(state: &State, id: &MigrationId) -> bool {
+    state.migration(id).is_none_or(|migration| {
+        matches!(
+            migration.value.state(),
+            v1::MigrationState::Succeeded | v1::MigrationState::Aborted
+        )
+    })
 }
 
 /// True once nothing will change any more.
