@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
+use ferrypost_proto::EndpointTls;
 use ferrypost_wire::{ClientFacts, TlsFacts};
 use ppp::{
     HeaderResult, v1,
@@ -40,13 +41,18 @@ pub struct Announced<'a> {
     pub alpn: Option<&'a str>,
 }
 
-/// The header that announces a client. Both addresses are of one family, as the format demands: an IPv4
-/// address beside an IPv6 one is written as IPv6.
-pub fn announce(announced: Announced<'_>) -> Vec<u8> {
-    build(announced).expect("every value is far below the 64 KiB that the format can hold")
+/// The header that announces a client to a server which is reached by `tls`. Both addresses are of one
+/// family, as the format demands: an IPv4 address beside an IPv6 one is written as IPv6.
+///
+/// Where STARTTLS is to follow, the client's TLS goes unsaid: Dovecot 2.4 takes a connection whose client
+/// came by TLS for one that has its TLS already, and then refuses STARTTLS. Ours tells it the same.
+pub fn announce(announced: Announced<'_>, tls: &EndpointTls) -> Vec<u8> {
+    let starttls = matches!(tls, EndpointTls::StartTls(_));
+    build(announced, starttls)
+        .expect("every value is far below the 64 KiB that the format can hold")
 }
 
-fn build(Announced { client, alpn }: Announced<'_>) -> io::Result<Vec<u8>> {
+fn build(Announced { client, alpn }: Announced<'_>, starttls: bool) -> io::Result<Vec<u8>> {
     let addresses: Addresses = one_family(client.peer, client.local).into();
     let proxied = Version::Two | Command::Proxy;
     let mut header = Builder::with_addresses(proxied, Protocol::Stream, addresses)
@@ -60,7 +66,9 @@ fn build(Announced { client, alpn }: Announced<'_>) -> io::Result<Vec<u8>> {
         if let Some(name) = name {
             header = header.write_tlv(Type::Authority, name.as_bytes())?;
         }
-        header = header.write_tlv(Type::SSL, &tls_value(tls))?;
+        if !starttls {
+            header = header.write_tlv(Type::SSL, &tls_value(tls))?;
+        }
     }
     header.build()
 }
@@ -216,6 +224,7 @@ fn ends(header: &[u8]) -> Result<Option<Ends>, ProxyError> {
 
 #[cfg(test)]
 mod tests {
+    use ferrypost_proto::{Trust, Verification};
     use ferrypost_wire::{HopLimit, Introduction, SessionReference};
     use ppp::v2::Header;
 
@@ -236,11 +245,23 @@ mod tests {
         }
     }
 
+    fn verification() -> Verification {
+        Verification {
+            trust: Trust::Platform,
+            server_name: "new.example.org".to_owned(),
+        }
+    }
+
     fn header(client: &ClientFacts) -> Vec<u8> {
-        announce(Announced {
+        header_before(client, &EndpointTls::Implicit(verification()))
+    }
+
+    fn header_before(client: &ClientFacts, tls: &EndpointTls) -> Vec<u8> {
+        let announced = Announced {
             client,
             alpn: Some("imap"),
-        })
+        };
+        announce(announced, tls)
     }
 
     fn values(header: &Header<'_>) -> Vec<(u8, Vec<u8>)> {
@@ -270,6 +291,15 @@ mod tests {
         let ends = ends(&bytes).unwrap().unwrap();
         assert_eq!(ends.peer, "192.0.2.1:4000".parse().unwrap());
         assert_eq!(ends.local, "192.0.2.9:993".parse().unwrap());
+    }
+
+    #[test]
+    fn a_server_that_is_to_offer_starttls_is_not_told_of_the_client_s_tls() {
+        let client = client("192.0.2.1:4000", "192.0.2.9:993", Some("mail.example.org"));
+        let bytes = header_before(&client, &EndpointTls::StartTls(verification()));
+        let parsed = Header::try_from(&bytes[..]).unwrap();
+        let kinds: Vec<u8> = values(&parsed).iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [5, 1, 2]);
     }
 
     #[test]

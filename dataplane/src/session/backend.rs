@@ -198,7 +198,7 @@ async fn open_at<P: LineProtocol>(
 /// What goes before everything else on the connection.
 fn preface(endpoint: &Endpoint, caller: Caller<'_>) -> Vec<u8> {
     match (endpoint.announcement, caller) {
-        (Announcement::ProxyV2, Caller::Client(client)) => proxy::announce(client),
+        (Announcement::ProxyV2, Caller::Client(client)) => proxy::announce(client, &endpoint.tls),
         (Announcement::ProxyV2, Caller::Probe) => proxy::local(),
         (Announcement::None | Announcement::ImapId, _) => Vec::new(),
     }
