@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ferrypost_tests::certs::Authority;
 use ferrypost_tests::dovecot::{
-    self, Dovecot, ID_FIELD, MASTER, MASTER_PASSWORD, Role, Service, Setup, scratch,
+    self, Dovecot, ID_FIELD, LOGIN, MASTER, MASTER_PASSWORD, Pace, Role, Service, Setup, scratch,
 };
 use ferrypost_tests::imap::{Connect, ImapClient, ImapError, Reply, Security, Status};
 use rustls::ClientConfig;
@@ -48,6 +48,7 @@ impl Servers {
             identity: &identity,
             accounts: &accounts,
             password: PASSWORD,
+            pace: Pace::Hurried,
             survives: false,
         };
         Dovecot::start(self.parent.path(), setup).await.unwrap()
@@ -169,7 +170,7 @@ async fn a_bare_name_and_a_master_reach_the_account() {
     }
     let logins = source
         .log()
-        .lines_with(&["imap-login: Info: Login", "user=<alice@example.org>"]);
+        .lines_with(&[LOGIN, "user=<alice@example.org>"]);
     assert_eq!(logins.len(), 3, "{logins:?}");
 }
 
@@ -183,7 +184,8 @@ async fn the_source_believes_the_announced_address() {
     ok(client.command(announcement).await);
     ok(client.login(ALICE, PASSWORD).await);
     let seen = [
-        "Login: user=<alice@example.org>",
+        LOGIN,
+        "user=<alice@example.org>",
         "rip=192.0.2.77, rport=40077",
     ];
     let line = source.log().wait_for(&seen, SHORT).await.unwrap();
@@ -218,7 +220,7 @@ async fn the_target_requires_a_proxy_header_and_believes_it() {
             Some("target")
         );
         let line = log
-            .wait_for(&["Login: user=<alice@example.org>"], SHORT)
+            .wait_for(&[LOGIN, "user=<alice@example.org>"], SHORT)
             .await
             .unwrap();
         assert!(line.contains("rip=192.0.2.77, rport=40077"), "{line}");
@@ -236,7 +238,7 @@ async fn the_target_ignores_an_announcement_by_id() {
     ok(client.login(ALICE, PASSWORD).await);
     let line = target
         .log()
-        .wait_for(&["Login: user=<alice@example.org>"], SHORT)
+        .wait_for(&[LOGIN, "user=<alice@example.org>"], SHORT)
         .await
         .unwrap();
     assert!(line.contains("rip=192.0.2.77"), "{line}");

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::certs::Authority;
-use crate::dovecot::{Dovecot, Role, Setup, scratch};
+use crate::dovecot::{Dovecot, Pace, Role, Setup, scratch};
 use crate::ports::Port;
 
 use super::files::{Files, hook_command};
@@ -23,6 +23,7 @@ pub struct Builder {
     accounts: Vec<String>,
     bare_names: BareNames,
     limits: Limits,
+    pace: Pace,
     data_plane_envs: Vec<(String, String)>,
     control_plane_envs: Vec<(String, String)>,
     survives: Option<Survival>,
@@ -44,6 +45,7 @@ impl Builder {
             accounts: numbered_accounts(4),
             bare_names: BareNames::OfDefaultDomain,
             limits: Limits::default(),
+            pace: Pace::Hurried,
             data_plane_envs: Vec::new(),
             control_plane_envs: Vec::new(),
             survives: None,
@@ -95,6 +97,12 @@ impl Builder {
     /// Times that decide how long things take.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Whether the two servers take their time; they hurry unless told otherwise.
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
         self
     }
 
@@ -190,6 +198,7 @@ impl Builder {
             identity: &identity,
             accounts: &self.accounts,
             password,
+            pace: self.pace,
             survives: self.survives.is_some(),
         };
         let start = async |role: Role| -> Result<Dovecot, WorldError> {

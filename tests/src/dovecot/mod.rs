@@ -1,14 +1,18 @@
-//! A real Dovecot 2.3 of its own: private folder, private accounts, free loopback ports.
+//! A real Dovecot of its own, of the version that is installed: private folder, private accounts, free
+//! loopback ports.
 //!
-//! The configuration is `tests/config/dovecot.conf`; what makes the server trust Ferrypost is
-//! included from `docs/examples/dovecot-source.conf` or `dovecot-target.conf`, word for word what the
-//! manual shows. The server runs as root (mail then belongs to `nobody`, for Dovecot opens no mail as
+//! The configuration is `tests/config/dovecot-2.3.conf` or `dovecot-2.4.conf`; what makes the server
+//! trust Ferrypost is included from `docs/examples/dovecot-source.conf` or `dovecot-target.conf`, word
+//! for word what the manual shows. The server runs as root (mail then belongs to `nobody`, for Dovecot opens no mail as
 //! root) or as an ordinary user (everything then belongs to that user).
+
+mod folder;
+mod version;
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,8 +27,13 @@ use crate::ports::Port;
 use crate::process::{Process, Spawn, find_program};
 use crate::wait::{Late, eventually};
 
+pub use version::Generation;
+
 /// The field of the server's ID answer, after a login, that names the server.
 pub const ID_FIELD: &str = "x-ferrypost-server";
+
+/// What the log's line of an IMAP login holds: 2.3 goes on with `Login:`, 2.4 with `Logged in:`.
+pub const LOGIN: &str = "imap-login: Info: Log";
 
 /// The realm of a login without one.
 pub const REALM: &str = "example.org";
@@ -34,13 +43,6 @@ pub const MASTER: &str = "master";
 
 /// The password of [`MASTER`].
 pub const MASTER_PASSWORD: &str = "master-secret";
-
-const CONFIGURATION: &str = include_str!("../config/dovecot.conf");
-const SOURCE_TRUST: &str = include_str!("../../docs/examples/dovecot-source.conf");
-const TARGET_TRUST: &str = include_str!("../../docs/examples/dovecot-target.conf");
-
-/// `nobody` and `nogroup` on every Debian and Ubuntu.
-const NOBODY: u32 = 65_534;
 
 /// Starting takes tens of milliseconds; the limit is for a machine under load.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -56,6 +58,9 @@ pub enum DovecotError {
     /// It did not start or stop in time.
     #[error("Dovecot: {0}")]
     Late(#[from] Late),
+    /// Neither 2.3 nor 2.4.
+    #[error("Dovecot {0} is installed; this knows 2.3 and 2.4")]
+    Unknown(String),
     /// `doveadm` failed.
     #[error("doveadm {command} ended with {status}: {stderr}")]
     Doveadm {
@@ -86,13 +91,6 @@ impl Role {
         match self {
             Self::Source => "source",
             Self::Target => "target",
-        }
-    }
-
-    fn trust(self) -> &'static str {
-        match self {
-            Self::Source => SOURCE_TRUST,
-            Self::Target => TARGET_TRUST,
         }
     }
 }
@@ -128,19 +126,16 @@ impl Service {
         Self::Submission,
         Self::Lmtp,
     ];
+}
 
-    /// Its name in the configuration template.
-    fn placeholder(self) -> &'static str {
-        match self {
-            Self::Imap => "imap",
-            Self::Imaps => "imaps",
-            Self::Pop3 => "pop3",
-            Self::Pop3s => "pop3s",
-            Self::Sieve => "sieve",
-            Self::Submission => "submission",
-            Self::Lmtp => "lmtp",
-        }
-    }
+/// What a server does for safety's sake that takes time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As Dovecot comes: what it acknowledges is on the disk, a wrong password is answered late, and
+    /// the address that it came from has to wait longer with each further one.
+    AsShipped,
+    /// None of these.
+    Hurried,
 }
 
 /// What to start.
@@ -154,6 +149,8 @@ pub struct Setup<'a> {
     pub accounts: &'a [String],
     /// The password of all of them.
     pub password: &'a str,
+    /// Whether it takes its time.
+    pub pace: Pace,
     /// Whether it goes on after this process ([`crate::process::ProcessMark`] stops it then).
     pub survives: bool,
 }
@@ -191,8 +188,7 @@ impl Dovecot {
             .iter()
             .map(|_| Port::reserve())
             .collect::<io::Result<Vec<_>>>()?;
-        let owner = Owner::of_mail()?;
-        write_folder(&folder, &setup, &ports, &owner)?;
+        folder::write(&folder, &setup, &ports)?;
         let process = launch(&folder, setup.survives)?;
         let mut server = Self {
             role: setup.role,
@@ -215,7 +211,8 @@ impl Dovecot {
         self.ports[service as usize].addr()
     }
 
-    /// Its log: one line a login with `rip=`, `lip=` and `session=` as the server believes them.
+    /// Its log: one line a login ([`LOGIN`]) with `rip=`, `lip=` and `session=` as the server believes
+    /// them.
     pub fn log(&self) -> LogFile {
         LogFile::new(self.folder.join("dovecot.log"))
     }
@@ -367,129 +364,6 @@ pub fn sync_command(from: &Path, to: &Path, account: &str) -> io::Result<Vec<Str
         .chain(&remote)
         .map(|word| (*word).to_owned())
         .collect())
-}
-
-/// Who owns the mail.
-struct Owner {
-    user: u32,
-    group: u32,
-    /// The names that Dovecot's own processes run under, when they cannot be its usual two users.
-    rootless: Option<(String, String)>,
-}
-
-impl Owner {
-    fn of_mail() -> io::Result<Self> {
-        let user = rustix::process::geteuid();
-        if user.is_root() {
-            return Ok(Self {
-                user: NOBODY,
-                group: NOBODY,
-                rootless: None,
-            });
-        }
-        Ok(Self {
-            user: user.as_raw(),
-            group: rustix::process::getegid().as_raw(),
-            rootless: Some((id("-un")?, id("-gn")?)),
-        })
-    }
-
-    /// Settings without which Dovecot would want to change its user and its root.
-    fn rootless_settings(&self) -> String {
-        let Some((user, group)) = &self.rootless else {
-            return String::new();
-        };
-        let mut settings = format!(
-            "default_internal_user = {user}\ndefault_internal_group = {group}\n\
-             default_login_user = {user}\n"
-        );
-        for service in [
-            "anvil",
-            "imap-login",
-            "imap-urlauth-login",
-            "managesieve-login",
-            "pop3-login",
-            "submission-login",
-        ] {
-            settings.push_str("service ");
-            settings.push_str(service);
-            settings.push_str(" {\n  chroot =\n}\n");
-        }
-        settings
-    }
-}
-
-fn id(what: &str) -> io::Result<String> {
-    let output = std::process::Command::new("id").arg(what).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-fn write_folder(
-    folder: &Path,
-    setup: &Setup<'_>,
-    ports: &[Port],
-    owner: &Owner,
-) -> Result<(), DovecotError> {
-    let mail = folder.join("mail");
-    fs::create_dir_all(&mail)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-    if owner.rootless.is_none() {
-        check_passage(folder)?;
-        chown(&mail, Some(owner.user), Some(owner.group))?;
-    }
-    setup.identity.write(folder, "server")?;
-    fs::write(folder.join("trust.conf"), setup.role.trust())?;
-    fs::write(
-        folder.join("users"),
-        password_file(setup.accounts, setup.password),
-    )?;
-    fs::write(
-        folder.join("masters"),
-        format!("{MASTER}:{{PLAIN}}{MASTER_PASSWORD}\n"),
-    )?;
-    fs::write(
-        folder.join("dovecot.conf"),
-        configuration(folder, setup.role, ports, owner),
-    )?;
-    Ok(())
-}
-
-/// Mail of `nobody` lies below all of these.
-fn check_passage(folder: &Path) -> Result<(), DovecotError> {
-    for ancestor in folder.canonicalize()?.ancestors() {
-        if fs::metadata(ancestor)?.permissions().mode() & 0o001 == 0 {
-            return Err(DovecotError::Closed(ancestor.to_owned()));
-        }
-    }
-    Ok(())
-}
-
-fn password_file(accounts: &[String], password: &str) -> String {
-    accounts.iter().fold(String::new(), |file, account| {
-        file + account + ":{PLAIN}" + password + "\n"
-    })
-}
-
-fn configuration(folder: &Path, role: Role, ports: &[Port], owner: &Owner) -> String {
-    let path = folder.display().to_string();
-    let mut values = vec![
-        ("state", path.clone()),
-        ("mail", format!("{path}/mail")),
-        ("trust", format!("{path}/trust.conf")),
-        ("name", role.name().to_owned()),
-        ("realm", REALM.to_owned()),
-        ("mail_uid", owner.user.to_string()),
-        ("mail_gid", owner.group.to_string()),
-        ("rootless", owner.rootless_settings()),
-    ];
-    for (service, port) in Service::ALL.iter().zip(ports) {
-        values.push((service.placeholder(), port.number().to_string()));
-    }
-    values
-        .iter()
-        .fold(CONFIGURATION.to_owned(), |text, (name, value)| {
-            text.replace(&format!("@{name}@"), value)
-        })
 }
 
 fn launch(folder: &Path, survives: bool) -> io::Result<Process> {
