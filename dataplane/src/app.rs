@@ -106,7 +106,7 @@ pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
     let prober = parts.start_prober(config);
     parts.start_offers(config);
     let feed = parts.start_feed(config, identity.clone(), state, prober);
-    let source = Arc::new(parts.stats(identity, &feed));
+    let source = Arc::new(parts.stats(identity, &feed, &sockets.listeners));
     sockets.admin.serve(config.admin(), source, &parts.services);
     for listener in sockets.listeners {
         parts.start_listener(config, listener);
@@ -204,7 +204,7 @@ impl Parts {
         handle
     }
 
-    fn stats(&self, identity: Identity, feed: &FeedHandle) -> Stats {
+    fn stats(&self, identity: Identity, feed: &FeedHandle, listeners: &[Listening]) -> Stats {
         let offers = self.offers.iter();
         Stats {
             identity,
@@ -216,6 +216,7 @@ impl Parts {
             offers: offers
                 .map(|(kind, offers)| (kind.as_str(), offers.clone()))
                 .collect(),
+            listeners: listeners.iter().map(Into::into).collect(),
         }
     }
 

@@ -6,26 +6,38 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// admin endpoint, standard streams.
 const OTHERS: u64 = 256;
 
-/// Allows the process as many open files as the system lets it, and says if that is less than
-/// `connections` clients need. (The usual soft limit of 1024 is there for programs that use `select`.)
+/// Allows the process as many open files as the system lets it (the usual soft limit of 1024 is there for
+/// programs that use `select`), and says what to configure if that is less than `connections` clients need.
 pub fn allow_for(connections: usize) {
-    let needed = (connections as u64)
-        .saturating_mul(2)
-        .saturating_add(OTHERS);
+    let connections = connections as u64;
+    let allowed = raise();
+    let needed = needed_for(connections);
+    // `None`: no limit.
+    if let Some(allowed) = allowed.filter(|&allowed| allowed < needed) {
+        let enough_for = allowed.saturating_sub(OTHERS) / 2;
+        tracing::warn!(
+            allowed,
+            needed,
+            enough_for,
+            "fewer open files are allowed than limits.connections.total = {connections} needs: let the \
+             system allow {needed} (systemd: LimitNOFILE={needed}), or set total = {enough_for}"
+        );
+    }
+}
+
+/// Descriptors that so many clients need.
+const fn needed_for(connections: u64) -> u64 {
+    connections.saturating_mul(2).saturating_add(OTHERS)
+}
+
+/// Raises the soft limit to the hard limit and returns what is allowed then.
+fn raise() -> Option<u64> {
     let allowed = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: allowed.maximum,
         maximum: allowed.maximum,
     };
-    let raised = setrlimit(Resource::Nofile, raised).map_or(allowed.current, |()| allowed.maximum);
-    // `None`: no limit.
-    if let Some(raised) = raised.filter(|&raised| raised < needed) {
-        tracing::warn!(
-            allowed = raised,
-            needed,
-            "fewer open files are allowed than limits.connections.total clients need"
-        );
-    }
+    setrlimit(Resource::Nofile, raised).map_or(allowed.current, |()| allowed.maximum)
 }
 
 #[cfg(test)]
@@ -33,9 +45,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_allows_is_taken() {
-        allow_for(10);
-        let allowed = getrlimit(Resource::Nofile);
-        assert_eq!(allowed.current, allowed.maximum);
+    fn the_default_needs_what_the_manual_says() {
+        let total = crate::config::Limits::default().connections.total;
+        assert_eq!(needed_for(total as u64), 40_256);
     }
 }

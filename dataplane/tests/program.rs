@@ -63,17 +63,37 @@ fn text(bytes: &[u8]) -> String {
 struct Running {
     child: Child,
     log: BufReader<std::process::ChildStderr>,
+    /// What was read of the log.
+    said: String,
 }
 
 impl Running {
     fn start(directory: &Path) -> Self {
-        let mut child = program(directory)
-            .args(["--config", "dataplane.toml"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(program(directory).args(["--config", "dataplane.toml"]))
+    }
+
+    /// Starts it where the system allows so many open files, softly and hard.
+    fn start_within(directory: &Path, soft: u64, hard: u64) -> Self {
+        let limited = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\"");
+        let program = env!("CARGO_BIN_EXE_ferrypost-dataplane");
+        Self::spawn(Command::new("sh").current_dir(directory).args([
+            "-c",
+            &limited,
+            "sh",
+            program,
+            "--config",
+            "dataplane.toml",
+        ]))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
-        let mut running = Self { child, log };
+        let mut running = Self {
+            child,
+            log,
+            said: String::new(),
+        };
         running.until("\"started\"");
         running
     }
@@ -82,12 +102,23 @@ impl Running {
     fn until(&mut self, what: &str) -> String {
         let mut line = String::new();
         while self.log.read_line(&mut line).unwrap() > 0 {
+            self.said.push_str(&line);
             if line.contains(what) {
                 return line;
             }
             line.clear();
         }
         panic!("the log ended without {what}");
+    }
+
+    /// The soft and the hard limit of open files.
+    fn open_files(&self) -> (String, String) {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let words: Vec<_> = line.unwrap().split_whitespace().collect();
+        (words[3].to_owned(), words[4].to_owned())
     }
 
     fn signal(&self, signal: &str) {
@@ -171,4 +202,27 @@ fn a_second_process_in_the_same_state_directory_is_refused() {
     );
     running.signal("-INT");
     assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn it_takes_as_many_open_files_as_it_may_and_says_how_many_it_needs() {
+    let directory = directory("dp-1");
+    let running = Running::start_within(directory.path(), 256, 2256);
+    assert_eq!(running.open_files(), ("2256".to_owned(), "2256".to_owned()));
+    let said = &running.said;
+    assert!(said.contains("\"level\":\"WARN\""), "{said}");
+    assert!(
+        said.contains("LimitNOFILE=40256") && said.contains("total = 1000"),
+        "{said}"
+    );
+}
+
+#[test]
+fn nothing_is_said_of_open_files_when_there_are_enough() {
+    let directory = directory("dp-1");
+    let file = directory.path().join("dataplane.toml");
+    let text = fs::read_to_string(&file).unwrap() + "\n[limits.connections]\ntotal = 1000\n";
+    fs::write(&file, text).unwrap();
+    let running = Running::start_within(directory.path(), 256, 2256);
+    assert!(!running.said.contains("open files"), "{}", running.said);
 }

@@ -3,15 +3,18 @@
 //! Names of fields are part of the interface: they are only ever added. Times are in seconds before
 //! now. Nothing in it names an account.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use ferrypost_proto::Revision;
+use ferrypost_wire::ProtocolKind;
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
     backend::{Backends, Caution, Target, TlsVerdict, Verdict, offer::Offers},
+    config::ListenerTls,
+    listener::{Counts, Listening},
     ready::Readiness,
     routing::feed::{Connection, FeedStatus, Identity},
     session::registry::Registry,
@@ -33,6 +36,34 @@ pub struct Stats {
     pub registry: Arc<Registry>,
     /// What is offered before login, by protocol.
     pub offers: BTreeMap<&'static str, Offers>,
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+}
+
+/// A listener, as it was bound.
+pub struct Listener {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What is spoken there.
+    pub protocol: ProtocolKind,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// When TLS begins there.
+    pub tls: ListenerTls,
+    /// How many are connected.
+    pub counts: Arc<Counts>,
+}
+
+impl From<&Listening> for Listener {
+    fn from(listening: &Listening) -> Self {
+        Self {
+            name: listening.name().to_owned(),
+            protocol: listening.protocol(),
+            address: listening.address(),
+            tls: listening.mode(),
+            counts: listening.counts(),
+        }
+    }
 }
 
 impl Source for Stats {
@@ -61,6 +92,21 @@ struct Document {
     sessions: Sessions,
     /// What is offered before login, by protocol.
     offer: BTreeMap<&'static str, String>,
+    /// By name.
+    listeners: BTreeMap<String, ListenerState>,
+}
+
+#[derive(Serialize)]
+struct ListenerState {
+    protocol: &'static str,
+    /// As bound: the port that was given where the configuration says 0.
+    address: SocketAddr,
+    /// `implicit` or `starttls`.
+    tls: &'static str,
+    /// Connections that are open, relayed ones among them.
+    connections: usize,
+    /// Those that have not logged in: in their handshake, silent, or waiting for an answer.
+    not_logged_in: usize,
 }
 
 #[derive(Serialize)]
@@ -154,6 +200,11 @@ impl Stats {
                 .iter()
                 .map(|(protocol, offers)| (*protocol, offers.current().capabilities().to_string()))
                 .collect(),
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| (listener.name.clone(), listener.into()))
+                .collect(),
         }
     }
 
@@ -190,6 +241,18 @@ impl Stats {
                     count,
                 })
                 .collect(),
+        }
+    }
+}
+
+impl From<&Listener> for ListenerState {
+    fn from(listener: &Listener) -> Self {
+        Self {
+            protocol: listener.protocol.as_str(),
+            address: listener.address,
+            tls: listener.tls.word(),
+            connections: listener.counts.open(),
+            not_logged_in: listener.counts.not_logged_in(),
         }
     }
 }

@@ -164,6 +164,22 @@ async fn stats(bound: &Bound, surroundings: &Surroundings) -> serde_json::Value 
     serde_json::from_str(body).unwrap()
 }
 
+/// The document when it is as `holds` wants it.
+async fn stats_until(
+    bound: &Bound,
+    surroundings: &Surroundings,
+    holds: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let seen = stats(bound, surroundings).await;
+        if holds(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < limit, "{seen:#}");
+    }
+}
+
 #[tokio::test]
 async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
     let surroundings = Surroundings::new();
@@ -191,7 +207,21 @@ async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
     early.send("a LIST \"\" \"*\"\r\n").await;
     assert!(early.answer("a ").await.starts_with("a OK"));
 
-    let seen = stats(&bound, &surroundings).await;
+    // One that is logged in, one that is silent, one that has not even shaken hands.
+    let _silent = Client::tls(listener, &surroundings.authority.root).await;
+    let _stranger = Client::plain(listener).await;
+    let seen = stats_until(&bound, &surroundings, |seen| {
+        seen["listeners"]["imaps"]["connections"] == 3
+    })
+    .await;
+    let imaps = serde_json::json!({
+        "protocol": "imap",
+        "address": listener.to_string(),
+        "tls": "implicit",
+        "connections": 3,
+        "not_logged_in": 2,
+    });
+    assert_eq!(seen["listeners"], serde_json::json!({ "imaps": imaps }));
     assert_eq!(seen["ready"], true, "{seen:#}");
     assert_eq!(seen["control_plane"]["state"], "live", "{seen:#}");
     assert_eq!(seen["snapshot"]["revision"]["store"], 5, "{seen:#}");

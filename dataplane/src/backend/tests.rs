@@ -409,12 +409,12 @@ async fn a_server_that_goes_down_is_noticed_and_keeps_its_part_of_the_offer() {
 #[tokio::test]
 async fn a_destination_without_the_listeners_protocol_is_told_as_a_problem() {
     let old = start(Way::Implicit, Manners::default());
-    let mut elsewhere = old.clone();
-    elsewhere.when = Some(v1::Condition {
-        group: "source".to_owned(),
-    });
     let following = following();
-    let document = config(&[("old", old.clone()), ("new", elsewhere)]);
+    let mut document = config(&[("old", old.clone()), ("new", old)]);
+    let (imap, pop3) = (v1::Protocol::Imap, v1::Protocol::Pop3);
+    document.destinations[0].without = vec![pop3.into()];
+    document.destinations[1].without = vec![imap.into()];
+    document.destinations[1].endpoints[0].protocol = pop3.into();
     publish(&following.tables, document, &[]);
     let mut changes = following.backends.watch();
     while following.backends.verdict(&target("new")).is_none() {

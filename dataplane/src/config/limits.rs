@@ -29,9 +29,10 @@ pub struct Limits {
 /// How many clients may be connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Client connections at once, on all listeners. Default 20000: two descriptors each fit the usual
-    /// hard limit of open files, and an idle session costs tens of KiB. Past it a client reads a
-    /// temporary farewell (on a listener with implicit TLS it sees the connection closed).
+    /// Client connections at once, on all listeners. Default 20000: two descriptors each (40256 with our
+    /// own) fit the usual hard limit of open files, which the process takes for itself at its start, and
+    /// an idle session costs tens of KiB. Past it a client reads a temporary farewell (on a listener with
+    /// implicit TLS it sees the connection closed).
     pub total: usize,
     /// Client connections at once from one address (IPv6: one /64, which is what one customer gets).
     /// Default 500: an office behind one address with a hundred people and five connections each.

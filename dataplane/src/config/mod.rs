@@ -105,6 +105,16 @@ pub enum ListenerTls {
     StartTls,
 }
 
+impl ListenerTls {
+    /// As configuration and `/stats` write it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Implicit => "implicit",
+            Self::StartTls => "starttls",
+        }
+    }
+}
+
 /// The admin endpoint.
 #[derive(Debug, Clone)]
 pub struct Admin {

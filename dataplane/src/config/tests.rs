@@ -121,7 +121,7 @@ fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     );
     assert_eq!(
         replaced("# idle = \"35m\"", "idel = \"35m\""),
-        ["limits.relay.idel (line 91): unknown key; is \"idle\" meant?"]
+        ["limits.relay.idel (line 93): unknown key; is \"idle\" meant?"]
     );
     assert_eq!(
         replaced("[log]", "[log]\ncolour = true"),
@@ -148,8 +148,8 @@ fn all_mistakes_are_reported_at_once() {
             "listeners[0].address (line 34): must be an address with a port, as \"0.0.0.0:993\" or \
              \"[::]:993\"",
             "listeners[1].tls (line 49): \"none\" must be one of \"implicit\", \"starttls\"",
-            "limits.connections.per_address (line 69): must be a whole number above 0",
-            "limits.preauth.handshake (line 72): must be a time above 0, as \"500ms\", \"10s\", \"5m\" \
+            "limits.connections.per_address (line 71): must be a whole number above 0",
+            "limits.preauth.handshake (line 74): must be a time above 0, as \"500ms\", \"10s\", \"5m\" \
              or \"1h\"",
             "log.level (line 63): \"trace\" must be one of \"error\", \"warn\", \"info\", \"debug\"",
         ]

@@ -1,5 +1,6 @@
 //! Where clients connect: the accept loop, its limits, the PROXY header of a load balancer in front.
 
+mod count;
 mod permit;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+pub use count::{Counts, Newcomer};
 pub use permit::Permits;
 use permit::{AddressPlace, Place};
 
@@ -51,6 +53,7 @@ struct Settings {
     permits: Permits,
     /// The listener's own limit.
     places: Option<Arc<Semaphore>>,
+    counts: Arc<Counts>,
 }
 
 /// Why a listener cannot be bound.
@@ -107,6 +110,7 @@ impl Listening {
                     .map(|most| Arc::new(Semaphore::new(most))),
                 tls,
                 permits,
+                counts: Arc::default(),
                 config,
             }),
             socket,
@@ -127,6 +131,16 @@ impl Listening {
     /// Where it is bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// When TLS begins there.
+    pub fn mode(&self) -> ListenerTls {
+        self.settings.config.tls
+    }
+
+    /// How many are connected.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.settings.counts)
     }
 
     /// Its certificates, to be kept fresh.
@@ -181,14 +195,26 @@ impl Settings {
         peer: SocketAddr,
         place: Place,
     ) {
+        let _opened = self.counts.opened();
+        let newcomer = self.counts.newcomer();
         let Some(ends) = self.ends(&services, &mut stream, peer).await else {
             return;
         };
         match self.permits.address(ends.peer.ip()) {
-            Ok(address) => self.serve(services, stream, ends, (place, address)).await,
+            Ok(address) => {
+                let connection = Connection {
+                    stream,
+                    peer: ends.peer,
+                    local: ends.local,
+                    mode: self.config.tls,
+                    tls: self.tls.clone(),
+                    newcomer,
+                };
+                self.serve(services, connection, (place, address)).await;
+            }
             Err(full) => {
                 tracing::info!(listener = &*self.name, client = %ends.peer, reason = %full, "turned away");
-                turn_away(self, services, stream).await;
+                turn_away(Arc::clone(&self), services, stream).await;
             }
         }
     }
@@ -223,17 +249,9 @@ impl Settings {
     async fn serve(
         &self,
         services: Arc<Services>,
-        stream: TcpStream,
-        ends: Ends,
+        connection: Connection,
         _places: (Place, AddressPlace),
     ) {
-        let connection = Connection {
-            stream,
-            peer: ends.peer,
-            local: ends.local,
-            mode: self.config.tls,
-            tls: self.tls.clone(),
-        };
         let listener = Arc::clone(&self.name);
         match self.config.protocol {
             ProtocolKind::Imap => session::run::<Imap>(services, listener, connection).await,

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     config::{ListenerTls, PreauthLimits},
+    listener::Newcomer,
     net::{
         TcpStream,
         leg::{Encrypted, InjectedInput, Leg, LegError, LegState, Plaintext},
@@ -40,6 +41,8 @@ pub struct Connection {
     pub mode: ListenerTls,
     /// What we show in the handshake.
     pub tls: ServerTls,
+    /// Counts it among those that are not logged in.
+    pub newcomer: Newcomer,
 }
 
 /// A client under TLS that is not logged in.
@@ -55,6 +58,7 @@ pub(super) struct Preauth<P: LineProtocol> {
     /// When the client must be logged in.
     deadline: Instant,
     failures: u32,
+    _newcomer: Newcomer,
 }
 
 impl<P: LineProtocol> Preauth<P> {
@@ -110,6 +114,7 @@ impl<P: LineProtocol> Preauth<P> {
             draining: services.draining.clone(),
             deadline,
             failures: 0,
+            _newcomer: connection.newcomer,
         })
     }
 

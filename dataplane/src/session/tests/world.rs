@@ -27,7 +27,7 @@ use crate::{
     backend::offer::Offers,
     config::{CertificateFiles, Limits, Listener, ListenerTls},
     fence::Fences,
-    listener::{Listening, Permits},
+    listener::{Listening, Newcomer, Permits},
     net::{dial::Dialer, tls_client::ClientTls, tls_server::ServerTls},
     routing::{Assembly, RoutingTable, Tables, Touched},
     session::{
@@ -322,6 +322,7 @@ impl World {
             stream,
             mode: ListenerTls::Implicit,
             tls: self.tls.clone(),
+            newcomer: Newcomer::uncounted(),
         };
         let session = session::run::<Imap>(Arc::clone(&self.services), "test".into(), connection);
         size_of_val(&session)

@@ -1,0 +1,63 @@
+//! How many clients are connected to a listener, for `/stats`. Nothing is decided by it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// The counts of one listener.
+#[derive(Debug, Default)]
+pub struct Counts {
+    open: AtomicUsize,
+    newcomers: Arc<AtomicUsize>,
+}
+
+impl Counts {
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that are not logged in.
+    pub fn not_logged_in(&self) -> usize {
+        self.newcomers.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection for as long as this lives.
+    pub(super) fn opened(&self) -> Opened<'_> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Opened(&self.open)
+    }
+
+    /// Counts a client as not logged in for as long as this lives.
+    pub(super) fn newcomer(&self) -> Newcomer {
+        self.newcomers.fetch_add(1, Ordering::Relaxed);
+        Newcomer(Arc::clone(&self.newcomers))
+    }
+}
+
+/// An open connection.
+pub(super) struct Opened<'a>(&'a AtomicUsize);
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client that is not logged in. Dropped with everything else of its login.
+pub struct Newcomer(Arc<AtomicUsize>);
+
+impl Newcomer {
+    /// One that no listener counts.
+    #[cfg(test)]
+    pub(crate) fn uncounted() -> Self {
+        Counts::default().newcomer()
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
