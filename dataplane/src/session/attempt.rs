@@ -4,6 +4,8 @@
 //! login is closed with proof before the guard lets go of the session; one whose backend has not is no
 //! session, and is left at once.
 
+use std::pin::pin;
+
 use ferrypost_proto::{DestinationId, Endpoint, Name};
 use ferrypost_wire::{Acceptance, Credentials, LineProtocol, Negotiate as _, SessionReference};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -193,10 +195,17 @@ impl<P: LineProtocol> Attempt<'_, P> {
         let limits = self.services.limits;
         let began = Instant::now();
         let replay = login::replay(&mut leg, back.into_login(credentials), limits.backend.login);
-        let verdict = tokio::select! {
-            biased;
-            reason = guard.closing() => Err(AttemptError::Told(reason)),
-            verdict = replay.instrument(debug_span!("replay")) => verdict.map_err(AttemptError::from),
+        let verdict = {
+            let mut replay = pin!(replay.instrument(debug_span!("replay")));
+            let told = tokio::select! {
+                biased;
+                reason = guard.closing() => Err(reason),
+                verdict = &mut replay => Ok(verdict),
+            };
+            match told {
+                Ok(verdict) => verdict.map_err(AttemptError::from),
+                Err(reason) => login::last_word(replay, reason, limits.relay.close).await,
+            }
         };
         self.trail.replay = began.elapsed();
         let refused = match verdict {
@@ -219,7 +228,8 @@ impl<P: LineProtocol> Attempt<'_, P> {
             Ok(Verdict::Rejected(rejection)) => AttemptError::Rejected(rejection),
             Err(error) => error,
         };
-        // Out of the registry first: no fence waits for a login that nobody has accepted (decision 0005).
+        // Out of the registry first: no fence waits for the end of a connection on which nobody has accepted a
+        // login (decision 0005).
         drop(guard);
         login::abandon(leg, limits.relay.close).await;
         Err(refused)

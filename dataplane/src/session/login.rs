@@ -6,7 +6,10 @@ use std::time::Duration;
 use ferrypost_wire::{Acceptance, BackendViolation, Login, LoginStep, Rejection};
 use tokio::time::timeout;
 
-use super::{outcome::ReplayError, registry::CloseProof};
+use super::{
+    outcome::{AttemptError, ReplayError},
+    registry::{CloseProof, CloseReason},
+};
 use crate::net::{
     leg::{BackendLeg, LegError},
     relay::is_reset,
@@ -48,6 +51,26 @@ fn too_long(error: LegError) -> ReplayError {
     match error {
         LegError::Full => BackendViolation::ReplyTooLong.into(),
         error => error.into(),
+    }
+}
+
+/// How long a fence waits for the verdict on a login that the old server has been sent. A right password has
+/// its answer by then, so that the old server's own log names nobody after the flip; a wrong one may be thought
+/// about for much longer, and whoever guesses must not keep the account fenced (decision 0005).
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The verdict on a login that is told to end: under a fence it is waited for a moment longer.
+pub(super) async fn last_word(
+    replay: impl Future<Output = Result<Verdict, ReplayError>>,
+    reason: CloseReason,
+    limit: Duration,
+) -> Result<Verdict, AttemptError> {
+    if reason != CloseReason::Moved {
+        return Err(AttemptError::Told(reason));
+    }
+    match timeout(limit.min(LAST_WORD), replay).await {
+        Ok(verdict) => verdict.map_err(AttemptError::from),
+        Err(_) => Err(AttemptError::Told(reason)),
     }
 }
 

@@ -185,6 +185,28 @@ async fn guesses_that_the_server_thinks_about_do_not_keep_their_account_fenced()
 }
 
 #[tokio::test]
+async fn a_fence_waits_a_moment_for_the_verdict_on_a_login() {
+    let (world, verdicts) = thoughtful();
+    let mut client = world.client().await;
+    client
+        .send("l LOGIN alice@example.org secret\r\nx CREATE a-write\r\n")
+        .await;
+    eventually("the server has the login", || {
+        world.old.seen.count(&world.old.seen.logins) == 1
+    })
+    .await;
+    world.fence();
+    verdicts.add_permits(1);
+    let drained = drained(&world).await;
+    assert_eq!((drained.closed, drained.unconfirmed), (1, 0));
+    // Accepted before the flip, and its end was seen before the flip.
+    assert_eq!(world.old.seen.count(&world.old.seen.ended), 1);
+    let rest = client.rest().await;
+    assert!(rest.starts_with("l NO [UNAVAILABLE]"), "{rest}");
+    assert!(!world.old.seen.has("x CREATE"));
+}
+
+#[tokio::test]
 async fn a_login_that_the_old_server_accepts_after_the_flip_is_nobody_s() {
     let (world, verdicts) = thoughtful();
     let mut client = world.client().await;
@@ -198,7 +220,7 @@ async fn a_login_that_the_old_server_accepts_after_the_flip_is_nobody_s() {
     world.fence();
     assert_eq!(drained(&world).await.unconfirmed, 0);
     world.flip();
-    // The client was told at once, and not when the server had made up its mind.
+    // The client was told soon, and not when the server had made up its mind.
     let rest = client.rest().await;
     assert!(rest.starts_with("l NO [UNAVAILABLE]"), "{rest}");
     assert_eq!(world.old.seen.count(&world.old.seen.ended), 0);
