@@ -11,6 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ferrypost_proto::v1::MigrationState;
+use ferrypost_tests::dovecot::Pace;
 use ferrypost_tests::story::{landing, migrate, move_to, session, short_limits};
 use ferrypost_tests::tools::tool;
 use ferrypost_tests::world::{Builder, World};
@@ -20,8 +21,12 @@ use tokio::time::timeout;
 /// A command that hangs is what these tests are about.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// The servers are as people meet them: they wait for the disk, and let a wrong password wait.
 fn world() -> Builder {
-    World::builder().data_planes(1).limits(short_limits())
+    World::builder()
+        .data_planes(1)
+        .limits(short_limits())
+        .pace(Pace::AsShipped)
 }
 
 /// Runs a script in a shell, and gives back what it printed. It must end by itself, and with success.

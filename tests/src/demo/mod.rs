@@ -10,6 +10,7 @@ mod up;
 
 use std::path::{Path, PathBuf};
 
+use crate::dovecot::Pace;
 use crate::tools::repository;
 use crate::world::{Builder, World};
 
@@ -45,11 +46,12 @@ const ACCOUNTS: [&str; 24] = [
     "xavier@example.org",
 ];
 
-/// What the tour shows and what `demo-up` leaves running.
+/// What the tour shows and what `demo-up` leaves running. Nothing is made faster than Dovecot comes.
 fn world() -> Builder {
     World::builder()
         .data_planes(2)
         .delta_hook(true)
+        .pace(Pace::AsShipped)
         .accounts(&ACCOUNTS)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -72,6 +73,11 @@ fn say_numbers(history: &History, [there, back]: &[Move; 2]) {
         or_unknown(back.held)
     ));
     say(format!(
+        "of that:       {} and {} for `doveadm sync`, which waits for the disk at every message",
+        or_unknown(hook_time(history, there)),
+        or_unknown(hook_time(history, back))
+    ));
+    say(format!(
         "reconnect:     p50 {}, max {} over {} sessions that were closed",
         or_unknown(moved.reconnect_p50()),
         or_unknown(moved.reconnect_max()),
@@ -85,4 +91,13 @@ fn say_numbers(history: &History, [there, back]: &[Move; 2]) {
         "final home:    all {} acknowledged messages and flags were looked for on the servers",
         all.writes
     ));
+}
+
+/// How long the delta hook took for a move.
+fn hook_time(history: &History, movement: &Move) -> Option<Duration> {
+    let run = history
+        .hook_runs
+        .iter()
+        .rfind(|run| run.migration == movement.migration)?;
+    Some(run.ended?.since(run.begun))
 }
