@@ -173,7 +173,9 @@ pub fn start(
     })?;
     let placement = match subject {
         Subject::NoRecord(id) => return Err(StartRefused::UnknownAccount(id)),
-        Subject::Known(account) => known(&account, canonical(request.account).ok(), &names)?,
+        Subject::Known(account) => {
+            known(&account, canonical(request.account).ok().as_ref(), &names)?
+        }
         Subject::Unlisted(name) => unlisted(state, routing, random, name, names)?,
     };
     let target = target(routing, &placement, request.destination)?;
@@ -210,14 +212,14 @@ pub fn start(
 /// must mean the same when it comes again.
 fn known(
     account: &Arc<Account>,
-    called: Option<Name>,
+    called: Option<&Name>,
     names: &[Name],
 ) -> Result<Placement, StartRefused> {
     let placement = account
         .placement()
         .ok_or_else(|| Refused::Unreadable(account.id().clone()))?;
     let own: BTreeSet<&str> = placement.names.iter().map(|name| &**name).collect();
-    let called = called.as_ref().map(Name::as_str);
+    let called = called.map(Name::as_str);
     let given: BTreeSet<&str> = names
         .iter()
         .map(Name::as_str)

@@ -9,7 +9,7 @@ use ferrypost_proto::{
 };
 
 use super::{
-    Fleet,
+    Fleet, heard,
     registration::{self, Claim, Known, Verdict},
 };
 use crate::{
@@ -259,6 +259,9 @@ fn new_registration(who: &Introduction, predecessor: Option<&Registration>) -> R
 
 fn introduce(hello: Hello) -> Answer<Introduction> {
     let invalid = |field| Refusal::new(Reason::FieldInvalid, format!("hello.{field} is not valid"));
+    if let Some(field) = heard::oversized(&hello) {
+        return Err(invalid(field));
+    }
     let installation = match hello.installation.as_str() {
         "" => None,
         pinned => Some(InstallationId::parse(pinned).map_err(|_| invalid("installation"))?),

@@ -11,6 +11,7 @@
 //! stream and one leader decides. What only somebody who looks wants to know stays here.
 
 mod ask;
+mod heard;
 mod join;
 mod lease;
 mod registration;

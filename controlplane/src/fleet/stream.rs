@@ -1,7 +1,7 @@
 //! One data plane's stream, from Welcome to its end.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -27,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Fleet, View,
+    Fleet, View, heard,
     join::Joined,
     report::{self, Report},
 };
 use crate::{
+    domain::placement::Placement,
     mirror::State,
     service::refusal::{Answer, Reason, Refusal},
 };
@@ -337,7 +338,12 @@ impl Listener<'_> {
             .into_iter()
             .filter_map(|account| {
                 let fence = account.fence_epoch.unwrap_or_default();
-                let counts = is_this_fence(&state, &account.account_id, fence.into());
+                let counts = is_this_fence(
+                    &state,
+                    &drained.migration_id,
+                    &account.account_id,
+                    fence.into(),
+                );
                 counts.then_some(stored::DrainedReportAccount {
                     account_id: account.account_id,
                     fence_epoch: fence.store,
@@ -353,7 +359,7 @@ impl Listener<'_> {
     fn draining(&mut self, draining: wire::Draining) {
         let state = self.fleet.mirror().read();
         let fence = Revision::from(draining.fence_epoch.unwrap_or_default());
-        if is_this_fence(&state, &draining.account_id, fence) {
+        if is_this_fence(&state, &draining.migration_id, &draining.account_id, fence) {
             let account = stored::DrainedReportAccount {
                 account_id: draining.account_id,
                 sessions_left: draining.sessions_left,
@@ -391,53 +397,31 @@ impl Listener<'_> {
     }
 
     fn rejected(&mut self, rejected: &wire::Rejected) {
-        let entries: BTreeSet<_> = rejected
-            .entries
-            .iter()
-            .filter(|entry| AccountId::parse(&entry.account_id).is_ok())
-            .map(|entry| {
-                (
-                    entry.account_id.clone(),
-                    entry.reason().as_str_name().to_owned(),
-                )
-            })
-            .collect();
-        for entry in &rejected.entries {
+        for entry in heard::logged(rejected) {
             tracing::warn!(instance = %self.joined.instance, account = entry.account_id,
                 reason = entry.reason().as_str_name(), field = entry.field,
+                rejected = rejected.entries.len(),
                 "a data plane rejected an entry and holds its account");
         }
-        self.live(|live| {
-            live.rejected = entries
-                .into_iter()
-                .map(|(account_id, reason)| stored::LiveRejected { account_id, reason })
-                .collect();
-        });
+        let kept = heard::rejected(rejected);
+        self.live(|live| live.rejected = kept);
     }
 
     fn health(&mut self, health: Health) {
         self.heard = Instant::now();
-        let endpoints: Vec<_> = health
-            .endpoints
-            .iter()
-            .map(|endpoint| stored::LiveEndpoint {
-                destination: endpoint.destination.clone(),
-                protocol: endpoint.protocol,
-                reachable: endpoint.reachable,
-                problem: endpoint.problem.clone(),
-            })
-            .collect();
+        let endpoints = heard::endpoints(health.endpoints);
+        let kept = heard::to_live(&endpoints);
         let ready = health.ready;
         self.live(|live| {
             live.ready = ready;
-            live.endpoints = endpoints;
+            live.endpoints = kept;
         });
         self.view.send_modify(|view| {
             view.answers = true;
             view.ready = ready;
             view.sessions = health.sessions;
             view.held_logins = health.held_logins;
-            view.endpoints = health.endpoints;
+            view.endpoints = endpoints;
         });
     }
 
@@ -535,17 +519,18 @@ impl Listener<'_> {
     }
 }
 
-/// Whether an account is fenced, at this fence.
-fn is_this_fence(state: &State, account: &str, fence: Revision) -> bool {
+/// Whether an account is fenced, at this fence of this move.
+fn is_this_fence(state: &State, migration: &str, account: &str, fence: Revision) -> bool {
     AccountId::parse(account)
         .ok()
         .and_then(|id| state.account(&id))
         .and_then(|account| account.placement())
-        .is_some_and(|placement| {
-            placement
-                .fence()
-                .is_some_and(|ours| Revision::new(state.base(), ours) == fence)
+        .filter(|placement| {
+            let moved_by = placement.migration_id.as_ref().map(MigrationId::as_str);
+            moved_by == Some(migration)
         })
+        .and_then(Placement::fence)
+        .is_some_and(|ours| Revision::new(state.base(), ours) == fence)
 }
 
 fn gone() -> Refusal {

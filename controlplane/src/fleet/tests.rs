@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ferrypost_proto::{
-    AccountId, BootId, DestinationId, InstallationId, InstanceId, Phase, Random, ReplicaId,
-    Revision, StateId, TablePosition,
+    AccountId, BootId, DestinationId, InstallationId, InstanceId, MigrationId, Phase, Random,
+    ReplicaId, Revision, StateId, TablePosition,
     routing::v1::{
         self as wire, Applied, CommandResult, Drained, DrainedAccount, Goodbye, Health, Hello,
         KickedSessions, StreamRequest, StreamResponse, command, command_result,
@@ -145,6 +145,30 @@ impl World {
             .add_name(name, &placement)
             .txn();
         (placement.account.clone(), self.commit(txn).await)
+    }
+
+    /// An account in FENCING, by a move that is under way.
+    async fn fenced(&self, name: &str) -> (AccountId, MigrationId, Rev) {
+        let migration = MigrationId::generate(&self.random);
+        let mut placement = Placement::new(
+            AccountId::generate(&self.random),
+            [name.into()],
+            DestinationId::parse("source").unwrap(),
+        );
+        placement.phase = Phase::Fencing;
+        placement.migration_id = Some(migration.clone());
+        let record = Stored::new(MigrationRecord {
+            state: v1::MigrationState::Running.into(),
+            phase: v1::Phase::Fencing.into(),
+            ..Default::default()
+        });
+        let txn = RoutingChange::new(&self.random)
+            .record(&placement)
+            .add_name(name, &placement)
+            .migration(&migration, &record, 0)
+            .txn();
+        let epoch = self.commit(txn).await;
+        (placement.account, migration, epoch)
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
@@ -344,16 +368,7 @@ async fn rule_6_a_slow_subscriber_gets_every_change_or_a_snapshot() {
 async fn rule_7_drained_is_written_for_its_boot_and_only_for_its_own_fence() {
     let world = World::new().await;
     let (peer, _) = world.join(world.hello("dp")).await;
-    let (account, epoch) = world.account("alice", Phase::Fencing).await;
-    let migration = ferrypost_proto::MigrationId::generate(&world.random);
-    let record = MigrationRecord {
-        state: v1::MigrationState::Running.into(),
-        phase: v1::Phase::Fencing.into(),
-        ..Default::default()
-    };
-    world
-        .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
-        .await;
+    let (account, migration, epoch) = world.fenced("alice").await;
     let drained = |store| Drained {
         migration_id: migration.as_str().to_owned(),
         accounts: vec![DrainedAccount {
@@ -364,6 +379,12 @@ async fn rule_7_drained_is_written_for_its_boot_and_only_for_its_own_fence() {
         }],
     };
     peer.say(Said::Drained(drained(epoch - 1)));
+    // Nor may it fill the memory with reports for moves that are not this account's.
+    let other = MigrationId::generate(&world.random);
+    peer.say(Said::Drained(Drained {
+        migration_id: other.as_str().to_owned(),
+        ..drained(epoch)
+    }));
     peer.say(Said::Drained(drained(epoch)));
     let dp = World::instance("dp");
     world
@@ -381,6 +402,7 @@ async fn rule_7_drained_is_written_for_its_boot_and_only_for_its_own_fence() {
         (report.accounts[0].fence_epoch, report.accounts[0].closed),
         (epoch, 3)
     );
+    assert!(state.drained(&other).is_none());
 }
 
 #[tokio::test]
@@ -560,7 +582,7 @@ async fn live_says_what_a_data_plane_applied_when_somebody_waits_for_it() {
         }],
         ..Default::default()
     };
-    let migration = ferrypost_proto::MigrationId::generate(&world.random);
+    let migration = MigrationId::generate(&world.random);
     world
         .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
         .await;
@@ -627,15 +649,7 @@ async fn what_a_stream_has_written_is_written_again_when_it_is_gone() {
 async fn a_report_that_was_written_over_is_written_again() {
     let world = World::with(100, Duration::from_millis(100)).await;
     let (peer, _) = world.join(world.hello("dp")).await;
-    let (account, epoch) = world.account("alice", Phase::Fencing).await;
-    let migration = ferrypost_proto::MigrationId::generate(&world.random);
-    let record = MigrationRecord {
-        state: v1::MigrationState::Running.into(),
-        ..Default::default()
-    };
-    world
-        .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
-        .await;
+    let (account, migration, epoch) = world.fenced("alice").await;
     peer.say(Said::Drained(Drained {
         migration_id: migration.as_str().to_owned(),
         accounts: vec![DrainedAccount {

@@ -1,0 +1,146 @@
+//! What a data plane says, brought to a size. Its certificate says that it is one of ours, not that it is
+//! sound: whatever it says is kept in memory, written to the store and shown to people, so all of it has
+//! a bound.
+
+use std::collections::BTreeSet;
+
+use ferrypost_proto::{
+    AccountId,
+    routing::v1::{EndpointHealth, Hello, Rejected, RejectedEntry},
+    store::v1 as stored,
+};
+
+/// Most verdicts that are kept of one data plane.
+const ENDPOINTS: usize = 1_000;
+
+/// Most rejected accounts that are kept of one data plane: they stand in one value of the store. It holds
+/// the accounts beyond them all the same, so a move of one of those is aborted instead of waiting.
+const REJECTED: usize = 1_000;
+
+/// Rejected entries that are logged by name.
+const LOGGED: usize = 10;
+
+/// Longest text for people, in octets.
+const TEXT: usize = 200;
+
+/// Longest text that names something, in octets.
+const WORD: usize = 128;
+
+/// Whether the words of a Hello may be kept with the registration; the field that may not, if any.
+pub(super) fn oversized(hello: &Hello) -> Option<&'static str> {
+    let fields = [
+        ("group", &hello.group),
+        ("version", &hello.version),
+        ("admin_address", &hello.admin_address),
+    ];
+    let is_bad = |text: &str| text.len() > WORD || text.chars().any(char::is_control);
+    fields
+        .into_iter()
+        .find_map(|(field, text)| is_bad(text).then_some(field))
+}
+
+/// Verdicts as they are kept.
+pub(super) fn endpoints(said: Vec<EndpointHealth>) -> Vec<EndpointHealth> {
+    said.into_iter()
+        .filter(|endpoint| endpoint.destination.len() <= WORD)
+        .take(ENDPOINTS)
+        .map(|endpoint| EndpointHealth {
+            problem: cut(&endpoint.problem),
+            ..endpoint
+        })
+        .collect()
+}
+
+/// The same for `/live`.
+pub(super) fn to_live(endpoints: &[EndpointHealth]) -> Vec<stored::LiveEndpoint> {
+    endpoints
+        .iter()
+        .map(|endpoint| stored::LiveEndpoint {
+            destination: endpoint.destination.clone(),
+            protocol: endpoint.protocol,
+            reachable: endpoint.reachable,
+            problem: endpoint.problem.clone(),
+        })
+        .collect()
+}
+
+/// The accounts whose entries were rejected, as they are kept.
+pub(super) fn rejected(said: &Rejected) -> Vec<stored::LiveRejected> {
+    let entries: BTreeSet<_> = said
+        .entries
+        .iter()
+        .filter(|entry| AccountId::parse(&entry.account_id).is_ok())
+        .map(|entry| (&*entry.account_id, entry.reason().as_str_name()))
+        .collect();
+    entries
+        .into_iter()
+        .take(REJECTED)
+        .map(|(account_id, reason)| stored::LiveRejected {
+            account_id: account_id.to_owned(),
+            reason: reason.to_owned(),
+        })
+        .collect()
+}
+
+/// The entries that are worth a line each in the log.
+pub(super) fn logged(said: &Rejected) -> impl Iterator<Item = &RejectedEntry> {
+    said.entries.iter().take(LOGGED)
+}
+
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(TEXT);
+    text[..end]
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrypost_proto::Random;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_data_plane_has_a_bound() {
+        let endpoint = |n: usize| EndpointHealth {
+            destination: format!("d{n}"),
+            problem: "ü".repeat(10_000),
+            ..EndpointHealth::default()
+        };
+        let kept = endpoints((0..5_000).map(endpoint).collect());
+        assert_eq!(kept.len(), ENDPOINTS);
+        assert!(kept.iter().all(|endpoint| endpoint.problem.len() <= TEXT));
+        assert_eq!(to_live(&kept).len(), ENDPOINTS);
+        let random = Random::seeded(1);
+        let entry = |_| RejectedEntry {
+            account_id: AccountId::generate(&random).into(),
+            ..RejectedEntry::default()
+        };
+        let said = Rejected {
+            entries: (0..5_000).map(entry).collect(),
+            ..Rejected::default()
+        };
+        assert_eq!(rejected(&said).len(), REJECTED);
+        assert_eq!(logged(&said).count(), LOGGED);
+    }
+
+    #[test]
+    fn a_hello_with_endless_or_unprintable_words_is_found_out() {
+        let hello = Hello {
+            group: "g".repeat(WORD),
+            ..Hello::default()
+        };
+        assert_eq!(oversized(&hello), None);
+        let long = Hello {
+            group: "g".repeat(WORD + 1),
+            ..Hello::default()
+        };
+        assert_eq!(oversized(&long), Some("group"));
+        let odd = Hello {
+            version: "1\u{1b}[2J".to_owned(),
+            ..Hello::default()
+        };
+        assert_eq!(oversized(&odd), Some("version"));
+    }
+}
