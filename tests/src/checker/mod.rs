@@ -5,7 +5,8 @@
 //! the right password is told that it is wrong. Clients only know that an operation took effect
 //! somewhere between its beginning and its end, and a caller only that a flip happened between the
 //! call and its answer; so an operation is a violation only when *no* course of events could make it
-//! right. What the delta hook saw narrows that down: while it ran, nobody was served.
+//! right. What the delta hook saw narrows that down: while it ran, nobody was served. And it ran once
+//! at a time, and never after the end of its move, or it might write to a server that people use.
 
 mod timeline;
 mod violation;
@@ -16,7 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::history::{Action, FinalState, History, MessageId, Operation};
+use crate::history::{Action, FinalState, History, HookRun, MessageId, Operation};
 
 use timeline::Timeline;
 pub use violation::{Misplaced, Violation};
@@ -66,6 +67,8 @@ pub fn judge(history: &History, finally: &FinalState, floors: &Floors) -> Verdic
         violations.extend(lost(&account, &operations, finally));
         violations.extend(wrongly_refused(&operations));
     }
+    violations.extend(outlived(history));
+    violations.extend(twice(history));
     Verdict {
         violations,
         shortfalls: shortfalls(history, floors),
@@ -153,6 +156,37 @@ fn wrongly_refused(operations: &[&Operation]) -> Vec<Violation> {
         .filter(|operation| is_final(operation))
         .map(|operation| Violation::WronglyRefused((*operation).clone()))
         .collect()
+}
+
+/// Hooks that were at work when the outcome of their move was known already.
+fn outlived(history: &History) -> impl Iterator<Item = Violation> + '_ {
+    history.hook_runs.iter().filter_map(|run| {
+        let mut moves = history.moves.iter();
+        let movement = moves.find(|movement| movement.migration == run.migration)?;
+        let last_seen = run.ended.unwrap_or(run.begun);
+        (last_seen > movement.answered).then(|| Violation::HookOutlived {
+            run: run.clone(),
+            movement: movement.clone(),
+        })
+    })
+}
+
+/// Hooks of one move that began before an earlier run of the same move had ended well.
+fn twice(history: &History) -> impl Iterator<Item = Violation> + '_ {
+    let runs = &history.hook_runs;
+    runs.iter().flat_map(move |first| {
+        let overlaps = move |second: &&HookRun| {
+            second.migration == first.migration
+                && first.begun < second.begun
+                && first.ended.is_some_and(|ended| second.begun < ended)
+        };
+        runs.iter()
+            .filter(overlaps)
+            .map(|second| Violation::HookTwice {
+                first: first.clone(),
+                second: second.clone(),
+            })
+    })
 }
 
 fn shortfalls(history: &History, floors: &Floors) -> Vec<String> {

@@ -293,3 +293,48 @@ fn a_run_in_which_too_little_happened_is_not_clean() {
     assert_eq!(verdict.shortfalls.len(), 2, "{:?}", verdict.shortfalls);
     assert!(!verdict.is_clean());
 }
+
+#[test]
+fn a_hook_that_outlives_its_move_is_a_violation() {
+    let late = |ended| {
+        let mut history = moved();
+        history.hook_runs[0].ended = Some(at(ended));
+        judge(&history, &FinalState::new(), &NO_FLOORS)
+    };
+    assert!(late(20).is_clean());
+    let found = late(21).violations;
+    assert!(
+        matches!(found[..], [Violation::HookOutlived { .. }]),
+        "{found:?}"
+    );
+    let mut history = moved();
+    let begun_too_late = hook_run(&history.moves[0], 22, None);
+    history.hook_runs.push(begun_too_late);
+    let found = judge(&history, &FinalState::new(), &NO_FLOORS).violations;
+    assert!(
+        matches!(found[..], [Violation::HookOutlived { .. }]),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn two_hooks_of_one_move_at_once_are_a_violation() {
+    let again = |begun| {
+        let mut history = moved();
+        let second = hook_run(&history.moves[0], begun, Some(19));
+        history.hook_runs.push(second);
+        judge(&history, &FinalState::new(), &NO_FLOORS)
+    };
+    assert!(again(16).is_clean());
+    let found = again(15).violations;
+    assert!(
+        matches!(found[..], [Violation::HookTwice { .. }]),
+        "{found:?}"
+    );
+    // A run that was killed left no end: the next one may follow.
+    let mut history = moved();
+    history.hook_runs[0].ended = None;
+    let second = hook_run(&history.moves[0], 15, Some(19));
+    history.hook_runs.push(second);
+    assert!(judge(&history, &FinalState::new(), &NO_FLOORS).is_clean());
+}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::history::{Action, Operation, Side};
+use crate::history::{Action, HookRun, Move, Operation, Side};
 
 /// Something that must not happen.
 #[derive(Debug, Clone)]
@@ -25,6 +25,20 @@ pub enum Violation {
     Lost(Operation),
     /// A login with the right password that was told it is wrong.
     WronglyRefused(Operation),
+    /// A run of the delta hook that went on after its move had ended.
+    HookOutlived {
+        /// The run.
+        run: HookRun,
+        /// The move.
+        movement: Move,
+    },
+    /// Two runs of the delta hook for one move at once.
+    HookTwice {
+        /// The one that was still at work.
+        first: HookRun,
+        /// The one that began meanwhile.
+        second: HookRun,
+    },
 }
 
 /// Why an operation should not have been accepted where it was.
@@ -66,6 +80,17 @@ impl fmt::Display for Violation {
             }
             Self::WronglyRefused(operation) => {
                 write!(f, "{}, with the right password", Described(operation))
+            }
+            Self::HookOutlived { run, movement } => {
+                let (migration, answered) = (&run.migration, movement.answered);
+                write!(
+                    f,
+                    "the delta hook of {migration} was at work after {answered}, when its move had ended"
+                )
+            }
+            Self::HookTwice { first, second } => {
+                let (migration, begun) = (&first.migration, second.begun);
+                write!(f, "the delta hook of {migration} ran twice at {begun}")
             }
         }
     }

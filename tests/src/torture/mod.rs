@@ -1,10 +1,11 @@
-//! The torture run: accounts move back and forth without end while clients write to them and
-//! processes are killed and frozen at random; then all faults stop, everything must come to rest, and
-//! the checker judges what the clients saw.
+//! The torture run: accounts move back and forth without end while clients write to them, processes
+//! are killed and frozen, networks between them cut and stalled, one thing or two at a time, and the
+//! delta hook fails now and then; then all faults stop, everything must come to rest, and the checker
+//! judges what the clients saw.
 //!
 //! ```text
-//!   clients ──▶ history ◀── movers (Migrate, Rollback, AbortMigration)     nemesis ──▶ processes
-//!                  └──────▶ checker ◀── mailboxes, read from the servers
+//!   clients ──▶ history ◀── movers (Migrate, Rollback, AbortMigration)     nemesis ──▶ processes,
+//!                  └──────▶ checker ◀── mailboxes, read from the servers               networks
 //! ```
 //!
 //! What is done depends on the seed alone, when it happens does not: a seed makes a run similar, not
@@ -27,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{Floors, Verdict, judge};
-use crate::history::{FinalState, Recorder, Summary, read_journal};
+use crate::history::{FinalState, History, Move, Recorder, Summary, read_journal};
 use crate::workload::{Habit, Workload, read_mailbox};
 use crate::world::{Builder, Limits, World};
 
@@ -62,6 +63,9 @@ const BUSY: Habit = Habit::Busy {
     login_percent: 15,
 };
 
+/// In how many of a hundred moves the delta hook fails, in a run with faults.
+const MOODS: u32 = 8;
+
 /// What to do to which world.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -69,7 +73,7 @@ pub struct Plan {
     pub seed: u64,
     /// How long things move and break; longer, up to three times, until the floors are reached.
     pub duration: Duration,
-    /// Whether processes are killed and frozen.
+    /// Whether processes are killed and frozen, networks are cut, and the delta hook fails.
     pub faults: bool,
     /// How many writers each account has on each data plane.
     pub writers: usize,
@@ -143,7 +147,11 @@ impl fmt::Display for Report {
 /// # Errors
 /// When the world does not come up or its state cannot be read; what was found wrong is in the report.
 pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
-    let mut world = world.limits(LIMITS).start().await?;
+    let mut world = world.limits(LIMITS);
+    if plan.faults {
+        world = world.links().moody_hook(plan.seed, MOODS);
+    }
+    let mut world = world.start().await?;
     let recorder = Recorder::new();
     let workload = start_clients(&world, &recorder, &plan);
     let mut movers = Movers::start(&world, &recorder, &plan);
@@ -166,6 +174,7 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     workload.stop().await;
 
     let mut history = recorder.history();
+    complaints.extend(too_long(&history));
     history.hook_runs = read_journal(world.journal())?;
     let finally = final_state(&world).await?;
     let flipped = history.flips().count();
@@ -182,6 +191,17 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         report.kept = Some(world.keep());
     }
     Ok(report)
+}
+
+/// Moves whose held window was longer than it may be (G4), as the leader that fenced and flipped has
+/// measured it.
+fn too_long(history: &History) -> impl Iterator<Item = String> + '_ {
+    let held = |movement: &'_ Move| movement.held.filter(|held| *held > LIMITS.window);
+    history.moves.iter().filter_map(move |movement| {
+        let held = held(movement)?;
+        let (account, migration) = (&movement.account, &movement.migration);
+        Some(format!("{migration} held {account} for {held:?}"))
+    })
 }
 
 fn start_clients(world: &World, recorder: &Recorder, plan: &Plan) -> Workload {

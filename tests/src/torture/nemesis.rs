@@ -1,27 +1,30 @@
-//! Kills and freezes processes at random, one at a time, and brings them back.
+//! Kills, freezes, cuts off and compacts at random, one thing or two at a time, and mends everything
+//! again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::world::{Plane, World, WorldError};
+use crate::process::Process;
+use crate::world::{Etcd, Link, Plane, Traffic, World, WorldError};
 
 /// Between faults.
 const PEACE_MS: Range<u64> = 300..2000;
 
-/// How long a process stands still: mostly past two heartbeats and below the window.
-const FREEZE_MS: Range<u64> = 200..2500;
+/// How long a process stands still or is cut off: mostly past two heartbeats and below the window.
+const PAUSE_MS: Range<u64> = 200..2500;
 
 /// And in a few of a hundred cases longer than a window, so that what has begun cannot end well.
-const LONG_FREEZE_MS: Range<u64> = 6500..8000;
-const LONG_FREEZES: u32 = 20;
+const LONG_PAUSE_MS: Range<u64> = 6500..8000;
+const LONG_PAUSES: u32 = 15;
 
-/// So many of a hundred faults are kills.
-const KILLS: u32 = 55;
+/// So many of a hundred faults come together with another one.
+const COMPANY: u32 = 40;
 
 /// How long a killed process stays away.
 const AWAY_MS: Range<u64> = 50..1500;
@@ -32,11 +35,43 @@ pub(super) struct Nemesis {
 }
 
 /// Whom it hits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     DataPlane(usize),
     ControlPlane(usize),
     Etcd,
+    /// What a data plane and a replica have between them.
+    Stream(usize, usize),
+    /// What a replica and etcd have between them.
+    Store(usize),
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// Killed, and started again.
+    Kill,
+    /// Frozen, and woken.
+    Freeze,
+    /// Nothing arrives, until everything does.
+    Stall,
+    /// Connections are gone, and none come about.
+    Cut,
+    /// Its history is gone.
+    Compact,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    victim: Victim,
+    deed: Deed,
+    until: Instant,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.deed, self.victim)
+    }
 }
 
 impl Nemesis {
@@ -52,26 +87,33 @@ impl Nemesis {
         self.done
     }
 
-    /// Breaks one thing after a while of peace and brings it back.
+    /// Breaks one thing, or two together, after a while of peace and mends them.
     ///
     /// # Errors
-    /// When it does not come back.
+    /// When something does not come back.
     pub(super) async fn strike(&mut self, world: &mut World) -> Result<(), WorldError> {
-        self.wait(PEACE_MS).await;
-        let victim = self.choose(world);
-        if self.random.random_range(0..100) < KILLS {
-            self.count("kill", victim);
-            kill(world, victim);
-            self.wait(AWAY_MS).await;
-            start(world, victim).await
-        } else {
-            self.count("freeze", victim);
-            freeze(world, victim)?;
-            let is_long = self.random.random_range(0..100) < LONG_FREEZES;
-            self.wait(if is_long { LONG_FREEZE_MS } else { FREEZE_MS })
-                .await;
-            resume(world, victim)
+        let peace = self.milliseconds(PEACE_MS);
+        sleep(peace).await;
+        let mut faults = vec![self.choose(world)];
+        if self.happens(COMPANY) {
+            let other = self.choose(world);
+            if other.victim != faults[0].victim {
+                faults.push(other);
+            }
         }
+        for fault in &faults {
+            *self.done.entry(fault.to_string()).or_default() += 1;
+            begin(world, *fault).await?;
+        }
+        if faults.len() > 1 {
+            *self.done.entry("two at once".to_owned()).or_default() += 1;
+        }
+        faults.sort_by_key(|fault| fault.until);
+        for fault in faults {
+            sleep_until(fault.until).await;
+            end(world, fault).await?;
+        }
+        Ok(())
     }
 
     /// Leaves everything running.
@@ -88,68 +130,129 @@ impl Nemesis {
         Ok(())
     }
 
-    fn choose(&mut self, world: &mut World) -> Victim {
-        let data_planes = world.data_planes().len();
-        let control_planes = world.control_planes().len();
-        let all = data_planes + control_planes + usize::from(world.etcd().is_some());
-        match self.random.random_range(0..all) {
-            n if n < data_planes => Victim::DataPlane(n),
-            n if n < data_planes + control_planes => Victim::ControlPlane(n - data_planes),
-            _ => Victim::Etcd,
+    fn choose(&mut self, world: &mut World) -> Fault {
+        let victims = victims(world);
+        let victim = victims[self.random.random_range(0..victims.len())];
+        let deeds: &[Deed] = match victim {
+            Victim::DataPlane(_) | Victim::ControlPlane(_) => &[Deed::Kill, Deed::Freeze],
+            Victim::Etcd => &[Deed::Kill, Deed::Freeze, Deed::Compact],
+            Victim::Stream(..) | Victim::Store(_) => &[Deed::Stall, Deed::Cut],
+        };
+        let deed = deeds[self.random.random_range(0..deeds.len())];
+        let time = match deed {
+            Deed::Kill | Deed::Compact => AWAY_MS,
+            _ if self.happens(LONG_PAUSES) => LONG_PAUSE_MS,
+            _ => PAUSE_MS,
+        };
+        Fault {
+            victim,
+            deed,
+            until: Instant::now() + self.milliseconds(time),
         }
     }
 
-    fn count(&mut self, fault: &str, victim: Victim) {
-        *self.done.entry(format!("{fault} {victim:?}")).or_default() += 1;
+    /// True in `percent` of a hundred cases.
+    fn happens(&mut self, percent: u32) -> bool {
+        self.random.random_range(0..100) < percent
     }
 
-    async fn wait(&mut self, milliseconds: Range<u64>) {
-        sleep(Duration::from_millis(
-            self.random.random_range(milliseconds),
-        ))
-        .await;
+    fn milliseconds(&mut self, range: Range<u64>) -> Duration {
+        Duration::from_millis(self.random.random_range(range))
     }
+}
+
+/// Everything that can be hit. Networks are there only in a world with links.
+fn victims(world: &mut World) -> Vec<Victim> {
+    let (data_planes, control_planes) = (world.data_planes().len(), world.control_planes().len());
+    let mut victims: Vec<_> = (0..data_planes).map(Victim::DataPlane).collect();
+    victims.extend((0..control_planes).map(Victim::ControlPlane));
+    victims.extend(world.etcd().map(|_| Victim::Etcd));
+    let streams = (0..data_planes).flat_map(|n| (0..control_planes).map(move |m| (n, m)));
+    let networks = streams
+        .map(|(n, m)| Victim::Stream(n, m))
+        .chain((0..control_planes).map(Victim::Store));
+    victims.extend(networks.filter(|victim| link(world, *victim).is_some()));
+    victims
+}
+
+async fn begin(world: &mut World, fault: Fault) -> Result<(), WorldError> {
+    match fault.deed {
+        Deed::Kill => match plane(world, fault.victim) {
+            Some(plane) => plane.kill(),
+            None => {
+                if let Some(etcd) = etcd(world, fault.victim) {
+                    etcd.kill();
+                }
+            }
+        },
+        Deed::Freeze => match plane(world, fault.victim) {
+            Some(plane) => plane.freeze()?,
+            None => {
+                if let Some(etcd) = etcd(world, fault.victim) {
+                    etcd.freeze()?;
+                }
+            }
+        },
+        Deed::Stall => set(world, fault.victim, Traffic::Stalls),
+        Deed::Cut => set(world, fault.victim, Traffic::Broken),
+        Deed::Compact => {
+            if let Some(etcd) = world.etcd() {
+                etcd.compact().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn end(world: &mut World, fault: Fault) -> Result<(), WorldError> {
+    match fault.deed {
+        Deed::Kill => match plane(world, fault.victim) {
+            Some(plane) => plane.start()?,
+            None => {
+                if let Some(etcd) = world.etcd() {
+                    etcd.start_again().await?;
+                }
+            }
+        },
+        Deed::Freeze => match plane(world, fault.victim) {
+            Some(plane) => plane.resume()?,
+            None => {
+                if let Some(etcd) = etcd(world, fault.victim) {
+                    etcd.resume()?;
+                }
+            }
+        },
+        Deed::Stall | Deed::Cut => set(world, fault.victim, Traffic::Flows),
+        Deed::Compact => {}
+    }
+    Ok(())
 }
 
 fn plane(world: &mut World, victim: Victim) -> Option<&mut Plane> {
     match victim {
         Victim::DataPlane(n) => Some(world.data_plane(n)),
         Victim::ControlPlane(n) => Some(world.control_plane(n)),
-        Victim::Etcd => None,
+        Victim::Etcd | Victim::Stream(..) | Victim::Store(_) => None,
     }
 }
 
-fn kill(world: &mut World, victim: Victim) {
-    if let Some(plane) = plane(world, victim) {
-        plane.kill();
-    } else if let Some(etcd) = world.etcd() {
-        etcd.process().kill();
+fn etcd(world: &mut World, victim: Victim) -> Option<&mut Process> {
+    match victim {
+        Victim::Etcd => world.etcd().map(Etcd::process),
+        _ => None,
     }
 }
 
-async fn start(world: &mut World, victim: Victim) -> Result<(), WorldError> {
-    if let Some(plane) = plane(world, victim) {
-        plane.start()?;
-    } else if let Some(etcd) = world.etcd() {
-        etcd.start_again().await?;
+fn link(world: &World, victim: Victim) -> Option<&Link> {
+    match victim {
+        Victim::Stream(data_plane, replica) => world.data_planes()[data_plane].link(replica),
+        Victim::Store(replica) => world.control_planes()[replica].store_link(),
+        _ => None,
     }
-    Ok(())
 }
 
-fn freeze(world: &mut World, victim: Victim) -> Result<(), WorldError> {
-    if let Some(plane) = plane(world, victim) {
-        plane.freeze()?;
-    } else if let Some(etcd) = world.etcd() {
-        etcd.process().freeze()?;
+fn set(world: &World, victim: Victim, traffic: Traffic) {
+    if let Some(link) = link(world, victim) {
+        link.set(traffic);
     }
-    Ok(())
-}
-
-fn resume(world: &mut World, victim: Victim) -> Result<(), WorldError> {
-    if let Some(plane) = plane(world, victim) {
-        plane.resume()?;
-    } else if let Some(etcd) = world.etcd() {
-        etcd.process().resume()?;
-    }
-    Ok(())
 }

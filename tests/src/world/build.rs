@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::certs::Authority;
 use crate::dovecot::{Dovecot, Pace, Role, Setup, scratch};
 use crate::ports::Port;
 
-use super::files::{Files, hook_command};
+use super::files::{Files, hook_command, moody};
+use super::link::Link;
 use super::plane::{ControlPlane, DataPlane, Plane, mark};
 use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
 use super::{BareNames, Etcd, Folder, Limits, StoreKind, World, WorldError};
@@ -20,6 +22,8 @@ pub struct Builder {
     control_planes: usize,
     store: StoreKind,
     delta_hook: bool,
+    moods: Option<Moods>,
+    links: bool,
     accounts: Vec<String>,
     bare_names: BareNames,
     limits: Limits,
@@ -27,6 +31,13 @@ pub struct Builder {
     data_plane_envs: Vec<(String, String)>,
     control_plane_envs: Vec<(String, String)>,
     survives: Option<Survival>,
+}
+
+/// How often the delta hook fails.
+#[derive(Debug, Clone, Copy)]
+struct Moods {
+    seed: u64,
+    percent: u32,
 }
 
 /// Where a world lies that goes on after the process that started it.
@@ -42,6 +53,8 @@ impl Builder {
             control_planes: 1,
             store: StoreKind::Embedded,
             delta_hook: true,
+            moods: None,
+            links: false,
             accounts: numbered_accounts(4),
             bare_names: BareNames::OfDefaultDomain,
             limits: Limits::default(),
@@ -73,6 +86,20 @@ impl Builder {
     /// Whether moves run `tests/tools/delta-hook`.
     pub fn delta_hook(mut self, runs: bool) -> Self {
         self.delta_hook = runs;
+        self
+    }
+
+    /// Lets the delta hook fail in so many of a hundred moves, in one of several ways
+    /// (`tests/tools/moody-hook`).
+    pub fn moody_hook(mut self, seed: u64, percent: u32) -> Self {
+        self.moods = Some(Moods { seed, percent });
+        self
+    }
+
+    /// Puts a [`Link`] between every data plane and every replica, and between every replica and its
+    /// etcd.
+    pub fn links(mut self) -> Self {
+        self.links = true;
         self
     }
 
@@ -154,9 +181,11 @@ impl Builder {
             StoreKind::Embedded => None,
             StoreKind::Etcd => Some(Etcd::start(files.folder).await?),
         };
-        let hook = hook_command(&source, &target, &files.journal());
-        let control_planes = self.start_control_planes(&files, etcd.as_ref(), &hook)?;
-        let data_planes = self.start_data_planes(&files, &control_planes)?;
+        let hook = self.hook(&files, &source, &target);
+        let control_planes = self
+            .start_control_planes(&files, etcd.as_ref(), &hook)
+            .await?;
+        let data_planes = self.start_data_planes(&files, &control_planes).await?;
         let token = |file: PathBuf| fs::read_to_string(file).map(|text| text.trim().to_owned());
         let mut world = World {
             data_planes,
@@ -187,6 +216,23 @@ impl Builder {
             .map(|survival| survival.marks.as_path())
     }
 
+    fn hook(&self, files: &Files<'_>, source: &Dovecot, target: &Dovecot) -> Vec<String> {
+        let hook = hook_command(source, target, &files.journal());
+        match self.moods {
+            None => hook,
+            Some(moods) => moody(moods.seed, moods.percent, hook),
+        }
+    }
+
+    /// The way to an address, if there are links.
+    async fn link(&self, to: SocketAddr) -> io::Result<Option<Link>> {
+        if self.links {
+            Link::to(to).await.map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     async fn start_servers(
         &self,
         files: &Files<'_>,
@@ -211,25 +257,31 @@ impl Builder {
         tokio::try_join!(start(Role::Source), start(Role::Target))
     }
 
-    fn start_control_planes(
+    async fn start_control_planes(
         &self,
         files: &Files<'_>,
         etcd: Option<&Etcd>,
         hook: &[String],
     ) -> Result<Vec<ControlPlane>, WorldError> {
         let program = program(CONTROL_PLANE)?;
-        let store = etcd.map_or("kind = \"embedded\"".to_owned(), |etcd| {
-            format!("kind = \"etcd\"\nendpoints = [\"{}\"]", etcd.endpoint())
-        });
         let mut replicas = Vec::new();
         for n in 1..=self.control_planes {
             let name = format!("control-plane-{n}");
             let config = plane_folder(files.folder, &name)?.join("controlplane.toml");
             let envs = &self.control_plane_envs;
+            let store_link = match etcd {
+                Some(etcd) => self.link(etcd.addr()).await?,
+                None => None,
+            };
+            let store = etcd.map_or("kind = \"embedded\"".to_owned(), |etcd| {
+                let at = store_link.as_ref().map_or(etcd.addr(), Link::addr);
+                format!("kind = \"etcd\"\nendpoints = [\"http://{at}\"]")
+            });
             let mut replica = ControlPlane {
                 plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
                 operators: Port::reserve()?,
                 data_planes: Port::reserve()?,
+                store_link,
             };
             files.write_control_plane(&replica, &store, self.delta_hook.then_some(hook))?;
             replica.plane.start()?;
@@ -238,7 +290,7 @@ impl Builder {
         Ok(replicas)
     }
 
-    fn start_data_planes(
+    async fn start_data_planes(
         &self,
         files: &Files<'_>,
         control_planes: &[ControlPlane],
@@ -249,11 +301,16 @@ impl Builder {
             let name = format!("gateway-{n}");
             let config = plane_folder(files.folder, &name)?.join("gateway.toml");
             let envs = &self.data_plane_envs;
+            let mut links = Vec::new();
+            for control_plane in control_planes {
+                links.extend(self.link(control_plane.data_planes()).await?);
+            }
             let mut plane = DataPlane {
                 plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
                 imaps: Port::reserve()?,
                 imap: Port::reserve()?,
                 admin: Port::reserve()?,
+                links,
             };
             files.write_data_plane(&plane, control_planes)?;
             plane.plane.start()?;

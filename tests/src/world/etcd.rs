@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::ports::Port;
-use crate::process::{Process, Spawn};
+use crate::process::{Process, Spawn, find_program};
 use crate::wait::eventually;
 
 use super::WorldError;
@@ -49,7 +50,8 @@ impl Etcd {
         format!("http://{}", self.addr())
     }
 
-    fn addr(&self) -> SocketAddr {
+    /// The same, without the scheme.
+    pub fn addr(&self) -> SocketAddr {
         self.clients.addr()
     }
 
@@ -66,6 +68,35 @@ impl Etcd {
         self.process.kill();
         self.process = launch(&self.folder, &self.clients, &self.peers)?;
         self.wait_until_up().await
+    }
+
+    /// Forgets all history up to now: whoever follows from further back must begin anew.
+    ///
+    /// # Errors
+    /// When etcdctl is not installed or etcd does not answer it.
+    pub async fn compact(&self) -> Result<(), WorldError> {
+        let head = self.etcdctl(&["get", "/", "--write-out", "json"]).await?;
+        let revision = serde_json::from_str::<serde_json::Value>(&head)
+            .ok()
+            .and_then(|answer| answer["header"]["revision"].as_i64())
+            .ok_or_else(|| io::Error::other("etcdctl: an answer without a revision"))?;
+        self.etcdctl(&["compact", &revision.to_string()]).await?;
+        Ok(())
+    }
+
+    async fn etcdctl(&self, arguments: &[&str]) -> io::Result<String> {
+        let done = Command::new(find_program(Path::new("etcdctl"))?)
+            .args(["--endpoints", &self.endpoint(), "--command-timeout", "5s"])
+            .args(arguments)
+            .env("ETCDCTL_API", "3")
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(io::Error::other(format!("etcdctl {arguments:?}: {said}")));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 
     async fn wait_until_up(&self) -> Result<(), WorldError> {

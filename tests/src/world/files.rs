@@ -22,6 +22,7 @@ use crate::certs::Authority;
 use crate::dovecot::{Dovecot, Service};
 use crate::tools::repository;
 
+use super::link::Link;
 use super::plane::{ControlPlane, DataPlane};
 use super::{BareNames, Limits, WorldError};
 
@@ -122,7 +123,12 @@ impl Files<'_> {
         self.authority.server()?.write(&tls, "admin")?;
         let endpoints: Vec<String> = control_planes
             .iter()
-            .map(|control_plane| format!("\"https://{}\"", control_plane.data_planes()))
+            .enumerate()
+            .map(|(replica, control_plane)| {
+                let link = plane.link(replica);
+                let at = link.map_or(control_plane.data_planes(), Link::addr);
+                format!("\"https://{at}\"")
+            })
             .collect();
         let limits = self.limits;
         let text = GATEWAY.filled_in(&[
@@ -261,6 +267,20 @@ pub(super) fn hook_command(source: &Dovecot, target: &Dovecot, journal: &Path) -
         journal.display().to_string(),
     ]
     .into()
+}
+
+/// The same hook, which fails in so many of a hundred moves.
+pub(super) fn moody(seed: u64, percent: u32, hook: Vec<String>) -> Vec<String> {
+    let program = repository().join("tests/tools/moody-hook");
+    let mut command = vec![
+        program.display().to_string(),
+        "--seed".to_owned(),
+        seed.to_string(),
+        "--percent".to_owned(),
+        percent.to_string(),
+    ];
+    command.extend(hook);
+    command
 }
 
 /// A path as TOML writes a text.

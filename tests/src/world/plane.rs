@@ -14,6 +14,7 @@ use crate::process::{Process, ProcessMark, Spawn};
 use crate::wait::Late;
 
 use super::WorldError;
+use super::link::Link;
 
 /// Above a data plane's limit for its last sessions (20 s) and its goodbye (5 s).
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -197,6 +198,7 @@ pub struct ControlPlane {
     pub plane: Plane,
     pub(super) operators: Port,
     pub(super) data_planes: Port,
+    pub(super) store_link: Option<Link>,
 }
 
 impl ControlPlane {
@@ -209,6 +211,11 @@ impl ControlPlane {
     pub fn data_planes(&self) -> SocketAddr {
         self.data_planes.addr()
     }
+
+    /// Its way to etcd, in a world with links.
+    pub fn store_link(&self) -> Option<&Link> {
+        self.store_link.as_ref()
+    }
 }
 
 /// A data plane.
@@ -219,6 +226,8 @@ pub struct DataPlane {
     pub(super) imaps: Port,
     pub(super) imap: Port,
     pub(super) admin: Port,
+    /// One to each replica, or none.
+    pub(super) links: Vec<Link>,
 }
 
 impl DataPlane {
@@ -230,6 +239,11 @@ impl DataPlane {
     /// Its listener for IMAP with STARTTLS.
     pub fn imap(&self) -> SocketAddr {
         self.imap.addr()
+    }
+
+    /// Its way to a replica of the control plane, counted from 0, in a world with links.
+    pub fn link(&self, replica: usize) -> Option<&Link> {
+        self.links.get(replica)
     }
 
     /// Its admin endpoint.
