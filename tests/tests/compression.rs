@@ -1,11 +1,6 @@
 //! A compressed session (RFC 4978), which is offered by Dovecot 2.4 as it comes, lives through a move as
 //! others do, except that nobody can say goodbye in it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that fails is a test that fails"
-)]
-
 use std::process::Stdio;
 use std::time::Duration;
 
