@@ -30,6 +30,7 @@ use crate::{
     backend::{
         Backends,
         health::{Prober, ProberSettings},
+        logins::Logins,
         offer::Offers,
     },
     config::{Admin, Config, ShutdownLimits},
@@ -129,6 +130,7 @@ struct Parts {
     registry: Arc<Registry>,
     dialer: Arc<Dialer>,
     backends: Backends,
+    logins: Logins,
     offers: HashMap<ProtocolKind, Offers>,
     readiness: Readiness,
     services: Shutdown,
@@ -149,6 +151,7 @@ impl Parts {
             random,
             dialer: Arc::new(Dialer::new(ClientTls::new(), limits.backend)),
             backends: Backends::new(),
+            logins: Logins::default(),
             offers: protocols(config)
                 .into_iter()
                 .map(|kind| (kind, Offers::new(kind)))
@@ -212,6 +215,7 @@ impl Parts {
             readiness: self.readiness.clone(),
             feed: feed.status(),
             backends: self.backends.clone(),
+            logins: self.logins.clone(),
             registry: Arc::clone(&self.registry),
             offers: offers
                 .map(|(kind, offers)| (kind.as_str(), offers.clone()))
@@ -226,6 +230,7 @@ impl Parts {
             registry: Arc::clone(&self.registry),
             offers: self.offers[&listener.protocol()].clone(),
             dialer: Arc::clone(&self.dialer),
+            logins: self.logins.clone(),
             group: config.group().to_owned(),
             limits: *config.limits(),
             random: self.random.clone(),

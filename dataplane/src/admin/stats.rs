@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
-    backend::{Backends, Caution, Target, TlsVerdict, Verdict, offer::Offers},
+    backend::{Backends, Caution, Target, TlsVerdict, Verdict, logins::Logins, offer::Offers},
     config::ListenerTls,
     listener::{Counts, Listening},
     ready::Readiness,
@@ -32,6 +32,8 @@ pub struct Stats {
     pub feed: watch::Receiver<FeedStatus>,
     /// The destinations.
     pub backends: Backends,
+    /// How logins have fared there.
+    pub logins: Logins,
     /// The sessions.
     pub registry: Arc<Registry>,
     /// What is offered before login, by protocol.
@@ -151,6 +153,10 @@ struct Destination {
     capabilities: Option<Vec<String>>,
     checked_seconds_ago: Option<f64>,
     last_success_seconds_ago: Option<f64>,
+    /// When it last accepted a client's login.
+    last_login_seconds_ago: Option<f64>,
+    /// When a client's login last failed by its fault: not reached, no verdict, refused for a reason of its own.
+    last_failed_login_seconds_ago: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -210,19 +216,19 @@ impl Stats {
 
     fn destinations(&self) -> BTreeMap<String, BTreeMap<&'static str, Destination>> {
         let mut destinations: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for (
-            Target {
+        for (target, verdict) in self.backends.all() {
+            let logins = self.logins.latest(&target);
+            let state = Destination {
+                last_login_seconds_ago: logins.accepted.map(seconds_since),
+                last_failed_login_seconds_ago: logins.failed.map(seconds_since),
+                ..verdict.map_or_else(Destination::unknown, Into::into)
+            };
+            let Target {
                 destination,
                 protocol,
-            },
-            verdict,
-        ) in self.backends.all()
-        {
+            } = target;
             let protocols = destinations.entry(destination.into()).or_default();
-            protocols.insert(
-                protocol.word(),
-                verdict.map_or_else(Destination::unknown, Into::into),
-            );
+            protocols.insert(protocol.word(), state);
         }
         destinations
     }
@@ -309,6 +315,8 @@ impl Destination {
             capabilities: None,
             checked_seconds_ago: None,
             last_success_seconds_ago: None,
+            last_login_seconds_ago: None,
+            last_failed_login_seconds_ago: None,
         }
     }
 }
@@ -333,6 +341,8 @@ impl From<Verdict> for Destination {
                 .map(|list| list.iter().map(ToOwned::to_owned).collect()),
             checked_seconds_ago: Some(seconds_since(verdict.checked)),
             last_success_seconds_ago: verdict.last_success.map(seconds_since),
+            last_login_seconds_ago: None,
+            last_failed_login_seconds_ago: None,
         }
     }
 }

@@ -222,6 +222,9 @@ async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
         "not_logged_in": 2,
     });
     assert_eq!(seen["listeners"], serde_json::json!({ "imaps": imaps }));
+    let old = &seen["destinations"]["old"]["imap"];
+    assert!(old["last_login_seconds_ago"].is_number(), "{seen:#}");
+    assert!(old["last_failed_login_seconds_ago"].is_null(), "{seen:#}");
     assert_eq!(seen["ready"], true, "{seen:#}");
     assert_eq!(seen["control_plane"]["state"], "live", "{seen:#}");
     assert_eq!(seen["snapshot"]["revision"]["store"], 5, "{seen:#}");

@@ -3,6 +3,7 @@
 //! ```text
 //!   health   asks every destination, for each protocol, again and again ──▶ verdicts
 //!   (here)   the verdicts in force: for `/stats`, for the control plane, for the offer
+//!   logins   how real logins have fared there ──▶ `/stats`
 //!   offer    what all of them can do: what clients are offered before login
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! that is away gets a temporary error, and a dead server must not take every data plane down with it.
 
 pub mod health;
+pub mod logins;
 pub mod offer;
 #[cfg(test)]
 mod tests;

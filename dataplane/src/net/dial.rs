@@ -168,6 +168,16 @@ impl Dialer {
         Ok(addresses)
     }
 
+    /// Lets a host have these addresses, as if it had just been resolved.
+    #[cfg(test)]
+    pub(crate) fn remember(&self, host: &str, port: u16, addresses: &[SocketAddr]) {
+        let known = Known {
+            since: Instant::now(),
+            addresses: addresses.to_vec(),
+        };
+        self.known().insert((host.to_owned(), port), known);
+    }
+
     fn remembered(&self, key: &(String, u16)) -> Option<Vec<SocketAddr>> {
         let mut known = self.known();
         // Also drops endpoints that the routing configuration no longer has.
@@ -290,7 +300,10 @@ fn interleaved(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use ferrypost_proto::{RoutingConfig, v1};
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
@@ -321,5 +334,140 @@ mod tests {
         let (_, address) = race(&[refusing, listening]).await.unwrap();
         assert!(begun.elapsed() < HEAD_START);
         assert_eq!(address, listening);
+    }
+
+    /// An address that answers nothing: a queue that is full and that nobody takes from.
+    struct Silent {
+        address: SocketAddr,
+        _queue: (Socket, Vec<Socket>),
+    }
+
+    impl Silent {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "no listener of ours has a queue that is full"
+        )]
+        fn new() -> Self {
+            let socket = || {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                socket
+            };
+            let listener = socket();
+            let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+            listener.bind(&any.into()).unwrap();
+            listener.listen(0).unwrap();
+            let address = listener.local_addr().unwrap();
+            // More than fit, which depends on the kernel; those that do not fit stay half open.
+            let queued = (0..8).map(|_| {
+                let socket = socket();
+                _ = socket.connect(&address);
+                socket
+            });
+            Self {
+                _queue: (listener, queued.collect()),
+                address: address.as_socket().unwrap(),
+            }
+        }
+    }
+
+    fn dialer(connect: Duration) -> Dialer {
+        let limits = BackendLimits {
+            connect,
+            ..BackendLimits::default()
+        };
+        Dialer::new(ClientTls::new(), limits)
+    }
+
+    /// An endpoint in clear.
+    pub(crate) fn endpoint(host: &str, port: u16) -> Endpoint {
+        let endpoint = v1::Endpoint {
+            protocol: v1::Protocol::Imap.into(),
+            host: host.to_owned(),
+            port: port.into(),
+            tls: Some(v1::EndpointTls {
+                mode: v1::endpoint_tls::Mode::None.into(),
+                plaintext_consent: true,
+                ..Default::default()
+            }),
+            announcement: v1::Announcement::None.into(),
+            ..Default::default()
+        };
+        let config = v1::RoutingConfig {
+            schema: ferrypost_proto::SCHEMA,
+            destinations: vec![v1::Destination {
+                id: "old".to_owned(),
+                endpoints: vec![endpoint],
+                ..Default::default()
+            }],
+            default_destination: "old".to_owned(),
+            names: Some(v1::NamePolicy {
+                bare_names: Some(v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {})),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let config = RoutingConfig::try_from(&config).unwrap();
+        let destination = config.destination(config.default_destination()).unwrap();
+        destination.endpoints()[0].clone()
+    }
+
+    #[tokio::test]
+    async fn an_address_that_says_nothing_costs_one_head_start() {
+        let silent = Silent::new();
+        let listener = crate::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listening = listener.local_addr().unwrap();
+        let dialer = dialer(Duration::from_secs(5));
+        let begun = Instant::now();
+        let dialled = dialer
+            .dial(
+                &endpoint("mail.example.org", 143),
+                &[silent.address, listening],
+                b"",
+            )
+            .await;
+        let dialled = dialled.ok().unwrap();
+        assert_eq!(dialled.address, listening);
+        // Beside the first, and not instead of it when its time is over.
+        assert!(begun.elapsed() >= HEAD_START, "{:?}", begun.elapsed());
+        assert!(dialled.connect < dialer.limits().connect);
+    }
+
+    #[tokio::test]
+    async fn the_limit_on_connecting_is_for_all_addresses_together() {
+        let silent = [Silent::new(), Silent::new(), Silent::new()];
+        let addresses = silent.each_ref().map(|silent| silent.address);
+        let dialer = dialer(Duration::from_millis(600));
+        let begun = Instant::now();
+        let failure = dialer
+            .dial(&endpoint("mail.example.org", 143), &addresses, b"")
+            .await;
+        let failure = failure.err().unwrap();
+        assert!(
+            matches!(failure.error, DialError::ConnectTimeout),
+            "{failure}"
+        );
+        assert!(!failure.error.retryable() && !failure.error.connected());
+        // Not once for each.
+        assert!(
+            begun.elapsed() < 2 * dialer.limits().connect,
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_are_remembered_for_a_while_and_then_asked_for_again() {
+        let dialer = dialer(Duration::from_secs(5));
+        // Its own address, so that nobody is asked in earnest.
+        let endpoint = endpoint("127.0.0.1", 143);
+        let old = addresses(&["192.0.2.1:143"]);
+        dialer.remember("127.0.0.1", 143, &old);
+        tokio::time::advance(REMEMBERED / 2).await;
+        assert_eq!(dialer.resolve(&endpoint).await.unwrap(), old);
+        tokio::time::advance(REMEMBERED / 2).await;
+        let new = addresses(&["127.0.0.1:143"]);
+        assert_eq!(dialer.resolve(&endpoint).await.unwrap(), new);
+        assert_eq!(dialer.known().len(), 1);
     }
 }

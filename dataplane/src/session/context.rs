@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     backend::{OpenFailure, Times},
-    outcome::{self, AttemptError, SessionError},
+    outcome::{self, AttemptError, Blame, SessionError},
     registry::{CloseProof, Registry},
 };
 use crate::{
-    backend::offer::Offers,
+    backend::{logins::Logins, offer::Offers},
     config::Limits,
     net::{dial::Dialer, relay::RelayEnd},
     routing::{Route, Tables},
@@ -31,6 +31,8 @@ pub struct Services {
     pub offers: Offers,
     /// The way to the servers.
     pub dialer: Arc<Dialer>,
+    /// How logins have fared there.
+    pub logins: Logins,
     /// Chooses endpoints.
     pub group: String,
     /// What a session may cost.
@@ -96,6 +98,23 @@ impl Record {
                 route: route.clone(),
                 since: Instant::now(),
             });
+        }
+    }
+
+    /// Counts a login for the server that it went to, if that server had a say in how it ended.
+    pub(super) fn count_login(
+        &self,
+        services: &Services,
+        trail: &Trail,
+        end: Result<(), &AttemptError>,
+    ) {
+        let Some(route) = &trail.route else { return };
+        match end {
+            Ok(()) => services.logins.accepted(&route.destination, self.protocol),
+            Err(error) if error.blame() == Blame::Backend => {
+                services.logins.failed(&route.destination, self.protocol);
+            }
+            Err(_) => {}
         }
     }
 
@@ -183,7 +202,7 @@ impl Record {
                 )
             };
         }
-        if blame == outcome::Blame::Nobody {
+        if blame == Blame::Nobody {
             event!(debug);
         } else {
             event!(info);

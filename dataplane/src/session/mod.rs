@@ -151,7 +151,9 @@ async fn until_accepted<P: LineProtocol>(
             Ok(credentials) => attempt.run(credentials).await,
             Err(invalid) => Err(AttemptError::Unfit(invalid)),
         };
-        record.log_login(services, &trail, outcome.as_ref().map(|_| ()));
+        let end = outcome.as_ref().map(|_| ());
+        record.count_login(services, &trail, end);
+        record.log_login(services, &trail, end);
         match outcome {
             Ok(accepted) => {
                 record.relayed(&trail);

@@ -7,6 +7,8 @@
 
 mod engine;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 use std::{

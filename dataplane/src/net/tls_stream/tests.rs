@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use rcgen::KeyPair;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, client::UnbufferedClientConnection,
@@ -279,5 +280,14 @@ async fn a_handshake_that_comes_octet_by_octet_succeeds() {
     tokio::select! {
         () = ends => {}
         () = between => panic!("the handshake was cut off"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_hostile_peer_breaks_nothing(script in proptest::collection::vec(any::<u8>(), 1..400)) {
+        hostile::play(&script);
     }
 }

@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -155,7 +155,7 @@ impl Connection {
     async fn serve(mut self) {
         _ = self.converse().await;
         if self.manners.never_closes {
-            sleep(Duration::from_hours(1)).await;
+            std::future::pending::<()>().await;
         }
         self.seen.ended.fetch_add(1, Ordering::SeqCst);
     }
@@ -326,7 +326,8 @@ impl Connection {
         }
     }
 
-    /// Answers after a while, unless the client has ended its side by then.
+    /// Answers after a while, unless the client has ended its side by then: that it has not can only be asserted
+    /// over a time.
     async fn slow(&mut self, tag: &str) -> Result<(), Over> {
         let ended = timeout(Duration::from_millis(200), self.stream.fill_buf()).await;
         match ended {

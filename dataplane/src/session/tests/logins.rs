@@ -290,3 +290,29 @@ async fn a_load_balancer_that_is_trusted_tells_who_the_client_is() {
     let session = world.registry.sessions(&[], 1).sessions.remove(0);
     assert_eq!(session.client, "192.0.2.7:4000".parse().unwrap());
 }
+
+#[tokio::test]
+async fn the_latest_logins_of_a_server_are_known_and_wrong_passwords_are_not_its_fault() {
+    let world = World::with(Plan {
+        old: Manners {
+            refusal: "[AUTHENTICATIONFAILED] wrong",
+            ..Manners::default()
+        },
+        new: Manners {
+            refusal: "[UNAVAILABLE] no directory",
+            ..Manners::default()
+        },
+        ..Plan::default()
+    });
+    let known = |destination| {
+        let latest = world.logins(destination);
+        (latest.accepted.is_some(), latest.failed.is_some())
+    };
+    let mut client = world.client().await;
+    client.try_login("alice@example.org", "wrong").await;
+    assert_eq!(known("old"), (false, false));
+    client.try_login("bob@example.org", "wrong").await;
+    assert_eq!(known("new"), (false, true));
+    client.login("alice@example.org").await;
+    assert_eq!((known("old"), known("new")), ((true, false), (false, true)));
+}

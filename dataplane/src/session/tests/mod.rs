@@ -1,6 +1,7 @@
 //! The driver acted out: a whole data plane without its control plane, scripted servers behind it, clients
 //! that speak by hand.
 
+mod addresses;
 pub(crate) mod backend;
 pub(crate) mod client;
 mod hostile;

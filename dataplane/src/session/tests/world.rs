@@ -7,7 +7,7 @@ use std::{
 };
 
 use ferrypost_proto::{
-    AccountId, MigrationId, Random, Revision, TablePosition,
+    AccountId, DestinationId, MigrationId, Random, Revision, TablePosition,
     routing::v1::{AccountEntry, Change, Delta, SnapshotChunk, change},
     v1::{self, endpoint_tls::Mode},
 };
@@ -24,7 +24,11 @@ use super::{
     client::Client,
 };
 use crate::{
-    backend::offer::Offers,
+    backend::{
+        Target,
+        logins::{Latest, Logins},
+        offer::Offers,
+    },
     config::{CertificateFiles, Limits, Listener, ListenerTls},
     fence::Fences,
     listener::{Listening, Newcomer, Permits},
@@ -220,6 +224,7 @@ impl World {
             registry: Arc::clone(&registry),
             offers: Offers::new(ProtocolKind::Imap),
             dialer: Arc::new(Dialer::new(ClientTls::new(), plan.limits.backend)),
+            logins: Logins::default(),
             group: String::new(),
             limits: plan.limits,
             random: random.clone(),
@@ -326,6 +331,14 @@ impl World {
         };
         let session = session::run::<Imap>(Arc::clone(&self.services), "test".into(), connection);
         size_of_val(&session)
+    }
+
+    /// The latest logins at a destination.
+    pub(crate) fn logins(&self, destination: &str) -> Latest {
+        self.services.logins.latest(&Target {
+            destination: DestinationId::parse(destination).unwrap(),
+            protocol: v1::Protocol::Imap,
+        })
     }
 
     pub(crate) async fn client(&self) -> Client {

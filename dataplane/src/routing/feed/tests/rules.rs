@@ -158,6 +158,7 @@ async fn rule_3_three_silent_intervals_mean_reconnect() {
     let mut world = World::new();
     let stream = world.synced(chunk(5, vec![])).await;
     for sequence in 1..5 {
+        // The clock is paused: this is when the heartbeat comes, and takes no time.
         tokio::time::sleep(HEARTBEAT * 5 / 2).await;
         stream.heartbeat(sequence).await;
     }
