@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{Backoff, Random};
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::store::{LeaseError, LeaseId, Store};
@@ -15,7 +18,8 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 /// Three renewals fit into the time to live.
 const RENEWAL: Duration = Duration::from_secs(3);
 
-/// Keeps a lease alive, and takes another one when it is lost. `None` while there is none.
+/// Keeps a lease alive, and takes another one when it is lost. `None` while there is none, which is also
+/// what a replica is told that has lost its store for so long that the lease has ended there.
 pub(super) fn keep(
     store: Arc<dyn Store>,
     random: Random,
@@ -39,6 +43,7 @@ pub(super) fn keep(
 async fn renew(store: &dyn Store, random: Random, current: &watch::Sender<Option<LeaseId>>) {
     let mut backoff = Backoff::new(random, Duration::from_millis(100), RENEWAL);
     loop {
+        let mut confirmed = Instant::now();
         let Ok(lease) = store.grant(TIME_TO_LIVE).await else {
             time::sleep(backoff.pause()).await;
             continue;
@@ -47,10 +52,12 @@ async fn renew(store: &dyn Store, random: Random, current: &watch::Sender<Option
         current.send_replace(Some(lease));
         loop {
             time::sleep(RENEWAL).await;
+            let called = Instant::now();
             match store.keep_alive(lease).await {
-                // Without an answer it may live on; `Lost` is the only proof that it does not.
-                Ok(()) | Err(LeaseError::Store(_)) => {}
-                Err(LeaseError::Lost) => break,
+                Ok(()) => confirmed = called,
+                // Without an answer it may live on, until its time is over.
+                Err(LeaseError::Store(_)) if confirmed.elapsed() < TIME_TO_LIVE => {}
+                Err(LeaseError::Lost | LeaseError::Store(_)) => break,
             }
         }
         current.send_replace(None);

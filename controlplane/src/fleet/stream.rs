@@ -167,6 +167,7 @@ impl Fleet {
             report,
             pending,
             heard: Instant::now(),
+            unleased: None,
             sequence: 0,
         };
         // Before anything else is said, a snapshot above all.
@@ -254,6 +255,8 @@ struct Listener<'a> {
     pending: Pending,
     /// When the data plane last answered.
     heard: Instant,
+    /// Since when this replica has had no lease, which is the store's word that it has it.
+    unleased: Option<Instant>,
     sequence: u64,
 }
 
@@ -455,6 +458,12 @@ impl Listener<'_> {
             self.report
                 .send_if_modified(|report| report.live.take().is_some());
         }
+        if self.has_lost_the_store() {
+            return Err(Refusal::new(
+                Reason::StoreUnavailable,
+                "this replica has lost its store; another one may have it",
+            ));
+        }
         // What was written may have been taken away meanwhile: the writer looks again.
         self.report.send_modify(|_| ());
         self.sequence += 1;
@@ -466,6 +475,17 @@ impl Listener<'_> {
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
         }
+    }
+
+    /// A replica without its store has nothing to tell, and what it is told it can tell nobody: a data plane
+    /// that stayed with it would hold up every move.
+    fn has_lost_the_store(&mut self) -> bool {
+        if self.fleet.0.lease.borrow().is_some() {
+            self.unleased = None;
+            return false;
+        }
+        let since = *self.unleased.get_or_insert_with(Instant::now);
+        since.elapsed() > self.fleet.heartbeat() * 2
     }
 
     /// Looks whether the store still wants this stream.
