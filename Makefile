@@ -38,7 +38,7 @@ lint: ## formatting, clippy, documentation, protos
 	@tests/tools/install test
 	@tests/tools/lint
 
-fuzz: ## a minute of fuzzing for each state machine of the wire crate
+fuzz: ## a minute of fuzzing for each protocol machine and for the TLS engine
 	@tests/tools/fuzz
 
 bench: ## CPU and memory beside HAProxy, and the routing table's speed

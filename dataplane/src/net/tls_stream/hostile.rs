@@ -34,6 +34,8 @@ const MAX_RECORD: usize = 5 + 16 * 1024 + 2048;
 /// The most that an engine may want to send of its own accord for one delivery: a server's flight with its
 /// certificate, and room.
 const MAX_OUTGOING: usize = 16 * 1024;
+/// Changes of keys that nobody takes for an attack; rustls allows 32 in a row.
+const MAX_KEY_CHANGES: u32 = 20;
 /// Moves of one game.
 const MAX_MOVES: usize = 200;
 
@@ -139,7 +141,8 @@ struct Game<S> {
     ended: bool,
     /// The peer does not listen any more.
     deaf: bool,
-    /// Somebody has meddled with the ciphertext.
+    key_changes: u32,
+    /// Somebody has meddled with the ciphertext, or the peer goes too far.
     meddled: bool,
 }
 
@@ -159,6 +162,7 @@ impl<S: Session> Game<S> {
             heard: Vec::new(),
             ended: false,
             deaf: false,
+            key_changes: 0,
             meddled: false,
         }
     }
@@ -255,6 +259,8 @@ impl<S: Session> Game<S> {
             Connection::Client(peer) => peer.refresh_traffic_keys(),
             Connection::Server(peer) => peer.refresh_traffic_keys(),
         };
+        self.key_changes += 1;
+        self.meddled |= self.key_changes > MAX_KEY_CHANGES;
     }
 
     /// A record that no key has made.
