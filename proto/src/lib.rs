@@ -34,9 +34,9 @@
 //!    UNAVAILABLE.
 //! 10. **One installation.** The first answer names the installation; a data plane pins it in its state
 //!     directory and refuses another.
-//! 11. **Rewound.** A subscriber above the store's revision after a linearizable read, or with a head
-//!     whose nonce the store's history does not have, proves a restore: it is written down, nothing
-//!     moves, and data planes keep what they have.
+//! 11. **Rewound.** A subscriber that has pinned this installation and is above the store's revision
+//!     after a linearizable read, or has a head whose nonce the store's history does not have, proves a
+//!     restore: it is written down, nothing moves, and data planes keep what they have.
 
 mod backoff;
 mod name;

@@ -227,12 +227,26 @@ pub type Fence = (AccountId, Rev);
 
 /// Whether every registered data plane has reported the fences drained, under the boot that is registered
 /// now.
+///
+/// What was reported under an earlier leader may come out of a backup, and then be about sessions of another
+/// history. So it counts only beside a sign of life: those end with the store's process or their lease, and
+/// are not written again before the data plane's table has been compared with the store (rule 11).
 pub fn drain(state: &State, migration: &MigrationId, fences: &[Fence]) -> Drain {
     let (mut waiting, mut unconfirmed) = (Vec::new(), Vec::new());
     for (instance, registration) in state.registrations() {
         let who = instance.as_str();
         let report = report(state, migration, instance)
             .filter(|report| report.value.boot == registration.value.boot);
+        if report.is_some_and(|report| is_inherited(state, report))
+            && live(state, instance, registration).is_none()
+        {
+            waiting.push(blocker(
+                BlockerReason::DataPlaneSilent,
+                who,
+                format!("{who} has not answered since the present leader began"),
+            ));
+            continue;
+        }
         for fence in fences {
             match of_account(report, fence) {
                 Said::Drained => {}
@@ -261,6 +275,13 @@ pub fn drain(state: &State, migration: &MigrationId, fences: &[Fence]) -> Drain 
     } else {
         Drain::Complete
     }
+}
+
+/// Whether a report was written before the present leader began.
+fn is_inherited(state: &State, report: &Versioned<DrainedReport>) -> bool {
+    state
+        .leader()
+        .is_none_or(|(_, token)| report.revision < token)
 }
 
 /// What a data plane has said about one fence.

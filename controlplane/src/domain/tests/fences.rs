@@ -3,8 +3,8 @@
 use ferrypost_proto::{
     AccountId, BootId, MigrationId, Phase, Revision,
     store::v1::{
-        Departed, DrainedReport, DrainedReportAccount, Expelled, LiveEndpoint, LiveRejected,
-        Registration, Rewound,
+        Departed, DrainedReport, DrainedReportAccount, Expelled, Leader, LiveEndpoint,
+        LiveRejected, Registration, Rewound,
     },
     v1::{self, BlockerReason},
 };
@@ -186,6 +186,51 @@ fn drained_is_what_every_registered_boot_says_of_this_fence() {
         drain(&ledger.state, &migration, &fences),
         Drain::Waiting(_)
     ));
+}
+
+/// A store that was restored to the moment before a flip holds reports of sessions that have been opened
+/// again since.
+#[test]
+fn what_was_said_to_an_earlier_leader_counts_beside_a_sign_of_life() {
+    let mut ledger = Ledger::new();
+    let boot = ledger.register("dp-1");
+    let migration = MigrationId::generate(&ledger.random);
+    let account = AccountId::generate(&ledger.random);
+    let fences = [(account.clone(), 40)];
+    let report = DrainedReport {
+        boot: boot.as_str().to_owned(),
+        accounts: vec![DrainedReportAccount {
+            account_id: account.as_str().to_owned(),
+            fence_epoch: 40,
+            ..DrainedReportAccount::default()
+        }],
+        ..DrainedReport::default()
+    };
+    ledger.put(keys::drained(&migration, &instance("dp-1")), report.clone());
+    assert_eq!(drain(&ledger.state, &migration, &fences), Drain::Complete);
+
+    let successor = Leader {
+        replica: "cp-2".to_owned(),
+        ..Leader::default()
+    };
+    ledger.put(keys::LEADER.to_vec(), successor);
+    let Drain::Waiting(who) = drain(&ledger.state, &migration, &fences) else {
+        panic!("nobody has said it to this leader");
+    };
+    assert_eq!(who[0].reason(), BlockerReason::DataPlaneSilent);
+    let earlier = BootId::generate(&ledger.random);
+    ledger.live("dp-1", &earlier, |_| {});
+    assert!(matches!(
+        drain(&ledger.state, &migration, &fences),
+        Drain::Waiting(_)
+    ));
+    ledger.live("dp-1", &boot, |_| {});
+    assert_eq!(drain(&ledger.state, &migration, &fences), Drain::Complete);
+
+    // Said anew, it needs nothing beside it: a lost lease proves nothing.
+    ledger.commit(Txn::new().delete(keys::live(&instance("dp-1"))));
+    ledger.put(keys::drained(&migration, &instance("dp-1")), report);
+    assert_eq!(drain(&ledger.state, &migration, &fences), Drain::Complete);
 }
 
 #[test]
