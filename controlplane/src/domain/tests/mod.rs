@@ -145,6 +145,11 @@ impl Ledger {
     /// Starts a move and writes it.
     fn moves(&mut self, account: &str, to: Option<&str>) -> MigrationId {
         let start = self.starts(account, to);
+        self.begin(&start)
+    }
+
+    /// Writes a move that may start.
+    fn begin(&mut self, start: &MoveStart) -> MigrationId {
         let id = MigrationId::generate(&self.random);
         let requester = Requester::default();
         let change = start.change(&self.random, &id, requester, crate::wall_clock::now());

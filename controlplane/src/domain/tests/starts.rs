@@ -1,12 +1,12 @@
 //! What a request to move comes to.
 
-use ferrypost_proto::{AccountId, MigrationId, Phase, v1};
+use ferrypost_proto::{AccountId, Phase, v1};
 
 use super::{
     super::{
         commit::RoutingChange,
         resolution::{Refused, Route},
-        start::{MoveRequest, MoveVerdict, Requester, StartRefused},
+        start::{MoveRequest, MoveVerdict, StartRefused},
     },
     Ledger, destination,
 };
@@ -25,14 +25,7 @@ fn a_move_of_an_account_without_a_record_takes_all_its_names() {
         panic!("it may start");
     };
     assert_eq!(start.accounts()[0].names, ["alice", "alice@example.org"]);
-    let id = MigrationId::generate(&ledger.random);
-    let change = start.change(
-        &ledger.random,
-        &id,
-        Requester::default(),
-        crate::wall_clock::now(),
-    );
-    ledger.commit(change.txn());
+    let id = ledger.begin(&start);
     assert_eq!(
         ledger.state.by_name("alice"),
         ledger.state.by_name("alice@example.org")
@@ -148,14 +141,7 @@ fn a_repeated_request_with_names_joins_the_move_that_it_has_started() {
     let Ok(MoveVerdict::Start(start)) = ledger.ask_for(&request) else {
         panic!("it may start");
     };
-    let id = MigrationId::generate(&ledger.random);
-    let change = start.change(
-        &ledger.random,
-        &id,
-        Requester::default(),
-        crate::wall_clock::now(),
-    );
-    ledger.commit(change.txn());
+    let id = ledger.begin(&start);
     assert!(matches!(
         ledger.ask_for(&request),
         Ok(MoveVerdict::Join(joined)) if joined == id
