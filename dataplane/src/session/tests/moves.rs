@@ -184,8 +184,8 @@ async fn guesses_that_the_server_thinks_about_do_not_keep_their_account_fenced()
     assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
 }
 
-/// A client whose login lies with such a server, a write behind it, when the fence comes.
-async fn overtaken(world: &World) -> Client {
+/// A client whose login lies with such a server, a write behind it.
+async fn undecided(world: &World) -> Client {
     let mut client = world.client().await;
     client
         .send("l LOGIN alice@example.org secret\r\nx CREATE a-write\r\n")
@@ -194,28 +194,32 @@ async fn overtaken(world: &World) -> Client {
         world.old.seen.count(&world.old.seen.logins) == 1
     })
     .await;
-    world.fence();
     client
 }
 
 #[tokio::test]
 async fn a_fence_waits_a_moment_for_the_verdict_on_a_login() {
     let (world, verdicts) = thoughtful();
-    let mut client = overtaken(&world).await;
+    let mut client = undecided(&world).await;
+    world.fence();
     verdicts.add_permits(1);
     let drained = drained(&world).await;
     assert_eq!((drained.closed, drained.unconfirmed), (1, 0));
     // Accepted before the flip, and its end was seen before the flip.
     assert_eq!(world.old.seen.count(&world.old.seen.ended), 1);
     let rest = client.rest().await;
-    assert!(rest.starts_with("l NO [UNAVAILABLE]"), "{rest}");
+    assert!(
+        rest.starts_with("l NO [UNAVAILABLE]") && rest.contains("* BYE"),
+        "{rest}"
+    );
     assert!(!world.old.seen.has("x CREATE"));
 }
 
 #[tokio::test]
 async fn a_login_that_the_old_server_accepts_after_the_flip_is_nobody_s() {
     let (world, verdicts) = thoughtful();
-    let mut client = overtaken(&world).await;
+    let mut client = undecided(&world).await;
+    world.fence();
     assert_eq!(drained(&world).await.unconfirmed, 0);
     world.flip();
     // The client was told soon, and not when the server had made up its mind.
@@ -237,58 +241,15 @@ async fn a_login_that_the_old_server_accepts_after_the_flip_is_nobody_s() {
 }
 
 #[tokio::test]
-async fn a_fence_that_comes_between_ok_and_relay_is_not_missed() {
-    let verdicts = Arc::new(Semaphore::new(0));
-    let world = World::with(Plan {
-        old: Manners {
-            verdicts: Some(Arc::clone(&verdicts)),
-            ..Manners::default()
-        },
-        ..Plan::default()
-    });
-    let mut client = world.client().await;
-    client
-        .send("l LOGIN alice@example.org secret\r\nn NOOP\r\n")
-        .await;
-    eventually("the server has the login", || {
-        world.old.seen.count(&world.old.seen.logins) == 1
-    })
-    .await;
-    world.fence();
-    verdicts.add_permits(1);
-    let rest = client.rest().await;
-    assert!(
-        rest.contains("l NO [UNAVAILABLE]") && rest.contains("* BYE"),
-        "{rest}"
-    );
-    assert!(!world.old.seen.has("NOOP"));
-    drained(&world).await;
-}
-
-#[tokio::test]
 async fn after_the_server_s_ok_the_route_is_looked_up_once_more() {
-    let verdicts = Arc::new(Semaphore::new(0));
-    let world = World::with(Plan {
-        old: Manners {
-            verdicts: Some(Arc::clone(&verdicts)),
-            ..Manners::default()
-        },
-        ..Plan::default()
-    });
-    let mut client = world.client().await;
-    client
-        .send("l LOGIN alice@example.org secret\r\nn NOOP\r\n")
-        .await;
-    eventually("the server has the login", || {
-        world.old.seen.count(&world.old.seen.logins) == 1
-    })
-    .await;
+    let (world, verdicts) = thoughtful();
+    let mut client = undecided(&world).await;
     // Nobody tells the session: it has to see for itself.
     world.fence_unseen();
     verdicts.add_permits(1);
     let rest = client.rest().await;
     assert!(rest.contains("l NO [UNAVAILABLE]"), "{rest}");
-    assert!(!world.old.seen.has("NOOP"));
+    assert!(!world.old.seen.has("x CREATE"));
 }
 
 #[tokio::test]
