@@ -69,6 +69,8 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// Descriptors of every service, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptor.bin");
 
+// The lints are not for generated code, whose style is prost's; it brings `allow(clippy::all)` of its own.
+
 /// The operators' API: package `ferrypost.v1`.
 #[allow(
     clippy::pedantic,

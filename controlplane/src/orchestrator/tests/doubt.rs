@@ -73,6 +73,7 @@ impl Store for Doubtful {
             Fate::Late(by) => {
                 let inner = self.inner.clone();
                 tokio::spawn(async move {
+                    // The fault itself: this write is on its way for so long.
                     time::sleep(by).await;
                     let _ = inner.transact(txn).await;
                 });

@@ -121,6 +121,7 @@ async fn progress_asked_through_a_choked_connection_is_not_overestimated() {
         // The watch asks after one interval of silence, and gives the connection up after more.
         tokio::time::sleep(PROGRESS_INTERVAL * 3 / 2).await;
         relay.set(Answers::Pass);
+        // The schedule of the fault again: it may catch up for so long.
         tokio::time::sleep(PROGRESS_INTERVAL / 2).await;
     }
     let mut seen = 0;
