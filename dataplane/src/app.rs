@@ -11,7 +11,7 @@
 //! The program, every test and a later simulator start the same thing here.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -36,7 +36,13 @@ use crate::{
     config::{Admin, Config, ShutdownLimits},
     control_plane::ControlPlaneConnector,
     listener::{Listening, Permits},
-    net::{self, TcpListener, dial::Dialer, tls_client::ClientTls, tls_server::ServerTls},
+    net::{
+        self, TcpListener,
+        dial::Dialer,
+        resolver::{Resolver, System},
+        tls_client::ClientTls,
+        tls_server::ServerTls,
+    },
     ready::Readiness,
     routing::{
         Tables,
@@ -128,6 +134,7 @@ struct Parts {
     random: Random,
     tables: Tables,
     registry: Arc<Registry>,
+    resolver: Resolver,
     dialer: Arc<Dialer>,
     backends: Backends,
     logins: Logins,
@@ -141,6 +148,8 @@ impl Parts {
     fn new(config: &Config, random: Random) -> Self {
         let limits = config.limits();
         let tables = Tables::new();
+        let services = Shutdown::new();
+        let resolver = Resolver::new(System, services.clone());
         let hold = HoldLimits {
             total: limits.hold.total,
             per_name: limits.hold.per_name,
@@ -149,7 +158,12 @@ impl Parts {
             registry: Registry::new(tables.clone(), hold, &random),
             tables,
             random,
-            dialer: Arc::new(Dialer::new(ClientTls::new(), limits.backend)),
+            dialer: Arc::new(Dialer::new(
+                ClientTls::new(),
+                limits.backend,
+                resolver.clone(),
+            )),
+            resolver,
             backends: Backends::new(),
             logins: Logins::default(),
             offers: protocols(config)
@@ -157,7 +171,7 @@ impl Parts {
                 .map(|kind| (kind, Offers::new(kind)))
                 .collect(),
             readiness: Readiness::new(),
-            services: Shutdown::new(),
+            services,
             sessions: Shutdown::new(),
         }
     }
@@ -193,7 +207,10 @@ impl Parts {
     ) -> FeedHandle {
         let (feed, handle) = Feed::new(FeedSetup {
             identity,
-            connect: Arc::new(ControlPlaneConnector::new(config.control_plane())),
+            connect: Arc::new(ControlPlaneConnector::new(
+                config.control_plane(),
+                self.resolver.clone(),
+            )),
             state,
             tables: self.tables.clone(),
             registry: Arc::clone(&self.registry),

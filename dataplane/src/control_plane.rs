@@ -22,7 +22,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     config::{ControlPlane, ControlPlaneTls},
-    net::{self, tls_client::crypto},
+    net::{
+        self,
+        race::race,
+        resolver::{ResolveError, Resolver},
+        tls_client::crypto,
+    },
     routing::feed::{BoxFuture, Connect, ConnectError},
 };
 
@@ -37,6 +42,7 @@ const WINDOW: u32 = 4 << 20;
 pub struct ControlPlaneConnector {
     replicas: Vec<Uri>,
     tls: Option<ControlPlaneTls>,
+    resolver: Resolver,
     attempts: AtomicUsize,
 }
 
@@ -45,6 +51,8 @@ pub struct ControlPlaneConnector {
 enum Failure {
     #[error("no answer within {} s", ATTEMPT.as_secs())]
     Timeout,
+    #[error("the host cannot be resolved: {0}")]
+    Resolve(#[from] ResolveError),
     #[error("{0}")]
     Socket(#[from] io::Error),
     #[error("our certificate or the CA cannot be used: {0}")]
@@ -62,17 +70,18 @@ impl ControlPlaneConnector {
     ///
     /// # Panics
     /// If an endpoint is no URI, which validation rules out.
-    pub fn new(settings: &ControlPlane) -> Self {
+    pub fn new(settings: &ControlPlane, resolver: Resolver) -> Self {
         let parse = |text: &String| text.parse().expect("validated");
         Self {
             replicas: settings.endpoints.iter().map(parse).collect(),
             tls: settings.tls.clone(),
+            resolver,
             attempts: AtomicUsize::new(0),
         }
     }
 
     async fn attempt(&self, replica: &Uri) -> Result<Channel, Failure> {
-        let socket = connect(replica).await?;
+        let socket = self.socket(replica).await?;
         // What is handed to tonic is one connection that exists already; its own TLS stays out of it,
         // so it is told of a scheme without.
         let endpoint = Endpoint::from_shared(format!("http://{}", authority(replica)))?
@@ -92,6 +101,13 @@ impl ControlPlaneConnector {
         };
         Ok(channel)
     }
+
+    async fn socket(&self, replica: &Uri) -> Result<net::TcpStream, Failure> {
+        let port = replica.port_u16().unwrap_or_default();
+        let addresses = self.resolver.resolve(host(replica), port).await?;
+        let (socket, _) = race(&addresses).await?;
+        Ok(socket)
+    }
 }
 
 impl Connect for ControlPlaneConnector {
@@ -105,19 +121,6 @@ impl Connect for ControlPlaneConnector {
                 .map_err(|failure| ConnectError(format!("{replica}: {failure}")))
         })
     }
-}
-
-/// The first address that answers.
-async fn connect(replica: &Uri) -> io::Result<net::TcpStream> {
-    let port = replica.port_u16().unwrap_or_default();
-    let mut last = io::ErrorKind::NotFound.into();
-    for address in net::resolve(host(replica), port).await? {
-        match net::connect(address).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// A connector that yields a connection which exists already, once: when it is lost, the feed itself
@@ -173,4 +176,36 @@ fn authority(replica: &Uri) -> &str {
 /// Without the brackets of an IPv6 address.
 fn host(replica: &Uri) -> &str {
     replica.host().unwrap_or_default().trim_matches(['[', ']'])
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        app::tests::control_plane,
+        net::{
+            race::tests::Silent,
+            resolver::tests::{Answer, Book},
+        },
+        shutdown::Shutdown,
+    };
+
+    #[tokio::test]
+    async fn a_replica_whose_first_address_is_dead_is_reached_within_the_attempt() {
+        let replica = control_plane::ControlPlane::start();
+        let port = replica.address.port();
+        let _dead = Silent::at(([127, 0, 4, 1], port).into());
+        let names = Book::saying(Answer::addresses(&["127.0.4.1", "127.0.0.1"]));
+        let settings = ControlPlane {
+            endpoints: vec![format!("http://replica.example.org:{port}")],
+            tls: None,
+        };
+        let resolver = Resolver::new(names, Shutdown::new());
+        let connector = ControlPlaneConnector::new(&settings, resolver);
+        let begun = Instant::now();
+        connector.connect().await.ok().unwrap();
+        assert!(begun.elapsed() < ATTEMPT / 2, "{:?}", begun.elapsed());
+    }
 }

@@ -28,7 +28,11 @@ fn start(call: Call) -> anyhow::Result<()> {
             let config = Config::load(&path)?;
             telemetry::install(config.log())?;
             descriptors::allow_for(config.limits().connections.total);
-            tokio::runtime::Runtime::new()?.block_on(serve(config))
+            let runtime = tokio::runtime::Runtime::new()?;
+            let outcome = runtime.block_on(serve(config));
+            // Not even for a thread that waits for a resolver.
+            runtime.shutdown_background();
+            outcome
         }
     }
 }

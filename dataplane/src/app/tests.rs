@@ -1,6 +1,6 @@
 //! Whole data planes: a scripted control plane above, scripted servers behind, clients in front.
 
-mod control_plane;
+pub(crate) mod control_plane;
 
 use std::{path::Path, time::Duration};
 

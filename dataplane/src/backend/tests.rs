@@ -20,7 +20,11 @@ use crate::session::tests::{
 };
 use crate::{
     config::{BackendLimits, ProbeLimits},
-    net::{dial::Dialer, tls_client::ClientTls},
+    net::{
+        dial::Dialer,
+        resolver::{Resolver, System},
+        tls_client::ClientTls,
+    },
     routing::{Assembly, Tables},
     shutdown::Shutdown,
 };
@@ -32,7 +36,11 @@ fn dialer() -> Arc<Dialer> {
         negotiate: Duration::from_millis(500),
         ..BackendLimits::default()
     };
-    Arc::new(Dialer::new(ClientTls::new(), limits))
+    Arc::new(Dialer::new(
+        ClientTls::new(),
+        limits,
+        Resolver::new(System, Shutdown::new()),
+    ))
 }
 
 /// A routing configuration with these destinations, the first of them the default.

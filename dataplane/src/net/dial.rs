@@ -1,48 +1,29 @@
 //! From an endpoint to a connection on which its protocol can begin: resolve, connect, PROXY header,
 //! implicit TLS.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    io,
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use ferrypost_proto::{Endpoint, EndpointTls};
 use ferrypost_wire::TlsFacts;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::{
     TcpStream,
     leg::{ConsentedPlaintext, Encrypted, Leg, LegError, Plaintext},
-    plain,
+    race::race,
+    resolver::{ResolveError, Resolver},
     tls_client::{ClientTls, TlsError},
 };
 use crate::config::BackendLimits;
 
-/// How long one address is given before the next is tried beside it (RFC 8305 §8 recommends this).
-const HEAD_START: Duration = Duration::from_millis(250);
-
 /// Octets of a backend's line end and a little more, on top of its longest line.
 const LINE_SLACK: usize = 16;
-
-/// How long the addresses of a host are remembered, so that a thousand logins in a second are not a
-/// thousand questions to the resolver. A server that moves is found anew within it.
-const REMEMBERED: Duration = Duration::from_secs(5);
 
 /// Opens connections to destinations.
 pub struct Dialer {
     tls: ClientTls,
     limits: BackendLimits,
-    /// Hosts and ports of the endpoints that were dialled lately.
-    known: Mutex<HashMap<(String, u16), Known>>,
-}
-
-struct Known {
-    since: Instant,
-    addresses: Vec<SocketAddr>,
+    resolver: Resolver,
 }
 
 /// A connection as the endpoint's configuration wants it at its start.
@@ -74,7 +55,7 @@ pub struct Dialled {
 pub enum DialError {
     /// The host's name has no address, or cannot be asked for.
     #[error("the host cannot be resolved: {0}")]
-    Resolve(io::Error),
+    Resolve(#[from] ResolveError),
     /// Every address refused; this is what the last one said.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -125,11 +106,11 @@ pub struct DialFailure {
 
 impl Dialer {
     /// A dialer within `limits`.
-    pub fn new(tls: ClientTls, limits: BackendLimits) -> Self {
+    pub fn new(tls: ClientTls, limits: BackendLimits, resolver: Resolver) -> Self {
         Self {
             tls,
             limits,
-            known: Mutex::default(),
+            resolver,
         }
     }
 
@@ -146,47 +127,11 @@ impl Dialer {
     /// The endpoint's addresses.
     ///
     /// # Errors
-    /// [`DialError::Resolve`], [`DialError::ConnectTimeout`].
+    /// [`DialError::Resolve`].
     pub async fn resolve(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, DialError> {
-        let key = (endpoint.host.clone(), endpoint.port);
-        if let Some(addresses) = self.remembered(&key) {
-            return Ok(addresses);
-        }
-        let found = super::resolve(&endpoint.host, endpoint.port);
-        let found = timeout(self.limits.connect, found)
-            .await
-            .map_err(|_| DialError::ConnectTimeout)?;
-        let addresses = found.map_err(DialError::Resolve)?;
-        if addresses.is_empty() {
-            return Err(DialError::Resolve(io::ErrorKind::NotFound.into()));
-        }
-        let known = Known {
-            since: Instant::now(),
-            addresses: addresses.clone(),
-        };
-        self.known().insert(key, known);
-        Ok(addresses)
-    }
-
-    /// Lets a host have these addresses, as if it had just been resolved.
-    #[cfg(test)]
-    pub(crate) fn remember(&self, host: &str, port: u16, addresses: &[SocketAddr]) {
-        let known = Known {
-            since: Instant::now(),
-            addresses: addresses.to_vec(),
-        };
-        self.known().insert((host.to_owned(), port), known);
-    }
-
-    fn remembered(&self, key: &(String, u16)) -> Option<Vec<SocketAddr>> {
-        let mut known = self.known();
-        // Also drops endpoints that the routing configuration no longer has.
-        known.retain(|_, known| known.since.elapsed() < REMEMBERED);
-        known.get(key).map(|known| known.addresses.clone())
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<(String, u16), Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        let resolving = self.resolver.resolve(&endpoint.host, endpoint.port);
+        let resolved = timeout(self.limits.connect, resolving).await;
+        Ok(resolved.unwrap_or(Err(ResolveError::Timeout))?)
     }
 
     /// Opens a connection to one of `addresses` and sends `preface` (a PROXY header, or nothing) before
@@ -255,128 +200,25 @@ impl Dialer {
     }
 }
 
-/// Connects to the first address that answers: each in turn, the next one beside it when it has had its
-/// head start or has failed.
-async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut waiting = interleaved(addresses);
-    let mut running = FuturesUnordered::new();
-    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
-    loop {
-        if let Some(address) = waiting.pop_front() {
-            running.push(async move { (super::connect(address).await, address) });
-        }
-        let head_start = async {
-            if waiting.is_empty() {
-                std::future::pending::<()>().await;
-            } else {
-                sleep(HEAD_START).await;
-            }
-        };
-        tokio::select! {
-            Some((result, address)) = running.next() => match result {
-                Ok(stream) => return Ok((stream, plain(address))),
-                Err(error) => last_error = error,
-            },
-            () = head_start => {}
-        }
-        if running.is_empty() && waiting.is_empty() {
-            return Err(last_error);
-        }
-    }
-}
-
-/// The families by turns, beginning with the resolver's first (RFC 8305 §4), so that a broken network
-/// of one family costs one head start.
-fn interleaved(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
-    let first_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
-    let (first, second): (Vec<_>, Vec<_>) = addresses
-        .iter()
-        .partition(|address| address.is_ipv4() == first_is_v4);
-    let longest = first.len().max(second.len());
-    (0..longest)
-        .flat_map(|n| [first.get(n).copied(), second.get(n).copied()])
-        .flatten()
-        .collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use ferrypost_proto::{RoutingConfig, v1};
-    use socket2::{Domain, Socket, Type};
-
     use super::*;
-
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_take_turns() {
-        let order = interleaved(&addresses(&[
-            "[::1]:1",
-            "[::2]:1",
-            "[::3]:1",
-            "192.0.2.1:1",
-        ]));
-        let expected = addresses(&["[::1]:1", "192.0.2.1:1", "[::2]:1", "[::3]:1"]);
-        assert_eq!(order, expected);
-    }
-
-    #[tokio::test]
-    async fn an_address_that_refuses_does_not_keep_the_next_one_waiting() {
-        let refusing = crate::net::listen("127.0.0.1:0".parse().unwrap())
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let listener = crate::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listening = listener.local_addr().unwrap();
-        let begun = Instant::now();
-        let (_, address) = race(&[refusing, listening]).await.unwrap();
-        assert!(begun.elapsed() < HEAD_START);
-        assert_eq!(address, listening);
-    }
-
-    /// An address that answers nothing: a queue that is full and that nobody takes from.
-    struct Silent {
-        address: SocketAddr,
-        _queue: (Socket, Vec<Socket>),
-    }
-
-    impl Silent {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "no listener of ours has a queue that is full"
-        )]
-        fn new() -> Self {
-            let socket = || {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-                socket.set_nonblocking(true).unwrap();
-                socket
-            };
-            let listener = socket();
-            let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-            listener.bind(&any.into()).unwrap();
-            listener.listen(0).unwrap();
-            let address = listener.local_addr().unwrap();
-            // More than fit, which depends on the kernel; those that do not fit stay half open.
-            let queued = (0..8).map(|_| {
-                let socket = socket();
-                _ = socket.connect(&address);
-                socket
-            });
-            Self {
-                _queue: (listener, queued.collect()),
-                address: address.as_socket().unwrap(),
-            }
-        }
-    }
+    use crate::{
+        net::{
+            race::{HEAD_START, tests::Silent},
+            resolver::System,
+        },
+        shutdown::Shutdown,
+    };
+    use ferrypost_proto::{RoutingConfig, v1};
 
     fn dialer(connect: Duration) -> Dialer {
         let limits = BackendLimits {
             connect,
             ..BackendLimits::default()
         };
-        Dialer::new(ClientTls::new(), limits)
+        let resolver = Resolver::new(System, Shutdown::new());
+        Dialer::new(ClientTls::new(), limits, resolver)
     }
 
     /// An endpoint in clear.
@@ -454,20 +296,5 @@ pub(crate) mod tests {
             "{:?}",
             begun.elapsed()
         );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn addresses_are_remembered_for_a_while_and_then_asked_for_again() {
-        let dialer = dialer(Duration::from_secs(5));
-        // Its own address, so that nobody is asked in earnest.
-        let endpoint = endpoint("127.0.0.1", 143);
-        let old = addresses(&["192.0.2.1:143"]);
-        dialer.remember("127.0.0.1", 143, &old);
-        tokio::time::advance(REMEMBERED / 2).await;
-        assert_eq!(dialer.resolve(&endpoint).await.unwrap(), old);
-        tokio::time::advance(REMEMBERED / 2).await;
-        let new = addresses(&["127.0.0.1:143"]);
-        assert_eq!(dialer.resolve(&endpoint).await.unwrap(), new);
-        assert_eq!(dialer.known().len(), 1);
     }
 }

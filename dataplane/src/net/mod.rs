@@ -8,6 +8,8 @@
 //!   tls_server  certificates by server name, reloaded when their files change
 //!   tls_client  how a destination's certificate is verified
 //!   proxy       the PROXY protocol's header, both ways
+//!   resolver    the addresses of hosts, asked for once and kept
+//!   race        one connection to whichever address answers first
 //!   dial        from an endpoint to a leg that is ready for its protocol
 //!   relay       bytes both ways, until one side or we end it
 //!   scratch     the memory that bytes are moved through
@@ -16,7 +18,9 @@
 pub mod dial;
 pub mod leg;
 pub mod proxy;
+pub(crate) mod race;
 pub mod relay;
+pub mod resolver;
 mod scratch;
 pub mod tls_client;
 pub mod tls_server;
@@ -87,7 +91,8 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The addresses of a host, in the resolver's order; an address is its own.
+/// The addresses of a host, in the resolver's order and without a port. Blocks a thread of the runtime's pool
+/// until the system's resolver answers, also when nobody waits for it any more.
 ///
 /// # Errors
 /// What the resolver says.
@@ -95,8 +100,8 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     clippy::disallowed_methods,
     reason = "this module is the seam: it resolves the names of this crate"
 )]
-pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+async fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((host, 0)).await?.collect())
 }
 
 /// An address without the wrapping of IPv4 into IPv6.

@@ -30,28 +30,28 @@ use crate::{
     },
 };
 
-pub(super) const INSTALLATION: &str = "00000000000000000000000001";
+pub(crate) const INSTALLATION: &str = "00000000000000000000000001";
 
-pub(super) struct ControlPlane {
-    pub(super) address: SocketAddr,
+pub(crate) struct ControlPlane {
+    pub(crate) address: SocketAddr,
     conversations: mpsc::Receiver<Conversation>,
     task: JoinHandle<()>,
 }
 
 /// One stream.
-pub(super) struct Conversation {
-    pub(super) hello: Hello,
+pub(crate) struct Conversation {
+    pub(crate) hello: Hello,
     up: Streaming<StreamRequest>,
     down: mpsc::Sender<Result<StreamResponse, Status>>,
 }
 
 impl ControlPlane {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::serve(None)
     }
 
     /// Behind TLS, for data planes that `clients` vouches for.
-    pub(super) fn start_mutual(identity: &Identity, clients: &Authority) -> Self {
+    pub(crate) fn start_mutual(identity: &Identity, clients: &Authority) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(clients.root.clone()).unwrap();
         let provider = net::tls_client::crypto();
@@ -108,19 +108,19 @@ impl ControlPlane {
     }
 
     /// The next data plane that says hello.
-    pub(super) async fn conversation(&mut self) -> Conversation {
+    pub(crate) async fn conversation(&mut self) -> Conversation {
         let next = timeout(PATIENCE, self.conversations.recv()).await;
         next.expect("no data plane came").expect("the server runs")
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.task.abort();
         _ = self.task.await;
     }
 }
 
 impl Conversation {
-    pub(super) async fn say(&self, message: Down) {
+    pub(crate) async fn say(&self, message: Down) {
         let response = StreamResponse {
             message: Some(message),
         };
@@ -128,7 +128,7 @@ impl Conversation {
     }
 
     /// Waits for a message, past all others.
-    pub(super) async fn hear(&mut self, wanted: impl Fn(&Up) -> bool) -> Up {
+    pub(crate) async fn hear(&mut self, wanted: impl Fn(&Up) -> bool) -> Up {
         let hearing = async {
             loop {
                 let request = self
@@ -147,7 +147,7 @@ impl Conversation {
     }
 
     /// Ends the stream with an error, as a replica that goes away does.
-    pub(super) async fn cut(self) {
+    pub(crate) async fn cut(self) {
         self.down
             .send(Err(Status::unavailable("gone")))
             .await
@@ -180,7 +180,7 @@ impl RoutingService for Script {
     }
 }
 
-pub(super) fn welcome() -> Down {
+pub(crate) fn welcome() -> Down {
     Down::Welcome(Welcome {
         contract: ferrypost_proto::CONTRACT,
         installation: INSTALLATION.to_owned(),
@@ -191,7 +191,7 @@ pub(super) fn welcome() -> Down {
     })
 }
 
-pub(super) fn position(revision: u64) -> TablePosition {
+pub(crate) fn position(revision: u64) -> TablePosition {
     TablePosition {
         revision: Some(Revision::new(0, revision).into()),
         head: None,
@@ -199,7 +199,7 @@ pub(super) fn position(revision: u64) -> TablePosition {
 }
 
 /// The FENCING write of an account that gets its record with it.
-pub(super) fn fencing(name: &str, home: &str, revision: u64) -> Change {
+pub(crate) fn fencing(name: &str, home: &str, revision: u64) -> Change {
     let random = Random::seeded(7);
     Change {
         change: Some(change::Change::Account(AccountEntry {

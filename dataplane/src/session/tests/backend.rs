@@ -116,7 +116,11 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn start(manners: Manners) -> Self {
-        let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), manners)
+    }
+
+    pub(crate) fn start_at(address: SocketAddr, manners: Manners) -> Self {
+        let listener = net::listen(address).unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let all = Arc::clone(&seen);

@@ -32,7 +32,12 @@ use crate::{
     config::{CertificateFiles, Limits, Listener, ListenerTls},
     fence::Fences,
     listener::{Listening, Newcomer, Permits},
-    net::{dial::Dialer, tls_client::ClientTls, tls_server::ServerTls},
+    net::{
+        dial::Dialer,
+        resolver::{Resolver, tests::Book},
+        tls_client::ClientTls,
+        tls_server::ServerTls,
+    },
     routing::{Assembly, RoutingTable, Tables, Touched},
     session::{
         self, Connection,
@@ -122,6 +127,8 @@ impl Identity {
 pub(crate) struct Way {
     pub(crate) tls: v1::EndpointTls,
     pub(crate) announcement: v1::Announcement,
+    /// The name of both servers; `None`: their address.
+    pub(crate) host: Option<&'static str>,
 }
 
 impl Default for Way {
@@ -133,6 +140,7 @@ impl Default for Way {
                 ..Default::default()
             },
             announcement: v1::Announcement::None,
+            host: None,
         }
     }
 }
@@ -161,6 +169,7 @@ pub(crate) struct Plan {
     /// Made by the caller when a backend's certificate must come from it.
     pub(crate) authority: Authority,
     pub(crate) proxy_from: Vec<crate::config::Network>,
+    pub(crate) names: Book,
 }
 
 impl Default for Plan {
@@ -177,6 +186,7 @@ impl Default for Plan {
             listener: ListenerTls::Implicit,
             authority: Authority::new(),
             proxy_from: Vec::new(),
+            names: Book::default(),
         }
     }
 }
@@ -219,11 +229,12 @@ impl World {
         };
         let registry = Registry::new(tables.clone(), holds, &random);
         let shutdown = Shutdown::new();
+        let resolver = Resolver::new(plan.names, shutdown.clone());
         let services = Arc::new(Services {
             tables: tables.clone(),
             registry: Arc::clone(&registry),
             offers: Offers::new(ProtocolKind::Imap),
-            dialer: Arc::new(Dialer::new(ClientTls::new(), plan.limits.backend)),
+            dialer: Arc::new(Dialer::new(ClientTls::new(), plan.limits.backend, resolver)),
             logins: Logins::default(),
             group: String::new(),
             limits: plan.limits,
@@ -295,7 +306,9 @@ impl World {
             without: Vec::new(),
             endpoints: vec![v1::Endpoint {
                 protocol: v1::Protocol::Imap.into(),
-                host: backend.address.ip().to_string(),
+                host: way
+                    .host
+                    .map_or_else(|| backend.address.ip().to_string(), str::to_owned),
                 port: u32::from(backend.address.port()),
                 tls: Some(way.tls.clone()),
                 announcement: way.announcement.into(),
