@@ -9,7 +9,7 @@
 //!   [`checker`]: what must not have happened.
 //! - [`torture`]: moves without end while everything breaks; [`demo`]: what `make demo` shows;
 //!   [`mod@bench`]: what it costs.
-//! - [`wait`]: waiting for facts, [`tools`]: programs that Debian does not have.
+//! - [`wait`]: waiting for facts, [`turn`]: for the machine; [`tools`]: programs that Debian does not have.
 
 pub mod bench;
 pub mod certs;
@@ -25,6 +25,7 @@ pub mod process;
 pub mod story;
 pub mod tools;
 pub mod torture;
+pub mod turn;
 pub mod wait;
 pub mod workload;
 pub mod world;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::certs::Authority;
 use crate::dovecot::{Dovecot, Pace, Role, Setup, scratch};
 use crate::ports::Port;
+use crate::turn::Turn;
 
 use super::files::{Files, hook_command, moody};
 use super::link::Link;
@@ -31,6 +32,7 @@ pub struct Builder {
     data_plane_envs: Vec<(String, String)>,
     control_plane_envs: Vec<(String, String)>,
     survives: Option<Survival>,
+    alone: bool,
 }
 
 /// How often the delta hook fails.
@@ -62,6 +64,7 @@ impl Builder {
             data_plane_envs: Vec::new(),
             control_plane_envs: Vec::new(),
             survives: None,
+            alone: false,
         }
     }
 
@@ -157,12 +160,19 @@ impl Builder {
         self
     }
 
+    /// Lets no other world of this process run meanwhile: for one that loads the machine, or measures.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
     /// Starts everything and waits until every data plane accepts clients.
     ///
     /// # Errors
     /// When something is not built or installed, or does not come up; what was started is stopped
     /// again, unless it was to survive.
     pub async fn start(self) -> Result<World, WorldError> {
+        let turn = Turn::take(self.alone).await;
         let folder = match &self.survives {
             Some(survival) => Folder::Kept(survival.folder.clone()),
             None => Folder::Temporary(scratch()?),
@@ -200,6 +210,7 @@ impl Builder {
             trust: authority.client_config()?,
             journal: files.journal(),
             folder,
+            _turn: turn,
         };
         for replica in 0..world.control_planes.len() {
             world.wait_for_leader(replica).await?;

@@ -29,6 +29,7 @@ use tempfile::TempDir;
 use crate::dovecot::{Dovecot, DovecotError};
 use crate::grpcurl::Grpcurl;
 use crate::imap::{Connect, Security};
+use crate::turn::Turn;
 use crate::wait::eventually;
 
 pub use admin::Admin;
@@ -107,6 +108,7 @@ pub struct World {
     trust: Arc<ClientConfig>,
     journal: PathBuf,
     folder: Folder,
+    _turn: Turn,
 }
 
 /// Where a world lies.

@@ -4,7 +4,7 @@
 //! `FERRYPOST_TORTURE_SEED` others: a failed run prints its seed and keeps its logs.
 //!
 //!     FERRYPOST_TORTURE_SECONDS=600 FERRYPOST_TORTURE_SEED=42 \
-//!         cargo test -p ferrypost-tests --test torture -- --nocapture sound
+//!         cargo test -p ferrypost-tests --test all -- --nocapture torture::a_sound
 //!
 //! The programs are those beside the test program, built with `--all-features`: without the feature
 //! `sabotage` nothing can be broken.
@@ -20,10 +20,6 @@ use std::time::Duration;
 use ferrypost_tests::checker::Floors;
 use ferrypost_tests::torture::{Plan, Report, torture};
 use ferrypost_tests::world::{Builder, StoreKind, World};
-use tokio::sync::Mutex;
-
-/// Each run has the machine for itself.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 fn setting(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
@@ -50,8 +46,8 @@ fn plan(seconds: u64, faults: bool) -> Plan {
 }
 
 async fn run(world: Builder, plan: Plan) -> Report {
-    let _turn = TURN.lock().await;
-    let report = torture(world.numbered_accounts(4), plan).await.unwrap();
+    let world = world.numbered_accounts(4).alone();
+    let report = torture(world, plan).await.unwrap();
     println!("{report}");
     report
 }

@@ -19,8 +19,7 @@ use ferrypost_tests::world::{BareNames, Builder, Limits, Operator, World, reason
 use tokio::time::timeout;
 use tonic::Code;
 
-mod stubborn;
-use stubborn::Stubborn;
+use crate::stubborn::Stubborn;
 
 fn world() -> Builder {
     World::builder().limits(short_limits())

@@ -1,0 +1,34 @@
+//! Ferrypost on real processes and servers. One program with a module for each file of this folder:
+//! linking both planes once is quicker than once a file, and the tests wait side by side.
+//!
+//! A world has the machine together with others, or alone: `Builder::alone`.
+
+mod announcement;
+mod compression;
+mod failpoints;
+mod fixtures;
+mod grpcurl;
+mod guessing;
+mod lifecycle;
+mod moves;
+mod partitions;
+mod processes;
+mod readme;
+mod restore;
+mod stubborn;
+mod thin_road;
+mod torture;
+mod walkthrough;
+
+/// A file that is not named above would be a test that never runs.
+#[test]
+fn every_file_here_is_a_module() {
+    let here = ferrypost_tests::tools::repository().join("tests/tests/all");
+    for file in std::fs::read_dir(here).expect("the folder of this file") {
+        let path = file.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        let module = format!("mod {name};");
+        let named = include_str!("main.rs").lines().any(|line| line == module);
+        assert!(name == "main" || named, "main.rs does not say `{module}`");
+    }
+}
