@@ -44,15 +44,12 @@ use crate::{
         tls_server::ServerTls,
     },
     ready::Readiness,
+    registry::{CloseReason, HoldLimits, Registry},
     routing::{
         Tables,
         feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     },
-    session::{
-        admit::HoldLimits,
-        context::Services,
-        registry::{CloseReason, Registry},
-    },
+    session::context::Services,
     shutdown::Shutdown,
     state_dir::StateDir,
 };

@@ -25,9 +25,9 @@ use tokio::{
 };
 
 use crate::{
+    registry::{Ledger, Registry},
     routing::{RoutingTable, Touched},
     sabotage::{self, Sabotage},
-    session::registry::{Ledger, Registry},
 };
 
 /// Between two reports of one fence's progress.

@@ -50,6 +50,7 @@ pub mod fence;
 pub mod listener;
 pub mod net;
 pub mod ready;
+pub mod registry;
 pub mod routing;
 pub mod sabotage;
 pub mod session;

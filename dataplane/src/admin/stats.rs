@@ -16,8 +16,8 @@ use crate::{
     config::ListenerTls,
     listener::{Counts, Listening},
     ready::Readiness,
+    registry::Registry,
     routing::feed::{Connection, FeedStatus, Identity},
-    session::registry::Registry,
 };
 
 /// Where the document's facts come from.

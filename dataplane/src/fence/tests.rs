@@ -5,11 +5,10 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::{
-    routing::{Tables, testing::*},
-    session::{
-        admit::{Admission, AdmitRequest, HoldLimits},
-        registry::{CloseProof, CloseReason, SETTLE_TIME, SessionGuard},
+    registry::{
+        Admission, AdmitRequest, CloseProof, CloseReason, HoldLimits, SETTLE_TIME, SessionGuard,
     },
+    routing::{Tables, testing::*},
 };
 
 /// A data plane without sockets: tables, sessions, fences.

@@ -12,17 +12,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, debug_span};
 
 use super::{
-    admit::{Admission, AdmitRequest},
     backend::{self, Caller, Opened},
     context::{Services, Trail},
     login::{self, Verdict},
     outcome::AttemptError,
     preauth::Preauth,
-    registry::{CloseReason, HeldLogin, SessionGuard},
 };
 use crate::{
     backend::on_the_wire,
     net::{leg::BackendLeg, proxy::Announced},
+    registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
     routing::Resolution,
     sabotage::{self, Sabotage},
 };

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     backend::{OpenFailure, Times},
     outcome::{self, AttemptError, Blame, SessionError},
-    registry::{CloseProof, Registry},
 };
 use crate::{
     backend::{logins::Logins, offer::Offers},
     config::Limits,
     net::{dial::Dialer, relay::RelayEnd},
+    registry::{CloseProof, Registry},
     routing::{Route, Tables},
     telemetry::Redact,
 };

@@ -6,13 +6,13 @@ use std::time::Duration;
 use ferrypost_wire::{Acceptance, BackendViolation, Login, LoginStep, Rejection};
 use tokio::time::timeout;
 
-use super::{
-    outcome::{AttemptError, ReplayError},
+use super::outcome::{AttemptError, ReplayError};
+use crate::{
+    net::{
+        leg::{BackendLeg, LegError},
+        relay::is_reset,
+    },
     registry::{CloseProof, CloseReason},
-};
-use crate::net::{
-    leg::{BackendLeg, LegError},
-    relay::is_reset,
 };
 
 /// What a backend says to a login.

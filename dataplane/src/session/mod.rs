@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   preauth    we are the server: greeting, STARTTLS, TLS, until a login comes
-//!   attempt    one login: name, admission (held while fenced), backend, verdict, the route once more
-//!     admit, registry    who is here and where they go
+//!   attempt    one login: name, admission to the registry (held while fenced), backend, verdict,
+//!              the route once more
 //!     backend            dial, greeting, STARTTLS, announcement
 //!     login              the credentials, once, on a leg that may carry them
 //!   relay      bytes both ways (in `net`); everything of the login is freed before
@@ -14,14 +14,12 @@
 //! [`run`] is generic over the protocol: a new one is machines in the wire crate and a line where
 //! listeners are started.
 
-pub mod admit;
 mod attempt;
 pub mod backend;
 pub mod context;
 mod login;
 pub mod outcome;
 mod preauth;
-pub mod registry;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -31,12 +29,14 @@ use ferrypost_wire::{Follower, LineProtocol, Negotiate};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug_span};
 
-use crate::net::relay::{Parties, Relay};
+use crate::{
+    net::relay::{Parties, Relay},
+    registry::SessionGuard,
+};
 use attempt::{Accepted, Attempt};
 use context::{Record, Services, Trail};
 use outcome::{AttemptError, SessionError};
 use preauth::Preauth;
-use registry::SessionGuard;
 
 pub use preauth::Connection;
 

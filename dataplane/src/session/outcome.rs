@@ -6,15 +6,14 @@ use ferrypost_wire::{
     RejectionKind,
 };
 
-use super::{
-    admit::HoldLimit,
-    backend::OpenFailure,
-    registry::{CloseReason, Recheck},
-};
-use crate::net::{
-    leg::LegError,
-    relay::{Cause, RelayEnd},
-    tls_server::HandshakeError,
+use super::backend::OpenFailure;
+use crate::{
+    net::{
+        leg::LegError,
+        relay::{Cause, RelayEnd},
+        tls_server::HandshakeError,
+    },
+    registry::{CloseReason, HoldLimit, Recheck},
 };
 
 /// Whose fault an end is: the first question of every operator.

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     context::Services,
     outcome::{AttemptError, SessionError},
-    registry::CloseReason,
 };
 use crate::{
     config::{ListenerTls, PreauthLimits},
@@ -24,6 +23,7 @@ use crate::{
         relay::LINGER,
         tls_server::{HandshakeError, Secured, ServerTls},
     },
+    registry::CloseReason,
 };
 
 /// A line end and a little more, on top of the longest line.

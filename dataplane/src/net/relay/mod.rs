@@ -28,10 +28,8 @@ use tokio::time::{Instant, timeout};
 use super::leg::{BackendLeg, Encrypted, Leg};
 use crate::{
     config::RelayLimits,
-    session::{
-        outcome::farewell,
-        registry::{CloseProof, CloseReason, SessionGuard},
-    },
+    registry::{CloseProof, CloseReason, SessionGuard},
+    session::outcome::farewell,
 };
 use moving::Moving;
 

@@ -14,7 +14,7 @@ use super::{Cause, Parties, side::Side};
 use crate::{
     config::RelayLimits,
     net::scratch::{PIECE, with_scratch},
-    session::registry::{CloseReason, SessionGuard},
+    registry::{CloseReason, SessionGuard},
 };
 
 /// How often both directions are served before other sessions get their turn.

@@ -42,7 +42,7 @@ use super::Tables;
 use crate::{
     fence::Fences,
     ready::{Blocker, Readiness},
-    session::registry::{CloseReason, Registry},
+    registry::{CloseReason, Registry},
     state_dir::StateDir,
 };
 

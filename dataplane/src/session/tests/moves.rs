@@ -104,7 +104,7 @@ async fn an_open_command_ends_before_the_session_does() {
     world.fence();
     eventually("the session is closing", || {
         let session = &world.registry.sessions(&[], 1).sessions[0];
-        session.stage == crate::session::registry::Stage::Closing
+        session.stage == crate::registry::Stage::Closing
     })
     .await;
     client.send("345\r\nb NOOP\r\n").await;

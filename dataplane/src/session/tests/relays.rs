@@ -76,7 +76,7 @@ async fn a_client_that_does_not_read_stops_its_server_and_not_our_memory() {
         let sessions = world.registry.sessions(&[], 10).sessions;
         sessions
             .iter()
-            .any(|s| s.stage == crate::session::registry::Stage::Closing)
+            .any(|s| s.stage == crate::registry::Stage::Closing)
     })
     .await;
 }

@@ -38,13 +38,9 @@ use crate::{
         tls_client::ClientTls,
         tls_server::ServerTls,
     },
+    registry::{CloseReason, HoldLimits, Registry},
     routing::{Assembly, RoutingTable, Tables, Touched},
-    session::{
-        self, Connection,
-        admit::HoldLimits,
-        context::Services,
-        registry::{CloseReason, Registry},
-    },
+    session::{self, Connection, context::Services},
     shutdown::Shutdown,
     telemetry::Redact,
 };

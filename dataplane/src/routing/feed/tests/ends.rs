@@ -9,11 +9,11 @@ use tokio::time::{Duration, Instant};
 
 use super::scripted::{Served, TIMING, World, verdict, welcome};
 use crate::{
+    registry::{Admission, CloseReason},
     routing::{
         feed::{Connection, FeedEnd, GoodbyeError, Refused},
         testing::*,
     },
-    session::{admit::Admission, registry::CloseReason},
 };
 
 #[tokio::test(start_paused = true)]
@@ -31,7 +31,7 @@ async fn expelled_and_superseded_stop_serving_at_once_and_for_good() {
         assert_eq!(session.closing().await, CloseReason::Expelled);
         assert_eq!(world.feed.await.unwrap(), end);
         assert!(!world.readiness.is_ready());
-        let admission = world.registry.admit(crate::session::admit::AdmitRequest {
+        let admission = world.registry.admit(crate::registry::AdmitRequest {
             name: name("bob"),
             protocol: ferrypost_proto::v1::Protocol::Imap,
             client: "192.0.2.1:1".parse().unwrap(),

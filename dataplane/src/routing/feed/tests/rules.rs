@@ -9,11 +9,11 @@ use tokio::time::{Duration, Instant};
 
 use super::scripted::{HEARTBEAT, Served, TIMING, World, installation, welcome};
 use crate::{
+    registry::Admission,
     routing::{
         feed::{Connection, Refused},
         testing::*,
     },
-    session::admit::Admission,
 };
 
 fn alice_on(home: &str, epoch: u64) -> ferrypost_proto::routing::v1::AccountEntry {

@@ -37,11 +37,8 @@ use super::super::{
 };
 use crate::{
     ready::Readiness,
+    registry::{Admission, AdmitRequest, HoldLimits, Registry},
     routing::{Tables, testing},
-    session::{
-        admit::{Admission, AdmitRequest, HoldLimits},
-        registry::Registry,
-    },
     state_dir::StateDir,
 };
 

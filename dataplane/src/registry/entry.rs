@@ -7,7 +7,8 @@ use std::sync::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{routing::Route, session::admit::AdmitRequest};
+use super::AdmitRequest;
+use crate::routing::Route;
 
 /// Why the registry ends a session. Written once: the first reason is the one that the client hears and
 /// the log shows.

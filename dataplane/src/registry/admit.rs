@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use ferrypost_proto::{Name, Refusal, v1::Protocol};
 
-use super::registry::{CloseReason, HeldLogin, SessionGuard};
+use super::{CloseReason, HeldLogin, SessionGuard};
 
 /// Who wants in.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub enum Admission {
     NoTable,
     /// The name is fenced and too many logins are held already: temporarily unavailable.
     TooManyHeld(HoldLimit),
-    /// [`close_all`](super::registry::Registry::close_all) was called: nobody is admitted any more.
+    /// [`close_all`](super::Registry::close_all) was called: nobody is admitted any more.
     Closed(CloseReason),
 }
 

@@ -4,6 +4,7 @@
 //! Whoever holds a [`SessionGuard`] is registered, and the relay demands one by value. The guard is also
 //! how the registry reaches the session: [`SessionGuard::closing`] resolves when it must end.
 
+mod admit;
 mod entry;
 mod guard;
 mod ledger;
@@ -24,6 +25,7 @@ use std::{
 use ferrypost_proto::{Name, Random};
 use tokio::{sync::Notify, time::Instant};
 
+pub use admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};
 pub use entry::{CloseReason, Stage};
 pub use guard::{CloseProof, HeldLogin, Recheck, SessionGuard};
 pub use list::{Counts, Listing, SessionSnapshot};
@@ -31,7 +33,6 @@ pub use list::{Counts, Listing, SessionSnapshot};
 pub(crate) use ledger::Ledger;
 
 use self::{entry::Entry, shard::Shard, step::Lock as _};
-use super::admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};
 use crate::routing::{KeyedState, Resolution, Tables};
 
 /// How long a backend whose close nobody saw may still be at work: a fence that begins within this time
@@ -76,7 +77,7 @@ impl Registry {
     }
 
     /// Registers a session and chooses its route, in one step under one lock (see
-    /// [`admit`](super::admit)). Memory only.
+    /// [`admit`](self::admit)). Memory only.
     pub fn admit(self: &Arc<Self>, request: AdmitRequest) -> Admission {
         let name = request.name.clone();
         step::admit(

@@ -83,11 +83,8 @@ mod model {
 
     use super::*;
     use crate::{
+        registry::{AdmitRequest, entry::Entry, ledger::Ledger},
         routing::{KeyedState, RoutingTable, testing},
-        session::{
-            admit::AdmitRequest,
-            registry::{entry::Entry, ledger::Ledger},
-        },
     };
 
     struct LoomLock(Mutex<Shard>);
