@@ -35,6 +35,7 @@ use crate::{
     },
     config::{Admin, Config, ShutdownLimits},
     control_plane::ControlPlaneConnector,
+    feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     listener::{Listening, Permits},
     net::{
         self, TcpListener,
@@ -45,10 +46,7 @@ use crate::{
     },
     ready::Readiness,
     registry::{CloseReason, HoldLimits, Registry},
-    routing::{
-        Tables,
-        feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
-    },
+    routing::Tables,
     session::context::Services,
     shutdown::Shutdown,
     state_dir::StateDir,

@@ -22,13 +22,13 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     config::{ControlPlane, ControlPlaneTls},
+    feed::{BoxFuture, Connect, ConnectError},
     net::{
         self,
         race::race,
         resolver::{ResolveError, Resolver},
         tls_client::crypto,
     },
-    routing::feed::{BoxFuture, Connect, ConnectError},
 };
 
 /// Time for one attempt, from the resolver to the end of the TLS handshake.

@@ -46,6 +46,7 @@ pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod descriptors;
+pub mod feed;
 pub mod fence;
 pub mod listener;
 pub mod net;

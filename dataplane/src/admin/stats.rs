@@ -14,10 +14,10 @@ use super::Source;
 use crate::{
     backend::{Backends, Caution, Target, TlsVerdict, Verdict, logins::Logins, offer::Offers},
     config::ListenerTls,
+    feed::{Connection, FeedStatus, Identity},
     listener::{Counts, Listening},
     ready::Readiness,
     registry::Registry,
-    routing::feed::{Connection, FeedStatus, Identity},
 };
 
 /// Where the document's facts come from.

@@ -30,10 +30,7 @@ use crate::{
         leg::LegError,
         tls_client::{Refused, TlsError},
     },
-    routing::{
-        Tables,
-        feed::{self, BoxFuture},
-    },
+    routing::Tables,
     session::backend::{Caller, OpenError, Opened, open},
     shutdown::Shutdown,
 };
@@ -51,13 +48,6 @@ pub struct Prober {
     pace: ProbeLimits,
     random: Random,
     asked: Mutex<BTreeMap<Target, Asked>>,
-}
-
-impl feed::Prober for Arc<Prober> {
-    fn probe(&self, destination: Option<DestinationId>) -> BoxFuture<'static, Vec<EndpointHealth>> {
-        let prober = Self::clone(self);
-        Box::pin(async move { Prober::probe(&prober, destination.as_ref()).await })
-    }
 }
 
 /// A target that is asked again and again.

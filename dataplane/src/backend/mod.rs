@@ -26,8 +26,6 @@ use ferrypost_proto::{DestinationId, routing::v1::EndpointHealth, v1};
 use ferrypost_wire::{Capabilities, ProtocolKind};
 use tokio::{sync::watch, time::Instant};
 
-use crate::routing::feed::HealthSource;
-
 /// One thing to know something about: a destination, for one protocol.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
@@ -217,12 +215,6 @@ impl Default for Backends {
     }
 }
 
-impl HealthSource for Backends {
-    fn verdicts(&self) -> watch::Receiver<Arc<[EndpointHealth]>> {
-        self.0.endpoints.subscribe()
-    }
-}
-
 impl Backends {
     /// Nothing is known yet.
     pub fn new() -> Self {
@@ -246,6 +238,11 @@ impl Backends {
     /// What the control plane is told: every target that has been asked.
     pub fn endpoints(&self) -> Arc<[EndpointHealth]> {
         Arc::clone(&self.0.endpoints.borrow())
+    }
+
+    /// Follows what the control plane is told.
+    pub fn watch_endpoints(&self) -> watch::Receiver<Arc<[EndpointHealth]>> {
+        self.0.endpoints.subscribe()
     }
 
     /// Follows changes: of the set of targets, of reachability, problems and capabilities.

@@ -1,9 +1,7 @@
-//! Where every name goes: the table, and the feed that keeps it up to date.
+//! Where every name goes: a table that knows neither the stream that brings it nor the sessions that ask it.
 //!
 //! ```text
-//!   control plane ── stream ──▶ feed ──▶ snapshot / delta ──▶ RoutingTable ──▶ Tables (one swap)
-//!                                  ▲                                             │
-//!                                  └── applied, drained, rejected ◀── Fences ◀───┘
+//!   snapshot / delta ──▶ RoutingTable ──▶ Tables (one swap) ──▶ whoever resolves a name
 //! ```
 //!
 //! A [`RoutingTable`] is an immutable value with two functions: [`resolve`](RoutingTable::resolve) and
@@ -15,7 +13,6 @@ mod base;
 mod cow;
 mod delta;
 mod draft;
-pub mod feed;
 #[cfg(test)]
 mod garbage;
 mod hash;

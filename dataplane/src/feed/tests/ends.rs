@@ -9,11 +9,9 @@ use tokio::time::{Duration, Instant};
 
 use super::scripted::{Served, TIMING, World, verdict, welcome};
 use crate::{
+    feed::{Connection, FeedEnd, GoodbyeError, Refused},
     registry::{Admission, CloseReason},
-    routing::{
-        feed::{Connection, FeedEnd, GoodbyeError, Refused},
-        testing::*,
-    },
+    routing::testing::*,
 };
 
 #[tokio::test(start_paused = true)]

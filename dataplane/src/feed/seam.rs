@@ -6,6 +6,8 @@ use ferrypost_proto::{BootId, DestinationId, InstanceId, routing::v1::EndpointHe
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use crate::backend::{self, Backends};
+
 /// A future behind a pointer: what a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -42,10 +44,23 @@ pub trait HealthSource: Send + Sync + 'static {
     fn verdicts(&self) -> watch::Receiver<Arc<[EndpointHealth]>>;
 }
 
+impl HealthSource for Backends {
+    fn verdicts(&self) -> watch::Receiver<Arc<[EndpointHealth]>> {
+        self.watch_endpoints()
+    }
+}
+
 /// Probes on demand.
 pub trait Prober: Send + Sync + 'static {
     /// Probes the endpoints of one destination, or of all, now. Must end within a deadline of its own.
     fn probe(&self, destination: Option<DestinationId>) -> BoxFuture<'static, Vec<EndpointHealth>>;
+}
+
+impl Prober for Arc<backend::health::Prober> {
+    fn probe(&self, destination: Option<DestinationId>) -> BoxFuture<'static, Vec<EndpointHealth>> {
+        let prober = Self::clone(self);
+        Box::pin(async move { backend::health::Prober::probe(&prober, destination.as_ref()).await })
+    }
 }
 
 /// Pauses and limits of the feed.

@@ -9,11 +9,9 @@ use tokio::time::{Duration, Instant};
 
 use super::scripted::{HEARTBEAT, Served, TIMING, World, installation, welcome};
 use crate::{
+    feed::{Connection, Refused},
     registry::Admission,
-    routing::{
-        feed::{Connection, Refused},
-        testing::*,
-    },
+    routing::testing::*,
 };
 
 fn alice_on(home: &str, epoch: u64) -> ferrypost_proto::routing::v1::AccountEntry {

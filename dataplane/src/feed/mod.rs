@@ -9,6 +9,14 @@
 //!                                       goodbye accepted, expelled ◀──────┴─────────┘
 //! ```
 //!
+//! What arrives goes one way, and what became of it the other:
+//!
+//! ```text
+//!   control plane ── stream ──▶ feed ──▶ snapshot / delta ──▶ RoutingTable ──▶ Tables (one swap)
+//!                                  ▲                                             │
+//!                                  └── applied, drained, rejected ◀── Fences ◀───┘
+//! ```
+//!
 //! Losing the connection changes nothing for clients: the table in force is right as long as no flip
 //! happens without this data plane (G3).
 
@@ -38,11 +46,11 @@ use self::{
     error::{FeedError, Verdict},
     replica::Replica,
 };
-use super::Tables;
 use crate::{
     fence::Fences,
     ready::{Blocker, Readiness},
     registry::{CloseReason, Registry},
+    routing::Tables,
     state_dir::StateDir,
 };
 
