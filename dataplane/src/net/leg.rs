@@ -154,7 +154,7 @@ impl<S: LegState> Leg<S> {
         Ok(())
     }
 
-    pub(super) async fn flush(&mut self) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.io.poll_flush(cx)).await
     }
 
@@ -180,7 +180,7 @@ impl<S: LegState> Leg<S> {
     }
 
     /// What a relay needs. The login is over.
-    pub(super) fn into_parts(mut self) -> (AnyTransport, WireBuf) {
+    pub(crate) fn into_parts(mut self) -> (AnyTransport, WireBuf) {
         self.io.carries_no_secrets_any_more();
         (self.io.into(), self.input)
     }
@@ -308,7 +308,7 @@ impl BackendLeg {
         on_either!(self, leg => leg.peer_closed().await)
     }
 
-    pub(super) fn into_parts(self) -> (AnyTransport, WireBuf) {
+    pub(crate) fn into_parts(self) -> (AnyTransport, WireBuf) {
         on_either!(self, leg => leg.into_parts())
     }
 }

@@ -11,7 +11,6 @@
 //!   resolver    the addresses of hosts, asked for once and kept
 //!   race        one connection to whichever address answers first
 //!   dial        from an endpoint to a leg that is ready for its protocol
-//!   relay       bytes both ways, until one side or we end it
 //!   scratch     the memory that bytes are moved through
 //! ```
 
@@ -19,13 +18,12 @@ pub mod dial;
 pub mod leg;
 pub mod proxy;
 pub(crate) mod race;
-pub mod relay;
 pub mod resolver;
-mod scratch;
+pub(crate) mod scratch;
 pub mod tls_client;
 pub mod tls_server;
 mod tls_stream;
-mod transport;
+pub(crate) mod transport;
 
 use std::{io, net::SocketAddr, time::Duration};
 

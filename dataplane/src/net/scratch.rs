@@ -12,7 +12,7 @@ pub(super) const RECORD: usize = 16 * 1024;
 
 /// Octets that are moved at once: sixteen records. More saves nothing; less costs up to a third more CPU a
 /// byte on bulk transfer, in system calls.
-pub(super) const PIECE: usize = 16 * RECORD;
+pub(crate) const PIECE: usize = 16 * RECORD;
 
 /// Octets of a buffer: a piece, encrypted. A record grows by 29 octets at most with what we speak (header,
 /// explicit nonce and tag of TLS 1.2).
@@ -25,7 +25,7 @@ thread_local! {
 
 /// Lends one of this thread's buffers to `work`. The contents are what the last borrower left, so that
 /// `work` looks only at what it has written itself.
-pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut buffer = with_idle(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
     let result = work(&mut buffer);
     with_idle(|idle| idle.push(buffer));

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::{TcpStream, scratch::with_scratch, tls_stream::TlsStream};
 
 /// One side's connection.
-pub(super) trait Transport: Send + Unpin {
+pub(crate) trait Transport: Send + Unpin {
     /// Ready when [`poll_read`](Self::poll_read) may find something; there may turn out to be
     /// nothing yet.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -84,7 +84,7 @@ impl Transport for TcpStream {
 }
 
 /// A connection under TLS, in which we are one end or the other.
-pub(super) enum Tls {
+pub(crate) enum Tls {
     /// The client's side: we are its server.
     Server(Box<TlsStream<UnbufferedServerConnection>>),
     /// The backend's side: we are its client.
@@ -92,7 +92,7 @@ pub(super) enum Tls {
 }
 
 /// The transport of a leg whose kind no longer matters: what a relay moves bytes between.
-pub(super) enum AnyTransport {
+pub(crate) enum AnyTransport {
     /// TCP.
     Tcp(TcpStream),
     /// TLS over TCP.

@@ -8,6 +8,7 @@ use ferrypost_wire::{ProtocolKind, SessionReference, TlsFacts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::relay::RelayEnd;
 use super::{
     backend::{OpenFailure, Times},
     outcome::{self, AttemptError, Blame, SessionError},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     backend::{logins::Logins, offer::Offers},
     config::Limits,
-    net::{dial::Dialer, relay::RelayEnd},
+    net::dial::Dialer,
     registry::{CloseProof, Registry},
     routing::{Route, Tables},
     telemetry::Redact,

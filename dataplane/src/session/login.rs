@@ -7,11 +7,9 @@ use ferrypost_wire::{Acceptance, BackendViolation, Login, LoginStep, Rejection};
 use tokio::time::timeout;
 
 use super::outcome::{AttemptError, ReplayError};
+use super::relay::is_reset;
 use crate::{
-    net::{
-        leg::{BackendLeg, LegError},
-        relay::is_reset,
-    },
+    net::leg::{BackendLeg, LegError},
     registry::{CloseProof, CloseReason},
 };
 

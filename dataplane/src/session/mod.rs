@@ -6,7 +6,7 @@
 //!              the route once more
 //!     backend            dial, greeting, STARTTLS, announcement
 //!     login              the credentials, once, on a leg that may carry them
-//!   relay      bytes both ways (in `net`); everything of the login is freed before
+//!   relay      bytes both ways, until one side or we end it; everything of the login is freed before
 //!   outcome    what happened, whose fault it was, what the client hears
 //!   context    what all sessions share, and the lines in the log
 //! ```
@@ -20,6 +20,7 @@ pub mod context;
 mod login;
 pub mod outcome;
 mod preauth;
+pub mod relay;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -29,14 +30,12 @@ use ferrypost_wire::{Follower, LineProtocol, Negotiate};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug_span};
 
-use crate::{
-    net::relay::{Parties, Relay},
-    registry::SessionGuard,
-};
+use crate::registry::SessionGuard;
 use attempt::{Accepted, Attempt};
 use context::{Record, Services, Trail};
 use outcome::{AttemptError, SessionError};
 use preauth::Preauth;
+use relay::{Parties, Relay};
 
 pub use preauth::Connection;
 

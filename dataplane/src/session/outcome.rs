@@ -7,12 +7,9 @@ use ferrypost_wire::{
 };
 
 use super::backend::OpenFailure;
+use super::relay::{Cause, RelayEnd};
 use crate::{
-    net::{
-        leg::LegError,
-        relay::{Cause, RelayEnd},
-        tls_server::HandshakeError,
-    },
+    net::{leg::LegError, tls_server::HandshakeError},
     registry::{CloseReason, HoldLimit, Recheck},
 };
 

@@ -10,6 +10,7 @@ use ferrypost_wire::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::relay::LINGER;
 use super::{
     context::Services,
     outcome::{AttemptError, SessionError},
@@ -20,7 +21,6 @@ use crate::{
     net::{
         TcpStream,
         leg::{Encrypted, InjectedInput, Leg, LegError, LegState, Plaintext},
-        relay::LINGER,
         tls_server::{HandshakeError, Secured, ServerTls},
     },
     registry::CloseReason,

@@ -13,7 +13,7 @@ use rustls::{
 };
 
 /// An end of a TLS session.
-pub(in crate::net) trait Session: Send + Unpin {
+pub(crate) trait Session: Send + Unpin {
     /// What rustls keeps for this end.
     type Data;
 

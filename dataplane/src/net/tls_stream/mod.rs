@@ -28,7 +28,7 @@ use super::{
 };
 use engine::{Engine, Handshake, tls};
 
-pub(super) use engine::Session;
+pub(crate) use engine::Session;
 
 /// The most octets of a handshake that wait for its next part: what rustls itself allows. Certificate
 /// chains have a few thousand.
@@ -39,7 +39,7 @@ const MAX_HANDSHAKE: usize = 0xffff;
 const RECORD_OVERHEAD: usize = 5 + 2048;
 
 /// A connection under TLS, from one end.
-pub(super) struct TlsStream<S> {
+pub(crate) struct TlsStream<S> {
     socket: TcpStream,
     engine: Engine<S>,
     /// Ciphertext that makes no whole record yet.

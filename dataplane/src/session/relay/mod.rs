@@ -25,9 +25,9 @@ use std::{future::poll_fn, io, task::Poll, time::Duration};
 use ferrypost_wire::{Farewell, Follower, Refusal};
 use tokio::time::{Instant, timeout};
 
-use super::leg::{BackendLeg, Encrypted, Leg};
 use crate::{
     config::RelayLimits,
+    net::leg::{BackendLeg, Encrypted, Leg},
     registry::{CloseProof, CloseReason, SessionGuard},
     session::outcome::farewell,
 };
