@@ -22,7 +22,10 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Backends, Caution, Problem, Report, Target, TlsVerdict, on_the_wire};
+use super::{
+    Backends, Caution, Problem, Report, Target, TlsVerdict, on_the_wire,
+    open::{Caller, OpenError, Opened, open},
+};
 use crate::{
     config::ProbeLimits,
     net::{
@@ -31,7 +34,6 @@ use crate::{
         tls_client::{Refused, TlsError},
     },
     routing::Tables,
-    session::backend::{Caller, OpenError, Opened, open},
     shutdown::Shutdown,
 };
 

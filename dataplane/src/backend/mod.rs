@@ -1,6 +1,7 @@
 //! What is known of the servers behind us, by asking them.
 //!
 //! ```text
+//!   open     from an endpoint to a server that may be given a login
 //!   health   asks every destination, for each protocol, again and again ──▶ verdicts
 //!   (here)   the verdicts in force: for `/stats`, for the control plane, for the offer
 //!   logins   how real logins have fared there ──▶ `/stats`
@@ -13,6 +14,7 @@
 pub mod health;
 pub mod logins;
 pub mod offer;
+pub mod open;
 #[cfg(test)]
 mod tests;
 

@@ -12,14 +12,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, debug_span};
 
 use super::{
-    backend::{self, Caller, Opened},
     context::{Services, Trail},
     login::{self, Verdict},
     outcome::AttemptError,
     preauth::Preauth,
 };
 use crate::{
-    backend::on_the_wire,
+    backend::{
+        on_the_wire,
+        open::{Caller, Opened, open},
+    },
     net::{leg::BackendLeg, proxy::Announced},
     registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
     routing::Resolution,
@@ -157,7 +159,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             client: &facts,
             alpn: self.client.alpn(),
         });
-        let opened = backend::open::<P>(&self.services.dialer, &endpoint, caller).await;
+        let opened = open::<P>(&self.services.dialer, &endpoint, caller).await;
         match opened {
             Ok(opened) => {
                 self.trail.address = Some(opened.address);

@@ -8,13 +8,14 @@ use ferrypost_wire::{ProtocolKind, SessionReference, TlsFacts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::outcome::{self, AttemptError, Blame, SessionError};
 use super::relay::RelayEnd;
-use super::{
-    backend::{OpenFailure, Times},
-    outcome::{self, AttemptError, Blame, SessionError},
-};
 use crate::{
-    backend::{logins::Logins, offer::Offers},
+    backend::{
+        logins::Logins,
+        offer::Offers,
+        open::{OpenFailure, Times},
+    },
     config::Limits,
     net::dial::Dialer,
     registry::{CloseProof, Registry},

@@ -4,8 +4,7 @@
 //!   preauth    we are the server: greeting, STARTTLS, TLS, until a login comes
 //!   attempt    one login: name, admission to the registry (held while fenced), backend, verdict,
 //!              the route once more
-//!     backend            dial, greeting, STARTTLS, announcement
-//!     login              the credentials, once, on a leg that may carry them
+//!     login    the credentials, once, on a leg that may carry them
 //!   relay      bytes both ways, until one side or we end it; everything of the login is freed before
 //!   outcome    what happened, whose fault it was, what the client hears
 //!   context    what all sessions share, and the lines in the log
@@ -15,7 +14,6 @@
 //! listeners are started.
 
 mod attempt;
-pub mod backend;
 pub mod context;
 mod login;
 pub mod outcome;

@@ -6,9 +6,9 @@ use ferrypost_wire::{
     RejectionKind,
 };
 
-use super::backend::OpenFailure;
 use super::relay::{Cause, RelayEnd};
 use crate::{
+    backend::open::OpenFailure,
     net::{leg::LegError, tls_server::HandshakeError},
     registry::{CloseReason, HoldLimit, Recheck},
 };

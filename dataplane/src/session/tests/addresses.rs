@@ -10,6 +10,7 @@ use super::{
     world::{Plan, Way, World},
 };
 use crate::{
+    backend::open::{Caller, OpenFailure, Opened, open},
     config::BackendLimits,
     net::{
         dial::{Dialer, tests::endpoint},
@@ -19,7 +20,6 @@ use crate::{
         },
         tls_client::ClientTls,
     },
-    session::backend::{Caller, OpenFailure, Opened, open},
     shutdown::Shutdown,
 };
 
