@@ -1,15 +1,14 @@
 //! How many clients are connected to a listener, for `/stats`. Nothing is decided by it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::session::{Newcomer, Newcomers};
 
 /// The counts of one listener.
 #[derive(Debug, Default)]
 pub struct Counts {
     open: AtomicUsize,
-    newcomers: Arc<AtomicUsize>,
+    newcomers: Newcomers,
 }
 
 impl Counts {
@@ -20,7 +19,7 @@ impl Counts {
 
     /// Those of them that are not logged in.
     pub fn not_logged_in(&self) -> usize {
-        self.newcomers.load(Ordering::Relaxed)
+        self.newcomers.count()
     }
 
     /// Counts a connection for as long as this lives.
@@ -31,8 +30,7 @@ impl Counts {
 
     /// Counts a client as not logged in for as long as this lives.
     pub(super) fn newcomer(&self) -> Newcomer {
-        self.newcomers.fetch_add(1, Ordering::Relaxed);
-        Newcomer(Arc::clone(&self.newcomers))
+        self.newcomers.enter()
     }
 }
 
@@ -40,23 +38,6 @@ impl Counts {
 pub(super) struct Opened<'a>(&'a AtomicUsize);
 
 impl Drop for Opened<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A client that is not logged in. Dropped with everything else of its login.
-pub struct Newcomer(Arc<AtomicUsize>);
-
-impl Newcomer {
-    /// One that no listener counts.
-    #[cfg(test)]
-    pub(crate) fn uncounted() -> Self {
-        Counts::default().newcomer()
-    }
-}
-
-impl Drop for Newcomer {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-pub use count::{Counts, Newcomer};
+pub use count::Counts;
 pub use permit::Permits;
 use permit::{AddressPlace, Place};
 

@@ -16,6 +16,7 @@
 mod attempt;
 pub mod context;
 mod login;
+mod newcomer;
 pub mod outcome;
 mod preauth;
 pub mod relay;
@@ -35,6 +36,7 @@ use outcome::{AttemptError, SessionError};
 use preauth::Preauth;
 use relay::{Parties, Relay};
 
+pub use newcomer::{Newcomer, Newcomers};
 pub use preauth::Connection;
 
 /// Serves one connection.

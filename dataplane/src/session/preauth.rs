@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::relay::LINGER;
 use super::{
     context::Services,
+    newcomer::Newcomer,
     outcome::{AttemptError, SessionError},
 };
 use crate::{
     config::{ListenerTls, PreauthLimits},
-    listener::Newcomer,
     net::{
         TcpStream,
         leg::{Encrypted, InjectedInput, Leg, LegError, LegState, Plaintext},

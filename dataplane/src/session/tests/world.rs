@@ -31,7 +31,7 @@ use crate::{
     },
     config::{CertificateFiles, Limits, Listener, ListenerTls},
     fence::Fences,
-    listener::{Listening, Newcomer, Permits},
+    listener::{Listening, Permits},
     net::{
         dial::Dialer,
         resolver::{Resolver, tests::Book},
@@ -40,7 +40,7 @@ use crate::{
     },
     registry::{CloseReason, HoldLimits, Registry},
     routing::{Assembly, RoutingTable, Tables, Touched},
-    session::{self, Connection, context::Services},
+    session::{self, Connection, Newcomers, context::Services},
     shutdown::Shutdown,
     telemetry::Redact,
 };
@@ -336,7 +336,7 @@ impl World {
             stream,
             mode: ListenerTls::Implicit,
             tls: self.tls.clone(),
-            newcomer: Newcomer::uncounted(),
+            newcomer: Newcomers::default().enter(),
         };
         let session = session::run::<Imap>(Arc::clone(&self.services), "test".into(), connection);
         size_of_val(&session)
