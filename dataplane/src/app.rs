@@ -33,9 +33,10 @@ use crate::{
         logins::Logins,
         offer::Offers,
     },
-    config::{Admin, Config, ShutdownLimits},
+    config::{Admin, Config},
     control_plane::ControlPlaneConnector,
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
+    limits::ShutdownLimits,
     listener::{Listening, Permits},
     net::{
         self, TcpListener,

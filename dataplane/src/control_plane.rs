@@ -22,12 +22,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     config::{ControlPlane, ControlPlaneTls},
+    crypto::crypto,
     feed::{BoxFuture, Connect, ConnectError},
     net::{
         self,
         race::race,
         resolver::{ResolveError, Resolver},
-        tls_client::crypto,
     },
 };
 

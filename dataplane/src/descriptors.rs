@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_default_needs_what_the_manual_says() {
-        let total = crate::config::Limits::default().connections.total;
+        let total = crate::limits::Limits::default().connections.total;
         assert_eq!(needed_for(total as u64), 40_256);
     }
 }

@@ -42,12 +42,15 @@
 pub mod admin;
 pub mod app;
 pub mod backend;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod control_plane;
+pub(crate) mod crypto;
 pub mod descriptors;
 pub mod feed;
 pub mod fence;
+pub mod limits;
 pub mod listener;
 pub mod net;
 pub mod ready;

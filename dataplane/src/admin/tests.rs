@@ -8,8 +8,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::{
-    config::CertificateFiles,
-    net::{self, tls_client::crypto, tls_server::ServerTls},
+    certificate::CertificateFiles,
+    crypto::crypto,
+    net::{self, tls_server::ServerTls},
     shutdown::Shutdown,
 };
 

@@ -144,7 +144,7 @@ async fn admitted(control_plane: &mut ControlPlane, backend: &Backend) -> Conver
 async fn stats(bound: &Bound, surroundings: &Surroundings) -> serde_json::Value {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(surroundings.authority.root.clone()).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(net::tls_client::crypto())
+    let config = rustls::ClientConfig::builder_with_provider(crate::crypto::crypto())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)

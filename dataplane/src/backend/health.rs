@@ -27,7 +27,7 @@ use super::{
     open::{Caller, OpenError, Opened, open},
 };
 use crate::{
-    config::ProbeLimits,
+    limits::ProbeLimits,
     net::{
         dial::{DialError, Dialer},
         leg::LegError,

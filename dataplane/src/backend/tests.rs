@@ -14,18 +14,18 @@ use super::{
     offer::Offers,
     *,
 };
-use crate::session::tests::{
-    backend::{Backend, Manners, Tls},
-    world::Authority,
-};
 use crate::{
-    config::{BackendLimits, ProbeLimits},
+    limits::{BackendLimits, ProbeLimits},
     net::{
         dial::Dialer,
         resolver::{Resolver, System},
         tls_client::ClientTls,
     },
     routing::{Assembly, Tables},
+    session::tests::{
+        backend::{Backend, Manners, Tls},
+        world::Authority,
+    },
     shutdown::Shutdown,
 };
 

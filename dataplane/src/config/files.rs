@@ -8,8 +8,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::CertificateFiles;
-use crate::net::tls_client::crypto;
+use crate::{certificate::CertificateFiles, crypto::crypto};
 
 /// The fewest octets of a token: 16 random ones in hexadecimal digits.
 const TOKEN_OCTETS: usize = 32;

@@ -9,7 +9,6 @@
 //! mistake at once, each with its place.
 
 mod files;
-mod limits;
 mod network;
 mod raw;
 #[cfg(test)]
@@ -25,13 +24,9 @@ use std::{
 use ferrypost_proto::{InstanceId, Problems};
 use ferrypost_wire::ProtocolKind;
 
-pub use limits::{
-    BackendLimits, ConnectionLimits, HoldLimits, Limits, PreauthLimits, ProbeLimits, RelayLimits,
-    ShutdownLimits,
-};
 pub use network::Network;
 
-use crate::telemetry::LogSettings;
+use crate::{certificate::CertificateFiles, limits::Limits, telemetry::LogSettings};
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -65,15 +60,6 @@ pub struct ControlPlaneTls {
     pub identity: CertificateFiles,
     /// The name to verify in place of the endpoint's host.
     pub server_name: Option<String>,
-}
-
-/// A certificate chain and its key, in PEM.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CertificateFiles {
-    /// The chain, our own certificate first.
-    pub cert_file: PathBuf,
-    /// The private key.
-    pub key_file: PathBuf,
 }
 
 /// Where clients connect.

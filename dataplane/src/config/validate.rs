@@ -12,12 +12,16 @@ use http::Uri;
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    Admin, CertificateFiles, Config, ControlPlane, ControlPlaneTls, Limits, Listener, ListenerTls,
+    Admin, Config, ControlPlane, ControlPlaneTls, Listener, ListenerTls,
     files::{certificates, pair, private_key, secret, token},
     is_loopback,
     raw::{Document, Section},
 };
-use crate::telemetry::{LogFormat, LogSettings, Redact};
+use crate::{
+    certificate::CertificateFiles,
+    limits::Limits,
+    telemetry::{LogFormat, LogSettings, Redact},
+};
 
 /// Where the admin endpoint is bound unless the file says otherwise.
 const ADMIN_ADDRESS: SocketAddr =

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::ConnectionLimits;
+use crate::limits::ConnectionLimits;
 
 /// The limits that all listeners share. Cheap to clone; clones share the counts.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use super::{
     resolver::{ResolveError, Resolver},
     tls_client::{ClientTls, TlsError},
 };
-use crate::config::BackendLimits;
+use crate::limits::BackendLimits;
 
 /// Octets of a backend's line end and a little more, on top of its longest line.
 const LINE_SLACK: usize = 16;

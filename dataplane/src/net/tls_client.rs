@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt, io,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ferrypost_proto::{Trust, Verification};
@@ -27,26 +27,11 @@ use super::{
     tls_stream::TlsStream,
     transport::Tls,
 };
+use crate::crypto::crypto;
 
 /// Ways of verification that are kept ready; a routing configuration with more is served all the same,
 /// with more work.
 const KEPT: usize = 256;
-
-/// The cryptography of all our TLS: aws-lc, with AES-128-GCM before its equals. It is a third cheaper in
-/// a handshake than AES-256 with SHA-384, and nobody breaks either.
-pub(crate) fn crypto() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-        provider
-            .cipher_suites
-            .sort_by_key(|suite| match suite.suite().as_str() {
-                Some(name) if name.contains("AES_128_GCM") => 0,
-                _ => 1,
-            });
-        Arc::new(provider)
-    });
-    Arc::clone(&PROVIDER)
-}
 
 /// The client's end of TLS: one for the whole process.
 #[derive(Default)]

@@ -21,11 +21,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     leg::{Encrypted, InjectedInput, Leg, Plaintext},
-    tls_client::crypto,
     tls_stream::TlsStream,
     transport::Tls,
 };
-use crate::config::CertificateFiles;
+use crate::{certificate::CertificateFiles, crypto::crypto};
 
 /// How often certificate files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use crate::{
         offer::Offers,
         open::{OpenFailure, Times},
     },
-    config::Limits,
+    limits::Limits,
     net::dial::Dialer,
     registry::{CloseProof, Registry},
     routing::{Route, Tables},

@@ -10,14 +10,15 @@ use ferrypost_wire::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::relay::LINGER;
 use super::{
     context::Services,
     newcomer::Newcomer,
     outcome::{AttemptError, SessionError},
+    relay::LINGER,
 };
 use crate::{
-    config::{ListenerTls, PreauthLimits},
+    config::ListenerTls,
+    limits::PreauthLimits,
     net::{
         TcpStream,
         leg::{Encrypted, InjectedInput, Leg, LegError, LegState, Plaintext},

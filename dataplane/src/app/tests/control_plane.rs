@@ -54,7 +54,7 @@ impl ControlPlane {
     pub(crate) fn start_mutual(identity: &Identity, clients: &Authority) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(clients.root.clone()).unwrap();
-        let provider = net::tls_client::crypto();
+        let provider = crate::crypto::crypto();
         let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
         let (chain, key) = identity.chain_and_key();
         let mut config = ServerConfig::builder_with_provider(provider)

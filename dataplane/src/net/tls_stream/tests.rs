@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::net::{self, tls_client::crypto};
+use crate::{crypto::crypto, net};
 
 /// Both ends' configurations, for `localhost`.
 fn configs(versions: &[&'static rustls::SupportedProtocolVersion]) -> (ServerConfig, ClientConfig) {

@@ -26,7 +26,7 @@ use ferrypost_wire::{Farewell, Follower, Refusal};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    config::RelayLimits,
+    limits::RelayLimits,
     net::leg::{BackendLeg, Encrypted, Leg},
     registry::{CloseProof, CloseReason, SessionGuard},
     session::outcome::farewell,

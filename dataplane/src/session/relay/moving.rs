@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Cause, Parties, side::Side};
 use crate::{
-    config::RelayLimits,
+    limits::RelayLimits,
     net::scratch::{PIECE, with_scratch},
     registry::{CloseReason, SessionGuard},
 };

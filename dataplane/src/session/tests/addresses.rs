@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     backend::open::{Caller, OpenFailure, Opened, open},
-    config::BackendLimits,
+    limits::BackendLimits,
     net::{
         dial::{Dialer, tests::endpoint},
         resolver::{

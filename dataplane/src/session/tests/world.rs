@@ -29,8 +29,10 @@ use crate::{
         logins::{Latest, Logins},
         offer::Offers,
     },
-    config::{CertificateFiles, Limits, Listener, ListenerTls},
+    certificate::CertificateFiles,
+    config::{Listener, ListenerTls},
     fence::Fences,
+    limits::Limits,
     listener::{Listening, Permits},
     net::{
         dial::Dialer,
