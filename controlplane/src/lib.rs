@@ -26,6 +26,7 @@ pub mod fleet;
 mod grpc;
 pub mod hook;
 mod installation;
+pub mod kv;
 pub mod leader;
 pub mod mirror;
 mod net;

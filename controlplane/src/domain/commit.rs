@@ -8,7 +8,7 @@ use ferrypost_proto::store::v1::{Fleet, MigrationRecord, NameEntry, RoutingHead,
 use ferrypost_proto::{MigrationId, Random, v1};
 
 use super::placement::Placement;
-use crate::store::{Rev, Txn, keys, value::Stored};
+use crate::kv::{Rev, Txn, keys, value::Stored};
 
 /// A transaction that changes routing, while it is put together.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ mod tests {
     use ferrypost_proto::{AccountId, DestinationId};
 
     use super::*;
-    use crate::store::{Guard, Write};
+    use crate::kv::{Guard, Write};
 
     #[test]
     fn every_change_moves_the_head_and_none_happens_while_rewound() {

@@ -7,7 +7,7 @@ use ferrypost_proto::{
     store::v1::AccountRecord, v1,
 };
 
-use crate::store::{Rev, value::Stored};
+use crate::kv::{Rev, value::Stored};
 
 /// Where an account lives and what its move does: its record, checked.
 ///

@@ -9,8 +9,8 @@ use ferrypost_proto::{
 
 use super::{commit::RoutingChange, placement::Placement};
 use crate::{
+    kv::Rev,
     mirror::{Account, State},
-    store::Rev,
 };
 
 /// Where a login under a name goes now.

@@ -13,8 +13,8 @@ use super::{
     resolution::{Refused, Route, Subject, find, resolve},
 };
 use crate::{
+    kv::{Rev, value::Stored},
     mirror::{Account, State},
-    store::{Rev, value::Stored},
 };
 
 /// Which account goes where.

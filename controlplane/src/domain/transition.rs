@@ -19,8 +19,8 @@ use super::{
     placement::Placement,
 };
 use crate::{
+    kv::{Rev, Txn, keys, value::Stored},
     mirror::{State, Versioned, has_ended},
-    store::{Rev, Txn, keys, value::Stored},
 };
 
 /// Most drained reports that are removed with a transition; the leader's sweep takes the rest.

@@ -42,8 +42,9 @@ use leases::Leases;
 
 use super::{
     KeyValue, LeaseError, LeaseId, Outage, PROGRESS_INTERVAL, Range, Rev, Store, StoreError, Txn,
-    TxnOutcome, WatchBatch, WatchError, WatchStream, check_key,
+    TxnOutcome, WatchBatch, WatchError, WatchStream,
 };
+use crate::kv::check_key;
 
 /// Where the embedded store lies and how much it keeps.
 #[derive(Clone, Debug)]

@@ -35,8 +35,9 @@ use watch::Watcher;
 
 use super::{
     Guard, KeyValue, LeaseError, LeaseId, Outage, Range, Rev, Store, StoreError, Txn, TxnOutcome,
-    WatchStream, Write, check_key,
+    WatchStream, Write,
 };
+use crate::kv::check_key;
 
 /// Which cluster, and how to speak to it.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ use super::{
     },
     Ledger, instance,
 };
-use crate::store::{Txn, keys};
+use crate::kv::{Txn, keys};
 
 #[test]
 fn everything_that_stands_in_the_way_is_named() {
