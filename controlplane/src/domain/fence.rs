@@ -9,8 +9,8 @@ use ferrypost_proto::{
 
 use super::migration::{Drain, blocker};
 use crate::{
+    domain::state::{State, Versioned},
     kv::{Rev, keys},
-    mirror::{State, Versioned},
 };
 
 /// Most drained reports that a transaction can guard on beside everything else. In a larger fleet the

@@ -1,7 +1,7 @@
 //! What the control plane knows about accounts and moves, without any I/O: conversions, comparisons and
 //! decisions. Nothing here waits, reads a clock or draws a random number of its own.
 //!
-//! * [`placement`]: an account's record. [`resolution`]: where a name goes, and whether a write would
+//! * [`state`]: the whole installation at one revision. [`placement`]: an account's record. [`resolution`]: where a name goes, and whether a write would
 //!   change it.
 //! * [`start`]: what Migrate and Rollback write. [`migration`]: what comes next in a move. [`fence`]: what
 //!   the fleet says about it. [`transition`]: what each step writes, under which guards.
@@ -15,6 +15,7 @@ mod model;
 pub mod placement;
 pub mod resolution;
 pub mod start;
+pub mod state;
 #[cfg(test)]
 mod tests;
 pub mod transition;

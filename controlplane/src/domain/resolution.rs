@@ -9,8 +9,8 @@ use ferrypost_proto::{
 
 use super::{commit::RoutingChange, placement::Placement};
 use crate::{
+    domain::state::{Account, State},
     kv::Rev,
-    mirror::{Account, State},
 };
 
 /// Where a login under a name goes now.

@@ -13,8 +13,8 @@ use super::{
     resolution::{Refused, Route, Subject, find, resolve},
 };
 use crate::{
+    domain::state::{Account, State},
     kv::{Rev, value::Stored},
-    mirror::{Account, State},
 };
 
 /// Which account goes where.

@@ -19,8 +19,8 @@ use super::{
     placement::Placement,
 };
 use crate::{
+    domain::state::{State, Versioned, has_ended},
     kv::{Rev, Txn, keys, value::Stored},
-    mirror::{State, Versioned, has_ended},
 };
 
 /// Most drained reports that are removed with a transition; the leader's sweep takes the rest.

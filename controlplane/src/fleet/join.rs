@@ -13,10 +13,10 @@ use super::{
     registration::{self, Claim, Known, Verdict},
 };
 use crate::{
-    changelog::History,
     domain::commit::change_fleet,
+    domain::state::State,
     failpoint,
-    mirror::State,
+    mirror::changelog::History,
     service::refusal::{Answer, Reason, Refusal},
     store::{Rev, StoreError, Txn, TxnOutcome, keys, value::Stored},
     wall_clock,

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time};
 
 use super::{Fleet, join::Joined};
 use crate::{
-    mirror::{State, has_ended},
+    domain::state::{State, has_ended},
     store::{LeaseId, Rev, StoreError, Txn, TxnOutcome, keys, value::Stored},
 };
 

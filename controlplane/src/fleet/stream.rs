@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     domain::placement::Placement,
-    mirror::State,
+    domain::state::State,
     service::refusal::{Answer, Reason, Refusal},
 };
 

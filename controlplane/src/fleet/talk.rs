@@ -15,8 +15,8 @@ use super::{
     stream::{Outgoing, told},
 };
 use crate::{
-    changelog::Entry,
-    mirror::State,
+    domain::state::State,
+    mirror::changelog::Entry,
     service::refusal::{Answer, Reason, Refusal},
 };
 

@@ -17,7 +17,7 @@ use ferrypost_proto::{
 use tokio::time;
 
 use crate::{
-    mirror::State,
+    domain::state::State,
     store::{Txn, keys, value::Stored},
 };
 use world::{PATIENCE, World, reason};

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{caller, page};
 use crate::{
-    mirror::State,
+    domain::state::State,
     service::stats::{ExpelOrder, StatsDesk},
 };
 

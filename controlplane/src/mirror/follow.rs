@@ -6,9 +6,13 @@ use ferrypost_proto::{Backoff, Revision, store::v1::Rewound};
 use futures_util::StreamExt as _;
 use tokio::time;
 
-use super::{Mirror, Standing, State, apply::Effect, load::load};
-use crate::{
+use super::{
+    Mirror, Standing,
     changelog::{ChangeLog, Entry},
+    load::load,
+};
+use crate::{
+    domain::state::{Applied, State},
     store::{
         Event, PROGRESS_INTERVAL, StoreError, Txn, WatchBatch, WatchError, keys, value::Stored,
     },
@@ -77,7 +81,7 @@ async fn load_and_watch(mirror: &Mirror, backoff: &mut Backoff) -> Interruption 
 }
 
 async fn watch(mirror: &Mirror, backoff: &mut Backoff) -> Result<Infallible, Interruption> {
-    let from = mirror.read().revision + 1;
+    let from = mirror.read().revision() + 1;
     let mut batches = mirror.0.store.watch(from).await?;
     mirror.set_standing(Standing::Following);
     loop {
@@ -95,7 +99,7 @@ async fn watch(mirror: &Mirror, backoff: &mut Backoff) -> Result<Infallible, Int
 
 impl Mirror {
     fn interrupted(&self) {
-        if self.read().revision > 0 {
+        if self.read().revision() > 0 {
             self.set_standing(Standing::Interrupted);
         }
     }
@@ -103,10 +107,10 @@ impl Mirror {
     /// Publishes a loaded state in place of the present one. What the load lacks is gone by that.
     async fn replace(&self, loaded: State) -> Result<(), StoreError> {
         let before = self.read();
-        if !continues(&before, &loaded) && loaded.rewound.is_none() {
+        if !continues(&before, &loaded) && loaded.rewound().is_none() {
             tracing::error!(
-                before = before.revision,
-                now = loaded.revision,
+                before = before.revision(),
+                now = loaded.revision(),
                 "the store was restored to an older state"
             );
             // The next load finds it and is taken, whatever its revision.
@@ -114,8 +118,11 @@ impl Mirror {
             return Err(StoreError::Future);
         }
         self.publish(|published| {
-            published.log =
-                ChangeLog::new(loaded.revision, loaded.head.clone(), self.0.options.changes);
+            published.log = ChangeLog::new(
+                loaded.revision(),
+                loaded.head().clone(),
+                self.0.options.changes,
+            );
             published.state = Arc::new(loaded);
         });
         Ok(())
@@ -126,7 +133,7 @@ impl Mirror {
         let proof = Rewound {
             instance: self.0.options.replica.as_str().to_owned(),
             held: Some(before.wire_revision().into()),
-            store: Some(Revision::new(loaded.base(), loaded.revision).into()),
+            store: Some(Revision::new(loaded.base(), loaded.revision()).into()),
             detected_at: Some(wall_clock::now()),
             ..Rewound::default()
         };
@@ -148,7 +155,7 @@ impl Mirror {
                     published.log.append(entry);
                 }
             }
-            state.revision = state.revision.max(batch.revision);
+            state.reach(batch.revision);
         });
     }
 }
@@ -156,29 +163,24 @@ impl Mirror {
 /// The events of one transaction; what they changed in routing.
 fn take_transaction(state: &mut State, events: &[Event]) -> Option<Entry> {
     let revision = events.first()?.mod_revision();
-    let mut changes = Vec::new();
-    let mut moved_head = false;
-    for event in events {
-        match state.apply(event) {
-            Effect::None => {}
-            Effect::Head => moved_head = true,
-            Effect::Routing(change) => changes.push(change),
-        }
-    }
+    let Applied {
+        changes,
+        moved_head,
+    } = state.apply(events);
     if !changes.is_empty() && !moved_head {
         tracing::error!(revision, "routing was changed without moving the head");
     }
     (moved_head || !changes.is_empty()).then(|| Entry {
         revision,
-        nonce: state.head.nonce.clone().into(),
+        nonce: state.head().nonce.clone().into(),
         changes,
     })
 }
 
 /// Whether `now` can be a later state of the history that `before` is of.
 fn continues(before: &State, now: &State) -> bool {
-    before.revision == 0
-        || (now.revision >= before.revision
+    before.revision() == 0
+        || (now.revision() >= before.revision()
             && now.installation() == before.installation()
-            && (now.head.store > before.head.store || now.head == before.head))
+            && (now.head().store > before.head().store || now.head() == before.head()))
 }

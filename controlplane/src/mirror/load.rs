@@ -2,8 +2,10 @@
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::State;
-use crate::store::{Event, Range, Rev, Store, StoreError, keys};
+use crate::{
+    domain::state::State,
+    store::{Event, Range, Rev, Store, StoreError, keys},
+};
 
 /// Ranges that are read at once: enough to hide the round trips, few enough not to flood etcd.
 const CONCURRENT: usize = 16;
@@ -27,7 +29,7 @@ pub(super) async fn load(store: &dyn Store) -> Result<State, StoreError> {
             })
             .await?;
     }
-    state.revision = pin;
+    state.reach(pin);
     Ok(state)
 }
 
@@ -60,6 +62,6 @@ async fn range(store: &dyn Store, prefix: Vec<u8>, pin: Rev) -> Result<Range, St
 
 fn take(state: &mut State, range: Range) {
     for entry in range.entries {
-        state.apply(&Event::Put(entry));
+        state.apply(&[Event::Put(entry)]);
     }
 }

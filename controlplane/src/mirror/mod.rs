@@ -10,12 +10,9 @@
 //! every replica. It never goes backwards, with one exception that is proof of a restored store (G16):
 //! then `/meta/rewound` is written first, and nothing is served from the older state but the fact.
 
-mod account;
-mod apply;
-mod buckets;
+pub mod changelog;
 mod follow;
 mod load;
-mod state;
 #[cfg(test)]
 mod tests;
 
@@ -28,12 +25,10 @@ use ferrypost_proto::{Random, ReplicaId};
 use tokio::{sync::watch, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use account::{Account, Unreadable};
-pub use buckets::Buckets;
-pub use state::{Config, Counts, ENDED_MIGRATIONS, State, Values, Versioned, has_ended};
+use changelog::{ChangeLog, Entry, History};
 
 use crate::{
-    changelog::{self, ChangeLog, Entry, History},
+    domain::state::State,
     store::{Rev, Store, StoreError},
 };
 
@@ -118,7 +113,7 @@ impl Mirror {
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        let log = ChangeLog::new(0, State::default().head, options.changes);
+        let log = ChangeLog::new(0, State::default().head().clone(), options.changes);
         let mirror = Self(Arc::new(Shared {
             store,
             options,
@@ -214,7 +209,7 @@ impl Mirror {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
             change(&mut published);
-            published.state.revision
+            published.state.revision()
         };
         self.0.revision.send_replace(revision);
     }
@@ -229,7 +224,7 @@ impl Mirror {
 impl std::fmt::Debug for Mirror {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mirror")
-            .field("revision", &self.read().revision)
+            .field("revision", &self.read().revision())
             .finish_non_exhaustive()
     }
 }

@@ -20,10 +20,13 @@ use tempfile::TempDir;
 use tokio::{sync::watch, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ENDED_MIGRATIONS, Mirror, MirrorOptions, Standing, State};
+use super::{Mirror, MirrorOptions, Standing, changelog::History};
 use crate::{
-    changelog::{Change, History},
-    domain::{commit::RoutingChange, placement::Placement},
+    domain::{
+        commit::RoutingChange,
+        placement::Placement,
+        state::{Change, ENDED_MIGRATIONS, State},
+    },
     store::{
         KeyValue, LeaseError, LeaseId, Range, Rev, Store, StoreError, Txn, TxnOutcome, WatchError,
         WatchStream,

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::lead::{Term, Written, wait_changed};
 use crate::{
+    domain::state::State,
     domain::{
         migration::{Action, Drain, Hook, Observed, blocker, next},
         transition::{Move, NotDriven, observe},
     },
     failpoint,
     hook::{Deadline, HookError, Order},
-    mirror::State,
     store::{Rev, Txn},
 };
 

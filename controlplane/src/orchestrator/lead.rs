@@ -11,9 +11,10 @@ use tokio::{
 
 use super::{OrchestratorOptions, driver::Driver, settle::settle, sweep::sweep};
 use crate::{
+    domain::state::{State, has_ended},
     domain::transition::Pen,
     leader::Leadership,
-    mirror::{Mirror, State, has_ended},
+    mirror::Mirror,
     store::{Rev, StoreError, Txn, TxnOutcome},
     wall_clock,
 };

@@ -7,7 +7,7 @@ use tokio::time::{self, Instant};
 use super::lead::{Term, wait_changed};
 use crate::{
     domain::fence::{Unsettled, unsettled_ends},
-    mirror::State,
+    domain::state::State,
     store::{Rev, Txn, keys},
 };
 

@@ -7,7 +7,7 @@ use tokio::time;
 
 use super::lead::{Term, wait_changed};
 use crate::{
-    mirror::{State, has_ended},
+    domain::state::{State, has_ended},
     store::{Txn, keys},
 };
 

@@ -10,7 +10,8 @@ use tokio::time;
 
 use super::{refusal::Kind, routing_config::RoutingDesk};
 use crate::{
-    config::RoutingSource, mirror::State, reload::Stamps, routing_file::RoutingFile, store::Rev,
+    config::RoutingSource, domain::state::State, reload::Stamps, routing_file::RoutingFile,
+    store::Rev,
 };
 
 /// How often the file is looked at.

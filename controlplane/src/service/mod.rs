@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Migrations,
+    domain::state::{Config, State},
     failpoint::{Failpoints, Injected},
-    mirror::{BehindError, Config, Mirror, State},
+    mirror::{BehindError, Mirror},
     store::{Rev, StoreError, Txn, TxnOutcome},
 };
 use refusal::{Answer, Reason, Refusal};

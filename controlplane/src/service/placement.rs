@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::resolution::{self, Route, Subject, WantedRecord},
-    mirror::{Account, State},
+    domain::state::{Account, State},
 };
 
 /// Most names of one account: each is a key of the transaction that writes the record.

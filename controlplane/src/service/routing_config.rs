@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     config::{Routing, RoutingSource},
+    domain::state::State,
     domain::{commit::RoutingChange, resolution::config_refusals},
-    mirror::State,
     routing_file::RoutingFile,
     store::{Rev, keys},
 };

@@ -7,7 +7,7 @@ use ferrypost_proto::{Name, NameError, RoutingConfig};
 use super::refusal::{Answer, Reason, Refusal};
 use crate::{
     domain::resolution::{self, Subject},
-    mirror::{Account, State},
+    domain::state::{Account, State},
 };
 
 /// An empty text is refused before anything else: it must never mean all accounts.

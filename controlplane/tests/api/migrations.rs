@@ -1,7 +1,7 @@
 //! `MigrationService`.
 
 use ferrypost_controlplane::{
-    mirror::ENDED_MIGRATIONS,
+    domain::state::ENDED_MIGRATIONS,
     store::{Txn, keys, value::Stored},
 };
 use ferrypost_proto::{

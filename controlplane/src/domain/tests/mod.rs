@@ -22,11 +22,11 @@ use super::{
     start::{MoveRequest, MoveStart, MoveTerms, MoveVerdict, Requester, StartRefused, start},
 };
 use crate::{
+    domain::state::State,
     kv::{
         Event, KeyValue, Rev, Txn, Write, keys,
         value::{Stored, Value},
     },
-    mirror::State,
 };
 
 /// A state that is written like a store, one transaction a revision.

@@ -20,8 +20,9 @@ use tonic_types::StatusExt as _;
 
 use super::super::{Fleet, FleetOptions};
 use crate::{
+    domain::state::State,
     domain::{commit::RoutingChange, placement::Placement},
-    mirror::{Mirror, MirrorOptions, State},
+    mirror::{Mirror, MirrorOptions},
     store::{
         Rev, Store, Txn,
         embedded::{EmbeddedConfig, EmbeddedStore},
@@ -50,7 +51,7 @@ impl Drop for World {
 
 impl World {
     pub(super) async fn new() -> Self {
-        Self::with(crate::changelog::CAPACITY, Duration::from_secs(2)).await
+        Self::with(crate::mirror::changelog::CAPACITY, Duration::from_secs(2)).await
     }
 
     pub(super) async fn with(changes: usize, heartbeat: Duration) -> Self {

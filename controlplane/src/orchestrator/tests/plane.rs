@@ -14,7 +14,8 @@ use ferrypost_proto::{
 use super::world::{World, instance};
 use crate::{
     domain::commit::change_fleet,
-    mirror::{Mirror, State},
+    domain::state::State,
+    mirror::Mirror,
     store::{Store, Txn, TxnOutcome, keys, value::Stored},
 };
 

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::plane::Plane;
 use crate::{
+    domain::state::State,
     domain::{
         commit::RoutingChange,
         placement::Placement,
@@ -26,7 +27,7 @@ use crate::{
     },
     failpoint::Failpoints,
     hook::DeltaHook,
-    mirror::{Mirror, MirrorOptions, State},
+    mirror::{Mirror, MirrorOptions},
     orchestrator::{OrchestratorOptions, run},
     store::{
         Rev, Store, Txn, TxnOutcome,
@@ -272,7 +273,7 @@ impl World {
     pub(super) async fn ended(&self, id: &MigrationId) -> MigrationRecord {
         self.eventually("the end of the migration", |state| {
             let migration = state.migration(id)?;
-            crate::mirror::has_ended(&migration.value).then(|| (*migration.value).clone())
+            crate::domain::state::has_ended(&migration.value).then(|| (*migration.value).clone())
         })
         .await
     }

@@ -6,7 +6,7 @@ use ferrypost_proto::{MigrationId, v1};
 
 use super::{MigrationDesk, Patience, request::check_reason, waiting::is_decided};
 use crate::{
-    mirror::State,
+    domain::state::State,
     service::{
         Step, not_rewound,
         refusal::{Answer, Reason, Refusal},

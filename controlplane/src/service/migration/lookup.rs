@@ -6,7 +6,7 @@ use ferrypost_proto::{MigrationId, store::v1::MigrationRecord, v1};
 
 use super::{MigrationDesk, view};
 use crate::{
-    mirror::{State, Versioned},
+    domain::state::{State, Versioned},
     service::{
         refusal::{Answer, Reason, Refusal},
         routing,

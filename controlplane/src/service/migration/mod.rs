@@ -23,7 +23,7 @@ pub(in crate::service) use request::check_reason;
 pub use request::{MoveKind, MoveOrder};
 
 use super::{Core, refusal::Answer};
-use crate::{fleet::Fleet, mirror::State};
+use crate::{domain::state::State, fleet::Fleet};
 
 /// The use cases of `MigrationService`.
 #[derive(Debug, Clone)]

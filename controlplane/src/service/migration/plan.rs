@@ -11,7 +11,7 @@ use ferrypost_proto::{
 use super::{MigrationDesk, Patience, start::Draft};
 use crate::{
     domain::fence::{self, Prospect},
-    mirror::State,
+    domain::state::State,
 };
 
 /// How long data planes have to say how many sessions they would close, when that is all that was asked.

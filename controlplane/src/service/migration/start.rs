@@ -7,7 +7,7 @@ use ferrypost_proto::{MigrationId, store::v1::RequestEntry, v1};
 use super::{MigrationDesk, MoveKind, MoveOrder, Patience, plan};
 use crate::{
     domain::start::{self, MoveRequest, MoveStart, MoveTerms, MoveVerdict, Requester},
-    mirror::State,
+    domain::state::State,
     service::{
         ATTEMPTS, contended, not_rewound,
         refusal::{Answer, Reason, Refusal},

@@ -8,7 +8,7 @@ use ferrypost_proto::{
 
 use crate::{
     domain::migration::next_calls,
-    mirror::{State, Versioned},
+    domain::state::{State, Versioned},
 };
 
 /// The migration, if the mirror keeps it.

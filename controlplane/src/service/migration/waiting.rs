@@ -8,7 +8,7 @@ use tokio::time;
 
 use super::{MigrationDesk, Patience};
 use crate::{
-    mirror::State,
+    domain::state::State,
     service::{
         ending,
         refusal::{Answer, Reason, Refusal},

@@ -6,8 +6,8 @@ use ferrypost_proto::{InstanceId, MigrationId, Revision, store::v1 as stored, v1
 
 use super::{Report, StatsDesk};
 use crate::{
+    domain::state::{State, Versioned},
     fleet::View,
-    mirror::{State, Versioned},
     service::{refusal::Answer, routing},
 };
 

@@ -5,7 +5,7 @@ use ferrypost_proto::{BootId, InstanceId, store::v1 as stored, types::IdError, v
 use super::{Report, StatsDesk};
 use crate::{
     domain::commit::change_fleet,
-    mirror::State,
+    domain::state::State,
     service::{
         Step,
         migration::check_reason,

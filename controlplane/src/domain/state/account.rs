@@ -1,4 +1,4 @@
-//! An account as the mirror keeps it.
+//! An account, whether or not its record can be read.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use ferrypost_proto::{AccountId, Phase, Revision, routing::v1 as wire, store::v1
 
 use crate::{
     domain::placement::{Placement, UnreadableRecord},
-    store::{Rev, value::Stored},
+    kv::{Rev, value::Stored},
 };
 
 /// An account's record, readable or not.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::store::keys;
+use crate::kv::keys;
 
 /// A map by text-like keys. A clone is 256 reference counts whatever the size.
 #[derive(Debug, Clone)]

@@ -7,21 +7,24 @@ use ferrypost_proto::{
     store::v1 as stored,
 };
 
-use super::{
-    Account, State, Versioned,
-    state::{Config, ENDED_MIGRATIONS, Values, has_ended},
-};
-use crate::{
-    changelog::Change,
-    store::{
-        Event, KeyValue,
-        keys::Key,
-        value::{Stored, Value},
-    },
+use super::{Account, Change, Config, ENDED_MIGRATIONS, State, Values, Versioned, has_ended};
+use crate::kv::{
+    Event, KeyValue, Rev,
+    keys::Key,
+    value::{Stored, Value},
 };
 
+/// What one transaction changed in routing.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// In the store's order.
+    pub changes: Vec<Change>,
+    /// The head was written.
+    pub moved_head: bool,
+}
+
 /// What one event changed in routing.
-pub(super) enum Effect {
+enum Effect {
     /// Nothing.
     None,
     /// The head moved.
@@ -31,10 +34,28 @@ pub(super) enum Effect {
 }
 
 impl State {
+    /// Takes the events of one transaction in. The state's revision stays: see [`Self::reach`].
+    pub fn apply(&mut self, events: &[Event]) -> Applied {
+        let mut applied = Applied::default();
+        for event in events {
+            match self.apply_event(event) {
+                Effect::None => {}
+                Effect::Head => applied.moved_head = true,
+                Effect::Routing(change) => applied.changes.push(change),
+            }
+        }
+        applied
+    }
+
+    /// Says that everything up to `revision` is in it. It never goes back.
+    pub fn reach(&mut self, revision: Rev) {
+        self.revision = self.revision.max(revision);
+    }
+
     /// Takes an event in. Keys of other versions are passed over. A value that cannot be read is said in
     /// the log and stays as one that says nothing: an unreadable registration still is one, and since its
     /// boot is not known, nothing that is said for it counts.
-    pub(super) fn apply(&mut self, event: &Event) -> Effect {
+    fn apply_event(&mut self, event: &Event) -> Effect {
         let Some(key) = Key::parse(event.key()) else {
             tracing::debug!(key = %event.key().escape_ascii(), "a key that is not known here");
             return Effect::None;

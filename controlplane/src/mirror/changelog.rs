@@ -4,40 +4,12 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use ferrypost_proto::{AccountId, Head, routing::v1 as wire};
+use ferrypost_proto::Head;
 
-use crate::{
-    mirror::{Account, Config},
-    store::Rev,
-};
+use crate::{domain::state::Change, kv::Rev};
 
 /// Changes that are kept. A data plane that was away for longer is sent a snapshot.
 pub const CAPACITY: usize = 50_000;
-
-/// One change of routing.
-#[derive(Debug, Clone)]
-pub enum Change {
-    /// The record was written.
-    Account(Arc<Account>),
-    /// The record is gone.
-    Removed(AccountId),
-    /// The routing configuration was replaced.
-    Config(Arc<Config>),
-}
-
-impl Change {
-    /// As data planes are told.
-    pub fn to_wire(&self, base: u64) -> wire::Change {
-        use wire::change::Change as Wire;
-        wire::Change {
-            change: Some(match self {
-                Self::Account(account) => Wire::Account(account.entry(base)),
-                Self::Removed(id) => Wire::AccountRemoved(id.as_str().to_owned()),
-                Self::Config(config) => Wire::Config(config.raw.clone()),
-            }),
-        }
-    }
-}
 
 /// All changes of routing of one transaction.
 #[derive(Debug, Clone)]
@@ -163,7 +135,7 @@ fn weight(entry: &Entry) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use ferrypost_proto::Random;
+    use ferrypost_proto::{AccountId, Random};
     use proptest::prelude::*;
 
     use super::*;

@@ -1,5 +1,10 @@
 //! The whole installation at one revision, as an immutable value.
 
+mod account;
+mod apply;
+mod buckets;
+mod change;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -10,8 +15,12 @@ use ferrypost_proto::{
     Problems, ReplicaId, Revision, RoutingConfig, TablePosition, store::v1 as stored, v1,
 };
 
-use super::{Account, Buckets};
-use crate::store::{Rev, value::Stored};
+use crate::kv::{Rev, value::Stored};
+
+pub use account::{Account, Unreadable};
+pub use apply::Applied;
+pub use buckets::Buckets;
+pub use change::Change;
 
 /// Ended migrations that are kept in memory. Older ones are read from the store when somebody asks.
 pub const ENDED_MIGRATIONS: usize = 1_000;
@@ -75,25 +84,25 @@ impl Counts {
 /// A clone shares all of it.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    pub(super) revision: Rev,
-    pub(super) installation: Option<(InstallationId, u64)>,
-    pub(super) head: Head,
-    pub(super) fleet: Rev,
-    pub(super) rewound: Option<Arc<Versioned<stored::Rewound>>>,
-    pub(super) config: Option<Arc<Config>>,
-    pub(super) leader: Option<(ReplicaId, Rev)>,
-    pub(super) accounts: Buckets<AccountId, Arc<Account>>,
-    pub(super) names: Buckets<Arc<str>, AccountId>,
-    pub(super) migrations: Buckets<MigrationId, Arc<Versioned<stored::MigrationRecord>>>,
-    pub(super) ended: BTreeSet<(Rev, MigrationId)>,
-    pub(super) registrations: Values<InstanceId, stored::Registration>,
-    pub(super) departed: Values<(InstanceId, BootId), stored::Departed>,
-    pub(super) expelled: Arc<Values<(InstanceId, BootId), stored::Expelled>>,
-    pub(super) live: Values<InstanceId, stored::Live>,
-    pub(super) drained: BTreeMap<MigrationId, Values<InstanceId, stored::DrainedReport>>,
-    pub(super) commands: Values<(ReplicaId, Box<str>), stored::StoredCommand>,
-    pub(super) results: Values<(Box<str>, InstanceId), stored::StoredResult>,
-    pub(super) counts: Counts,
+    revision: Rev,
+    installation: Option<(InstallationId, u64)>,
+    head: Head,
+    fleet: Rev,
+    rewound: Option<Arc<Versioned<stored::Rewound>>>,
+    config: Option<Arc<Config>>,
+    leader: Option<(ReplicaId, Rev)>,
+    accounts: Buckets<AccountId, Arc<Account>>,
+    names: Buckets<Arc<str>, AccountId>,
+    migrations: Buckets<MigrationId, Arc<Versioned<stored::MigrationRecord>>>,
+    ended: BTreeSet<(Rev, MigrationId)>,
+    registrations: Values<InstanceId, stored::Registration>,
+    departed: Values<(InstanceId, BootId), stored::Departed>,
+    expelled: Arc<Values<(InstanceId, BootId), stored::Expelled>>,
+    live: Values<InstanceId, stored::Live>,
+    drained: BTreeMap<MigrationId, Values<InstanceId, stored::DrainedReport>>,
+    commands: Values<(ReplicaId, Box<str>), stored::StoredCommand>,
+    results: Values<(Box<str>, InstanceId), stored::StoredResult>,
+    counts: Counts,
 }
 
 impl State {
@@ -263,8 +272,8 @@ impl State {
 #[cfg(test)]
 impl State {
     /// Takes one event in, for tests that make a state by hand.
-    pub(crate) fn take(&mut self, event: &crate::store::Event, revision: Rev) {
-        self.apply(event);
+    pub(crate) fn take(&mut self, event: &crate::kv::Event, revision: Rev) {
+        self.apply(std::slice::from_ref(event));
         self.revision = revision;
     }
 }
