@@ -30,6 +30,7 @@ pub mod leader;
 pub mod mirror;
 mod net;
 pub mod orchestrator;
+pub mod refusal;
 mod reload;
 pub mod routing_file;
 pub mod service;

@@ -17,7 +17,7 @@ use crate::{
     domain::state::State,
     failpoint,
     mirror::changelog::History,
-    service::refusal::{Answer, Reason, Refusal},
+    refusal::{Answer, Reason, Refusal},
     store::{Rev, StoreError, Txn, TxnOutcome, keys, value::Stored},
     wall_clock,
 };

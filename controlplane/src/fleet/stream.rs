@@ -34,7 +34,7 @@ use super::{
 use crate::{
     domain::placement::Placement,
     domain::state::State,
-    service::refusal::{Answer, Reason, Refusal},
+    refusal::{Answer, Reason, Refusal},
 };
 
 /// Messages that may lie ready for a subscriber. Small, because a chunk is up to 1 MiB: what it does

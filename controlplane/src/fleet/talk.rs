@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::state::State,
     mirror::changelog::Entry,
-    service::refusal::{Answer, Reason, Refusal},
+    refusal::{Answer, Reason, Refusal},
 };
 
 /// How long the mirror may take to come to a registration that the store has acknowledged.

@@ -14,8 +14,8 @@ use subtle::ConstantTimeEq as _;
 use crate::{
     config::{CertificateName, DataPlanes, IdentityConfig, Operators, Role},
     net::Peer,
+    refusal::{Answer, Reason, Refusal},
     reload::Reloading,
-    service::refusal::{Answer, Reason, Refusal},
     tls::CertificateNames,
 };
 

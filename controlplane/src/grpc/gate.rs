@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::Role,
     net::Peer,
-    service::refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal},
 };
 
 /// Puts a gate before a listener's services.

@@ -11,10 +11,8 @@ use tonic::{Request, Response, Status};
 
 use super::{caller, page, patience};
 use crate::{
-    service::{
-        migration::{MigrationDesk, MigrationFilter, MoveKind, MoveOrder, Moved},
-        refusal::{Answer, Reason, Refusal},
-    },
+    refusal::{Answer, Reason, Refusal},
+    service::migration::{MigrationDesk, MigrationFilter, MoveKind, MoveOrder, Moved},
     store::Rev,
 };
 

@@ -22,10 +22,8 @@ use std::time::Duration;
 use tonic::Request;
 
 use self::auth::Caller;
-use crate::service::{
-    migration::Patience,
-    refusal::{Answer, Refusal},
-};
+use crate::refusal::{Answer, Refusal};
+use crate::service::migration::Patience;
 
 /// Who calls, for the record. The gate has put it there.
 fn caller<T>(request: &Request<T>) -> String {

@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::service::refusal::{Answer, Reason, Refusal};
+use crate::refusal::{Answer, Reason, Refusal};
 
 /// Entries of a page when the caller does not say.
 const USUAL: u32 = 100;

@@ -7,10 +7,8 @@ use ferrypost_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{caller, page};
-use crate::service::{
-    placement::{DeleteOrder, PlacementDesk, RecordOrder},
-    refusal::{Reason, Refusal},
-};
+use crate::refusal::{Reason, Refusal};
+use crate::service::placement::{DeleteOrder, PlacementDesk, RecordOrder};
 
 /// The name of the list in page tokens.
 const LIST: &str = "placements";

@@ -4,10 +4,8 @@ use ferrypost_proto::v1::{self, routing_config_service_server::RoutingConfigServ
 use tonic::{Request, Response, Status};
 
 use super::caller;
-use crate::service::{
-    refusal::Refusal,
-    routing_config::{ConfigOrder, RoutingDesk},
-};
+use crate::refusal::Refusal;
+use crate::service::routing_config::{ConfigOrder, RoutingDesk};
 
 /// The adapter.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use http::HeaderValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::service::refusal::{Kind, Reason, Refusal};
+use crate::refusal::{Kind, Reason, Refusal};
 
 /// Whose reasons these are, in every `ErrorInfo`.
 pub(crate) const DOMAIN: &str = "ferrypost";

@@ -8,10 +8,10 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio::time;
 
-use super::{refusal::Kind, routing_config::RoutingDesk};
+use super::routing_config::RoutingDesk;
 use crate::{
-    config::RoutingSource, domain::state::State, reload::Stamps, routing_file::RoutingFile,
-    store::Rev,
+    config::RoutingSource, domain::state::State, refusal::Kind, reload::Stamps,
+    routing_file::RoutingFile, store::Rev,
 };
 
 /// How often the file is looked at.

@@ -8,8 +8,6 @@
 pub mod file_keeper;
 pub mod migration;
 pub mod placement;
-pub mod refusal;
-mod refused;
 pub mod routing_config;
 pub mod stats;
 mod subject;
@@ -24,9 +22,9 @@ use crate::{
     domain::state::{Config, State},
     failpoint::{Failpoints, Injected},
     mirror::{BehindError, Mirror},
+    refusal::{Answer, Reason, Refusal},
     store::{Rev, StoreError, Txn, TxnOutcome},
 };
-use refusal::{Answer, Reason, Refusal};
 
 /// How long a call waits for the store and for this replica to catch up with it.
 const CATCH_UP: Duration = Duration::from_secs(5);

@@ -4,16 +4,11 @@ use std::sync::Arc;
 
 use ferrypost_proto::{AccountId, DestinationId, Name, Phase, Revision, v1};
 
-use super::{
-    Core, Step,
-    migration::check_reason,
-    not_rewound,
-    refusal::{Answer, Reason, Refusal},
-    routing, subject,
-};
+use super::{Core, Step, migration::check_reason, not_rewound, routing, subject};
 use crate::{
     domain::resolution::{self, Route, Subject, WantedRecord},
     domain::state::{Account, State},
+    refusal::{Answer, Reason, Refusal},
 };
 
 /// Most names of one account: each is a key of the transaction that writes the record.

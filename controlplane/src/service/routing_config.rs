@@ -4,17 +4,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use ferrypost_proto::{Revision, RoutingConfig, v1};
 
-use super::{
-    Core, Step,
-    file_keeper::Authority,
-    migration::check_reason,
-    not_rewound,
-    refusal::{Answer, Reason, Refusal},
-};
+use super::{Core, Step, file_keeper::Authority, migration::check_reason, not_rewound};
 use crate::{
     config::{Routing, RoutingSource},
     domain::state::State,
     domain::{commit::RoutingChange, resolution::config_refusals},
+    refusal::{Answer, Reason, Refusal},
     routing_file::RoutingFile,
     store::{Rev, keys},
 };

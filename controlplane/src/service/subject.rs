@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ferrypost_proto::{Name, NameError, RoutingConfig};
 
-use super::refusal::{Answer, Reason, Refusal};
+use crate::refusal::{Answer, Reason, Refusal};
 use crate::{
     domain::resolution::{self, Subject},
     domain::state::{Account, State},

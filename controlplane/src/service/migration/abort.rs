@@ -7,10 +7,8 @@ use ferrypost_proto::{MigrationId, v1};
 use super::{MigrationDesk, Patience, request::check_reason, waiting::is_decided};
 use crate::{
     domain::state::State,
-    service::{
-        Step, not_rewound,
-        refusal::{Answer, Reason, Refusal},
-    },
+    refusal::{Answer, Reason, Refusal},
+    service::{Step, not_rewound},
     store::{Txn, keys},
 };
 

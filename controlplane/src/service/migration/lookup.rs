@@ -7,10 +7,8 @@ use ferrypost_proto::{MigrationId, store::v1::MigrationRecord, v1};
 use super::{MigrationDesk, view};
 use crate::{
     domain::state::{State, Versioned},
-    service::{
-        refusal::{Answer, Reason, Refusal},
-        routing,
-    },
+    refusal::{Answer, Reason, Refusal},
+    service::routing,
     store::{KeyValue, Rev, keys, value::Stored},
 };
 

@@ -22,8 +22,8 @@ pub use lookup::{MigrationFilter, MigrationPage};
 pub(in crate::service) use request::check_reason;
 pub use request::{MoveKind, MoveOrder};
 
-use super::{Core, refusal::Answer};
-use crate::{domain::state::State, fleet::Fleet};
+use super::Core;
+use crate::{domain::state::State, fleet::Fleet, refusal::Answer};
 
 /// The use cases of `MigrationService`.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl MigrationDesk {
     /// Starts a move, or joins the one that was started for the same purpose, and waits.
     ///
     /// # Errors
-    /// Refusals of the start; [`Reason::MigrationAborted`](super::refusal::Reason::MigrationAborted)
+    /// Refusals of the start; [`Reason::MigrationAborted`](crate::refusal::Reason::MigrationAborted)
     /// when the account stayed where it was.
     pub async fn make_move(&self, order: &MoveOrder, patience: Patience) -> Answer<Moved> {
         let started = self.start(order, patience).await?;

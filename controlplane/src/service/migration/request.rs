@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::service::refusal::{Answer, Refusal};
+use crate::refusal::{Answer, Refusal};
 
 /// Longest request id, in characters.
 const LONGEST_REQUEST_ID: usize = 128;

@@ -8,11 +8,8 @@ use super::{MigrationDesk, MoveKind, MoveOrder, Patience, plan};
 use crate::{
     domain::start::{self, MoveRequest, MoveStart, MoveTerms, MoveVerdict, Requester},
     domain::state::State,
-    service::{
-        ATTEMPTS, contended, not_rewound,
-        refusal::{Answer, Reason, Refusal},
-        routing,
-    },
+    refusal::{Answer, Reason, Refusal},
+    service::{ATTEMPTS, contended, not_rewound, routing},
     store::{Txn, keys, value::Stored},
     wall_clock,
 };

@@ -9,10 +9,8 @@ use tokio::time;
 use super::{MigrationDesk, Patience};
 use crate::{
     domain::state::State,
-    service::{
-        ending,
-        refusal::{Answer, Reason, Refusal},
-    },
+    refusal::{Answer, Reason, Refusal},
+    service::ending,
 };
 
 impl MigrationDesk {

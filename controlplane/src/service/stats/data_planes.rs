@@ -8,7 +8,8 @@ use super::{Report, StatsDesk};
 use crate::{
     domain::state::{State, Versioned},
     fleet::View,
-    service::{refusal::Answer, routing},
+    refusal::Answer,
+    service::routing,
 };
 
 impl StatsDesk {

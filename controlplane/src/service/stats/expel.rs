@@ -6,11 +6,8 @@ use super::{Report, StatsDesk};
 use crate::{
     domain::commit::change_fleet,
     domain::state::State,
-    service::{
-        Step,
-        migration::check_reason,
-        refusal::{Answer, Reason, Refusal},
-    },
+    refusal::{Answer, Reason, Refusal},
+    service::{Step, migration::check_reason},
     store::{Txn, keys, value::Stored},
     wall_clock,
 };

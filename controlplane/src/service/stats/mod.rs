@@ -13,8 +13,8 @@ use ferrypost_proto::{
 
 pub use expel::ExpelOrder;
 
-use super::{Core, migration::check_reason, refusal::Answer, routing, subject};
-use crate::{domain::state::State, fleet::Fleet};
+use super::{Core, migration::check_reason, routing, subject};
+use crate::{domain::state::State, fleet::Fleet, refusal::Answer};
 
 /// How long a data plane may take to answer. One that is on this machine takes a millisecond, one across
 /// an ocean a third of a second.

@@ -3,6 +3,8 @@
 //! A reason is the part that programs read. The message is for people; what varies in it is repeated
 //! as metadata.
 
+mod from_domain;
+
 use std::{fmt, time::Duration};
 
 use crate::store::{Outage, StoreError};

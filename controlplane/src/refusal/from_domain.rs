@@ -2,7 +2,7 @@
 
 use ferrypost_proto::Problems;
 
-use super::refusal::{Reason, Refusal};
+use super::{Reason, Refusal};
 use crate::domain::{resolution::Refused, start::StartRefused};
 
 impl From<Refused> for Refusal {
