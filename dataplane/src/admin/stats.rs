@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
-    backend::{Backends, Caution, Target, TlsVerdict, Verdict, logins::Logins, offer::Offers},
+    backend::{Backends, Target, TlsVerdict, Verdict, logins::Logins, offer::Offers},
     config::ListenerTls,
     feed::{Connection, FeedStatus, Identity},
     listener::{Counts, Listening},
@@ -147,8 +147,6 @@ struct Destination {
     address: Option<String>,
     tls: Option<Tls>,
     greeting: Option<String>,
-    /// `compression_withheld`: it also offers UNAUTHENTICATE, which compression would hide.
-    caution: Option<&'static str>,
     /// What it offers after TLS and before login, as it last said.
     capabilities: Option<Vec<String>>,
     checked_seconds_ago: Option<f64>,
@@ -311,7 +309,6 @@ impl Destination {
             address: None,
             tls: None,
             greeting: None,
-            caution: None,
             capabilities: None,
             checked_seconds_ago: None,
             last_success_seconds_ago: None,
@@ -334,7 +331,6 @@ impl From<Verdict> for Destination {
             address: verdict.report.address.map(|address| address.to_string()),
             tls: Some((&verdict.report.tls).into()),
             greeting: some(verdict.report.greeting),
-            caution: verdict.report.caution.map(Caution::word),
             endpoint: some(verdict.report.endpoint),
             capabilities: verdict
                 .capabilities

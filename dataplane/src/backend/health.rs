@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backends, Caution, Problem, Report, Target, TlsVerdict, on_the_wire,
+    Backends, Problem, Report, Target, TlsVerdict, on_the_wire,
     open::{Caller, OpenError, Opened, open},
 };
 use crate::{
@@ -217,7 +217,6 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Rep
             opened.back.greeting().clone_into(&mut report.greeting);
             report.capabilities = opened.back.offered().cloned();
             report.problem = fit(report.capabilities.as_ref(), endpoint);
-            report.caution = report.capabilities.as_ref().and_then(caution);
             leave(opened).await;
         }
         Err(failure) => {
@@ -254,7 +253,6 @@ impl Report {
             greeting: String::new(),
             capabilities: None,
             problem: None,
-            caution: None,
         }
     }
 
@@ -303,11 +301,6 @@ fn fit_for_imap(offered: &Capabilities, announcement: Announcement) -> Result<()
         return Err(Problem::NoAnnouncement);
     }
     Ok(())
-}
-
-fn caution(offered: &Capabilities) -> Option<Caution> {
-    let both = offered.has("UNAUTHENTICATE") && offered.has("COMPRESS=DEFLATE");
-    both.then_some(Caution::CompressionWithheld)
 }
 
 fn certificate_error(error: &OpenError) -> Option<Refused> {

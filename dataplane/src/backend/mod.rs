@@ -77,26 +77,6 @@ pub struct Report {
     pub capabilities: Option<Capabilities>,
     /// Why sessions cannot be relayed there.
     pub problem: Option<Problem>,
-    /// What is different for sessions there.
-    pub caution: Option<Caution>,
-}
-
-/// What an operator should know of a server that sessions are relayed to all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Caution {
-    /// It offers UNAUTHENTICATE (RFC 8437) and compression (RFC 4978). Under compression a second login
-    /// on the first account's connection could not be seen, so that compression is kept from its
-    /// clients and refused.
-    CompressionWithheld,
-}
-
-impl Caution {
-    /// As `/stats` and the log say it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::CompressionWithheld => "compression_withheld",
-        }
-    }
 }
 
 /// How the leg to a server is protected, as a probe saw it.
@@ -337,8 +317,7 @@ fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
         tracing::error!(%destination, protocol, endpoint, address, problem, "destination not reachable");
     } else {
         let greeting = &report.greeting;
-        let caution = report.caution.map(Caution::word);
-        tracing::info!(%destination, protocol, endpoint, address, greeting, caution, "destination reachable");
+        tracing::info!(%destination, protocol, endpoint, address, greeting, "destination reachable");
     }
     let before = old.and_then(|old| old.capabilities.as_ref());
     if let (Some(before), Some(now)) = (before, &report.capabilities)

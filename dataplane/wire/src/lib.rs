@@ -348,10 +348,6 @@ pub enum Refusal {
     /// account's server.
     #[error("the client asked to log in anew on a connection that belongs to one account")]
     Relogin,
-    /// COMPRESS (RFC 4978) on a server that knows UNAUTHENTICATE: behind it a second login could
-    /// not be seen.
-    #[error("the client asked to compress a connection on which it could log in anew")]
-    Compression,
     /// A literal whose length no server can mean.
     #[error("the client announced a literal of an impossible length")]
     ImpossibleLiteral,

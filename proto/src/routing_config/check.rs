@@ -408,8 +408,7 @@ impl Checker {
         }
     }
 
-    /// Capabilities are written into greetings, so only atoms pass (RFC 9051 §9, `capability`). COMPRESS
-    /// beside UNAUTHENTICATE would let a session change its user out of the follower's sight.
+    /// Capabilities are written into greetings, so only atoms pass (RFC 9051 §9, `capability`).
     fn capabilities(&mut self, place: &str, wire: &[String]) {
         for capability in wire {
             let atom = !capability.is_empty()
@@ -420,13 +419,6 @@ impl Checker {
             if !atom {
                 self.wrong(place, format!("{capability:?} is no capability"));
             }
-        }
-        let has = |word: &str| wire.iter().any(|c| c.eq_ignore_ascii_case(word));
-        if has("COMPRESS=DEFLATE") && has("UNAUTHENTICATE") {
-            self.wrong(
-                place,
-                "a server that offers COMPRESS and UNAUTHENTICATE cannot be relayed",
-            );
         }
     }
 }

@@ -142,7 +142,7 @@ impl Cause {
         match self {
             Self::Told { reason, .. } => Some(farewell(reason)),
             Self::Idle => Some(Farewell::IdleTimeout),
-            Self::Refused(Refusal::Relogin | Refusal::Compression) => Some(Farewell::Relogin),
+            Self::Refused(Refusal::Relogin) => Some(Farewell::Relogin),
             Self::Refused(Refusal::ImpossibleLiteral) => Some(Farewell::ProtocolError),
             Self::ClientEnded
             | Self::BackendEnded

@@ -12,14 +12,12 @@
 //! ```
 //!
 //! Clients wait there by themselves (RFC 9051 §4.3, RFC 2177, RFC 4978 §3), so that nothing is
-//! slowed down, and nobody can hide a command in what we would take for something else. For servers on which
-//! a hidden command could do harm, `relogin` does not rely on that alone.
+//! slowed down, and no client that keeps to the grammar is misread. One that breaks it on purpose, to
+//! hide a command from us that its server understands, can do harm to nobody but itself
+//! (docs/guarantees.md, G14).
 
-use super::lex::Announcement;
-use super::relogin::ReloginWatch;
 use super::scan::{Event, Fingerprint, Scanner};
-use super::{offer, words};
-use crate::capability::Capabilities;
+use super::words;
 use crate::reply::Farewell;
 use crate::{ClientVerdict, Follower, Refusal, Safety, Then};
 
@@ -45,9 +43,6 @@ pub struct ImapFollower {
     ends_idle: bool,
     refused: Option<Refusal>,
     said_bye: bool,
-    /// There when the backend would log in another account on this connection if it were asked to, so
-    /// that the client's commands must stay readable.
-    relogin: Option<ReloginWatch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,20 +76,11 @@ impl Default for ImapFollower {
             ends_idle: false,
             refused: None,
             said_bye: false,
-            relogin: None,
         }
     }
 }
 
 impl ImapFollower {
-    /// For a session with a backend that offers `capabilities` to it.
-    pub(super) fn new(capabilities: &Capabilities) -> Self {
-        Self {
-            relogin: offer::allows_relogin(capabilities).then(ReloginWatch::default),
-            ..Self::default()
-        }
-    }
-
     /// What keeps the client's next octet from going on, if anything does.
     fn obstacle(&self, draining: bool) -> Option<Then> {
         if let Some(refusal) = self.refused {
@@ -126,14 +112,8 @@ impl ImapFollower {
 
     /// Why the command whose name is known now must not be completed, if so.
     fn refusal(&self) -> Option<Refusal> {
-        let command = self.client.second();
-        if command.is(b"UNAUTHENTICATE") {
-            Some(Refusal::Relogin)
-        } else if self.relogin.is_some() && command.is(b"COMPRESS") {
-            Some(Refusal::Compression)
-        } else {
-            None
-        }
+        let asks_relogin = self.client.second().is(b"UNAUTHENTICATE");
+        asks_relogin.then_some(Refusal::Relogin)
     }
 
     /// The client's line is over: its command goes on behind a literal, or is complete.
@@ -147,23 +127,10 @@ impl ImapFollower {
             if literal.synchronising {
                 self.owe(Owed::Literal(tag));
             }
-            self.exempt_literal(literal);
         } else if self.client.second().is(b"IDLE") {
             self.owe(Owed::Idle(tag));
         } else if self.client.second().is(b"COMPRESS") {
             self.owe(Owed::Compress(tag));
-        }
-    }
-
-    /// Does not look for a second login in a literal that the backend is sure to take for one: it gives
-    /// leave for it, or it is a message and its line can be read in one way only.
-    fn exempt_literal(&mut self, literal: Announcement) {
-        let waits = self.owed != Owed::Nothing;
-        let is_message = self.client.second().is(b"APPEND");
-        if let Some(watch) = &mut self.relogin
-            && (waits || is_message && watch.line_was_plain())
-        {
-            watch.exempt(literal.length);
         }
     }
 
@@ -220,9 +187,6 @@ impl ImapFollower {
                 // Declined: the client sends no literal, its next octet starts a command.
                 self.owed = Owed::Nothing;
                 self.client.restart();
-                if let Some(watch) = &mut self.relogin {
-                    watch.restart();
-                }
             }
             Owed::Idle(owed) if owed == tag => self.owed = Owed::Nothing,
             Owed::Compress(owed) if owed == tag => {
@@ -261,11 +225,6 @@ impl Follower for ImapFollower {
                 };
             }
             let (count, event) = self.client.scan(&chunk[at..]);
-            if let Some(watch) = &mut self.relogin
-                && watch.finds(&chunk[at..at + count])
-            {
-                self.refused = Some(Refusal::Relogin);
-            }
             at += count;
             if event == Some(Event::Begin) {
                 line = at;

@@ -553,7 +553,7 @@ impl Front for ImapFront {
             out.extend_from_slice(acceptance.text.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        ImapFollower::new(&acceptance.capabilities)
+        ImapFollower::default()
     }
 }
 

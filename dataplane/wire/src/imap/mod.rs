@@ -22,7 +22,6 @@ mod id;
 mod lex;
 mod login;
 mod offer;
-mod relogin;
 mod response;
 mod scan;
 mod words;

@@ -77,16 +77,12 @@ pub(super) fn after_login(backend: &Capabilities) -> Capabilities {
         "STARTTLS",
         "LOGINDISABLED",
     ];
+    // Behind compression nobody sees a second login (RFC 4978).
+    let allows_relogin = backend.has("UNAUTHENTICATE");
+    let hides_relogin = |word: &str| allows_relogin && is_compression(word);
     // Ways to log in, too, are for a second account or for nobody.
-    let hides_relogin = |word: &str| allows_relogin(backend) && is_compression(word);
     backend
         .filtered(|word| !is_one_of(word, &MASKED) && !is_mechanism(word) && !hides_relogin(word))
-}
-
-/// Whether a backend would let a session log in a second account (RFC 8437). Then nothing may hide
-/// the client's commands from us.
-pub(super) fn allows_relogin(backend: &Capabilities) -> bool {
-    backend.has("UNAUTHENTICATE")
 }
 
 /// Whether a backend that offers `list` can be logged in with what `mechanism` yields.
