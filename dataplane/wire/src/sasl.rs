@@ -74,6 +74,12 @@ impl Exchange {
         }
     }
 
+    /// Whether `response` is the first one, and not a way to say that there is none: the name of LOGIN is not
+    /// empty.
+    pub(crate) fn takes_first(&self, response: &[u8]) -> bool {
+        !(matches!(self, Self::LoginName) && response.is_empty())
+    }
+
     /// Takes a response, in base64.
     pub(crate) fn respond(self, response: &[u8]) -> Result<Progress, InvalidCredentials> {
         let response = decode(response)?;

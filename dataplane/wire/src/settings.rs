@@ -32,9 +32,9 @@ pub struct FrontLimits {
     /// 12288 that RFC 4954 §4 asks for such responses: bearer tokens of 6 KB are seen. Past it: a
     /// farewell and the end.
     pub max_line: usize,
-    /// Octets of one literal, and of all literals of a command together. The default is the 4096
-    /// of LITERAL- (RFC 7888 §5). Past it: the command is refused, or the session ends if the
-    /// client does not wait for leave.
+    /// Octets of all literals of a command together, which one of them may use up. The default is that of
+    /// a line, 12288: what may be typed may come as a literal too, and LITERAL- promises 4096 for each
+    /// (RFC 7888 §5). Past it: the command is refused, and what comes of it unasked is read and dropped.
     pub max_literal: usize,
     /// Commands before a login succeeds, default 100. Past it: a farewell and the end.
     pub max_commands: u32,
@@ -47,7 +47,7 @@ impl Default for FrontLimits {
     fn default() -> Self {
         Self {
             max_line: 12_288,
-            max_literal: 4096,
+            max_literal: 12_288,
             max_commands: 100,
             max_errors: 10,
         }

@@ -9,6 +9,7 @@ mod failpoints;
 mod fixtures;
 mod grpcurl;
 mod guessing;
+mod leniency;
 mod lifecycle;
 mod moves;
 mod partitions;

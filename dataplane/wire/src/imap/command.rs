@@ -1,6 +1,7 @@
 //! What a client asks for before it is logged in.
 
 use super::lex::{Lexer, Tag};
+use super::quirks;
 use crate::facts::{IdField, Introduction};
 use crate::secret::Secret;
 
@@ -42,41 +43,48 @@ impl Verb {
             .map_or(Self::Other, |&(_, verb)| verb)
     }
 
-    /// Whether the command is the verb alone.
-    pub(super) fn stands_alone(self) -> bool {
-        matches!(
-            self,
-            Self::Capability | Self::Noop | Self::Logout | Self::StartTls
-        )
+    /// Whether `rest`, which follows the verb, is no reason not to obey a command that is the verb alone;
+    /// `false` for other commands.
+    pub(super) fn stands_alone(self, rest: &[u8]) -> bool {
+        match self {
+            Self::Capability | Self::Noop | Self::Logout => quirks::ignores_arguments(rest),
+            Self::StartTls => rest.iter().all(|&octet| octet == b' '),
+            _ => false,
+        }
     }
 }
 
 /// The start of a command: its tag and, if there is one, its verb.
-pub(super) struct Head {
+pub(super) struct Head<'a> {
     pub(super) tag: Tag,
+    /// `None` when what follows the tag is no verb.
     pub(super) verb: Option<Verb>,
-    /// Whether anything follows the verb.
-    pub(super) has_arguments: bool,
+    /// What follows the verb.
+    pub(super) rest: &'a [u8],
 }
 
-/// Reads the start of a command's first line; `None` when not even its tag can be told.
-pub(super) fn head(line: &[u8]) -> Option<Head> {
+/// Reads the start of a command's first line; `None` for what is none. A word that stands alone is no tag, and
+/// so is never echoed: it may be the end of a login that went wrong.
+pub(super) fn head(line: &[u8]) -> Option<Head<'_>> {
     let mut lexer = Lexer::new(line);
     let tag = lexer.tag()?;
-    let verb = lexer.eat(b' ').and_then(|()| lexer.atom());
-    Some(Head {
-        tag,
-        verb: verb.map(Verb::from_name),
-        has_arguments: !lexer.at_end(),
-    })
+    lexer.eat(b' ')?;
+    quirks::stray_spaces(&mut lexer);
+    if lexer.at_end() {
+        return None;
+    }
+    let verb = lexer.atom().map(Verb::from_name);
+    let rest = lexer.rest();
+    Some(Head { tag, verb, rest })
 }
 
 /// The arguments of LOGIN: name and password.
 pub(super) fn login(command: &[u8]) -> Option<(Secret, Secret)> {
     let mut lexer = arguments(command)?;
     let name = lexer.login_string()?;
-    lexer.eat(b' ')?;
+    quirks::stray_spaces(&mut lexer);
     let password = lexer.login_string()?;
+    quirks::stray_spaces(&mut lexer);
     lexer.at_end().then_some((name, password))
 }
 
@@ -89,54 +97,59 @@ pub(super) fn authenticate(line: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
         return Some((mechanism, None));
     }
     lexer.eat(b' ')?;
+    quirks::stray_spaces(&mut lexer);
+    if lexer.at_end() {
+        return Some((mechanism, None));
+    }
     let response = match lexer.word()? {
         // "=" stands for a response that is there and empty (RFC 4959 §3).
         b"=" => &[][..],
         response => response,
     };
+    quirks::stray_spaces(&mut lexer);
     lexer.at_end().then_some((mechanism, Some(response)))
 }
 
-/// The arguments of ID. Fields with a name or value that is not printable US-ASCII are left out.
+/// The arguments of ID. Fields that are longer than they may be, or beyond the count, or not printable
+/// US-ASCII, are left out.
 pub(super) fn id(command: &[u8]) -> Option<Introduction> {
-    let mut lexer = arguments(command)?;
+    let mut lexer = verb(command)?;
     let mut introduction = Introduction::default();
-    if lexer.eat(b'(').is_none() {
-        return (nil(&mut lexer) && lexer.at_end()).then_some(introduction);
+    if quirks::is_id_without_argument(lexer.rest()) {
+        return Some(introduction);
     }
-    let mut count = 0;
-    while lexer.eat(b')').is_none() {
-        if count > 0 {
-            lexer.eat(b' ')?;
+    lexer.eat(b' ')?;
+    quirks::stray_spaces(&mut lexer);
+    if lexer.eat(b'(').is_none() {
+        let is_nil = nil(&mut lexer) && (lexer.at_end() || lexer.eat(b' ').is_some());
+        return is_nil.then_some(introduction);
+    }
+    loop {
+        quirks::stray_spaces(&mut lexer);
+        if quirks::ends_id_list(&mut lexer) {
+            return Some(introduction);
         }
-        count += 1;
-        if count > MAX_ID_FIELDS {
+        let name = lexer.string()?;
+        quirks::stray_spaces(&mut lexer);
+        if quirks::ends_id_list(&mut lexer) {
+            return Some(introduction);
+        }
+        let value = lexer.string();
+        if value.is_none() && !nil(&mut lexer) {
             return None;
         }
-        let (name, value) = id_pair(&mut lexer)?;
-        introduction.fields.extend(id_field(&name, value.as_ref()));
+        if introduction.fields.len() < MAX_ID_FIELDS {
+            introduction.fields.extend(id_field(&name, value.as_ref()));
+        }
     }
-    lexer.at_end().then_some(introduction)
-}
-
-/// One pair, within its limits.
-fn id_pair(lexer: &mut Lexer<'_>) -> Option<(Secret, Option<Secret>)> {
-    let name = lexer.string()?;
-    lexer.eat(b' ')?;
-    let value = lexer.string();
-    if value.is_none() && !nil(lexer) {
-        return None;
-    }
-    let length = value.as_ref().map_or(0, Secret::len);
-    (name.len() <= MAX_ID_NAME && length <= MAX_ID_VALUE).then_some((name, value))
 }
 
 /// A pair that is fit to be passed on.
 fn id_field(name: &Secret, value: Option<&Secret>) -> Option<IdField> {
     Some(IdField {
-        name: printable(name)?,
+        name: printable(name, MAX_ID_NAME)?,
         value: match value {
-            Some(value) => Some(printable(value)?),
+            Some(value) => Some(printable(value, MAX_ID_VALUE)?),
             None => None,
         },
     })
@@ -148,19 +161,27 @@ fn nil(lexer: &mut Lexer<'_>) -> bool {
         .is_some_and(|atom| atom.eq_ignore_ascii_case(b"NIL"))
 }
 
-fn printable(text: &Secret) -> Option<String> {
+fn printable(text: &Secret, longest: usize) -> Option<String> {
     let text = str::from_utf8(text.octets()).ok()?;
-    let fit = text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
+    let fit = text.len() <= longest && text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
     fit.then(|| text.to_owned())
 }
 
 /// What follows tag and verb.
-fn arguments(command: &[u8]) -> Option<Lexer<'_>> {
+fn verb(command: &[u8]) -> Option<Lexer<'_>> {
     let mut lexer = Lexer::new(command);
     lexer.tag()?;
     lexer.eat(b' ')?;
+    quirks::stray_spaces(&mut lexer);
     lexer.atom()?;
+    Some(lexer)
+}
+
+/// What follows tag, verb and the space behind it.
+fn arguments(command: &[u8]) -> Option<Lexer<'_>> {
+    let mut lexer = verb(command)?;
     lexer.eat(b' ')?;
+    quirks::stray_spaces(&mut lexer);
     Some(lexer)
 }
 
@@ -175,6 +196,9 @@ mod tests {
             b"a login \"alice\" \"secret\"",
             b"a LOGIN {5}\r\nalice {6}\r\nsecret",
             b"a LOGIN {5+}\r\nalice secret",
+            b"a LOGIN  alice   secret ",
+            b"a LOGIN \"alice\"\"secret\"",
+            b"a LOGIN {5+}\r\nalice  \"secret\" ",
         ] {
             let (name, password) = login(command).unwrap();
             assert_eq!(name.expose(), b"alice");
@@ -183,8 +207,9 @@ mod tests {
         for command in [
             &b"a LOGIN alice"[..],
             b"a LOGIN alice ",
-            b"a LOGIN  alice secret",
+            b"a LOGIN\talice secret",
             b"a LOGIN alice secret more",
+            b"a LOGIN alice \"sec\\ret\"",
             b"a LOGIN",
         ] {
             assert!(login(command).is_none(), "{}", command.escape_ascii());
@@ -197,6 +222,8 @@ mod tests {
         assert_eq!(name.expose(), b"alice%admin");
         let (name, _) = login(b"a LOGIN alice*admin secret").unwrap();
         assert_eq!(name.expose(), b"alice*admin");
+        let (name, _) = login(b"a LOGIN DOMAIN\\alice secret").unwrap();
+        assert_eq!(name.expose(), b"DOMAIN\\alice");
     }
 
     #[test]
@@ -205,24 +232,49 @@ mod tests {
         assert_eq!(response, Some(&b""[..]));
         let (_, response) = authenticate(b"a AUTHENTICATE PLAIN").unwrap();
         assert_eq!(response, None);
-        assert!(authenticate(b"a AUTHENTICATE PLAIN ").is_none());
+        let (_, response) = authenticate(b"a AUTHENTICATE  PLAIN ").unwrap();
+        assert_eq!(response, None);
+        let (_, response) = authenticate(b"a AUTHENTICATE PLAIN  x ").unwrap();
+        assert_eq!(response, Some(&b"x"[..]));
         assert!(authenticate(b"a AUTHENTICATE PLAIN x y").is_none());
+        assert!(authenticate(b"a AUTHENTICATE PLAIN(x").is_none());
     }
 
     #[test]
-    fn id_takes_nil_or_a_list_within_its_limits() {
+    fn id_takes_nil_or_a_list_and_keeps_what_is_within_its_limits() {
         assert_eq!(id(b"a ID NIL"), Some(Introduction::default()));
         assert_eq!(id(b"a ID ()"), Some(Introduction::default()));
         let read = id(b"a ID (\"name\" \"Mutt\" \"os\" NIL \"x\" {2}\r\nyz)").unwrap();
         assert_eq!(read.fields.len(), 3);
         assert_eq!(read.fields[1].value, None);
         assert_eq!(read.fields[2].value.as_deref(), Some("yz"));
+        let kept = |command: String| id(command.as_bytes()).unwrap().fields.len();
         let many = |count| format!("a ID ({})", ["\"k\" \"v\""].repeat(count).join(" "));
-        assert!(id(many(30).as_bytes()).is_some());
-        assert!(id(many(31).as_bytes()).is_none());
-        let long = |length| format!("a ID (\"k\" \"{}\")", "v".repeat(length));
-        assert!(id(long(1024).as_bytes()).is_some());
-        assert!(id(long(1025).as_bytes()).is_none());
+        assert_eq!((kept(many(30)), kept(many(31))), (30, 30));
+        let value = |length| format!("a ID (\"k\" \"{}\")", "v".repeat(length));
+        assert_eq!((kept(value(1024)), kept(value(1025))), (1, 0));
+        let name = |length| format!("a ID (\"{}\" \"v\")", "k".repeat(length));
+        assert_eq!((kept(name(30)), kept(name(31))), (1, 0));
+    }
+
+    #[test]
+    fn an_odd_pair_in_id_does_not_cost_the_others() {
+        let read = id(b"a ID ( \"a\"  \"b\" \"c\" NIL \"d\" ) x").unwrap();
+        let names: Vec<_> = read.fields.iter().map(|field| &*field.name).collect();
+        assert_eq!(names, ["a", "c"]);
+        for command in [&b"a ID"[..], b"a ID ", b"a ID ( )", b"a ID nil x"] {
+            assert_eq!(id(command), Some(Introduction::default()));
+        }
+        for command in [
+            &b"a ID foo"[..],
+            b"a ID(\"a\" \"b\")",
+            b"a ID (a b)",
+            b"a ID (\"a\" \"b\"",
+            b"a ID (\"a\" (\"b\"))",
+            b"a ID NILx",
+        ] {
+            assert!(id(command).is_none(), "{}", command.escape_ascii());
+        }
     }
 
     #[test]

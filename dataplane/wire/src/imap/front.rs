@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::ImapFollower;
-use super::command::{self, Verb};
-use super::lex::{Announcement, Tag, announced_literal};
+use super::command::{self, Head, Verb};
+use super::lex::{Announcement, MAX_LITERAL, Tag, announced_literal};
 use super::{offer, words};
 use crate::buf::WireBuf;
 use crate::capability::{Capabilities, Offer};
@@ -19,6 +19,8 @@ use crate::{Front, FrontStep};
 /// port without. It would wait for an answer until its user gives up.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+const NO_COMMAND: &str = "BAD A command is a tag, a space and a name.";
+
 /// An IMAP server up to the login.
 pub struct ImapFront {
     channel: Channel,
@@ -31,6 +33,18 @@ pub struct ImapFront {
     /// what its server offers after login.
     asked_capability: bool,
     introduction: Introduction,
+    leftover: Leftover,
+}
+
+/// What may still come of a login that has been answered with a refusal, from a client that did not wait for
+/// it. It may be a name or a password, and is never echoed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftover {
+    Nothing,
+    /// Responses of an exchange: lines of one word, which are not answered either.
+    Responses,
+    /// A literal that was declined: anything but what is sure to be a command.
+    Literal,
 }
 
 /// What the next octets from the client are.
@@ -63,8 +77,9 @@ struct Collecting {
 
 struct Skipping {
     /// Octets of the current literal that are still to come.
-    missing: usize,
-    room: Room,
+    missing: u64,
+    /// Octets of lines that are still allowed.
+    line: usize,
 }
 
 /// What a command may still take: octets in lines and octets in literals.
@@ -88,6 +103,7 @@ impl ImapFront {
             errors: 0,
             asked_capability: false,
             introduction: Introduction::default(),
+            leftover: Leftover::Nothing,
         }
     }
 
@@ -127,10 +143,10 @@ impl ImapFront {
             line: self.limits.max_line - line.len(),
             literals: self.limits.max_literal,
         };
-        let Some(head) = command::head(&line) else {
-            words::untagged(out, "BAD A command is a tag, a space and a name.");
-            return self.mistaken(literal, room, out);
+        let Some(head) = command::head(&line).filter(|head| self.may_echo(head)) else {
+            return self.no_command(&line, literal, room, out);
         };
+        self.leftover = Leftover::Nothing;
         match head.verb {
             Some(verb @ (Verb::Id | Verb::Login)) if self.may(verb) => {
                 let text = SecretWriter::with_capacity(line.len() + 2).text(&line);
@@ -146,14 +162,51 @@ impl ImapFront {
             Some(Verb::Authenticate) if literal.is_none() && self.may(Verb::Authenticate) => {
                 self.authenticate(head.tag, &line, out)
             }
-            Some(verb) if verb.stands_alone() && !head.has_arguments => {
+            Some(verb) if literal.is_none() && verb.stands_alone(head.rest) => {
                 self.simple(&head.tag, verb, out)
             }
             verb => {
                 words::tagged(out, &head.tag, self.refusal(verb));
+                self.leave_over(verb, literal);
                 self.mistaken(literal, room, out)
             }
         }
+    }
+
+    /// Whether a line that reads as a command is one, and not what is left of a refused login.
+    fn may_echo(&self, head: &Head<'_>) -> bool {
+        match self.leftover {
+            Leftover::Nothing => true,
+            Leftover::Responses => head.verb.is_some(),
+            Leftover::Literal => head.verb.is_some_and(|verb| verb != Verb::Other),
+        }
+    }
+
+    /// Answers a line whose tag, if it has one, must not be echoed. One that cannot be a command is passed over
+    /// where a login has just been refused.
+    fn no_command(
+        &mut self,
+        line: &[u8],
+        literal: Option<Announcement>,
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let is_command = command::head(line).is_some_and(|head| head.verb.is_some());
+        if self.leftover != Leftover::Nothing && !is_command {
+            return self.skip_literal(literal, room.line, out);
+        }
+        words::untagged(out, self.refusal(is_command.then_some(Verb::Other)));
+        self.mistaken(literal, room, out)
+    }
+
+    /// Remembers what a client that does not wait will still send of a command that is refused.
+    fn leave_over(&mut self, verb: Option<Verb>, literal: Option<Announcement>) {
+        let declined = literal.is_some_and(|literal| literal.synchronising);
+        self.leftover = match verb {
+            Some(Verb::Login | Verb::Authenticate) if declined => Leftover::Literal,
+            Some(Verb::Authenticate) => Leftover::Responses,
+            _ => Leftover::Nothing,
+        };
     }
 
     /// Whether the state of the leg allows `verb`.
@@ -170,11 +223,12 @@ impl ImapFront {
     /// Why a command is not obeyed.
     fn refusal(&self, verb: Option<Verb>) -> &'static str {
         match verb {
-            None => "BAD A command is a tag, a space and a name.",
+            None => NO_COMMAND,
             Some(Verb::Login | Verb::Authenticate) if self.channel == Channel::Clear => {
                 "NO [PRIVACYREQUIRED] Use STARTTLS before you log in."
             }
-            Some(Verb::Login) => "NO LOGIN is disabled here, use AUTHENTICATE.",
+            // It was offered, if the client asks for it; it may be again.
+            Some(Verb::Login) => "NO [UNAVAILABLE] LOGIN is disabled for now, use AUTHENTICATE.",
             Some(Verb::Enable) => "BAD ENABLE is for after the login.",
             Some(Verb::Other) => "BAD Unknown command, or not one to use before the login.",
             Some(_) => "BAD The arguments of this command are wrong.",
@@ -222,7 +276,8 @@ impl ImapFront {
             return self.complete(command, out);
         };
         let Some(length) = command.room.admit(literal) else {
-            words::tagged(out, &command.tag, "BAD The literal is too long.");
+            words::tagged(out, &command.tag, "NO [TOOBIG] The literal is too long.");
+            self.leave_over(Some(command.verb), Some(literal));
             return self.mistaken(Some(literal), command.room, out);
         };
         if literal.synchronising {
@@ -301,17 +356,25 @@ impl ImapFront {
     /// Begins an AUTHENTICATE exchange.
     fn authenticate(&mut self, tag: Tag, line: &[u8], out: &mut Vec<u8>) -> Outcome {
         let Some((mechanism, response)) = command::authenticate(line) else {
+            self.leftover = Leftover::Responses;
             return self.malformed(&tag, "BAD AUTHENTICATE takes a mechanism.", out);
         };
         let offered = |mechanism: &Mechanism| {
             let list = self.offer.capabilities();
             list.has(mechanism.capability())
         };
-        let Some(mechanism) = Mechanism::from_name(mechanism).filter(offered) else {
+        let Some(mechanism) = Mechanism::from_name(mechanism) else {
+            self.leftover = Leftover::Responses;
             return self.malformed(&tag, "NO This mechanism is not offered.", out);
         };
+        if !offered(&mechanism) {
+            // One of ours, so that a client may remember it from a longer list: that list comes back.
+            self.leftover = Leftover::Responses;
+            let text = "NO [UNAVAILABLE] This mechanism is not offered for now.";
+            return self.malformed(&tag, text, out);
+        }
         let exchange = Exchange::new(mechanism);
-        if let Some(response) = response {
+        if let Some(response) = response.filter(|it| exchange.takes_first(it)) {
             return Ok(self.respond(tag, exchange, response, out));
         }
         self.challenge(tag, exchange, out);
@@ -402,34 +465,38 @@ impl ImapFront {
         out: &mut Vec<u8>,
     ) -> Outcome {
         self.count_error(out)?;
-        self.skip_literal(literal, room, out)
+        self.skip_literal(literal, room.line, out)
     }
 
+    /// However long the literal is: LITERAL+ promises that it may come. It costs nothing but the time that a
+    /// login may take.
     fn skip_literal(
         &mut self,
         literal: Option<Announcement>,
-        mut room: Room,
+        line: usize,
         out: &mut Vec<u8>,
     ) -> Outcome {
         match literal.filter(|literal| !literal.synchronising) {
             None => Ok(None),
-            Some(literal) => match room.admit(literal) {
-                None => self.violated(ClientViolation::LiteralTooLong, out),
-                Some(missing) => {
-                    self.state = State::Skipping(Skipping { missing, room });
-                    Ok(None)
-                }
-            },
+            Some(literal) if literal.length > MAX_LITERAL => {
+                self.violated(ClientViolation::LiteralTooLong, out)
+            }
+            Some(literal) => {
+                let missing = literal.length;
+                self.state = State::Skipping(Skipping { missing, line });
+                Ok(None)
+            }
         }
     }
 
     /// Drops the octets of a literal and the line behind it.
     fn skip(&mut self, mut skipping: Skipping, input: &mut WireBuf, out: &mut Vec<u8>) -> Outcome {
-        let count = skipping.missing.min(input.len());
-        skipping.missing -= count;
+        let missing = usize::try_from(skipping.missing).unwrap_or(usize::MAX);
+        let count = missing.min(input.len());
+        skipping.missing -= count as u64;
         input.consume(count);
         let line = match skipping.missing {
-            0 => input.take_line(skipping.room.line),
+            0 => input.take_line(skipping.line),
             _ => Ok(None),
         };
         match line {
@@ -439,8 +506,8 @@ impl ImapFront {
                 Ok(Some(FrontStep::NeedMore))
             }
             Ok(Some(line)) => {
-                skipping.room.line -= line.len();
-                self.skip_literal(announced_literal(&line), skipping.room, out)
+                let left = skipping.line - line.len();
+                self.skip_literal(announced_literal(&line), left, out)
             }
         }
     }
@@ -504,6 +571,7 @@ impl Front for ImapFront {
         self.state = State::Command;
         self.asked_capability = false;
         self.introduction = Introduction::default();
+        self.leftover = Leftover::Nothing;
     }
 
     fn introduction(&self) -> Introduction {
@@ -518,7 +586,10 @@ impl Front for ImapFront {
 
     fn reply(&mut self, reply: ClientReply, out: &mut Vec<u8>) {
         match std::mem::replace(&mut self.state, State::Command) {
-            State::Pending(tag) => words::refuse_login(out, &tag, &reply),
+            State::Pending(tag) => {
+                words::refuse_login(out, &tag, &reply);
+                self.leftover = Leftover::Responses;
+            }
             state => self.state = state,
         }
         match reply {

@@ -2,11 +2,15 @@
 
 use zeroize::Zeroizing;
 
+use super::quirks;
 use crate::secret::{Secret, SecretWriter};
 
 /// The longest tag that is echoed, in octets. Clients use up to a dozen; a long one would only be
 /// a way to make us say something.
-const MAX_TAG: usize = 64;
+const MAX_TAG: usize = 128;
+
+/// The longest literal that anybody can mean (`number64`, RFC 9051 §9).
+pub(super) const MAX_LITERAL: u64 = i64::MAX as u64;
 
 /// A command's tag: short, and of characters that mean nothing else in an answer, so that it may be
 /// echoed as it is.
@@ -110,18 +114,23 @@ impl<'a> Lexer<'a> {
         (!atom.is_empty()).then_some(atom)
     }
 
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Everything up to the next space or the end, if there is anything.
     pub(super) fn word(&mut self) -> Option<&'a [u8]> {
         let word = self.take_while(|octet| octet != b' ');
         (!word.is_empty()).then_some(word)
     }
 
-    /// An astring whose atoms may hold the list wildcards, as people type `user%master`.
+    /// An astring whose atoms may hold [a little more](quirks::is_in_login_atom).
     pub(super) fn login_string(&mut self) -> Option<Secret> {
         match self.rest.first()? {
             b'"' | b'{' => self.string(),
             _ => {
-                let fit = |octet| is_astring_char(octet) || octet == b'%' || octet == b'*';
+                let fit = |octet| is_astring_char(octet) || quirks::is_in_login_atom(octet);
                 let atom = self.take_while(fit);
                 (!atom.is_empty())
                     .then(|| SecretWriter::with_capacity(atom.len()).text(atom).finish())

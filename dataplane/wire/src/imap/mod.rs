@@ -4,6 +4,7 @@
 //!   lex       tags, atoms, quoted strings, literals: the grammar of both directions
 //!   command   what a client asks for before it is logged in
 //!   front     we are the server, until the login succeeds
+//!   quirks    where we take more than the grammar allows, and for whose sake
 //!   offer     what that server may offer, given what the backends can do
 //!   response  what a backend answers
 //!   back      we are the client, up to the point where a secret may be sent
@@ -22,6 +23,7 @@ mod id;
 mod lex;
 mod login;
 mod offer;
+mod quirks;
 mod response;
 mod scan;
 mod words;

@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::lex::trailing_literal;
+use super::quirks;
 use crate::buf::WireBuf;
 use crate::reply::BackendViolation;
 use crate::settings::BackLimits;
@@ -36,7 +37,7 @@ pub(super) enum Response<'a> {
 
 /// Reads a line; `tag` is that of the command we wait for. `None` for what is no response to us.
 pub(super) fn parse<'a>(line: &'a [u8], tag: &[u8]) -> Option<Response<'a>> {
-    if line == b"+" || line.starts_with(b"+ ") {
+    if line == quirks::BARE_CONTINUE || line.starts_with(b"+ ") {
         return Some(Response::Continue);
     }
     let (first, rest) = split_word(line);

@@ -2,6 +2,7 @@
 //! any of it.
 
 use super::lex::{Announcement, announced_literal, trailing_literal};
+use super::quirks;
 
 /// Octets that are kept of a word: one more than in the longest that matters, UNAUTHENTICATE.
 const WORD: usize = 15;
@@ -159,7 +160,7 @@ impl Scanner {
 
     /// Reads what there is of a word; returns how many octets that was.
     fn word(&mut self, chunk: &[u8]) -> usize {
-        let is_within = |octet: &&u8| !is_delimiter(**octet);
+        let is_within = |octet: &&u8| !quirks::ends_word(**octet);
         let count = chunk.iter().take_while(is_within).count();
         let octets = &chunk[..count];
         if self.place == Place::First {
@@ -204,11 +205,6 @@ impl Scanner {
         self.place = Place::Start;
         Event::End
     }
-}
-
-/// Whether an octet ends a word.
-fn is_delimiter(octet: u8) -> bool {
-    matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// Tells words apart without keeping them (64-bit FNV-1a). A client could find two tags that
