@@ -63,8 +63,11 @@ pub enum Farewell {
 /// What kind of refusal a [`Rejection`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RejectionKind {
-    /// Name or password are wrong, or the backend did not say why. Counts as a failed login.
+    /// Name or password are wrong: the backend says so. Counts as a failed login.
     Credentials,
+    /// The backend did not say why, or in words that mean nothing here. Counts as a failed login, but
+    /// the client is not told that its password is wrong, at which it would drop it.
+    Unexplained,
     /// The backend cannot say for now; the same login may succeed later.
     Temporary,
     /// The login is understood and will not succeed until something is done about it (expired
@@ -83,7 +86,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A refusal of which nothing is passed on.
+    /// A wrong name or password, which is said in our words.
     pub fn credentials() -> Self {
         Self {
             kind: RejectionKind::Credentials,
@@ -91,6 +94,14 @@ impl Rejection {
             text: String::new(),
             said: None,
             is_about_the_login: true,
+        }
+    }
+
+    /// A refusal without a reason that could be passed on.
+    pub fn unexplained() -> Self {
+        Self {
+            kind: RejectionKind::Unexplained,
+            ..Self::credentials()
         }
     }
 
@@ -180,7 +191,7 @@ pub enum ClientViolation {
     /// A command line exceeds its limit.
     #[error("the client sent a line that is too long")]
     LineTooLong,
-    /// A literal exceeds its limit and cannot be declined, since the client does not wait.
+    /// A literal of an impossible length, which cannot be declined, since the client does not wait.
     #[error("the client announced a literal that is too long")]
     LiteralTooLong,
     /// More commands than a login takes.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::back::Tags;
 use super::lex::{can_be_quoted, write_quoted};
+use super::quirks;
 use super::response::{Code, Lines, Response, Status, parse, split_code};
 use crate::buf::WireBuf;
 use crate::capability::Capabilities;
@@ -332,8 +333,8 @@ impl<'a> PieceWriter<'a> {
     }
 }
 
-/// What a refusal means. Only codes that steer what a client does next are passed on (RFC 5530 §3);
-/// everything else is a failed login.
+/// What a refusal means. Only codes that steer what a client does next are passed on (RFC 5530 §3), and
+/// only what the server calls a wrong password is one.
 fn rejection(text: &[u8]) -> Rejection {
     use RejectionKind::{Policy, Temporary};
     const PASSED_ON: [(&str, RejectionKind); 11] = [
@@ -350,7 +351,7 @@ fn rejection(text: &[u8]) -> Rejection {
         ("ALERT", Policy),
     ];
     let (Some(code), readable) = split_code(text) else {
-        return Rejection::credentials();
+        return Rejection::unexplained();
     };
     // Its address would send the client round us (RFC 2221), and the password was not judged.
     if code.is("REFERRAL") {
@@ -362,13 +363,15 @@ fn rejection(text: &[u8]) -> Rejection {
         let about_the_login = matches!(name, "AUTHORIZATIONFAILED" | "EXPIRED");
         return Rejection::passed_on(kind, name, readable).with_server_code(name, about_the_login);
     }
-    let rejection = Rejection::credentials();
+    if let Some(&(said, name)) = quirks::CODE_ALIASES.iter().find(|(said, _)| code.is(said)) {
+        return Rejection::passed_on(Temporary, name, readable).with_server_code(said, false);
+    }
     if code.is("AUTHENTICATIONFAILED") {
-        return rejection.with_server_code("AUTHENTICATIONFAILED", true);
+        return Rejection::credentials().with_server_code("AUTHENTICATIONFAILED", true);
     }
     match atom(code.name) {
-        Some(unknown) => rejection.with_server_code(unknown, false),
-        None => rejection,
+        Some(unknown) => Rejection::unexplained().with_server_code(unknown, false),
+        None => Rejection::unexplained(),
     }
 }
 

@@ -1,12 +1,15 @@
 //! What we say ourselves, all of it constant, and how an answer line is written.
 
 use super::lex::Tag;
-use crate::reply::{ClientReply, ClientViolation, Farewell, Rejection};
+use crate::reply::{ClientReply, ClientViolation, Farewell, Rejection, RejectionKind};
 use crate::secret::InvalidCredentials;
 
 /// The same for every reason, so that unknown names, wrong passwords and the servers behind us look
 /// alike.
 const AUTH_FAILED: &str = "NO [AUTHENTICATIONFAILED] The name or the password is wrong.";
+/// For a refusal that the server did not call a wrong password: at that code clients drop the one that they
+/// have stored. As long as the other, so that it tells no more from outside TLS.
+const REFUSED: &str = "NO The server refused the login and did not say why exactly.";
 const MALFORMED: &str = "BAD The response is not what the mechanism wants.";
 const UNAVAILABLE: &str = "NO [UNAVAILABLE] The login is not possible for now, try again later.";
 
@@ -43,10 +46,11 @@ pub(super) fn refuse_login(out: &mut Vec<u8>, tag: &Tag, reply: &ClientReply) {
 }
 
 /// A backend's refusal goes on with its code and text if it has a code that steers what clients do
-/// next (RFC 5530); otherwise it is a failed login like any other.
+/// next (RFC 5530); otherwise in words of ours, which are the same for every server.
 fn pass_on(out: &mut Vec<u8>, tag: &Tag, rejection: &Rejection) {
     match rejection.code() {
-        None => tagged(out, tag, AUTH_FAILED),
+        None if rejection.kind() == RejectionKind::Credentials => tagged(out, tag, AUTH_FAILED),
+        None => tagged(out, tag, REFUSED),
         Some(code) => tagged(out, tag, &format!("NO [{code}] {}", rejection.text())),
     }
 }
@@ -76,5 +80,15 @@ pub(super) fn goodbye(why: Farewell) -> &'static [u8] {
         Farewell::LoginTimeout => b"* BYE The login took too long.\r\n",
         Farewell::Relogin => b"* BYE One connection serves one account, connect again.\r\n",
         Farewell::ProtocolError => b"* BYE That was not understood.\r\n",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_password_and_a_refusal_without_a_reason_are_of_one_size() {
+        assert_eq!(AUTH_FAILED.len(), REFUSED.len());
     }
 }
