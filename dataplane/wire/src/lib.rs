@@ -296,6 +296,11 @@ pub trait Follower {
     /// how things stand.
     fn client(&mut self, chunk: &[u8], draining: bool) -> ClientVerdict;
 
+    /// What [`Then::Hold`] withholds has been withheld for too long: the answer that it waits for is not
+    /// expected any more. It is let through when it is shown again, and the session is
+    /// [opaque](Safety::Opaque) from here on.
+    fn release(&mut self);
+
     /// Looks at bytes from the backend before they are forwarded; all of them are.
     fn server(&mut self, chunk: &[u8]);
 
@@ -332,7 +337,8 @@ pub enum Then {
     Continue,
     /// Read no more from the client, and show the rest (there may be none) again after the next
     /// [`Follower::server`]: what the client's next octets mean depends on an answer that the
-    /// backend still owes (a synchronising literal, IDLE, COMPRESS).
+    /// backend still owes (a synchronising literal, IDLE, COMPRESS). Not for ever: the driver has a limit,
+    /// and [`Follower::release`] for what comes then.
     Hold,
     /// The client is at a command boundary and the session is draining: read no more from it. Only
     /// with `draining`.

@@ -237,6 +237,7 @@ impl<'a> Script<'a> {
                 self.world().draining = true;
                 self.world().run();
             }
+            ["release"] => self.world().release(),
             ["goodbye", why] => {
                 let place = self.place();
                 assert!(self.world().goodbye(parse_farewell(why)), "{place}");

@@ -16,13 +16,11 @@
 //! hide a command from us that its server understands, can do harm to nobody but itself
 //! (docs/guarantees.md, G14).
 
+use super::lex::MAX_LITERAL;
 use super::scan::{Event, Fingerprint, Scanner};
-use super::words;
+use super::{quirks, words};
 use crate::reply::Farewell;
 use crate::{ClientVerdict, Follower, Refusal, Safety, Then};
-
-/// The longest literal that a server can mean (`number64`, RFC 9051 §9).
-const MAX_LITERAL: u64 = i64::MAX as u64;
 
 const UNTAGGED: Fingerprint = Fingerprint::of(b'*');
 const CONTINUE: Fingerprint = Fingerprint::of(b'+');
@@ -37,6 +35,9 @@ pub struct ImapFollower {
     open: u32,
     /// What the client's next octets depend on.
     owed: Owed,
+    /// The command whose literal the backend has refused without the command's tag. It has been counted as
+    /// answered; the backend may answer it all the same.
+    given_up: Option<Fingerprint>,
     /// The IDLE that the backend has begun and the client has not ended.
     idle: Option<Fingerprint>,
     /// Whether the client's current line ends an IDLE rather than being a command.
@@ -72,6 +73,7 @@ impl Default for ImapFollower {
             stream: Stream::Followed,
             open: 0,
             owed: Owed::Nothing,
+            given_up: None,
             idle: None,
             ends_idle: false,
             refused: None,
@@ -119,6 +121,10 @@ impl ImapFollower {
     /// The client's line is over: its command goes on behind a literal, or is complete.
     fn client_line(&mut self) {
         let tag = self.client.first();
+        if self.given_up == Some(tag) {
+            // It is another command's now.
+            self.given_up = None;
+        }
         if let Some(literal) = self.client.announced_by_client() {
             if literal.length > MAX_LITERAL {
                 self.refused = Some(Refusal::ImpossibleLiteral);
@@ -152,6 +158,8 @@ impl ImapFollower {
             self.answered(first, is_ok);
         } else if is(b"BYE") {
             self.said_bye = true;
+        } else if quirks::refuses_literal(second) {
+            self.refused_without_tag();
         } else if !(is(b"OK") || is(b"NO") || is(b"BAD") || is(b"PREAUTH")) {
             match self.server.announced_by_server() {
                 Some(length) if length > MAX_LITERAL => self.lose(),
@@ -161,8 +169,21 @@ impl ImapFollower {
         }
     }
 
+    /// The backend called something BAD and did not say what. The client knows of nothing but a literal that
+    /// it asked leave for.
+    fn refused_without_tag(&mut self) {
+        if let Owed::Literal(tag) = self.owed {
+            self.answered(tag, false);
+            self.given_up = Some(tag);
+        }
+    }
+
     /// The backend gave leave to go on.
     fn go_on(&mut self) {
+        if self.given_up.is_some() {
+            // For the literal after all: what the client makes of it cannot be told.
+            return self.lose();
+        }
         match self.owed {
             Owed::Literal(_) => self.owed = Owed::Nothing,
             Owed::Idle(tag) => {
@@ -175,6 +196,10 @@ impl ImapFollower {
 
     /// The backend answered the command with this tag.
     fn answered(&mut self, tag: Fingerprint, is_ok: bool) {
+        if self.given_up == Some(tag) {
+            self.given_up = None;
+            return;
+        }
         let Some(open) = self.open.checked_sub(1) else {
             return self.lose();
         };
@@ -243,6 +268,13 @@ impl Follower for ImapFollower {
             if event == Some(Event::End) {
                 self.server_line();
             }
+        }
+    }
+
+    fn release(&mut self) {
+        if self.owed != Owed::Nothing {
+            self.lose();
+            self.client.restart();
         }
     }
 

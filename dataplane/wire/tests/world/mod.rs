@@ -195,6 +195,12 @@ impl World {
         self.follower().safety()
     }
 
+    /// What is withheld has been withheld for too long.
+    pub(crate) fn release(&mut self) {
+        self.follower().release();
+        self.run();
+    }
+
     /// Says goodbye in the relay, if that is possible.
     pub(crate) fn goodbye(&mut self, why: Farewell) -> bool {
         let words = self.follower().goodbye(why);
