@@ -120,6 +120,10 @@ pub struct RelayLimits {
     /// Time that one side may leave what is to be written to it unread. Default 5 min: a phone in a
     /// tunnel comes back within that. Past it both sides are closed.
     pub stalled: Duration,
+    /// Time that is waited for an answer on which the meaning of what the client has sent ahead of it depends
+    /// (RFC 9051 §4.3; clients wait by themselves). Default 10 s. Past it the client's octets go on, and the
+    /// session can be told goodbye no more.
+    pub answer: Duration,
     /// Time that open commands are given to end when a session is to be closed. Default 10 s (inside
     /// the 20 s window of a move, G4). Past it the session is cut.
     pub drain: Duration,
@@ -133,6 +137,7 @@ impl Default for RelayLimits {
         Self {
             idle: Duration::from_mins(35),
             stalled: Duration::from_mins(5),
+            answer: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             close: Duration::from_secs(5),
         }

@@ -355,6 +355,7 @@ fn limits(mut section: Section<'_, '_>) -> Limits {
     let mut group = section.section("relay");
     group.set("idle", &mut relay.idle);
     group.set("stalled", &mut relay.stalled);
+    group.set("answer", &mut relay.answer);
     group.set("drain", &mut relay.drain);
     group.set("close", &mut relay.close);
     group.finish();

@@ -28,6 +28,8 @@ pub(super) struct Moving<F> {
     pub(super) limits: RelayLimits,
     /// What the client sent and the follower has not let through.
     withheld: Vec<u8>,
+    /// Since when.
+    withheld_since: Option<Instant>,
     /// Something came from the backend since the follower withheld it, so it is to be asked again.
     ask_again: bool,
     /// What the backend sent behind its OK.
@@ -59,6 +61,7 @@ impl<F: Follower> Moving<F> {
             follower: parties.follower,
             limits,
             withheld: pipelined.filled().to_vec(),
+            withheld_since: None,
             ask_again: true,
             early: early.filled().to_vec(),
             up: 0,
@@ -171,9 +174,13 @@ impl<F: Follower> Moving<F> {
             self.up += through.len() as u64;
             self.last_move = now;
         }
+        let waiting_since = self.withheld_since.take().unwrap_or(now);
         match verdict.then {
             Then::Continue => {}
-            Then::Hold => self.withheld = rest.to_vec(),
+            Then::Hold => {
+                self.withheld = rest.to_vec();
+                self.withheld_since = (!rest.is_empty()).then_some(waiting_since);
+            }
             Then::Stop => {
                 if let Some(draining) = &mut self.draining {
                     draining.stopped = true;
@@ -248,7 +255,7 @@ impl<F: Follower> Moving<F> {
         done.then_some(Cause::Told { reason, cut: false })
     }
 
-    fn poll_time(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Cause> {
+    fn poll_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Cause> {
         // Set earlier when a nearer limit has come up; a later one is looked at when it fires.
         let deadline = self.deadline();
         if deadline < timer.deadline() {
@@ -258,9 +265,23 @@ impl<F: Follower> Moving<F> {
             if let Some(cause) = self.expired(timer.deadline()) {
                 return Poll::Ready(cause);
             }
+            if self.release_overdue(timer.deadline()) {
+                cx.waker().wake_by_ref();
+            }
             timer.as_mut().reset(self.deadline());
         }
         Poll::Pending
+    }
+
+    /// Lets go on what has waited too long for an answer; whether there was something.
+    fn release_overdue(&mut self, now: Instant) -> bool {
+        let overdue = |since: &mut Instant| now >= *since + self.limits.answer;
+        let is_overdue = self.withheld_since.take_if(overdue).is_some();
+        if is_overdue {
+            self.follower.release();
+            self.ask_again = true;
+        }
+        is_overdue
     }
 
     /// When the next limit is hit, if nothing happens until then.
@@ -269,6 +290,7 @@ impl<F: Follower> Moving<F> {
         [
             Some(self.last_move + self.limits.idle),
             self.draining.map(|draining| draining.limit),
+            self.withheld_since.map(|since| since + self.limits.answer),
             stuck(&self.client),
             stuck(&self.backend),
         ]

@@ -110,6 +110,31 @@ async fn a_session_in_which_nothing_is_said_ends_with_a_goodbye() {
     assert_eq!(world.registry.unconfirmed(), 0);
 }
 
+/// What it means depends on the server's answer, so it waits for it, and not for ever.
+#[tokio::test]
+async fn what_a_client_sends_ahead_of_an_answer_goes_on_after_a_time() {
+    let mut plan = Plan::default();
+    plan.old.mute = true;
+    plan.limits.relay.answer = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client.send("a IDLE\r\nb NOOP\r\n").await;
+    eventually("the server is asked to idle", || {
+        world.old.seen.has("a IDLE")
+    })
+    .await;
+    assert!(!world.old.seen.has("b NOOP"));
+    eventually("the rest goes on", || world.old.seen.has("b NOOP")).await;
+    client.send("c NOOP\r\n").await;
+    eventually("so does what comes later", || world.old.seen.has("c NOOP")).await;
+    world.fence();
+    eventually("the session is over", || {
+        world.registry.counts().sessions == 0
+    })
+    .await;
+}
+
 /// A phone that loses its network in an upload: what it began is never answered.
 #[tokio::test]
 async fn a_client_that_ends_within_a_command_ends_its_session() {
