@@ -6,7 +6,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
 use ferrypost_wire::{
-    BackSettings, BackendViolation, Channel, LineProtocol, Negotiate, NegotiateStep, TlsFacts,
+    BackSettings, BackendViolation, Channel, Introduction, LineProtocol, Negotiate, NegotiateStep,
+    TlsFacts,
 };
 use tokio::time::{Instant, timeout};
 
@@ -211,12 +212,17 @@ fn settings(dialer: &Dialer, endpoint: &Endpoint, caller: Caller<'_>, leg: &Fres
         (Announcement::ImapId, Caller::Client(announced)) => Some(announced.client.clone()),
         _ => None,
     };
+    let introduction = match caller {
+        Caller::Client(announced) => announced.client.introduction.clone(),
+        Caller::Probe => Introduction::default(),
+    };
     BackSettings {
         channel: match leg {
             Fresh::Clear(_) => Channel::Clear,
             Fresh::Tls(_) | Fresh::Consented(_) => Channel::Secure,
         },
         announce,
+        introduction,
         limits: dialer.limits().back,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::capability::Offer;
-use crate::facts::ClientFacts;
+use crate::facts::{ClientFacts, Introduction};
 
 /// Whether a leg may carry a secret as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,9 @@ pub struct BackSettings {
     /// The client to announce in the protocol's own words; `None` where it is announced by PROXY
     /// protocol or not at all, and for a probe.
     pub announce: Option<ClientFacts>,
+    /// What the client said about itself, for a backend that it is not announced to in the protocol's own
+    /// words (an announcement carries it too). Empty for a probe.
+    pub introduction: Introduction,
     /// What a backend may make us do.
     pub limits: BackLimits,
 }

@@ -270,6 +270,38 @@ async fn a_server_that_trusts_id_learns_the_client_from_it() {
     assert!(!id[0].contains("192.0.2.66"), "{id:?}");
 }
 
+/// Some servers refuse SELECT to a session that never said who it is.
+#[tokio::test]
+async fn what_a_client_says_about_itself_reaches_a_server_that_believes_nothing_of_us() {
+    for (announcement, proxy) in [
+        (v1::Announcement::None, false),
+        (v1::Announcement::ProxyV2, true),
+    ] {
+        let world = World::with(Plan {
+            old: Manners {
+                proxy,
+                ..Manners::default()
+            },
+            way: Way {
+                announcement,
+                ..Way::default()
+            },
+            ..Plan::default()
+        });
+        let mut client = world.client().await;
+        client
+            .send("i ID (\"name\" \"Phone\" \"x-originating-ip\" \"192.0.2.66\")\r\n")
+            .await;
+        client.answer("i OK").await;
+        client.login("alice@example.org").await;
+        let lines = world.old.seen.lines();
+        let mut id = lines.iter().filter(|line| line.contains("ID ("));
+        let words = id.next().and_then(|line| line.split_once(' '));
+        assert_eq!(words.unwrap().1, "ID (\"name\" \"Phone\")");
+        assert_eq!(id.next(), None);
+    }
+}
+
 #[tokio::test]
 async fn a_load_balancer_that_is_trusted_tells_who_the_client_is() {
     let plan = Plan {

@@ -5,7 +5,7 @@ use super::login::ImapLogin;
 use super::response::{Code, Lines, Response, Status, parse, split_code};
 use crate::buf::WireBuf;
 use crate::capability::Capabilities;
-use crate::facts::ClientFacts;
+use crate::facts::{ClientFacts, Introduction};
 use crate::reply::BackendViolation;
 use crate::secret::Credentials;
 use crate::settings::{BackSettings, Channel};
@@ -21,6 +21,7 @@ const MAX_GREETING: usize = 512;
 pub struct ImapBack {
     channel: Channel,
     announce: Option<ClientFacts>,
+    introduction: Introduction,
     lines: Lines,
     state: State,
     tags: Tags,
@@ -47,7 +48,10 @@ enum State {
 enum Command {
     Capability,
     StartTls,
-    Id,
+    /// ID with the client's address, without which it must not be logged in.
+    Announce,
+    /// ID with the client's own words, which the backend may like or not.
+    Introduce,
 }
 
 /// The tags of one backend connection, each used once.
@@ -71,6 +75,7 @@ impl ImapBack {
         Self {
             channel: settings.channel,
             announce: settings.announce,
+            introduction: settings.introduction,
             lines: Lines::new(settings.limits),
             state: State::Greeting,
             tags: Tags(0),
@@ -114,11 +119,22 @@ impl ImapBack {
             }
             let mut command = b"ID ".to_vec();
             id::write_arguments(&facts, &mut command);
-            self.send(Command::Id, &command, out);
+            self.send(Command::Announce, &command, out);
+            // Said with it.
+            self.introduction = Introduction::default();
+        } else if let Some(words) = self.own_words() {
+            self.send(Command::Introduce, &[b"ID ", &words[..]].concat(), out);
         } else {
             self.state = State::Ready;
         }
         Ok(())
+    }
+
+    /// What the client said about itself, to be said once and where ID is offered.
+    fn own_words(&mut self) -> Option<Vec<u8>> {
+        let introduction = std::mem::take(&mut self.introduction);
+        let offered = self.offered.as_ref()?;
+        offered.has("ID").then(|| id::own_words(&introduction))?
     }
 
     fn send(&mut self, command: Command, text: &[u8], out: &mut Vec<u8>) {
@@ -136,11 +152,12 @@ impl ImapBack {
                 self.learn(split_code(text).0);
                 self.done(command)
             }
-            Some(Response::Tagged(..)) => Err(match command {
-                Command::Capability => BackendViolation::CapabilitiesMissing,
-                Command::StartTls => BackendViolation::StartTlsRefused,
-                Command::Id => BackendViolation::AnnounceRefused,
-            }),
+            Some(Response::Tagged(..)) => match command {
+                Command::Capability => Err(BackendViolation::CapabilitiesMissing),
+                Command::StartTls => Err(BackendViolation::StartTlsRefused),
+                Command::Announce => Err(BackendViolation::AnnounceRefused),
+                Command::Introduce => self.done(command),
+            },
             Some(Response::Capability(list)) => {
                 self.offered = Some(Capabilities::parse(list));
                 Ok(())
@@ -159,7 +176,7 @@ impl ImapBack {
             Command::Capability if self.offered.is_none() => {
                 return Err(BackendViolation::CapabilitiesMissing);
             }
-            Command::Capability | Command::Id => State::Choosing,
+            Command::Capability | Command::Announce | Command::Introduce => State::Choosing,
         };
         Ok(())
     }
@@ -241,6 +258,7 @@ mod tests {
         let mut back = ImapBack::new(BackSettings {
             channel: Channel::Clear,
             announce: None,
+            introduction: Introduction::default(),
             limits: BackLimits::default(),
         });
         let mut input = WireBuf::new(1024);
@@ -259,6 +277,7 @@ mod tests {
         let mut back = ImapBack::new(BackSettings {
             channel: Channel::Clear,
             announce: None,
+            introduction: Introduction::default(),
             limits: BackLimits::default(),
         });
         let mut input = WireBuf::new(1024);

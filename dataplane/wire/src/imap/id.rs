@@ -1,8 +1,8 @@
-//! Announcing the client to the backend by ID (RFC 2971), in the fields that Dovecot and its kin
-//! believe a trusted proxy.
+//! Telling the backend about the client by ID (RFC 2971): its address, in the fields that Dovecot and its kin
+//! believe a trusted proxy, and what it said about itself.
 
 use super::lex::write_quoted;
-use crate::facts::{ClientFacts, IdField, TlsFacts};
+use crate::facts::{ClientFacts, IdField, Introduction, TlsFacts};
 
 /// Pairs of one ID command, octets of a field's name and of its value (RFC 2971 §3.3). A server
 /// ends the session over a longer value.
@@ -27,15 +27,19 @@ pub(super) fn write_arguments(facts: &ClientFacts, out: &mut Vec<u8>) {
     list.pair("x-proxy-ttl", Some(&facts.hops.get().to_string()));
     list.pair("x-session-id", Some(facts.session.as_str()));
     list.pair("x-client-transport", Some(transport(tls)));
-    for field in facts
-        .introduction
-        .fields
-        .iter()
-        .filter(|field| is_harmless(field))
-    {
-        list.pair(&field.name, field.value.as_deref());
-    }
+    list.own_words(&facts.introduction);
     list.end();
+}
+
+/// The arguments of an ID command that says what the client said about itself and nothing else; `None` when
+/// that is nothing. Some servers refuse SELECT to a session that never said who it is.
+pub(super) fn own_words(introduction: &Introduction) -> Option<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut list = List::begin(&mut words);
+    list.own_words(introduction);
+    let count = list.count;
+    list.end();
+    (count > 0).then_some(words)
 }
 
 /// How the client is connected, honestly: a server may let a password pass by it.
@@ -84,6 +88,13 @@ impl<'a> List<'a> {
         match value {
             Some(value) => write_quoted(value.as_bytes(), |octet| self.out.push(octet)),
             None => self.out.extend_from_slice(b"NIL"),
+        }
+    }
+
+    /// Appends what the client said about itself, without the words by which only a proxy may speak.
+    fn own_words(&mut self, introduction: &Introduction) {
+        for field in introduction.fields.iter().filter(|it| is_harmless(it)) {
+            self.pair(&field.name, field.value.as_deref());
         }
     }
 

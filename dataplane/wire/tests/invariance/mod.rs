@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ferrypost_wire::{
     BackLimits, BackSettings, Channel, ClientReply, ClientVerdict, Credentials, Farewell, Follower,
-    Front, FrontLimits, FrontSettings, FrontStep, LineProtocol, Login, LoginStep, Negotiate,
-    NegotiateStep, Refusal, SecretWriter, Then, WireBuf,
+    Front, FrontLimits, FrontSettings, FrontStep, IdField, Introduction, LineProtocol, Login,
+    LoginStep, Negotiate, NegotiateStep, Refusal, SecretWriter, Then, WireBuf,
 };
 
 /// Room for a whole input; the machines' own limits are far below.
@@ -106,6 +106,12 @@ fn run_back<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) -
     let mut back = Stage::Negotiating(P::back(BackSettings {
         channel,
         announce: None,
+        introduction: Introduction {
+            fields: vec![IdField {
+                name: "name".to_owned(),
+                value: Some("a \"client\"".to_owned()),
+            }],
+        },
         limits: BACK_LIMITS,
     }));
     let mut trace = Trace::default();

@@ -132,6 +132,7 @@ impl World {
         let back = Imap::back(BackSettings {
             channel: self.setup.backend,
             announce: self.setup.announce.then(|| self.facts()),
+            introduction: self.front().introduction(),
             limits: self.setup.back_limits,
         });
         self.from_backend = WireBuf::new(self.setup.back_limits.max_line + 2);
