@@ -47,10 +47,10 @@ use crate::{
     },
     ready::Readiness,
     registry::{CloseReason, HoldLimits, Registry},
-    routing::Tables,
     session::context::Services,
     shutdown::Shutdown,
     state_dir::StateDir,
+    tables::Tables,
 };
 
 /// A data plane that runs.

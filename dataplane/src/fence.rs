@@ -19,16 +19,15 @@ use ferrypost_proto::{
     AccountId, Epoch, MigrationId, Name, Record,
     routing::v1::{Drained, DrainedAccount, Draining},
 };
+use ferrypost_routing::{RoutingTable, Touched};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
-use crate::{
-    registry::{Ledger, Registry},
-    routing::{RoutingTable, Touched},
-    sabotage::{self, Sabotage},
-};
+use crate::registry::{Ledger, Registry};
+#[cfg(feature = "sabotage")]
+use crate::sabotage::sessions_left;
 
 /// Between two reports of one fence's progress.
 const DRAINING_EVERY: Duration = Duration::from_secs(1);
@@ -166,7 +165,7 @@ impl Fences {
             if fence.reported || fence.migration.is_none() {
                 continue;
             }
-            match self.sessions_left(fence) {
+            match sessions_left(&self.registry, &fence.names) {
                 0 => drained = drained.or_else(|| fence.migration.clone()),
                 left if fence.next_draining <= now => {
                     fence.next_draining = now + DRAINING_EVERY;
@@ -191,7 +190,9 @@ impl Fences {
     fn drained(&self, state: &mut State, migration: &MigrationId) -> Drained {
         let mut accounts = Vec::new();
         for ((account, epoch), fence) in &mut state.fences {
-            if fence.migration.as_ref() == Some(migration) && self.sessions_left(fence) == 0 {
+            if fence.migration.as_ref() == Some(migration)
+                && sessions_left(&self.registry, &fence.names) == 0
+            {
                 fence.reported = true;
                 accounts.push(DrainedAccount {
                     account_id: account.as_str().to_owned(),
@@ -207,16 +208,15 @@ impl Fences {
         }
     }
 
-    fn sessions_left(&self, fence: &Fence) -> usize {
-        if sabotage::is(Sabotage::FenceOff) {
-            return 0;
-        }
-        self.registry.routed_under(&fence.names)
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many sessions a fence of these names still waits for.
+#[cfg(not(feature = "sabotage"))]
+fn sessions_left(registry: &Registry, names: &BTreeSet<Name>) -> usize {
+    registry.routed_under(names)
 }
 
 /// When there is something to report.

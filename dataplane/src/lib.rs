@@ -14,15 +14,15 @@
 //!     │
 //!   identity     login → canonical name                                   session
 //!     │
-//!   admission    registered and routed in one step; held while fenced     session, routing
+//!   admission    registered and routed in one step; held while fenced     session, registry
 //!     │
-//!   dial         connect, announce (PROXY), TLS                           net
+//!   dial         connect, announce (PROXY), TLS                           backend
 //!     │
-//!   negotiate    we are the client: greeting, STARTTLS, announce (ID)     session
+//!   negotiate    we are the client: greeting, STARTTLS, announce (ID)     backend
 //!     │
 //!   replay       the login again, on an encrypted leg; resolve once more  session
 //!     │
-//!   relay        bytes both ways, watched by a follower                   net, session
+//!   relay        bytes both ways, watched by a follower                   session
 //!     │
 //!   backend
 //! ```
@@ -31,7 +31,7 @@
 //!
 //! ```text
 //!   control plane ─ stream ─ feed ─ table ─┬─ sessions that it fences or moves are closed
-//!                            routing       ├─ held logins resolve again
+//!                         tables, routing  ├─ held logins resolve again
 //!                                          ├─ applied, drained go back up     fence
 //!                                          └─ destinations are probed, the offer is made   backend
 //! ```
@@ -55,9 +55,10 @@ pub mod listener;
 pub mod net;
 pub mod ready;
 pub mod registry;
-pub mod routing;
+#[cfg(feature = "sabotage")]
 pub mod sabotage;
 pub mod session;
 pub mod shutdown;
 pub mod state_dir;
+pub mod tables;
 pub mod telemetry;

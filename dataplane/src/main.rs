@@ -18,6 +18,8 @@ fn main() -> ExitCode {
 }
 
 fn start(call: Call) -> anyhow::Result<()> {
+    #[cfg(feature = "sabotage")]
+    ferrypost_dataplane::sabotage::begin();
     match call {
         Call::Check(path) => {
             Config::load(&path)?;

@@ -1,11 +1,20 @@
 //! Deliberate defects, for the torture run alone: a checker that has never failed proves nothing.
 //!
-//! Without the cargo feature `sabotage` nothing here can be switched on and every call is the constant
-//! `false`. With it the environment variable `FERRYPOST_SABOTAGE` names the defects, separated by commas.
+//! Compiled only with the cargo feature `sabotage`, in which these functions stand in for sound ones. The
+//! environment variable `FERRYPOST_SABOTAGE` names the defects, separated by commas; without it the sound
+//! functions are called.
+
+use std::{collections::BTreeSet, sync::OnceLock};
+
+use ferrypost_proto::Name;
+
+use crate::registry::Registry;
+
+static ACTIVE: OnceLock<Vec<Sabotage>> = OnceLock::new();
 
 /// A defect that the torture run's checker must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
+enum Sabotage {
     /// `fence-off`: every fence is reported as drained at once and its accounts go on being routed to
     /// their home.
     FenceOff,
@@ -14,7 +23,6 @@ pub enum Sabotage {
     RegisterAfterDial,
 }
 
-#[cfg(feature = "sabotage")]
 impl Sabotage {
     const ALL: [Self; 2] = [Self::FenceOff, Self::RegisterAfterDial];
 
@@ -25,34 +33,40 @@ impl Sabotage {
             Self::RegisterAfterDial => "register-after-dial",
         }
     }
+
+    fn parse(word: &str) -> Self {
+        let known = Self::ALL.into_iter().find(|defect| defect.word() == word);
+        // A misspelt defect would make a sound build look like a broken one that passed.
+        known.unwrap_or_else(|| panic!("FERRYPOST_SABOTAGE: no defect is called {word:?}"))
+    }
+
+    fn is_active(self) -> bool {
+        ACTIVE.get().is_some_and(|active| active.contains(&self))
+    }
 }
 
-/// True if this process was started with the defect.
-#[cfg(feature = "sabotage")]
-pub fn is(defect: Sabotage) -> bool {
-    static ACTIVE: std::sync::OnceLock<Vec<Sabotage>> = std::sync::OnceLock::new();
-    ACTIVE
-        .get_or_init(|| {
-            let words = std::env::var("FERRYPOST_SABOTAGE").unwrap_or_default();
-            let active = words
-                .split(',')
-                .filter(|word| !word.is_empty())
-                .map(|word| {
-                    Sabotage::ALL
-                        .into_iter()
-                        .find(|defect| defect.word() == word)
-                        // A misspelt defect would make a sound build look like a broken one that passed.
-                        .unwrap_or_else(|| {
-                            panic!("FERRYPOST_SABOTAGE: no defect is called {word:?}")
-                        })
-                });
-            active.collect()
-        })
-        .contains(&defect)
+/// Takes the defects from the environment. To be called at the start of the process.
+///
+/// # Panics
+/// If one is not known.
+pub fn begin() {
+    let words = std::env::var("FERRYPOST_SABOTAGE").unwrap_or_default();
+    let words = words.split(',').filter(|word| !word.is_empty());
+    let active = ACTIVE.get_or_init(|| words.map(Sabotage::parse).collect());
+    if active.contains(&Sabotage::FenceOff) {
+        ferrypost_routing::sabotage::ignore_fences();
+    }
 }
 
-/// True if this process was started with the defect: never, in a build without the feature.
-#[cfg(not(feature = "sabotage"))]
-pub const fn is(_: Sabotage) -> bool {
-    false
+/// Stands in for the count that a fence waits for.
+pub(crate) fn sessions_left(registry: &Registry, names: &BTreeSet<Name>) -> usize {
+    if Sabotage::FenceOff.is_active() {
+        return 0;
+    }
+    registry.routed_under(names)
+}
+
+/// Whether a session registers after its backend was dialled.
+pub(crate) fn registers_after_dial() -> bool {
+    Sabotage::RegisterAfterDial.is_active()
 }

@@ -33,8 +33,8 @@ use crate::{
         leg::LegError,
         tls_client::{Refused, TlsError},
     },
-    routing::Tables,
     shutdown::Shutdown,
+    tables::Tables,
 };
 
 /// Time for the goodbye of a probe.

@@ -11,11 +11,12 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{DestinationId, Unlisted};
+use ferrypost_routing::RoutingTable;
 use ferrypost_wire::{Capabilities, LineProtocol, Offer, ProtocolKind, imap::Imap};
 use tokio::sync::watch;
 
 use super::{Backends, Target, on_the_wire};
-use crate::routing::{RoutingTable, Tables};
+use crate::tables::Tables;
 
 /// What a destination is taken to offer that somebody may be sent to and that never answered: what a
 /// login needs, and not a word more.

@@ -7,6 +7,7 @@ use ferrypost_proto::{
     routing::v1::SnapshotChunk,
     v1::endpoint_tls::{Mode, Verification},
 };
+use ferrypost_routing::Assembly;
 use ferrypost_wire::{ProtocolKind, imap::Imap};
 
 use super::{
@@ -21,12 +22,12 @@ use crate::{
         resolver::{Resolver, System},
         tls_client::ClientTls,
     },
-    routing::{Assembly, Tables},
     session::tests::{
         backend::{Backend, Manners, Tls},
         world::Authority,
     },
     shutdown::Shutdown,
+    tables::Tables,
 };
 
 fn dialer() -> Arc<Dialer> {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::Prober;
 use crate::{
     registry::{Registry, SessionSnapshot},
-    routing::Tables,
+    tables::Tables,
 };
 
 /// Most sessions in one answer: some 200 bytes each, so that the answer stays below the 4 MiB that a

@@ -10,6 +10,7 @@ use ferrypost_proto::{
         stream_response::Message as Down,
     },
 };
+use ferrypost_routing::RoutingTable;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -20,7 +21,7 @@ use tracing::{info, warn};
 use super::{
     Connection, Feed, FeedEnd, command::Commands, error::FeedError, next_farewell, uplink::Uplink,
 };
-use crate::{fence::FenceReport, routing::RoutingTable};
+use crate::fence::FenceReport;
 
 /// A chunk, and room for what surrounds it.
 const MOST_MESSAGE: usize = 4 * CHUNK_BYTES;

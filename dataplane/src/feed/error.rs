@@ -1,13 +1,11 @@
 //! Why a connection to the control plane ends, and what follows from it.
 
 use ferrypost_proto::{InstallationId, types::IdError};
+use ferrypost_routing::{ApplyError, SnapshotError};
 use tonic_types::StatusExt as _;
 
 use super::{ConnectError, FeedEnd, Refused};
-use crate::{
-    routing::{ApplyError, SnapshotError},
-    state_dir::StateDirError,
-};
+use crate::state_dir::StateDirError;
 
 /// Why one connection is over, or was not made.
 #[derive(Debug, thiserror::Error)]

@@ -50,8 +50,8 @@ use crate::{
     fence::Fences,
     ready::{Blocker, Readiness},
     registry::{CloseReason, Registry},
-    routing::Tables,
     state_dir::StateDir,
+    tables::Tables,
 };
 
 /// What a feed is made of.

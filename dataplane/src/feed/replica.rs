@@ -6,15 +6,12 @@ use ferrypost_proto::{
     Random, Revision, TablePosition,
     routing::v1::{Delta, Rejected, RejectedEntry, SnapshotChunk},
 };
+use ferrypost_routing::{Assembly, Merge, RoutingTable, SnapshotError, Touched};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::error::FeedError;
-use crate::{
-    fence::Fences,
-    ready::Blocker,
-    routing::{Assembly, Merge, RoutingTable, SnapshotError, Tables, Touched},
-};
+use crate::{fence::Fences, ready::Blocker, tables::Tables};
 
 /// The tables of this data plane, one after the other.
 pub(super) struct Replica {

@@ -1,6 +1,7 @@
 use std::future::Future;
 
 use ferrypost_proto::{Phase, routing::v1::AccountEntry, v1::Protocol};
+use ferrypost_routing::testing::*;
 use tokio::time::{advance, timeout};
 
 use super::*;
@@ -8,7 +9,7 @@ use crate::{
     registry::{
         Admission, AdmitRequest, CloseProof, CloseReason, HoldLimits, SETTLE_TIME, SessionGuard,
     },
-    routing::{Tables, testing::*},
+    tables::Tables,
 };
 
 /// A data plane without sockets: tables, sessions, fences.

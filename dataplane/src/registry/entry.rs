@@ -5,10 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use ferrypost_routing::Route;
 use tokio::{sync::Notify, time::Instant};
 
 use super::AdmitRequest;
-use crate::routing::Route;
 
 /// Why the registry ends a session. Written once: the first reason is the one that the client hears and
 /// the log shows.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use ferrypost_proto::Name;
+use ferrypost_routing::{Resolution, Route};
 
 use super::{
     Registry, Stage,
     entry::{CloseReason, Entry},
 };
-use crate::routing::{Published as _, Resolution, Route};
+use crate::tables::Published as _;
 
 /// A registered session: made by admission alone, and registered until it is dropped.
 ///

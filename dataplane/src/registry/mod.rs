@@ -23,6 +23,7 @@ use std::{
 };
 
 use ferrypost_proto::{Name, Random};
+use ferrypost_routing::{KeyedState, Resolution};
 use tokio::{sync::Notify, time::Instant};
 
 pub use admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};
@@ -33,7 +34,7 @@ pub use list::{Counts, Listing, SessionSnapshot};
 pub(crate) use ledger::Ledger;
 
 use self::{entry::Entry, shard::Shard, step::Lock as _};
-use crate::routing::{KeyedState, Resolution, Tables};
+use crate::tables::Tables;
 
 /// How long a backend whose close nobody saw may still be at work: a fence that begins within this time
 /// counts it as unconfirmed. As long as the control plane's settle time after a succession, which

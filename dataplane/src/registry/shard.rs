@@ -6,6 +6,7 @@ use std::{
 };
 
 use ferrypost_proto::Name;
+use ferrypost_routing::{KeyedState, Resolution};
 use tokio::time::Instant;
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     entry::{CloseReason, Entry},
     ledger::Ledger,
 };
-use crate::routing::{KeyedState, Resolution};
 
 /// Entries by name, and the names whose backend may still be at work.
 #[derive(Debug)]

@@ -10,9 +10,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use ferrypost_proto::Name;
+use ferrypost_routing::Resolution;
 
 use super::shard::Shard;
-use crate::routing::{Published, Resolution};
+use crate::tables::Published;
 
 /// A lock around a `T`.
 pub(super) trait Lock<T> {
@@ -82,10 +83,8 @@ mod model {
     use tokio::{sync::Notify, time::Instant};
 
     use super::*;
-    use crate::{
-        registry::{AdmitRequest, entry::Entry, ledger::Ledger},
-        routing::{KeyedState, RoutingTable, testing},
-    };
+    use crate::registry::{AdmitRequest, entry::Entry, ledger::Ledger};
+    use ferrypost_routing::{KeyedState, RoutingTable, testing};
 
     struct LoomLock(Mutex<Shard>);
 

@@ -1,10 +1,10 @@
 use std::{future::Future, pin::pin};
 
 use ferrypost_proto::{Phase, v1::Protocol};
+use ferrypost_routing::{RoutingTable, testing::*};
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::routing::{RoutingTable, testing::*};
 
 const LIMITS: HoldLimits = HoldLimits {
     total: 3,

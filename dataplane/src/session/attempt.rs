@@ -11,6 +11,8 @@ use ferrypost_wire::{Acceptance, Credentials, LineProtocol, Negotiate as _, Sess
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, debug_span};
 
+#[cfg(feature = "sabotage")]
+use super::sabotage::reach;
 use super::{
     context::{Services, Trail},
     login::{self, Verdict},
@@ -24,8 +26,6 @@ use crate::{
     },
     net::{leg::BackendLeg, proxy::Announced},
     registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
-    routing::Resolution,
-    sabotage::{self, Sabotage},
 };
 
 /// A login that the backend has accepted and that may be relayed.
@@ -49,7 +49,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
     /// Takes the login through all its stages.
     pub(super) async fn run(&mut self, credentials: Credentials) -> Result<Accepted, AttemptError> {
         let name = self.identify(&credentials)?;
-        let (guard, opened) = self.reach(name).await?;
+        let (guard, opened) = reach(self, name).await?;
         self.log_in(guard, opened, credentials).await
     }
 
@@ -72,16 +72,15 @@ impl<P: LineProtocol> Attempt<'_, P> {
 
     /// Admits the session and opens its backend. A fence that comes up before the credentials are used
     /// sends it back to admission, where it is held.
-    async fn reach(&mut self, name: Name) -> Result<(SessionGuard, Opened<P>), AttemptError> {
-        let mut too_early = self.dial_too_early(&name).await?;
+    pub(super) async fn reach(
+        &mut self,
+        name: Name,
+    ) -> Result<(SessionGuard, Opened<P>), AttemptError> {
         loop {
             let guard = self
                 .admit(&name)
                 .instrument(debug_span!("admission"))
                 .await?;
-            if let Some(opened) = too_early.take() {
-                return Ok((guard, opened));
-            }
             self.trail.route = Some(guard.route().clone());
             let destination = &guard.route().destination;
             let opened = tokio::select! {
@@ -97,20 +96,8 @@ impl<P: LineProtocol> Attempt<'_, P> {
         }
     }
 
-    /// For the torture run: the order that loses sessions. `None` in every sound build.
-    async fn dial_too_early(&mut self, name: &Name) -> Result<Option<Opened<P>>, AttemptError> {
-        if !sabotage::is(Sabotage::RegisterAfterDial) {
-            return Ok(None);
-        }
-        let table = self.services.tables.current();
-        match table.map(|table| table.resolve(name)) {
-            Some(Resolution::Route(route)) => self.open(&route.destination).await.map(Some),
-            _ => Ok(None),
-        }
-    }
-
     /// Registers the session; waits while its name is fenced.
-    async fn admit(&mut self, name: &Name) -> Result<SessionGuard, AttemptError> {
+    pub(super) async fn admit(&mut self, name: &Name) -> Result<SessionGuard, AttemptError> {
         let began = Instant::now();
         loop {
             let request = AdmitRequest {
@@ -151,7 +138,10 @@ impl<P: LineProtocol> Attempt<'_, P> {
         }
     }
 
-    async fn open(&mut self, destination: &DestinationId) -> Result<Opened<P>, AttemptError> {
+    pub(super) async fn open(
+        &mut self,
+        destination: &DestinationId,
+    ) -> Result<Opened<P>, AttemptError> {
         let endpoint = self.endpoint(destination)?;
         self.trail.announcement = Some(endpoint.announcement);
         let facts = self.client.facts(self.reference.clone());
@@ -235,4 +225,13 @@ impl<P: LineProtocol> Attempt<'_, P> {
         login::abandon(leg, limits.relay.close).await;
         Err(refused)
     }
+}
+
+/// Admission first, then the dial: the order that loses nobody.
+#[cfg(not(feature = "sabotage"))]
+async fn reach<P: LineProtocol>(
+    attempt: &mut Attempt<'_, P>,
+    name: Name,
+) -> Result<(SessionGuard, Opened<P>), AttemptError> {
+    attempt.reach(name).await
 }

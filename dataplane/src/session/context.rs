@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ferrypost_proto::{Announcement, Name, Random};
+use ferrypost_routing::Route;
 use ferrypost_wire::{ProtocolKind, SessionReference, TlsFacts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use crate::{
     limits::Limits,
     net::dial::Dialer,
     registry::{CloseProof, Registry},
-    routing::{Route, Tables},
+    tables::Tables,
     telemetry::Redact,
 };
 

@@ -20,6 +20,8 @@ mod newcomer;
 pub mod outcome;
 mod preauth;
 pub mod relay;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -8,10 +8,10 @@ use std::fs;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ferrypost_dataplane::routing::{Assembly, Resolution, RoutingTable, Rule};
 use ferrypost_proto::routing::v1::change::Change as Kind;
 use ferrypost_proto::routing::v1::{AccountEntry, Change, Delta, SnapshotChunk, TablePosition};
 use ferrypost_proto::{Name, Phase, Random, v1};
+use ferrypost_routing::{Assembly, Resolution, RoutingTable, Rule};
 
 const LOOKUPS: usize = 1_000_000;
 const DELTAS: u64 = 10_000;

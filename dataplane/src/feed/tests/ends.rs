@@ -5,13 +5,13 @@ use ferrypost_proto::routing::v1::{
     command_result::Result as Outcome, stream_request::Message as Up,
     stream_response::Message as Down,
 };
+use ferrypost_routing::testing::*;
 use tokio::time::{Duration, Instant};
 
 use super::scripted::{Served, TIMING, World, verdict, welcome};
 use crate::{
     feed::{Connection, FeedEnd, GoodbyeError, Refused},
     registry::{Admission, CloseReason},
-    routing::testing::*,
 };
 
 #[tokio::test(start_paused = true)]

@@ -5,13 +5,13 @@ use ferrypost_proto::{
     Phase,
     routing::v1::{RejectReason, stream_request::Message as Up, stream_response::Message as Down},
 };
+use ferrypost_routing::testing::*;
 use tokio::time::{Duration, Instant};
 
 use super::scripted::{HEARTBEAT, Served, TIMING, World, installation, welcome};
 use crate::{
     feed::{Connection, Refused},
     registry::Admission,
-    routing::testing::*,
 };
 
 fn alice_on(home: &str, epoch: u64) -> ferrypost_proto::routing::v1::AccountEntry {

@@ -16,6 +16,7 @@ use ferrypost_proto::{
     },
     v1::Protocol,
 };
+use ferrypost_routing::testing;
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::{
@@ -38,8 +39,8 @@ use super::super::{
 use crate::{
     ready::Readiness,
     registry::{Admission, AdmitRequest, HoldLimits, Registry},
-    routing::{Tables, testing},
     state_dir::StateDir,
+    tables::Tables,
 };
 
 /// What the scripted control plane announces.

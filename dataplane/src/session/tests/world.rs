@@ -11,6 +11,7 @@ use ferrypost_proto::{
     routing::v1::{AccountEntry, Change, Delta, SnapshotChunk, change},
     v1::{self, endpoint_tls::Mode},
 };
+use ferrypost_routing::{Assembly, RoutingTable, Touched};
 use ferrypost_wire::{ProtocolKind, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -41,9 +42,9 @@ use crate::{
         tls_server::ServerTls,
     },
     registry::{CloseReason, HoldLimits, Registry},
-    routing::{Assembly, RoutingTable, Tables, Touched},
     session::{self, Connection, Newcomers, context::Services},
     shutdown::Shutdown,
+    tables::Tables,
     telemetry::Redact,
 };
 

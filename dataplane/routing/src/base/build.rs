@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use ferrypost_proto::{DestinationId, Epoch, Random, Record, Revision, routing::v1::RejectReason};
 
 use super::{AccountRow, AliasRow, Base, Buckets, NameCount, NameKey, Rest, Slot};
-use crate::routing::{account_key::AccountKey, hash::NameHash};
+use crate::{account_key::AccountKey, hash::NameHash};
 
 /// Collects accounts in any order and packs them at the end.
 #[derive(Debug)]
-pub(in crate::routing) struct BaseBuilder {
+pub(crate) struct BaseBuilder {
     key: NameKey,
     /// Every name but the first of each account.
     aliases: Vec<NameEntry>,
@@ -36,9 +36,9 @@ struct Account {
 
 /// A finished base and the accounts in it that were found wrong only then. They are marked as fenced.
 #[derive(Debug)]
-pub(in crate::routing) struct Built {
-    pub(in crate::routing) base: Base,
-    pub(in crate::routing) rejected: Vec<(AccountKey, RejectReason)>,
+pub(crate) struct Built {
+    pub(crate) base: Base,
+    pub(crate) rejected: Vec<(AccountKey, RejectReason)>,
 }
 
 /// Why the accounts make no base.
@@ -54,11 +54,11 @@ pub enum BuildError {
 
 impl BaseBuilder {
     /// Nothing yet, under a fresh key.
-    pub(in crate::routing) fn new(random: &Random) -> Self {
+    pub(crate) fn new(random: &Random) -> Self {
         Self::with_key(NameKey::new(random))
     }
 
-    pub(in crate::routing) fn with_key(key: NameKey) -> Self {
+    pub(crate) fn with_key(key: NameKey) -> Self {
         Self {
             key,
             aliases: Vec::new(),
@@ -70,7 +70,7 @@ impl BaseBuilder {
     }
 
     /// Begins with the accounts of `base` that `keep` wants.
-    pub(in crate::routing) fn from_base(base: &Base, keep: impl Fn(AccountKey) -> bool) -> Self {
+    pub(crate) fn from_base(base: &Base, keep: impl Fn(AccountKey) -> bool) -> Self {
         let mut builder = Self::with_key(base.key.clone());
         builder.homes.clone_from(&base.homes);
         builder.bases.clone_from(&base.bases);
@@ -100,7 +100,7 @@ impl BaseBuilder {
     }
 
     /// Adds an account that nobody holds. False if it has no place in the packed form.
-    pub(in crate::routing) fn push(&mut self, record: &Record) -> bool {
+    pub(crate) fn push(&mut self, record: &Record) -> bool {
         let at = self.accounts.len();
         if at.max(self.aliases.len() + record.names.len()) >= u32::MAX as usize {
             return false;
@@ -151,7 +151,7 @@ impl BaseBuilder {
     /// Packs a snapshot. `held` says the epoch at which the table before it holds an account, and is asked
     /// in ascending order: an account below it is rejected, and so is the later of two that claim one
     /// name. Both stay in the base, fenced, since their other names are known by hash alone.
-    pub(in crate::routing) fn finish(
+    pub(crate) fn finish(
         mut self,
         mut held: impl FnMut(AccountKey) -> Option<Epoch>,
     ) -> Result<Built, BuildError> {
@@ -179,7 +179,7 @@ impl BaseBuilder {
     }
 
     /// Packs a base that was checked before and what was added to it without a clash.
-    pub(in crate::routing) fn finish_merge(self) -> Base {
+    pub(crate) fn finish_merge(self) -> Base {
         self.pack()
     }
 

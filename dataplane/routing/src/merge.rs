@@ -122,7 +122,7 @@ mod tests {
     use ferrypost_proto::Name;
 
     use super::*;
-    use crate::routing::{BuildError, Resolution, hash::NameKey, testing::*};
+    use crate::{BuildError, Resolution, hash::NameKey, testing::*};
 
     fn records(n: u64) -> Vec<ferrypost_proto::routing::v1::AccountEntry> {
         (0..n)
@@ -158,7 +158,7 @@ mod tests {
         // Under a key with 256 hashes most of a thousand names collide. They are inserted exactly, as the
         // table would with a key that does not: the claim check reads hashes too.
         for entry in records(500) {
-            let record = crate::routing::draft::check_alone(&entry, &followed.config).unwrap();
+            let record = crate::draft::check_alone(&entry, &followed.config).unwrap();
             followed.overlay.insert(Arc::new(record));
         }
         let merged = followed
@@ -181,7 +181,7 @@ mod tests {
     fn a_snapshot_with_two_names_of_one_hash_asks_for_another_key() {
         let mut builder = BaseBuilder::with_key(NameKey::weak(&random()));
         for entry in records(500) {
-            let record = crate::routing::draft::check_alone(
+            let record = crate::draft::check_alone(
                 &entry,
                 &ferrypost_proto::RoutingConfig::try_from(&config()).unwrap(),
             );

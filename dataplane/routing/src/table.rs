@@ -14,7 +14,8 @@ use super::{
     overlay::{Exact, Overlay},
     rejections::Rejections,
 };
-use crate::sabotage::{self, Sabotage};
+#[cfg(feature = "sabotage")]
+use crate::sabotage::fence;
 
 /// All routing at one position of the store's history. Immutable.
 ///
@@ -148,19 +149,25 @@ impl RoutingTable {
 }
 
 fn of_record(record: &Record) -> Resolution {
-    match record.fence {
-        Some(fence) if !sabotage::is(Sabotage::FenceOff) => Resolution::Fenced(Fenced {
+    match fence(record) {
+        Some(fence) => Resolution::Fenced(Fenced {
             account: Some(record.account.clone()),
             migration: record.migration.clone(),
             fence: Some(fence),
         }),
-        _ => Resolution::Route(Route {
+        None => Resolution::Route(Route {
             destination: record.home.clone(),
             account: Some(record.account.clone()),
             epoch: Some(record.epoch),
             rule: Rule::Placement,
         }),
     }
+}
+
+/// The fence of an account, if it is in its held window.
+#[cfg(not(feature = "sabotage"))]
+fn fence(record: &Record) -> Option<Epoch> {
+    record.fence
 }
 
 fn of_packed(packed: &Packed<'_>) -> Resolution {

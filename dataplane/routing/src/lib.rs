@@ -1,12 +1,13 @@
-//! Where every name goes: a table that knows neither the stream that brings it nor the sessions that ask it.
+//! Where every name goes: a table that knows neither the stream that brings it nor the sessions that ask it,
+//! and no I/O, clock or runtime.
 //!
 //! ```text
-//!   snapshot / delta ──▶ RoutingTable ──▶ Tables (one swap) ──▶ whoever resolves a name
+//!   snapshot / delta ──▶ RoutingTable ──▶ resolve(name)
 //! ```
 //!
 //! A [`RoutingTable`] is an immutable value with two functions: [`resolve`](RoutingTable::resolve) and
-//! [`apply`](RoutingTable::apply). [`Tables`] publishes the one in force and wakes whoever waits for a
-//! change.
+//! [`apply`](RoutingTable::apply). The data plane publishes the one in force.
+#![warn(missing_docs)]
 
 mod account_key;
 mod base;
@@ -22,11 +23,12 @@ mod model;
 mod overlay;
 mod rejections;
 mod route;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 mod snapshot;
 mod table;
-mod tables;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -38,4 +40,3 @@ pub use merge::Merge;
 pub use route::{Fenced, Resolution, Route, Rule};
 pub use snapshot::{Assembly, SnapshotError};
 pub use table::RoutingTable;
-pub use tables::{Published, Tables};

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use ferrypost_routing::RoutingTable;
 use tokio::sync::watch;
-
-use super::RoutingTable;
 
 /// Publishes the table in force. Cheap to clone; clones share one cell.
 ///

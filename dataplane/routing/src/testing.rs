@@ -1,4 +1,4 @@
-//! What the tests of this crate build tables from.
+//! What tests build tables from, here and in the data plane.
 
 use ferrypost_proto::{
     Name, Phase, Random, RoutingConfig,
@@ -12,7 +12,7 @@ use super::{Assembly, RoutingTable, SnapshotError};
 
 /// Destinations `source` (the default), `target` and `third`; domains `a.example` (the default
 /// destination), `t.example` (`target`) and `closed.example` (refused); bare names are listed.
-pub(crate) fn config() -> v1::RoutingConfig {
+pub fn config() -> v1::RoutingConfig {
     let destination = |id: &str| v1::Destination {
         id: id.into(),
         without: Vec::new(),
@@ -55,34 +55,35 @@ pub(crate) fn config() -> v1::RoutingConfig {
 }
 
 /// The configuration without one destination.
-pub(crate) fn config_without(destination: &str) -> v1::RoutingConfig {
+pub fn config_without(destination: &str) -> v1::RoutingConfig {
     let mut config = config();
     config.destinations.retain(|known| known.id != destination);
     config
 }
 
 /// A canonical name.
-pub(crate) fn name(text: &str) -> Name {
+pub fn name(text: &str) -> Name {
     let config = RoutingConfig::try_from(&config()).expect("the test's configuration is valid");
     config.names().canonicalise(text).expect("a name")
 }
 
 /// The id of the `n`th account.
-pub(crate) fn account(n: u64) -> String {
+pub fn account(n: u64) -> String {
     format!("acct-{n:026}")
 }
 
 /// The id of the `n`th migration.
-pub(crate) fn migration(n: u64) -> String {
+pub fn migration(n: u64) -> String {
     format!("move-{n:026}")
 }
 
-pub(crate) fn revision(store: u64) -> v1::Revision {
+/// A revision of the store.
+pub fn revision(store: u64) -> v1::Revision {
     v1::Revision { base: 0, store }
 }
 
 /// Account `n` of some names, settled on `home` since `epoch`.
-pub(crate) fn entry(n: u64, names: &[&str], home: &str, epoch: u64) -> AccountEntry {
+pub fn entry(n: u64, names: &[&str], home: &str, epoch: u64) -> AccountEntry {
     AccountEntry {
         account_id: account(n),
         names: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -94,7 +95,7 @@ pub(crate) fn entry(n: u64, names: &[&str], home: &str, epoch: u64) -> AccountEn
 }
 
 /// The same, in migration `n` to `target`.
-pub(crate) fn moving(mut entry: AccountEntry, phase: Phase, fence: Option<u64>) -> AccountEntry {
+pub fn moving(mut entry: AccountEntry, phase: Phase, fence: Option<u64>) -> AccountEntry {
     entry.target = "target".into();
     entry.phase = v1::Phase::from(phase).into();
     entry.fence_epoch = fence.map(revision);
@@ -102,7 +103,8 @@ pub(crate) fn moving(mut entry: AccountEntry, phase: Phase, fence: Option<u64>) 
     entry
 }
 
-pub(crate) fn position(store: u64) -> TablePosition {
+/// A position of the store.
+pub fn position(store: u64) -> TablePosition {
     TablePosition {
         revision: Some(revision(store)),
         head: None,
@@ -110,7 +112,7 @@ pub(crate) fn position(store: u64) -> TablePosition {
 }
 
 /// A whole snapshot in one chunk.
-pub(crate) fn chunk(store: u64, accounts: Vec<AccountEntry>) -> SnapshotChunk {
+pub fn chunk(store: u64, accounts: Vec<AccountEntry>) -> SnapshotChunk {
     SnapshotChunk {
         position: Some(position(store)),
         index: 0,
@@ -120,12 +122,13 @@ pub(crate) fn chunk(store: u64, accounts: Vec<AccountEntry>) -> SnapshotChunk {
     }
 }
 
-pub(crate) fn random() -> Random {
+/// The same random numbers every time.
+pub fn random() -> Random {
     Random::seeded(1)
 }
 
 /// A table from a snapshot, after another.
-pub(crate) fn snapshot_after(
+pub fn snapshot_after(
     previous: Option<&RoutingTable>,
     chunk: SnapshotChunk,
 ) -> Result<RoutingTable, SnapshotError> {
@@ -134,29 +137,33 @@ pub(crate) fn snapshot_after(
 }
 
 /// A table from a snapshot.
-pub(crate) fn table(store: u64, accounts: Vec<AccountEntry>) -> RoutingTable {
+pub fn table(store: u64, accounts: Vec<AccountEntry>) -> RoutingTable {
     snapshot_after(None, chunk(store, accounts)).expect("a good snapshot")
 }
 
-pub(crate) fn put(entry: AccountEntry) -> Change {
+/// A change that sets an entry.
+pub fn put(entry: AccountEntry) -> Change {
     Change {
         change: Some(Kind::Account(entry)),
     }
 }
 
-pub(crate) fn removed(n: u64) -> Change {
+/// A change that removes the `n`th account.
+pub fn removed(n: u64) -> Change {
     Change {
         change: Some(Kind::AccountRemoved(account(n))),
     }
 }
 
-pub(crate) fn reconfigured(config: v1::RoutingConfig) -> Change {
+/// A change of the configuration.
+pub fn reconfigured(config: v1::RoutingConfig) -> Change {
     Change {
         change: Some(Kind::Config(config)),
     }
 }
 
-pub(crate) fn delta(from: u64, to: u64, changes: Vec<Change>) -> Delta {
+/// Changes from one position to the next.
+pub fn delta(from: u64, to: u64, changes: Vec<Change>) -> Delta {
     Delta {
         from: Some(revision(from)),
         to: Some(position(to)),

@@ -1,0 +1,24 @@
+//! For the torture run: the order that loses sessions. See [`crate::sabotage`].
+
+use ferrypost_proto::Name;
+use ferrypost_routing::Resolution;
+use ferrypost_wire::LineProtocol;
+
+use super::{attempt::Attempt, outcome::AttemptError};
+use crate::{backend::open::Opened, registry::SessionGuard, sabotage};
+
+/// Stands in for the sound order, which admits first.
+pub(super) async fn reach<P: LineProtocol>(
+    attempt: &mut Attempt<'_, P>,
+    name: Name,
+) -> Result<(SessionGuard, Opened<P>), AttemptError> {
+    let table = attempt.services.tables.current();
+    match table.map(|table| table.resolve(&name)) {
+        Some(Resolution::Route(route)) if sabotage::registers_after_dial() => {
+            let opened = attempt.open(&route.destination).await?;
+            let guard = attempt.admit(&name).await?;
+            Ok((guard, opened))
+        }
+        _ => attempt.reach(name).await,
+    }
+}
