@@ -34,7 +34,7 @@ build-demo:
 test: ## lints and every test, against real servers; the last line is `N passed, N failed`
 	@tests/tools/run-tests
 
-lint: ## formatting, clippy, documentation, protos
+lint: ## formatting, clippy, documentation, the order of the rooms, protos
 	@tests/tools/install test
 	@tests/tools/lint
 
