@@ -26,23 +26,40 @@ pub(super) enum Direction {
 
 /// Connect, shake hands, LOGIN, NOOP, LOGOUT, close; so many times.
 pub(super) async fn logins(target: &Target, count: usize) -> anyhow::Result<()> {
-    side_by_side(target, count, |target| async move {
-        let mut client = Client::logged_in(&target).await?;
-        client.command("NOOP").await?;
-        client.logout().await
-    })
-    .await?;
+    side_by_side(target, count, log_in_and_out).await?;
     Ok(())
 }
 
 /// So many sessions that are logged in and wait in IDLE.
 pub(super) async fn idlers(target: &Target, count: usize) -> anyhow::Result<Vec<Client>> {
-    side_by_side(target, count, |target| async move {
-        let mut client = Client::logged_in(&target).await?;
-        client.idle().await?;
-        Ok(client)
+    side_by_side(target, count, idler).await
+}
+
+/// The same, with so many logins between one session and the next.
+pub(super) async fn idlers_among_logins(
+    target: &Target,
+    count: usize,
+    logins_each: usize,
+) -> anyhow::Result<Vec<Client>> {
+    side_by_side(target, count, move |target| async move {
+        for _ in 0..logins_each {
+            log_in_and_out(target.clone()).await?;
+        }
+        idler(target).await
     })
     .await
+}
+
+async fn log_in_and_out(target: Target) -> anyhow::Result<()> {
+    let mut client = Client::logged_in(&target).await?;
+    client.command("NOOP").await?;
+    client.logout().await
+}
+
+async fn idler(target: Target) -> anyhow::Result<Client> {
+    let mut client = Client::logged_in(&target).await?;
+    client.idle().await?;
+    Ok(client)
 }
 
 /// Octets that [`bulk`] moves.
@@ -93,7 +110,7 @@ pub(super) async fn noops(target: &Target, count: usize) -> anyhow::Result<Durat
 async fn side_by_side<T, F>(
     target: &Target,
     count: usize,
-    thing: fn(Target) -> F,
+    thing: impl Fn(Target) -> F + Copy + Send + 'static,
 ) -> anyhow::Result<Vec<T>>
 where
     T: Send + 'static,

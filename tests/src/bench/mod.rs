@@ -2,6 +2,7 @@
 //!
 //! - `relay` drives HAProxy and Ferrypost in turn; `rig` starts them, `load` and `client` are their
 //!   clients, [`backend`] is the server behind them, `meter` reads what the kernel counts.
+//! - `churn` asks what an idle session costs among many that come and go.
 //! - `routes` asks routing tables. `moves` moves accounts between two Dovecots.
 //! - `table` prints, `facts` says where and with what.
 //!
@@ -9,6 +10,7 @@
 //! same time fails no build.
 
 pub mod backend;
+mod churn;
 mod client;
 mod facts;
 mod load;
@@ -30,6 +32,8 @@ pub enum Part {
     Routes,
     /// Sessions beside HAProxy.
     Relay,
+    /// Idle sessions among many that come and go.
+    Churn,
     /// Moves.
     Moves,
 }
@@ -50,6 +54,9 @@ pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
     }
     if wants(Part::Relay) {
         table::print_relay(&relay::measure(amounts).await?);
+    }
+    if wants(Part::Churn) {
+        table::print_churn(&churn::measure(amounts).await?);
     }
     if wants(Part::Moves) {
         table::progress("moves between two Dovecots");

@@ -25,7 +25,10 @@ pub struct Amounts {
     mebibytes: usize,
     /// Idle sessions.
     #[arg(long, default_value_t = 2000)]
-    sessions: usize,
+    pub(super) sessions: usize,
+    /// Logins between the first idle session and the last, in the part `churn`.
+    #[arg(long, default_value_t = 100_000)]
+    pub(super) churn: usize,
     /// NOOPs a round, for the time that one takes.
     #[arg(long, default_value_t = 1000)]
     noops: usize,
@@ -35,7 +38,7 @@ pub struct Amounts {
 const SLICES: usize = 4;
 
 /// Logins before anything is measured.
-const WARM_UP: usize = 200;
+pub(super) const WARM_UP: usize = 200;
 
 /// What one proxy used, or several medians of that.
 #[derive(Debug, Clone, Copy, Default)]
@@ -167,6 +170,6 @@ fn medians(rounds: &[Costs]) -> Costs {
     clippy::cast_precision_loss,
     reason = "counts here are far below the 2^53 that f64 holds exactly"
 )]
-fn per(count: usize) -> f64 {
+pub(super) fn per(count: usize) -> f64 {
     count as f64
 }

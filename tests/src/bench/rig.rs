@@ -134,8 +134,13 @@ impl Rig {
     pub(super) async fn proxy(&self, kind: Kind) -> anyhow::Result<Proxy> {
         match kind {
             Kind::HaProxy => self.haproxy().await,
-            Kind::InClear | Kind::UnderTls => self.data_plane(kind).await,
+            Kind::InClear | Kind::UnderTls => self.data_plane(kind, None).await,
         }
+    }
+
+    /// A data plane that takes its memory from this library's allocator.
+    pub(super) async fn data_plane_over(&self, allocator: &Path) -> anyhow::Result<Proxy> {
+        self.data_plane(Kind::InClear, Some(allocator)).await
     }
 
     async fn haproxy(&self) -> anyhow::Result<Proxy> {
@@ -164,7 +169,7 @@ impl Rig {
         Ok(self.running(Kind::HaProxy, process, vec![port]))
     }
 
-    async fn data_plane(&self, kind: Kind) -> anyhow::Result<Proxy> {
+    async fn data_plane(&self, kind: Kind, allocator: Option<&Path>) -> anyhow::Result<Proxy> {
         let (port, admin) = (Port::reserve()?, Port::reserve()?);
         let name = kind.name();
         let config = self.path(&format!("{name}.toml"));
@@ -184,10 +189,13 @@ impl Rig {
                 admin.addr()
             ),
         )?;
-        let process = Spawn::new(program(DATA_PLANE)?, self.path(&format!("{name}.log")))?
+        let mut spawn = Spawn::new(program(DATA_PLANE)?, self.path(&format!("{name}.log")))?
             .arg("--config")
-            .arg(&config)
-            .start()?;
+            .arg(&config);
+        if let Some(allocator) = allocator {
+            spawn = spawn.env("LD_PRELOAD", allocator);
+        }
+        let process = spawn.start()?;
         let log = process.log().clone();
         let asked = Admin::new(admin.addr(), TOKEN, Arc::clone(&self.tls));
         let ready = eventually("the data plane is ready", START_LIMIT, || asked.ready()).await;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 
+use super::churn::Churned;
 use super::moves::Moves;
 use super::relay::Measured;
 use super::routes::{Routes, Times};
@@ -122,6 +123,20 @@ pub(super) fn print_relay([haproxy, in_clear, under_tls]: &[Measured; 3]) {
 )]
 fn mebibytes(octets: u64) -> f64 {
     octets as f64 / f64::from(1 << 20)
+}
+
+/// What idle sessions cost among many that come and go.
+pub(super) fn print_churn(all: &[Churned]) {
+    println!();
+    println!(
+        "{:32}{:>12}{:>12}{:>16}",
+        "memory of an idle session, KiB", "fresh", "churned", "left behind, MiB"
+    );
+    for one in all {
+        let [fresh, churned] = [one.fresh, one.among_logins].map(|octets| octets / 1024.0);
+        let left = mebibytes(one.left);
+        println!("{:32}{fresh:>12.1}{churned:>12.1}{left:>16.1}", one.proxy);
+    }
 }
 
 /// How fast moves are.
