@@ -6,9 +6,8 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::{
-    registry::{
-        Admission, AdmitRequest, CloseProof, CloseReason, HoldLimits, SETTLE_TIME, SessionGuard,
-    },
+    net::CloseProof,
+    registry::{Admission, AdmitRequest, CloseReason, HoldLimits, SETTLE_TIME, SessionGuard},
     tables::Tables,
 };
 
@@ -109,8 +108,8 @@ async fn sessions_under_every_name_are_closed_and_counted_even_without_a_record_
     assert_eq!(by_name.closing().await, CloseReason::Moved);
     assert_eq!(by_address.closing().await, CloseReason::Moved);
     assert_eq!(other.close_reason(), None);
-    by_name.closed(CloseProof::Eof);
-    by_address.closed(CloseProof::Reset);
+    by_name.closed(CloseProof::EOF);
+    by_address.closed(CloseProof::RESET);
     assert_eq!(plane.drained().await, [(2, 0)]);
 }
 
@@ -124,12 +123,12 @@ async fn drained_waits_for_the_last_session_and_progress_is_said_once_a_second()
         FenceReport::Drained(_) => panic!("drained with sessions left"),
     };
     assert_eq!(left(plane.fences.report().await), 2);
-    first.closed(CloseProof::Eof);
+    first.closed(CloseProof::EOF);
     nothing_within(Duration::from_millis(999), plane.fences.report()).await;
     assert_eq!(left(plane.fences.report().await), 1);
     nothing_within(Duration::from_millis(999), plane.fences.report()).await;
     assert_eq!(left(plane.fences.report().await), 1);
-    second.closed(CloseProof::Eof);
+    second.closed(CloseProof::EOF);
     assert_eq!(plane.drained().await, [(2, 0)]);
     nothing_within(Duration::from_hours(1), plane.fences.report()).await;
 }
@@ -139,7 +138,7 @@ async fn a_session_that_ends_without_proof_is_reported_as_unconfirmed() {
     let plane = Plane::new(vec![alice()]);
     let (proved, dropped) = (plane.login("alice"), plane.login("alice"));
     plane.change(6, fencing(alice(), 6));
-    proved.closed(CloseProof::Eof);
+    proved.closed(CloseProof::EOF);
     drop(dropped);
     assert_eq!(plane.drained().await, [(2, 1)]);
 }
@@ -203,7 +202,7 @@ async fn a_fence_after_an_aborted_one_counts_afresh_and_takes_over_who_still_lin
     plane.change(7, back);
     let fresh = plane.login("alice@a.example");
     plane.change(8, fencing(alice(), 8));
-    fresh.closed(CloseProof::Eof);
+    fresh.closed(CloseProof::EOF);
     assert!(matches!(
         plane.fences.report().await,
         FenceReport::Draining(Draining {
@@ -239,7 +238,7 @@ async fn the_accounts_of_one_migration_are_reported_together() {
     let slow = plane.login("bob");
     plane.snapshot(6, vec![fenced(1, "alice"), fenced(2, "bob")]);
     assert_eq!(plane.drained().await, [(0, 0)]);
-    slow.closed(CloseProof::Eof);
+    slow.closed(CloseProof::EOF);
     assert_eq!(plane.drained().await, [(0, 0), (1, 0)]);
 }
 

@@ -22,14 +22,17 @@
 use std::{
     future::poll_fn,
     io,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use ferrypost_proto::PlaintextConsent;
 use ferrypost_wire::{Secret, WireBuf};
+use tokio::io::AsyncWrite as _;
 
 use super::{
     TcpStream,
+    socket::{CloseProof, Socket},
     transport::{AnyTransport, Tls, Transport},
 };
 
@@ -57,19 +60,19 @@ impl CarriesSecrets for Encrypted {}
 impl CarriesSecrets for ConsentedPlaintext {}
 
 mod sealed {
-    use super::{AnyTransport, TcpStream, Tls, Transport};
+    use super::{AnyTransport, Socket, Tls, Transport};
 
     pub(super) trait Sealed {
         type Io: Transport + Into<AnyTransport>;
     }
     impl Sealed for super::Plaintext {
-        type Io = TcpStream;
+        type Io = Socket;
     }
     impl Sealed for super::Encrypted {
         type Io = Tls;
     }
     impl Sealed for super::ConsentedPlaintext {
-        type Io = TcpStream;
+        type Io = Socket;
     }
 }
 
@@ -117,7 +120,7 @@ impl<S: LegState> Leg<S> {
         }
         // Waits without a buffer: a client that connects and says nothing costs none.
         ready!(self.io.poll_readable(cx))?;
-        match ready!(self.io.poll_read(cx, self.input.spare()))? {
+        match ready!(self.io.poll_some(cx, self.input.spare()))? {
             0 => Poll::Ready(Err(LegError::Ended)),
             count => {
                 self.input.advance(count);
@@ -146,7 +149,7 @@ impl<S: LegState> Leg<S> {
         self.mid_write = true;
         let mut rest = octets;
         while !rest.is_empty() {
-            let count = poll_fn(|cx| self.io.poll_write(cx, rest)).await?;
+            let count = poll_fn(|cx| Pin::new(&mut self.io).poll_write(cx, rest)).await?;
             rest = &rest[count..];
         }
         self.flush().await?;
@@ -155,7 +158,7 @@ impl<S: LegState> Leg<S> {
     }
 
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.io.poll_flush(cx)).await
+        poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await
     }
 
     /// Whether the last write was abandoned midway, so that nothing may be put behind it.
@@ -168,14 +171,14 @@ impl<S: LegState> Leg<S> {
     /// # Errors
     /// [`LegError::Io`].
     pub async fn finish(&mut self) -> Result<(), LegError> {
-        Ok(poll_fn(|cx| self.io.poll_finish(cx)).await?)
+        Ok(poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await?)
     }
 
     /// Reads and drops what comes until the peer has closed its socket.
     ///
     /// # Errors
-    /// [`LegError::Io`]; a reset is an end as well.
-    pub async fn peer_closed(&mut self) -> Result<(), LegError> {
+    /// [`LegError::Io`]: the connection was given up on our side.
+    pub async fn peer_closed(&mut self) -> Result<CloseProof, LegError> {
         Ok(poll_fn(|cx| self.io.poll_peer_closed(cx)).await?)
     }
 
@@ -200,7 +203,7 @@ impl Leg<Plaintext> {
     /// A connection in clear whose buffer will hold at most `limit` octets.
     pub fn new(stream: TcpStream, limit: usize) -> Self {
         Self {
-            io: stream,
+            io: stream.into(),
             input: WireBuf::new(limit),
             mid_write: false,
         }
@@ -210,7 +213,7 @@ impl Leg<Plaintext> {
     ///
     /// # Errors
     /// [`InjectedInput`] if the buffer is not empty; the connection is closed.
-    pub(super) fn into_handshake(self) -> Result<(TcpStream, WireBuf), InjectedInput> {
+    pub(super) fn into_handshake(self) -> Result<(Socket, WireBuf), InjectedInput> {
         if self.input.is_empty() {
             Ok((self.io, self.input))
         } else {
@@ -304,7 +307,7 @@ impl BackendLeg {
     ///
     /// # Errors
     /// [`LegError::Io`].
-    pub async fn peer_closed(&mut self) -> Result<(), LegError> {
+    pub async fn peer_closed(&mut self) -> Result<CloseProof, LegError> {
         on_either!(self, leg => leg.peer_closed().await)
     }
 

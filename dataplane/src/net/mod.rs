@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   (here)      listen, accept, connect, resolve: what a simulator would replace
+//!   socket      a connected socket, and the one place where a peer's end is seen
 //!   transport   what a leg reads from and writes to: TCP, or TLS over it
 //!   leg         a transport with its read buffer, and by type whether it may carry secrets
 //!   tls_stream  TLS that holds no memory while nothing moves
@@ -20,6 +21,7 @@ pub mod proxy;
 pub(crate) mod race;
 pub mod resolver;
 pub(crate) mod scratch;
+mod socket;
 pub mod tls_client;
 pub mod tls_server;
 mod tls_stream;
@@ -28,6 +30,8 @@ pub(crate) mod transport;
 use std::{io, net::SocketAddr, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
+
+pub use socket::CloseProof;
 
 /// A connected socket.
 pub type TcpStream = tokio::net::TcpStream;

@@ -34,8 +34,8 @@ use crate::crypto::crypto;
 const KEPT: usize = 256;
 
 /// The client's end of TLS: one for the whole process.
-#[derive(Default)]
 pub struct ClientTls {
+    crypto: Arc<CryptoProvider>,
     ready: Mutex<HashMap<TrustKey, Arc<ClientConfig>>>,
 }
 
@@ -93,10 +93,24 @@ pub enum Refused {
     Other,
 }
 
+impl Default for ClientTls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl ClientTls {
     /// Nothing kept ready yet.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_crypto(crypto())
+    }
+
+    /// The same with other cryptography than ours.
+    pub(crate) fn with_crypto(crypto: Arc<CryptoProvider>) -> Self {
+        Self {
+            crypto,
+            ready: Mutex::default(),
+        }
     }
 
     /// Shakes hands with a destination.
@@ -130,30 +144,32 @@ impl ClientTls {
         if let Some(config) = ready.get(&key) {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(build(trust)?);
+        let config = Arc::new(self.build(trust)?);
         if ready.len() >= KEPT {
             ready.clear();
         }
         ready.insert(key, Arc::clone(&config));
         Ok(config)
     }
-}
 
-fn build(trust: &Trust) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(crypto())
-        .with_safe_default_protocol_versions()
-        .expect("the provider has suites for TLS 1.2 and 1.3");
-    let builder = match trust {
-        Trust::Platform => builder.with_platform_verifier().map_err(TlsError::Roots)?,
-        Trust::Ca(pem) => builder.with_root_certificates(roots(pem)?),
-        Trust::PinSha256(pin) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned {
-                sha256: *pin,
-                crypto: crypto(),
-            })),
-    };
-    Ok(builder.with_no_client_auth())
+    fn build(&self, trust: &Trust) -> Result<ClientConfig, TlsError> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.crypto))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3");
+        let builder = match trust {
+            Trust::Platform => builder.with_platform_verifier().map_err(TlsError::Roots)?,
+            Trust::Ca(pem) => builder.with_root_certificates(roots(pem)?),
+            Trust::PinSha256(pin) => {
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(Pinned {
+                        sha256: *pin,
+                        crypto: Arc::clone(&self.crypto),
+                    }))
+            }
+        };
+        Ok(builder.with_no_client_auth())
+    }
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, TlsError> {

@@ -1,7 +1,7 @@
 //! What a leg reads from and writes to: TCP, or TLS over it.
 //!
-//! Polled by hand rather than through `AsyncRead`, because a relay needs to *wait* for bytes without
-//! holding memory for them, which no reader of `tokio::io` can do.
+//! Tokio's two traits, and beside them what no reader of `tokio::io` can do: *wait* for octets without holding
+//! memory for them.
 
 use std::{
     io,
@@ -10,77 +10,40 @@ use std::{
 };
 
 use rustls::{client::UnbufferedClientConnection, server::UnbufferedServerConnection};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{TcpStream, scratch::with_scratch, tls_stream::TlsStream};
+use super::{
+    socket::{CloseProof, Socket},
+    tls_stream::TlsStream,
+};
 
-/// One side's connection.
-pub(crate) trait Transport: Send + Unpin {
-    /// Ready when [`poll_read`](Self::poll_read) may find something; there may turn out to be
-    /// nothing yet.
+/// One side's connection. What was written is on its way only after a flush; a shutdown says that nothing follows
+/// (`close_notify` where there is TLS, then FIN), and reading goes on.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Ready when a read may find something; there may turn out to be nothing yet.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-
-    /// Reads some octets; none means the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
-
-    /// Takes some octets. They are on their way only after [`poll_flush`](Self::poll_flush).
-    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>>;
-
-    /// Hands everything that was taken to the kernel.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-
-    /// Says that nothing follows: `close_notify` where there is TLS, then FIN. Reading goes on.
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Reads and drops whatever still comes until the peer has closed its socket: an end that its
     /// kernel has told us, whatever TLS has said before.
     ///
     /// # Errors
-    /// A reset, which is an end as well.
-    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// The connection was given up on our side: nothing is known of the peer's.
+    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>>;
 
     /// The login is over: what is read from now on need not be wiped from the memory that it passed
     /// through.
     fn carries_no_secrets_any_more(&mut self);
-}
 
-impl Transport for TcpStream {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(cx)
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// Reads some octets; none means the end. To a mail protocol the end of TCP without that of TLS is one like any
+    /// other: it frames its messages, so nothing that was cut off is taken for whole, and many clients end
+    /// like this.
+    fn poll_some(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut into = ReadBuf::new(into);
-        ready!(Pin::new(self).poll_read(cx, &mut into))?;
-        Poll::Ready(Ok(into.filled().len()))
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self).poll_write(cx, from)
-    }
-
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(Pin::new(self).poll_shutdown(cx)) {
-            // A peer that has gone already needs no farewell.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
+        match ready!(Pin::new(self).poll_read(cx, &mut into)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+            result => Poll::Ready(result.map(|()| into.filled().len())),
         }
     }
-
-    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_readable(cx))?;
-        with_scratch(|scratch| {
-            while ready!(Transport::poll_read(self, cx, scratch))? > 0 {}
-            Poll::Ready(Ok(()))
-        })
-    }
-
-    /// Nothing that was read directly from a socket has passed through other memory than its reader's.
-    fn carries_no_secrets_any_more(&mut self) {}
 }
 
 /// A connection under TLS, in which we are one end or the other.
@@ -94,20 +57,34 @@ pub(crate) enum Tls {
 /// The transport of a leg whose kind no longer matters: what a relay moves bytes between.
 pub(crate) enum AnyTransport {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// TLS over TCP.
     Tls(Tls),
 }
 
-impl From<TcpStream> for AnyTransport {
-    fn from(stream: TcpStream) -> Self {
-        Self::Tcp(stream)
+impl From<Socket> for AnyTransport {
+    fn from(socket: Socket) -> Self {
+        Self::Tcp(socket)
     }
 }
 
 impl From<Tls> for AnyTransport {
     fn from(stream: Tls) -> Self {
         Self::Tls(stream)
+    }
+}
+
+impl<T: Transport> Transport for Box<T> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_readable(cx)
+    }
+
+    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>> {
+        (**self).poll_peer_closed(cx)
+    }
+
+    fn carries_no_secrets_any_more(&mut self) {
+        (**self).carries_no_secrets_any_more();
     }
 }
 
@@ -122,28 +99,40 @@ macro_rules! by_variant {
             }
         }
 
+        impl AsyncRead for $kind {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                into: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(self.inner()).poll_read(cx, into)
+            }
+        }
+
+        impl AsyncWrite for $kind {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                from: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(self.inner()).poll_write(cx, from)
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(self.inner()).poll_flush(cx)
+            }
+
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(self.inner()).poll_shutdown(cx)
+            }
+        }
+
         impl Transport for $kind {
             fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.inner().poll_readable(cx)
             }
 
-            fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-                self.inner().poll_read(cx, into)
-            }
-
-            fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-                self.inner().poll_write(cx, from)
-            }
-
-            fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.inner().poll_flush(cx)
-            }
-
-            fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.inner().poll_finish(cx)
-            }
-
-            fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>> {
                 self.inner().poll_peer_closed(cx)
             }
 

@@ -9,7 +9,7 @@ use super::{
     Registry, Stage,
     entry::{CloseReason, Entry},
 };
-use crate::tables::Published as _;
+use crate::{net::CloseProof, tables::Published as _};
 
 /// A registered session: made by admission alone, and registered until it is dropped.
 ///
@@ -26,16 +26,6 @@ pub struct SessionGuard(Registered);
 /// keeps its own deadline, answers with a temporary error when that is over, and drops this.
 #[derive(Debug)]
 pub struct HeldLogin(Registered);
-
-/// Evidence that the backend saw the close: after our `close_notify` and FIN, whoever makes one has read
-/// this from the backend's socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseProof {
-    /// The backend's own FIN.
-    Eof,
-    /// The backend's RST.
-    Reset,
-}
 
 /// Why a session that the backend has accepted must not be relayed (G2b): close the backend leg and
 /// answer with a temporary error.

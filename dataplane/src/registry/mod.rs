@@ -28,7 +28,7 @@ use tokio::{sync::Notify, time::Instant};
 
 pub use admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};
 pub use entry::{CloseReason, Stage};
-pub use guard::{CloseProof, HeldLogin, Recheck, SessionGuard};
+pub use guard::{HeldLogin, Recheck, SessionGuard};
 pub use list::{Counts, Listing, SessionSnapshot};
 
 pub(crate) use ledger::Ledger;

@@ -5,6 +5,7 @@ use ferrypost_routing::{RoutingTable, testing::*};
 use futures_util::FutureExt as _;
 
 use super::*;
+use crate::net::CloseProof;
 
 const LIMITS: HoldLimits = HoldLimits {
     total: 3,
@@ -253,7 +254,7 @@ fn a_close_without_proof_is_remembered_for_the_settle_time() {
         drop(routed(&registry, "alice"));
         let mut proved = routed(&registry, "alice");
         proved.backend_accepted();
-        proved.closed(CloseProof::Eof);
+        proved.closed(CloseProof::EOF);
         assert_eq!(registry.unconfirmed(), 0, "never opened, and proved");
         let mut dropped = routed(&registry, "alice");
         dropped.backend_accepted();

@@ -18,8 +18,8 @@ use crate::{
         open::{OpenFailure, Times},
     },
     limits::Limits,
-    net::dial::Dialer,
-    registry::{CloseProof, Registry},
+    net::{CloseProof, dial::Dialer},
+    registry::Registry,
     tables::Tables,
     telemetry::Redact,
 };
@@ -229,10 +229,6 @@ const fn announcement(announcement: Announcement) -> &'static str {
     }
 }
 
-const fn proof(proof: Option<CloseProof>) -> &'static str {
-    match proof {
-        Some(CloseProof::Eof) => "eof",
-        Some(CloseProof::Reset) => "reset",
-        None => "unconfirmed",
-    }
+fn proof(proof: Option<CloseProof>) -> &'static str {
+    proof.map_or("unconfirmed", CloseProof::word)
 }

@@ -7,10 +7,12 @@ use ferrypost_wire::{Acceptance, BackendViolation, Login, LoginStep, Rejection};
 use tokio::time::timeout;
 
 use super::outcome::{AttemptError, ReplayError};
-use super::relay::is_reset;
 use crate::{
-    net::leg::{BackendLeg, LegError},
-    registry::{CloseProof, CloseReason},
+    net::{
+        CloseProof,
+        leg::{BackendLeg, LegError},
+    },
+    registry::CloseReason,
 };
 
 /// What a backend says to a login.
@@ -76,14 +78,11 @@ pub(super) async fn last_word(
 /// seen, if it was.
 pub(super) async fn close(mut leg: BackendLeg, limit: Duration) -> Option<CloseProof> {
     let closed = async {
-        leg.finish().await?;
+        // What fails here ends the writing and proves nothing: the backend may be reading still.
+        _ = leg.finish().await;
         leg.peer_closed().await
     };
-    match timeout(limit, closed).await {
-        Ok(Ok(())) => Some(CloseProof::Eof),
-        Ok(Err(LegError::Io(error))) if is_reset(error.kind()) => Some(CloseProof::Reset),
-        Ok(Err(_)) | Err(_) => None,
-    }
+    timeout(limit, closed).await.ok()?.ok()
 }
 
 /// Ends a connection whose login was not accepted, without waiting for the backend: it may think about a

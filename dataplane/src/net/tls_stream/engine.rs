@@ -186,7 +186,7 @@ impl<S: Session> Engine<S> {
         self.with_traffic(incoming, |traffic, _| match traffic.encrypt(plain, into) {
             Ok(count) => Ok(count),
             Err(EncryptError::InsufficientSize(_)) => Err(io::ErrorKind::OutOfMemory.into()),
-            Err(EncryptError::EncryptExhausted) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(EncryptError::EncryptExhausted) => Err(tls(Error::EncryptError)),
         })
     }
 
@@ -216,7 +216,7 @@ impl<S: Session> Engine<S> {
                 Err(error) => return Err(tls(self.alerted(incoming, error))),
             }
         }
-        Err(io::ErrorKind::BrokenPipe.into())
+        Err(tls(Error::EncryptError))
     }
 
     /// Queues the alert that tells the peer what was wrong. `incoming` is what is left: rustls remembers

@@ -14,16 +14,18 @@ mod tests;
 use std::{
     future::poll_fn,
     io,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use ferrypost_wire::WireBuf;
 use rustls::CommonState;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroize as _;
 
 use super::{
-    TcpStream,
     scratch::{PIECE, RECORD, with_scratch},
+    socket::{CloseProof, Socket},
     transport::Transport,
 };
 use engine::{Engine, Handshake, tls};
@@ -40,7 +42,7 @@ const RECORD_OVERHEAD: usize = 5 + 2048;
 
 /// A connection under TLS, from one end.
 pub(crate) struct TlsStream<S> {
-    socket: TcpStream,
+    socket: Socket,
     engine: Engine<S>,
     /// Ciphertext that makes no whole record yet.
     incoming: Vec<u8>,
@@ -51,6 +53,8 @@ pub(crate) struct TlsStream<S> {
     /// Plaintext may be a secret: the lent buffer is wiped.
     wipes: bool,
     closing: bool,
+    /// The peer's socket has ended without `close_notify`.
+    cut_off: bool,
 }
 
 impl<S: Session> TlsStream<S> {
@@ -59,7 +63,7 @@ impl<S: Session> TlsStream<S> {
     /// # Errors
     /// An error of TLS is inside the error of I/O, and the peer has been told.
     pub(super) async fn handshake(
-        socket: TcpStream,
+        socket: Socket,
         session: S,
         early: &[u8],
     ) -> io::Result<Box<Self>> {
@@ -71,9 +75,10 @@ impl<S: Session> TlsStream<S> {
             sent: 0,
             wipes: true,
             closing: false,
+            cut_off: false,
         });
         let shaken = stream.shake_hands(early).await;
-        let flushed = poll_fn(|cx| stream.poll_flush(cx)).await;
+        let flushed = poll_fn(|cx| stream.poll_send(cx)).await;
         shaken.and(flushed)?;
         stream.incoming.shrink_to_fit();
         Ok(stream)
@@ -108,7 +113,7 @@ impl<S: Session> TlsStream<S> {
             if engine.peer_ended {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            poll_fn(|cx| self.poll_flush(cx)).await?;
+            poll_fn(|cx| self.poll_send(cx)).await?;
             poll_fn(|cx| self.poll_more_handshake(cx)).await?;
         }
     }
@@ -120,7 +125,7 @@ impl<S: Session> TlsStream<S> {
             if room == 0 {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
-            let count = ready!(self.socket.poll_read(cx, &mut scratch[..room]))?;
+            let count = ready!(self.socket.poll_some(cx, &mut scratch[..room]))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -140,11 +145,9 @@ impl<S: Session> TlsStream<S> {
                 .max(RECORD + RECORD_OVERHEAD)
                 .max(kept + 1)
                 .min(scratch.len());
-            let count = ready!(self.socket.poll_read(cx, &mut scratch[kept..most]))?;
+            let count = ready!(self.socket.poll_some(cx, &mut scratch[kept..most]))?;
             if count == 0 {
-                // Without `close_notify`. Mail protocols frame their messages, so nothing that was cut
-                // off is taken for whole; many clients end like this.
-                self.engine.peer_ended = true;
+                self.cut_off = true;
                 return Poll::Ready(Ok(0));
             }
             scratch[..kept].copy_from_slice(&self.incoming);
@@ -154,7 +157,7 @@ impl<S: Session> TlsStream<S> {
                 received.zeroize();
             }
             // What it may have queued: an alert, an answer to a change of keys.
-            let flushed = self.poll_flush(cx);
+            let flushed = self.poll_send(cx);
             let decrypted = decrypted.map_err(tls)?;
             if let Poll::Ready(result) = flushed {
                 result?;
@@ -184,42 +187,76 @@ impl<S: Session> TlsStream<S> {
     }
 }
 
-impl<S: Session> Transport for Box<TlsStream<S>> {
+impl<S: Session> Transport for TlsStream<S> {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // What was decrypted already makes no socket readable.
-        if !self.plain.is_empty() || self.engine.peer_ended {
+        if !self.plain.is_empty() || self.engine.peer_ended || self.cut_off {
             return Poll::Ready(Ok(()));
         }
         self.socket.poll_readable(cx)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        if !self.plain.is_empty() {
-            let count = self.plain.len().min(into.len());
-            into[..count].copy_from_slice(&self.plain.filled()[..count]);
-            self.plain.consume(count);
-            self.plain.release();
-            return Poll::Ready(Ok(count));
-        }
-        while !self.engine.peer_ended {
-            let count = ready!(self.poll_receive(cx, into))?;
-            if count > 0 {
-                return Poll::Ready(Ok(count));
-            }
-        }
-        Poll::Ready(Ok(0))
+    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>> {
+        self.socket.poll_peer_closed(cx)
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_flush(cx))?;
+    fn carries_no_secrets_any_more(&mut self) {
+        self.wipes = false;
+    }
+}
+
+/// An end of TCP without that of TLS is the error `UnexpectedEof`, as with rustls' own streams: a protocol that takes the
+/// end of the stream for the end of a message (HTTP/1) must not take a cut for one.
+impl<S: Session> AsyncRead for TlsStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = into.initialize_unfilled();
+        if room.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.plain.is_empty() {
+            let count = self.plain.len().min(room.len());
+            room[..count].copy_from_slice(&self.plain.filled()[..count]);
+            self.plain.consume(count);
+            self.plain.release();
+            into.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        while !self.engine.peer_ended {
+            if self.cut_off {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let count = ready!(self.poll_receive(cx, room))?;
+            if count > 0 {
+                into.advance(count);
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Session> AsyncWrite for TlsStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_send(cx))?;
         let piece = &from[..from.len().min(PIECE)];
+        if piece.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
         with_scratch(|scratch| {
-            let this = &mut **self;
+            let this = &mut *self;
             let count = this.engine.encrypt(&mut this.incoming, piece, scratch)?;
             let mut rest = &scratch[..count];
             // Records of the engine's own that came up just now go first.
             while !rest.is_empty() && this.engine.outgoing.is_empty() {
-                match this.socket.poll_write(cx, rest) {
+                match Pin::new(&mut this.socket).poll_write(cx, rest) {
                     Poll::Ready(taken) => rest = &rest[taken?..],
                     Poll::Pending => break,
                 }
@@ -229,33 +266,29 @@ impl<S: Session> Transport for Box<TlsStream<S>> {
         })
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        (**self).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut **self;
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         if !std::mem::replace(&mut this.closing, true) {
-            this.engine.close(&mut this.incoming)?;
+            // TLS that has failed has told the peer by its alert and has no more to say; the FIN is due all the
+            // same.
+            _ = this.engine.close(&mut this.incoming);
         }
-        ready!(this.poll_flush(cx))?;
-        this.socket.poll_finish(cx)
-    }
-
-    fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_peer_closed(cx)
-    }
-
-    fn carries_no_secrets_any_more(&mut self) {
-        self.wipes = false;
+        let sent = ready!(this.poll_send(cx));
+        let shut = ready!(Pin::new(&mut this.socket).poll_shutdown(cx));
+        Poll::Ready(sent.and(shut))
     }
 }
 
 impl<S> TlsStream<S> {
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Hands everything that was encrypted to the kernel.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.engine.outgoing.len() {
             let rest = &self.engine.outgoing[self.sent..];
-            self.sent += ready!(self.socket.poll_write(cx, rest))?;
+            self.sent += ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
         }
         if self.sent > 0 {
             self.engine.outgoing = Vec::new();

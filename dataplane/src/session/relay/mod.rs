@@ -27,8 +27,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     limits::RelayLimits,
-    net::leg::{BackendLeg, Encrypted, Leg},
-    registry::{CloseProof, CloseReason, SessionGuard},
+    net::{
+        CloseProof,
+        leg::{BackendLeg, Encrypted, Leg},
+    },
+    registry::{CloseReason, SessionGuard},
     session::outcome::farewell,
 };
 use moving::Moving;
@@ -115,7 +118,7 @@ impl<F: Follower> Relay<F> {
         let moving = &mut self.0;
         let cause = moving.until_end(&guard).await;
         moving.leave_client(cause).await;
-        let proof = moving.leave_backend(cause).await;
+        let proof = moving.leave_backend().await;
         if let Some(proof) = proof {
             guard.closed(proof);
         } else {
@@ -179,24 +182,18 @@ impl<F: Follower> Moving<F> {
 
     /// Ends the backend's side. Bytes in its socket would be executed after a mere drop, so only its
     /// own end says that it is over.
-    async fn leave_backend(&mut self, cause: Cause) -> Option<CloseProof> {
-        if let Cause::BackendFailed(kind) = cause {
-            return is_reset(kind).then_some(CloseProof::Reset);
-        }
+    async fn leave_backend(&mut self) -> Option<CloseProof> {
         let backend = &mut self.backend;
         // The beginning of a command, perhaps; its end will never come.
         backend.drop_unsent();
         let closed = async {
             let now = Instant::now();
-            poll_fn(|cx| backend.poll_ready(cx, now)).await?;
-            poll_fn(|cx| backend.poll_finish(cx)).await?;
+            // What fails here ends the writing and proves nothing: the backend may be reading still.
+            _ = poll_fn(|cx| backend.poll_ready(cx, now)).await;
+            _ = poll_fn(|cx| backend.poll_finish(cx)).await;
             poll_fn(|cx| backend.poll_peer_closed(cx)).await
         };
-        match timeout(self.limits.close, closed).await {
-            Ok(Ok(())) => Some(CloseProof::Eof),
-            Ok(Err(error)) => is_reset(error.kind()).then_some(CloseProof::Reset),
-            Err(_) => None,
-        }
+        timeout(self.limits.close, closed).await.ok()?.ok()
     }
 
     /// Lets a client that we have said goodbye to close its side.
@@ -206,12 +203,4 @@ impl<F: Follower> Moving<F> {
             _ = timeout(LINGER, poll_fn(|cx| client.poll_peer_closed(cx))).await;
         }
     }
-}
-
-/// Whether an error means that the peer has thrown the connection away.
-pub(crate) fn is_reset(kind: io::ErrorKind) -> bool {
-    matches!(
-        kind,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
 }

@@ -2,12 +2,16 @@
 
 use std::{
     io,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::time::Instant;
+use tokio::{io::AsyncWrite as _, time::Instant};
 
-use crate::net::transport::{AnyTransport, Transport as _};
+use crate::net::{
+    CloseProof,
+    transport::{AnyTransport, Transport as _},
+};
 
 /// A connection under relay.
 pub(super) struct Side {
@@ -50,7 +54,7 @@ impl Side {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.io.poll_read(cx, into))?;
+        let count = ready!(self.io.poll_some(cx, into))?;
         self.ended = count == 0;
         Poll::Ready(Ok(count))
     }
@@ -60,7 +64,7 @@ impl Side {
     pub(super) fn write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> io::Result<()> {
         let mut rest = octets;
         while !rest.is_empty() {
-            match self.io.poll_write(cx, rest) {
+            match Pin::new(&mut self.io).poll_write(cx, rest) {
                 Poll::Ready(count) => rest = &rest[count?..],
                 Poll::Pending => break,
             }
@@ -91,13 +95,14 @@ impl Side {
 
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
-            self.sent += ready!(self.io.poll_write(cx, &self.unsent[self.sent..]))?;
+            let rest = &self.unsent[self.sent..];
+            self.sent += ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
         }
         if !self.unsent.is_empty() {
             self.drop_unsent();
         }
         if self.unflushed {
-            ready!(self.io.poll_flush(cx))?;
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
@@ -122,14 +127,17 @@ impl Side {
     /// Says that nothing follows, once.
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.finished {
-            ready!(self.io.poll_finish(cx))?;
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             self.finished = true;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Reads and drops what comes until the peer has closed its socket.
-    pub(super) fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_peer_closed(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<CloseProof>> {
         self.io.poll_peer_closed(cx)
     }
 }

@@ -2,19 +2,26 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ferrypost_proto::routing::v1::DrainedAccount;
+use ferrypost_proto::{
+    routing::v1::DrainedAccount,
+    v1::endpoint_tls::{Mode, Verification},
+};
+use rustls::{
+    CipherSuiteCommon, SupportedCipherSuite, Tls12CipherSuite,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
 
 use super::{
-    backend::Manners,
+    backend::{Manners, Tls},
     client::{Client, PATIENCE},
     eventually,
-    world::{Plan, World},
+    world::{Authority, Plan, Way, World},
 };
-use crate::fence::FenceReport;
+use crate::{fence::FenceReport, net::tls_client::ClientTls};
 
 /// What is told about alice's fence when no session is left.
 async fn drained(world: &World) -> DrainedAccount {
@@ -129,6 +136,51 @@ async fn a_session_that_does_not_come_to_an_end_is_cut_at_the_limit() {
     assert!(began.elapsed() >= Duration::from_millis(300));
     // Its server closed when we did, so it does nothing any more.
     assert_eq!(drained(&world).await.unconfirmed, 0);
+}
+
+/// Cryptography whose keys are worn out after a handful of records, where TLS 1.2 closes and cannot renew them.
+fn soon_worn_out() -> Arc<CryptoProvider> {
+    let suite = aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
+    let SupportedCipherSuite::Tls12(suite) = suite else {
+        panic!("it is one of TLS 1.2");
+    };
+    let suite: &'static _ = Box::leak(Box::new(Tls12CipherSuite {
+        common: CipherSuiteCommon {
+            suite: suite.common.suite,
+            hash_provider: suite.common.hash_provider,
+            confidentiality_limit: 20,
+        },
+        ..*suite
+    }));
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![SupportedCipherSuite::Tls12(suite)],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+#[tokio::test]
+async fn a_fence_does_not_take_our_own_failure_to_write_for_the_server_s_end() {
+    let authority = Authority::new();
+    let trust = Verification::CaPem(authority.pem.clone());
+    let world = World::with(Plan {
+        old: Manners {
+            tls: Tls::Implicit(authority.sign("localhost").server()),
+            never_closes: true,
+            ..Manners::default()
+        },
+        way: Way::tls(Mode::Implicit, trust),
+        backend_tls: ClientTls::with_crypto(soon_worn_out()),
+        ..Plan::default()
+    });
+    let mut client = alice(&world).await;
+    for n in 0..20 {
+        _ = client.try_send(format!("n{n} NOOP\r\n").as_bytes()).await;
+        client.line().await;
+    }
+    assert!(client.line().await.is_empty(), "the keys were not worn out");
+    world.fence();
+    let drained = drained(&world).await;
+    assert_eq!((drained.closed, drained.unconfirmed), (1, 1));
 }
 
 #[tokio::test]

@@ -169,6 +169,8 @@ pub(crate) struct Plan {
     pub(crate) authority: Authority,
     pub(crate) proxy_from: Vec<crate::config::Network>,
     pub(crate) names: Book,
+    /// How we speak TLS to the servers.
+    pub(crate) backend_tls: ClientTls,
 }
 
 impl Default for Plan {
@@ -186,6 +188,7 @@ impl Default for Plan {
             authority: Authority::new(),
             proxy_from: Vec::new(),
             names: Book::default(),
+            backend_tls: ClientTls::new(),
         }
     }
 }
@@ -233,7 +236,7 @@ impl World {
             tables: tables.clone(),
             registry: Arc::clone(&registry),
             offers: Offers::new(ProtocolKind::Imap),
-            dialer: Arc::new(Dialer::new(ClientTls::new(), plan.limits.backend, resolver)),
+            dialer: Arc::new(Dialer::new(plan.backend_tls, plan.limits.backend, resolver)),
             logins: Logins::default(),
             group: String::new(),
             limits: plan.limits,
