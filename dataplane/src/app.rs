@@ -23,7 +23,6 @@ use anyhow::{Context as _, anyhow, ensure};
 use ferrypost_proto::{BootId, Random};
 use ferrypost_wire::ProtocolKind;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     admin::{Access, Server, stats::Stats},
@@ -342,10 +341,9 @@ impl AdminSockets {
     }
 
     fn serve(self, admin: &Admin, stats: Arc<Stats>, services: &Shutdown) {
-        let acceptor = TlsAcceptor::from(Arc::clone(self.tls.rustls()));
         let access = Access::new(admin.token_file.clone());
         let source: Arc<dyn crate::admin::Source> = stats;
-        let full = Server::full(Arc::clone(&source), acceptor, access);
+        let full = Server::full(Arc::clone(&source), self.tls.clone(), access);
         services.spawn(full.run(self.full, services.clone()));
         if let Some(socket) = self.health {
             services.spawn(Server::health_only(source).run(socket, services.clone()));

@@ -19,11 +19,13 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Denied};
-use crate::{net, shutdown::Shutdown};
+use crate::{
+    net::{self, tls_server::ServerTls},
+    shutdown::Shutdown,
+};
 
 /// Connections at once; further ones wait to be accepted. Operators and their monitoring are few.
 const CONNECTIONS: usize = 64;
@@ -62,7 +64,7 @@ pub struct Server {
 
 #[derive(Clone)]
 struct Guarded {
-    acceptor: TlsAcceptor,
+    tls: ServerTls,
     access: Arc<Access>,
 }
 
@@ -70,11 +72,11 @@ type Answer = Response<Full<Bytes>>;
 
 impl Server {
     /// Serves everything, over TLS.
-    pub fn full(source: Arc<dyn Source>, acceptor: TlsAcceptor, access: Access) -> Self {
+    pub fn full(source: Arc<dyn Source>, tls: ServerTls, access: Access) -> Self {
         let access = Arc::new(access);
         Self {
             source,
-            guarded: Some(Guarded { acceptor, access }),
+            guarded: Some(Guarded { tls, access }),
         }
     }
 
@@ -117,7 +119,7 @@ impl Server {
             None => self.exchange(stream, peer, stop).await,
             Some(guarded) => {
                 // A failed handshake is a scanner's or a mistyped URL's and says nothing to us.
-                if let Ok(Ok(stream)) = timeout(PATIENCE, guarded.acceptor.accept(stream)).await {
+                if let Ok(Ok(stream)) = timeout(PATIENCE, guarded.tls.accept_stream(stream)).await {
                     self.exchange(stream, peer, stop).await;
                 }
             }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::{
@@ -51,11 +51,7 @@ impl Endpoint {
         let tls = ServerTls::new(&[files], b"http/1.1").unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
-        let server = Server::full(
-            Arc::new(Fixed { ready }),
-            TlsAcceptor::from(Arc::clone(tls.rustls())),
-            Access::new(path("token")),
-        );
+        let server = Server::full(Arc::new(Fixed { ready }), tls, Access::new(path("token")));
         let (address, shutdown) = serve(server);
         Self {
             address,

@@ -9,18 +9,27 @@ use std::{
 
 use ferrypost_wire::TlsFacts;
 use rustls::{
-    ServerConfig,
+    ServerConfig, SignatureAlgorithm,
+    crypto::aws_lc_rs::Ticketer,
     pki_types::{
         CertificateDer, PrivateKeyDer, ServerName,
         pem::{self, PemObject as _},
     },
-    server::{ClientHello, ParsedCertificate, ResolvesServerCert, UnbufferedServerConnection},
+    server::{
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets,
+        ResolvesServerCert, UnbufferedServerConnection,
+    },
     sign::CertifiedKey,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{
+    TcpStream,
     leg::{Encrypted, InjectedInput, Leg, Plaintext},
+    socket::Socket,
     tls_stream::TlsStream,
     transport::Tls,
 };
@@ -28,6 +37,10 @@ use crate::{certificate::CertificateFiles, crypto::crypto};
 
 /// How often certificate files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Tickets that a connection is given where there are any (TLS 1.3). A client uses each once and is given another
+/// by the connection that it resumed, so one keeps as many going as it has connections.
+const TICKETS: usize = 1;
 
 /// The server's end of TLS on a listener.
 #[derive(Clone)]
@@ -76,10 +89,10 @@ impl ServerTls {
         config.ignore_client_order = true;
         // The greeting goes out with the handshake's last flight.
         config.send_half_rtt_data = true;
-        // A resumed handshake saves next to nothing with a P-256 certificate, while tickets cost every
-        // client a write and a wake-up. Without tickets there is no 0-RTT data either, which no mail
-        // protocol has an answer to.
+        // Whether clients may resume is decided with the certificates in force; see `tickets`. Never by a list
+        // of sessions that we keep, and never with 0-RTT data, which no mail protocol has an answer to.
         config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         Ok(Self {
             certificates,
@@ -97,17 +110,8 @@ impl ServerTls {
         greeting: &[u8],
     ) -> Result<Secured, HandshakeError> {
         let (socket, buffer) = leg.into_handshake()?;
-        let asked = Arc::new(AskedName {
-            certificates: Arc::clone(&self.certificates),
-            name: OnceLock::new(),
-        });
-        // A copy for this one connection, a handful of pointers: nothing else tells us the name.
-        let mut config = ServerConfig::clone(&self.config);
-        config.cert_resolver = Arc::<AskedName>::clone(&asked);
-        let session = UnbufferedServerConnection::new(Arc::new(config))
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let stream = TlsStream::handshake(socket, session, greeting).await?;
-        let facts = facts(stream.common(), asked.name.get().cloned());
+        let (stream, server_name) = self.shake_hands(socket, greeting).await?;
+        let facts = facts(stream.common(), server_name);
         let named_protocol = stream.common().alpn_protocol().is_some();
         Ok(Secured {
             leg: Leg::encrypted(Tls::Server(stream), buffer),
@@ -116,9 +120,39 @@ impl ServerTls {
         })
     }
 
-    /// The rustls configuration, for servers that are not legs (the admin endpoint).
-    pub fn rustls(&self) -> &Arc<ServerConfig> {
-        &self.config
+    /// Shakes hands with a client of a server that is no leg (the admin endpoint).
+    ///
+    /// # Errors
+    /// TLS or the connection failed; the connection is closed.
+    pub async fn accept_stream(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+        let (stream, _) = self.shake_hands(stream.into(), &[]).await?;
+        Ok(stream)
+    }
+
+    /// A connection under TLS, and the name that its client asked for.
+    async fn shake_hands(
+        &self,
+        socket: Socket,
+        greeting: &[u8],
+    ) -> io::Result<(Box<TlsStream<UnbufferedServerConnection>>, Option<String>)> {
+        let asked = Arc::new(AskedName {
+            certificates: Arc::clone(&self.certificates),
+            name: OnceLock::new(),
+        });
+        // A copy for this one connection, a handful of pointers: nothing else tells us the name.
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::<AskedName>::clone(&asked);
+        if let Some(tickets) = &self.certificates.current().tickets {
+            config.ticketer = Arc::clone(tickets);
+            config.send_tls13_tickets = TICKETS;
+        }
+        let session = UnbufferedServerConnection::new(Arc::new(config))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let stream = TlsStream::handshake(socket, session, greeting).await?;
+        Ok((stream, asked.name.get().cloned()))
     }
 
     /// Reloads the certificates whenever their files have changed. Never returns; a file that cannot be
@@ -202,7 +236,14 @@ pub enum CertificateError {
 /// Certificates in force, and where they came from.
 struct Certificates {
     files: Vec<CertificateFiles>,
-    in_force: RwLock<Arc<[Arc<CertifiedKey>]>>,
+    in_force: RwLock<Arc<InForce>>,
+}
+
+/// What clients are shown, and what they may come back with.
+struct InForce {
+    keys: Vec<Arc<CertifiedKey>>,
+    /// They go with the certificates: who was shown one that is no longer in force is shown the new one.
+    tickets: Option<Arc<dyn ProducesTickets>>,
 }
 
 impl Certificates {
@@ -216,11 +257,11 @@ impl Certificates {
     fn reload(&self) -> Result<bool, CertificateError> {
         let fresh = read_all(&self.files)?;
         let old = self.current();
-        if old
-            .iter()
-            .map(|c| &c.cert)
-            .eq(fresh.iter().map(|c| &c.cert))
-        {
+        let chains = |in_force: &InForce| -> Vec<_> {
+            let keys = in_force.keys.iter();
+            keys.map(|key| key.cert.clone()).collect()
+        };
+        if chains(&old) == chains(&fresh) {
             return Ok(false);
         }
         *self
@@ -230,7 +271,7 @@ impl Certificates {
         Ok(true)
     }
 
-    fn current(&self) -> Arc<[Arc<CertifiedKey>]> {
+    fn current(&self) -> Arc<InForce> {
         let in_force = self.in_force.read();
         Arc::clone(&in_force.unwrap_or_else(PoisonError::into_inner))
     }
@@ -238,12 +279,12 @@ impl Certificates {
     /// The first certificate that is valid for the name; the first of all for a client that names
     /// nothing that fits. It will refuse the connection itself if it minds.
     fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let certificates = self.current();
-        let fitting = match (&*certificates, name) {
-            ([_, _, ..], Some(name)) => certificates.iter().find(|key| is_valid_for(key, name)),
+        let keys = &self.current().keys;
+        let fitting = match (&**keys, name) {
+            ([_, _, ..], Some(name)) => keys.iter().find(|key| is_valid_for(key, name)),
             _ => None,
         };
-        fitting.or(certificates.first()).cloned()
+        fitting.or(keys.first()).cloned()
     }
 }
 
@@ -284,8 +325,24 @@ fn is_valid_for(key: &CertifiedKey, name: &str) -> bool {
     }
 }
 
-fn read_all(files: &[CertificateFiles]) -> Result<Arc<[Arc<CertifiedKey>]>, CertificateError> {
-    files.iter().map(|pair| read(pair).map(Arc::new)).collect()
+fn read_all(files: &[CertificateFiles]) -> Result<Arc<InForce>, CertificateError> {
+    let keys: Result<Vec<_>, _> = files.iter().map(|pair| read(pair).map(Arc::new)).collect();
+    let keys = keys?;
+    Ok(Arc::new(InForce {
+        tickets: tickets(&keys),
+        keys,
+    }))
+}
+
+/// Tickets pay where a signature is dear. With RSA-2048 a resumed handshake saves most of what a full one costs; with
+/// P-256 it saves little, and the tickets of all the clients that never come back cost more (`docs/decisions/0015`).
+fn tickets(keys: &[Arc<CertifiedKey>]) -> Option<Arc<dyn ProducesTickets>> {
+    let dear = |key: &Arc<CertifiedKey>| key.key.algorithm() == SignatureAlgorithm::RSA;
+    if !keys.iter().any(dear) {
+        return None;
+    }
+    // Only a system without random numbers refuses; without tickets everything works.
+    Ticketer::new().ok()
 }
 
 fn read(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
@@ -310,18 +367,25 @@ fn read(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair};
+    use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+    use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+    use tokio::io::AsyncReadExt as _;
+    use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::net;
 
     fn write(directory: &Path, stem: &str, name: &str) -> CertificateFiles {
-        let key = KeyPair::generate().unwrap();
+        write_with(&KeyPair::generate().unwrap(), directory, stem, name)
+    }
+
+    fn write_with(key: &KeyPair, directory: &Path, stem: &str, name: &str) -> CertificateFiles {
         let params = CertificateParams::new([name.to_owned()]).unwrap();
         let files = CertificateFiles {
             cert_file: directory.join(format!("{stem}.pem")),
             key_file: directory.join(format!("{stem}.key")),
         };
-        let certificate = params.self_signed(&key).unwrap();
+        let certificate = params.self_signed(key).unwrap();
         std::fs::write(&files.cert_file, certificate.pem()).unwrap();
         std::fs::write(&files.key_file, key.serialize_pem()).unwrap();
         files
@@ -338,7 +402,8 @@ mod tests {
         let all = certificates.current();
         let chosen = |name: Option<&str>| {
             let key = certificates.choose(name).unwrap();
-            all.iter().position(|one| Arc::ptr_eq(one, &key)).unwrap()
+            let position = all.keys.iter().position(|one| Arc::ptr_eq(one, &key));
+            position.unwrap()
         };
         assert_eq!(chosen(Some("mail.example.org")), 0);
         assert_eq!(chosen(Some("mail.example.net")), 1);
@@ -365,7 +430,7 @@ mod tests {
             tls.reload().await,
             Err(CertificateError::Unusable { .. })
         ));
-        assert!(Arc::ptr_eq(&tls.certificates.current()[0], &in_force[0]));
+        assert!(Arc::ptr_eq(&tls.certificates.current(), &in_force));
         std::fs::copy(&other.key_file, &files.key_file).unwrap();
         assert!(tls.reload().await.unwrap());
     }
@@ -377,5 +442,78 @@ mod tests {
         std::fs::write(&files.cert_file, "nothing").unwrap();
         let error = ServerTls::new(std::slice::from_ref(&files), b"imap").err();
         assert!(error.unwrap().to_string().contains("one.pem"));
+    }
+
+    /// Trusts what it is shown, and remembers what it is given for later.
+    fn returning_client(files: &CertificateFiles) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_file(&files.cert_file).unwrap();
+        roots.add(certificate).unwrap();
+        let config = ClientConfig::builder_with_provider(crypto())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// How a client that comes again shakes hands, and the name that we know it asked for.
+    async fn handshake(tls: &ServerTls, client: &TlsConnector) -> (HandshakeKind, Option<String>) {
+        let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let name = "mail.example.org".try_into().unwrap();
+        let client = async {
+            let stream = net::connect(address).await.unwrap();
+            let mut stream = client.connect(name, stream).await.unwrap();
+            // What comes with the greeting is read with it: the tickets.
+            stream.read_exact(&mut [0; 4]).await.unwrap();
+            stream
+        };
+        let server = async {
+            let (stream, _) = net::accept(&listener).await.unwrap();
+            let mut secured = tls.accept(Leg::new(stream, 100), b"").await.unwrap();
+            secured.leg.write_public(b"* OK").await.unwrap();
+            secured.facts
+        };
+        let (client, facts) = tokio::join!(client, server);
+        let kind = client.get_ref().1.handshake_kind().unwrap();
+        (kind, facts.server_name)
+    }
+
+    #[tokio::test]
+    async fn clients_may_resume_where_a_signature_is_dear_and_not_where_it_is_cheap() {
+        let directory = tempfile::tempdir().unwrap();
+        let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        let p256 = KeyPair::generate().unwrap();
+        for (key, expected) in [(&rsa, HandshakeKind::Resumed), (&p256, HandshakeKind::Full)] {
+            let files = write_with(key, directory.path(), "one", "mail.example.org");
+            let tls = ServerTls::new(std::slice::from_ref(&files), b"imap").unwrap();
+            let client = returning_client(&files);
+            let (first, _) = handshake(&tls, &client).await;
+            assert_eq!(first, HandshakeKind::Full);
+            for _ in 0..2 {
+                let (again, name) = handshake(&tls, &client).await;
+                assert_eq!(again, expected);
+                assert_eq!(name.as_deref(), Some("mail.example.org"));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_with_a_certificate_that_was_replaced_resumes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = || KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        let files = write_with(&key(), directory.path(), "one", "mail.example.org");
+        let tls = ServerTls::new(std::slice::from_ref(&files), b"imap").unwrap();
+        let client = returning_client(&files);
+        handshake(&tls, &client).await;
+        let (resumed, _) = handshake(&tls, &client).await;
+        assert_eq!(resumed, HandshakeKind::Resumed);
+        // The same certificate again, and another one beside it.
+        let other = write_with(&key(), directory.path(), "two", "mail.example.net");
+        let both = ServerTls::new(&[files, other], b"imap").unwrap();
+        *tls.certificates.in_force.write().unwrap() = both.certificates.current();
+        let (full, _) = handshake(&tls, &client).await;
+        assert_eq!(full, HandshakeKind::Full);
     }
 }
