@@ -43,7 +43,7 @@ impl CloseProof {
 }
 
 /// A connection in clear, or the one below TLS.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: TcpStream,
     /// What the kernel said first when the connection failed. It says so once, to whoever reads or writes next,
     /// and lets every later read end as if the peer had closed.
