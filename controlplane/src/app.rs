@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
-use ferrypost_proto::Random;
+use anyhow::{Context as _, ensure};
+use ferrypost_runtime::{Random, shutdown::Shutdown};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -29,7 +29,6 @@ use crate::{
         Core, file_keeper, migration::MigrationDesk, placement::PlacementDesk,
         routing_config::RoutingDesk, stats::StatsDesk,
     },
-    shutdown::{Shutdown, StillRunning},
     store::{
         Store,
         embedded::EmbeddedStore,
@@ -41,6 +40,10 @@ use crate::{
 /// How long after a leader's death another replica leads. Long enough to survive a pause of the store,
 /// short against the window of a move, which begins anew then.
 const LEADER_TTL: Duration = Duration::from_secs(6);
+
+/// How long tasks may take to end. They only give up the leadership and end streams, none of which
+/// needs a store that is away.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The binary that runs, under a name that holds also when an upgrade has replaced the file: it guards
 /// the hook.
@@ -79,12 +82,16 @@ impl Bound {
     ///
     /// # Errors
     /// When something did not end in time.
-    pub async fn shut_down(self) -> Result<(), StillRunning> {
-        let ended = self.shutdown.run().await;
+    pub async fn shut_down(self) -> anyhow::Result<()> {
+        let left = self.shutdown.wait(GRACE).await;
         if let OpenStore::Embedded(store) = &self.store {
             store.close().await;
         }
-        ended
+        ensure!(
+            left == 0,
+            "{left} tasks had not ended {GRACE:?} after they were told to"
+        );
+        Ok(())
     }
 }
 
@@ -132,13 +139,23 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     let failure = settle_installation(&store, &config, &random, &shutdown).await?;
 
     let options = MirrorOptions::new(config.replica().clone(), random.clone());
-    let mirror = Mirror::start(store, options, shutdown.tasks(), shutdown.token());
+    let mirror = Mirror::start(
+        store,
+        options,
+        shutdown.tracker(),
+        shutdown.draining().clone(),
+    );
     let options = FleetOptions {
         replica: config.replica().clone(),
         random: random.clone(),
         heartbeat: config.migrations().heartbeat,
     };
-    let fleet = Fleet::start(mirror.clone(), options, shutdown.tasks(), shutdown.token());
+    let fleet = Fleet::start(
+        mirror.clone(),
+        options,
+        shutdown.tracker(),
+        shutdown.draining().clone(),
+    );
     let failpoints = Failpoints::from_environment();
     let core = Arc::new(Core {
         mirror: mirror.clone(),
@@ -147,14 +164,14 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         migrations: *config.migrations(),
         delta_hook: config.hooks().delta.is_some(),
         failpoints: Clone::clone(&failpoints),
-        ending: shutdown.token(),
+        ending: shutdown.draining().clone(),
     });
 
     orchestrator::start(
         &mirror,
         orchestrator_options(&config, &random, failpoints),
-        shutdown.tasks(),
-        shutdown.token(),
+        shutdown.tracker(),
+        shutdown.draining().clone(),
     );
     let routing = RoutingDesk::new(core.clone(), config.routing());
     keep_routing_file(routing.clone(), &shutdown);
@@ -317,7 +334,7 @@ async fn settle_installation(
         installation::settle(&**store, random, Some(pinned)).await?;
         return Ok(failure);
     }
-    let (store, random, token) = (store.clone(), random.clone(), shutdown.token());
+    let (store, random, token) = (store.clone(), random.clone(), shutdown.draining().clone());
     shutdown.spawn(async move {
         let settling = installation::settle(&*store, &random, None);
         if let Some(Err(error)) = token.run_until_cancelled(settling).await {
@@ -329,7 +346,7 @@ async fn settle_installation(
 }
 
 fn keep_routing_file(desk: RoutingDesk, shutdown: &Shutdown) {
-    let token = shutdown.token();
+    let token = shutdown.draining().clone();
     shutdown.spawn(async move {
         token.run_until_cancelled(file_keeper::keep(desk)).await;
     });

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ferrypost_proto::{Backoff, InstallationId, Random, store::v1::Installation};
+use ferrypost_proto::{InstallationId, store::v1::Installation};
+use ferrypost_runtime::{Backoff, Random};
 use tokio::time;
 
 use crate::{
@@ -79,7 +80,7 @@ async fn look(
                 pinned: pinned.clone(),
             }));
         }
-        let id = InstallationId::generate(random);
+        let id = InstallationId::generate(random.bytes());
         let installation = Stored::new(Installation {
             id: id.as_str().to_owned(),
             created_at: Some(wall_clock::now()),
@@ -129,7 +130,7 @@ mod tests {
             .await
             .expect("opened");
         let random = Random::seeded(1);
-        let other = InstallationId::generate(&random);
+        let other = InstallationId::generate(random.bytes());
         let empty = settle(&store, &random, Some(&other)).await;
         assert!(matches!(empty, Err(WrongInstallation::Empty { .. })));
         let ours = settle(&store, &random, None).await.expect("new");

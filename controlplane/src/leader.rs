@@ -6,7 +6,8 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use ferrypost_proto::{Backoff, Random, ReplicaId, store::v1::Leader};
+use ferrypost_proto::{ReplicaId, store::v1::Leader};
+use ferrypost_runtime::{Backoff, Random};
 use tokio::{
     sync::watch,
     time::{self, Instant},

@@ -34,7 +34,6 @@ pub mod refusal;
 mod reload;
 pub mod routing_file;
 pub mod service;
-pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 mod tls;

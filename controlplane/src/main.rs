@@ -7,10 +7,9 @@ use ferrypost_controlplane::{
     cli::{self, Order},
     config::Config,
     hook::guard,
-    shutdown::Signals,
     telemetry,
 };
-use ferrypost_proto::Random;
+use ferrypost_runtime::{Random, shutdown::Signals};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -40,12 +39,16 @@ async fn run(path: &Path) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let mut bound = tokio::select! {
         built = app::build(config, Random::from_os()) => built?,
-        () = signals.requested() => return Ok(()),
+        () = signals.received() => return Ok(()),
     };
     let outcome = tokio::select! {
-        () = signals.requested() => Ok(()),
+        () = signals.received() => Ok(()),
         failure = bound.failure() => Err(failure),
     };
-    bound.shut_down().await?;
+    tracing::info!("stopping; a second signal ends the process at once");
+    tokio::select! {
+        stopped = bound.shut_down() => stopped?,
+        () = signals.received() => anyhow::bail!("ended by a second signal"),
+    }
     outcome
 }

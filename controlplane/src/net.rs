@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ferrypost_runtime::shutdown::Shutdown;
 use futures_util::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -20,10 +21,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use crate::{
-    shutdown::Shutdown,
-    tls::{CertificateNames, ServerTls},
-};
+use crate::tls::{CertificateNames, ServerTls};
 
 /// Connections that a listener has open at once; further ones wait in the kernel's queue. Far above
 /// any fleet, far below the usual limit of open files.
@@ -95,7 +93,7 @@ struct Accepting {
 
 impl Accepting {
     async fn run(self) {
-        let token = self.shutdown.token();
+        let token = self.shutdown.draining().clone();
         loop {
             let accepted = tokio::select! {
                 () = token.cancelled() => return,
@@ -124,7 +122,7 @@ impl Accepting {
     fn handshake(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
         let acceptor = self.tls.as_ref().map(ServerTls::acceptor);
         let ready = self.ready.clone();
-        let token = self.shutdown.token();
+        let token = self.shutdown.draining().clone();
         self.shutdown.spawn(async move {
             let secured = tokio::select! {
                 () = token.cancelled() => return,

@@ -20,7 +20,8 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, ensure};
-use ferrypost_proto::{BootId, Random};
+use ferrypost_proto::BootId;
+use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::ProtocolKind;
 use tokio::time::Instant;
 
@@ -47,7 +48,6 @@ use crate::{
     ready::Readiness,
     registry::{CloseReason, HoldLimits, Registry},
     session::context::Services,
-    shutdown::Shutdown,
     state_dir::StateDir,
     tables::Tables,
 };
@@ -99,7 +99,7 @@ pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
     let addresses = sockets.addresses();
     let identity = Identity {
         instance: config.instance().clone(),
-        boot: BootId::generate(&random),
+        boot: BootId::generate(random.bytes()),
         group: config.group().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         admin_address: addresses.admin.to_string(),

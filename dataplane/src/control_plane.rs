@@ -183,13 +183,14 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use ferrypost_runtime::shutdown::Shutdown;
+
     use crate::{
         app::tests::control_plane,
         net::{
             race::tests::Silent,
             resolver::tests::{Answer, Book},
         },
-        shutdown::Shutdown,
     };
 
     #[tokio::test]

@@ -58,7 +58,6 @@ pub mod registry;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
 pub mod session;
-pub mod shutdown;
 pub mod state_dir;
 pub mod tables;
 pub mod telemetry;

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use ferrypost_dataplane::{
-    app, cli::Call, config::Config, descriptors, shutdown::Signals, telemetry,
-};
-use ferrypost_proto::Random;
+use ferrypost_dataplane::{app, cli::Call, config::Config, descriptors, telemetry};
+use ferrypost_runtime::{Random, shutdown::Signals};
 
 fn main() -> ExitCode {
     match start(Call::parse()) {

@@ -12,7 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ferrypost_proto::{InstallationId, Random, StateId};
+use ferrypost_proto::{InstallationId, StateId};
+use ferrypost_runtime::Random;
 
 /// The directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -179,7 +180,7 @@ fn read<T, E>(
 }
 
 fn write_new_state_id(directory: &Path, random: &Random) -> Result<StateId, StateDirError> {
-    let id = StateId::generate(random);
+    let id = StateId::generate(random.bytes());
     write_synced(directory, STATE_ID, id.as_str())?;
     Ok(id)
 }
@@ -225,8 +226,8 @@ mod tests {
     fn a_pin_is_kept_and_another_installation_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, other) = (
-            InstallationId::generate(&random()),
-            InstallationId::generate(&Random::seeded(6)),
+            InstallationId::generate(random().bytes()),
+            InstallationId::generate(Random::seeded(6).bytes()),
         );
         let mut state = StateDir::open(dir.path(), &random()).unwrap();
         assert_eq!(state.installation(), None);

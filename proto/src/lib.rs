@@ -38,18 +38,14 @@
 //!     after a linearizable read, or has a head whose nonce the store's history does not have, proves a
 //!     restore: it is written down, nothing moves, and data planes keep what they have.
 
-mod backoff;
 mod name;
-mod random;
 mod record;
 mod routing_config;
 pub mod types;
 
-pub use backoff::Backoff;
 pub use name::{
     BareNames, DomainName, MAX_LOGIN_BYTES, MAX_NAME_BYTES, Name, NameError, NamePolicy,
 };
-pub use random::Random;
 pub use record::{Record, Rejected};
 pub use routing_config::{
     Announcement, Destination, Endpoint, EndpointTls, PlaintextConsent, Problem, Problems, Refusal,

@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Random, v1};
+use crate::v1;
 
 /// A string that is no identifier of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,38 +117,52 @@ fn instance_form(text: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
 }
 
+/// 128 bits as 26 characters of Crockford's base 32 in lower case: the body of every identifier that is
+/// made up. Readable aloud, safe in keys, URLs and file names.
+pub fn identifier(bits: [u8; 16]) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let mut rest = u128::from_ne_bytes(bits);
+    (0..26)
+        .map(|_| {
+            let digit = ALPHABET[(rest & 31) as usize];
+            rest >>= 5;
+            char::from(digit)
+        })
+        .collect()
+}
+
 impl AccountId {
-    /// A new account.
-    pub fn generate(random: &Random) -> Self {
-        Self(format!("acct-{}", random.identifier()).into())
+    /// A new account, from 128 random bits.
+    pub fn generate(bits: [u8; 16]) -> Self {
+        Self(format!("acct-{}", identifier(bits)).into())
     }
 }
 
 impl MigrationId {
-    /// A new migration.
-    pub fn generate(random: &Random) -> Self {
-        Self(format!("move-{}", random.identifier()).into())
+    /// A new migration, from 128 random bits.
+    pub fn generate(bits: [u8; 16]) -> Self {
+        Self(format!("move-{}", identifier(bits)).into())
     }
 }
 
 impl BootId {
-    /// A new life of a process.
-    pub fn generate(random: &Random) -> Self {
-        Self(random.identifier().into())
+    /// A new life of a process, from 128 random bits.
+    pub fn generate(bits: [u8; 16]) -> Self {
+        Self(identifier(bits).into())
     }
 }
 
 impl StateId {
-    /// A new state directory.
-    pub fn generate(random: &Random) -> Self {
-        Self(random.identifier().into())
+    /// A new state directory, from 128 random bits.
+    pub fn generate(bits: [u8; 16]) -> Self {
+        Self(identifier(bits).into())
     }
 }
 
 impl InstallationId {
-    /// A new installation.
-    pub fn generate(random: &Random) -> Self {
-        Self(random.identifier().into())
+    /// A new installation, from 128 random bits.
+    pub fn generate(bits: [u8; 16]) -> Self {
+        Self(identifier(bits).into())
     }
 }
 
@@ -359,8 +373,7 @@ mod tests {
 
     #[test]
     fn identifiers_keep_to_their_forms() {
-        let random = Random::seeded(3);
-        let account = AccountId::generate(&random);
+        let account = AccountId::generate([0xa7; 16]);
         assert_eq!(AccountId::parse(account.as_str()), Ok(account.clone()));
         assert!(MigrationId::parse(account.as_str()).is_err());
         assert!(DestinationId::parse("old-server").is_ok());
@@ -368,6 +381,10 @@ mod tests {
             assert!(DestinationId::parse(bad).is_err(), "{bad}");
         }
         assert!(InstanceId::parse("dp-1.mail").is_ok());
+        for bits in [[0; 16], [0xff; 16], [0x5b; 16]] {
+            assert!(made_form(&identifier(bits)), "{bits:?}");
+        }
+        assert_ne!(identifier([0; 16]), identifier([0xff; 16]));
     }
 
     #[test]

@@ -177,7 +177,7 @@ pub struct TokenConfig {
     pub name: String,
     /// `role`: `viewer`, `operator` or `admin`.
     pub role: Role,
-    /// `file`: holds the token, at least 16 characters on one line.
+    /// `file`: holds the token, at least 32 octets on one line.
     pub file: PathBuf,
 }
 

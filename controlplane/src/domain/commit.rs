@@ -5,7 +5,8 @@
 //! Building them here means that none can forget it.
 
 use ferrypost_proto::store::v1::{Fleet, MigrationRecord, NameEntry, RoutingHead, StoredConfig};
-use ferrypost_proto::{MigrationId, Random, v1};
+use ferrypost_proto::{MigrationId, v1};
+use ferrypost_runtime::Random;
 
 use super::placement::Placement;
 use crate::kv::{Rev, Txn, keys, value::Stored};
@@ -163,7 +164,7 @@ mod tests {
     fn a_record_is_written_over_the_epoch_that_was_read() {
         let random = Random::seeded(1);
         let mut placement = Placement::new(
-            AccountId::generate(&random),
+            AccountId::generate(random.bytes()),
             ["alice".into()],
             DestinationId::parse("source").unwrap(),
         );

@@ -203,7 +203,7 @@ fn destination(id: &str, field: &'static str) -> Result<Option<DestinationId>, U
 
 #[cfg(test)]
 mod tests {
-    use ferrypost_proto::Random;
+    use ferrypost_runtime::Random;
 
     use super::*;
 
@@ -211,7 +211,7 @@ mod tests {
         let random = Random::seeded(1);
         let id = |id| DestinationId::parse(id).unwrap();
         let mut placement = Placement::new(
-            AccountId::generate(&random),
+            AccountId::generate(random.bytes()),
             [
                 "b@example.org".into(),
                 "a@example.org".into(),
@@ -222,7 +222,7 @@ mod tests {
         placement.target = Some(id("target"));
         placement.previous_home = Some(id("older"));
         placement.phase = Phase::Quiesced;
-        placement.migration_id = Some(MigrationId::generate(&random));
+        placement.migration_id = Some(MigrationId::generate(random.bytes()));
         placement.fence_epoch = Some(7);
         placement.window = Duration::from_secs(20);
         placement.epoch = 9;

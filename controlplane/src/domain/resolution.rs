@@ -185,7 +185,7 @@ impl RecordChange {
 
     /// The transaction, guarded by everything that the comparison has looked at: the record, every name
     /// that is new to it, and the routing configuration.
-    pub fn change(&self, random: &ferrypost_proto::Random) -> RoutingChange {
+    pub fn change(&self, random: &ferrypost_runtime::Random) -> RoutingChange {
         let mut change = RoutingChange::new(random).configured(self.config);
         for name in &self.added {
             change = change.add_name(name, &self.placement);

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    AccountId, DestinationId, MigrationId, Name, NameError, Phase, Random, RoutingConfig,
+    AccountId, DestinationId, MigrationId, Name, NameError, Phase, RoutingConfig,
     store::v1::MigrationRecord, v1,
 };
+use ferrypost_runtime::Random;
 
 use super::{
     commit::RoutingChange,
@@ -272,7 +273,11 @@ fn unlisted(
     }
     let (_, home) = first.expect("there is at least the first name");
     let names = names.iter().map(|name| Arc::from(name.as_str()));
-    Ok(Placement::new(AccountId::generate(random), names, home))
+    Ok(Placement::new(
+        AccountId::generate(random.bytes()),
+        names,
+        home,
+    ))
 }
 
 fn target(

@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use ferrypost_proto::{
-    AccountId, DestinationId, MigrationId, Phase, Random,
+    AccountId, DestinationId, MigrationId, Phase,
     store::v1::MigrationRecord,
     v1::{self, Blocker},
 };
+use ferrypost_runtime::Random;
 
 use super::{
     commit::RoutingChange,

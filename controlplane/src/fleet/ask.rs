@@ -6,6 +6,7 @@ use ferrypost_proto::{
     InstanceId, ReplicaId,
     routing::v1::{Command, CommandResult, command},
     store::v1::{StoredCommand, StoredResult},
+    types::identifier,
 };
 use futures_util::future::join_all;
 use prost::Message as _;
@@ -53,7 +54,7 @@ impl Fleet {
         question: command::Command,
     ) -> Option<CommandResult> {
         let command = Command {
-            command_id: self.0.options.random.identifier(),
+            command_id: identifier(self.0.options.random.bytes()),
             command: Some(question),
         };
         if let Some(stream) = self.with_streams(|streams| streams.get(instance).cloned()) {

@@ -97,7 +97,7 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ferrypost_proto::Random;
+    use ferrypost_runtime::Random;
 
     use super::*;
 
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(to_live(&kept).len(), ENDPOINTS);
         let random = Random::seeded(1);
         let entry = |_| RejectedEntry {
-            account_id: AccountId::generate(&random).into(),
+            account_id: AccountId::generate(random.bytes()).into(),
             ..RejectedEntry::default()
         };
         let said = Rejected {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ferrypost_proto::{Backoff, Random};
+use ferrypost_runtime::{Backoff, Random};
 use tokio::{
     sync::watch,
     time::{self, Instant},

@@ -29,7 +29,8 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_proto::{InstanceId, Random, ReplicaId};
+use ferrypost_proto::{InstanceId, ReplicaId};
+use ferrypost_runtime::Random;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

@@ -157,7 +157,7 @@ pub(super) fn past_boots(predecessor: &Registration) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ferrypost_proto::Random;
+    use ferrypost_runtime::Random;
 
     struct Scene {
         installation: InstallationId,
@@ -167,15 +167,15 @@ mod tests {
 
     fn scene() -> Scene {
         let random = Random::seeded(11);
-        let installation = InstallationId::generate(&random);
+        let installation = InstallationId::generate(random.bytes());
         let claim = Claim {
             contract: CONTRACT,
             installation: Some(installation.clone()),
-            boot: BootId::generate(&random),
-            state: StateId::generate(&random),
+            boot: BootId::generate(random.bytes()),
+            state: StateId::generate(random.bytes()),
         };
         let registration = Registration {
-            boot: BootId::generate(&random).into(),
+            boot: BootId::generate(random.bytes()).into(),
             state_id: claim.state.as_str().to_owned(),
             ..Registration::default()
         };
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(belongs(&scene.claim, &scene.installation), Ok(()));
         let refused = Err(Refusal::ContractUnsupported);
         assert_eq!(belongs(&other, &scene.installation), refused);
-        let elsewhere = InstallationId::generate(&Random::seeded(12));
+        let elsewhere = InstallationId::generate(Random::seeded(12).bytes());
         let refused = Err(Refusal::InstallationMismatch);
         assert_eq!(belongs(&scene.claim, &elsewhere), refused);
     }

@@ -7,7 +7,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ferrypost_proto::{Backoff, MigrationId, Revision, store::v1 as stored, v1};
+use ferrypost_proto::{MigrationId, Revision, store::v1 as stored, v1};
+use ferrypost_runtime::Backoff;
 use tokio::{sync::watch, time};
 
 use super::{Fleet, join::Joined};

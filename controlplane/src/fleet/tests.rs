@@ -108,7 +108,7 @@ async fn rule_7_drained_is_written_for_its_boot_and_only_for_its_own_fence() {
     };
     peer.say(Said::Drained(drained(epoch - 1)));
     // Nor may it fill the memory with reports for moves that are not this account's.
-    let other = MigrationId::generate(&world.random);
+    let other = MigrationId::generate(world.random.bytes());
     peer.say(Said::Drained(Drained {
         migration_id: other.as_str().to_owned(),
         ..drained(epoch)
@@ -141,7 +141,7 @@ async fn rule_10_another_installation_is_refused_and_ours_is_named() {
         peer.welcome().await.installation,
         world.installation.as_str()
     );
-    let elsewhere = InstallationId::generate(&world.random);
+    let elsewhere = InstallationId::generate(world.random.bytes());
     let hello = Hello {
         installation: elsewhere.into(),
         ..world.hello("other")
@@ -202,7 +202,7 @@ async fn rule_11_a_table_of_another_installation_proves_nothing() {
         contract,
         ..world.hello("stranger")
     };
-    let elsewhere = InstallationId::generate(&world.random).into();
+    let elsewhere = InstallationId::generate(world.random.bytes()).into();
     let contract = ferrypost_proto::CONTRACT;
     let refused = world.connect(stranger(elsewhere, contract)).await.err();
     assert_eq!(reason(&refused.unwrap()), "INSTALLATION_MISMATCH");
@@ -310,7 +310,7 @@ async fn live_says_what_a_data_plane_applied_when_somebody_waits_for_it() {
         }],
         ..Default::default()
     };
-    let migration = MigrationId::generate(&world.random);
+    let migration = MigrationId::generate(world.random.bytes());
     world
         .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
         .await;

@@ -7,9 +7,8 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use ferrypost_runtime::token::Token;
 use http::{HeaderMap, header::AUTHORIZATION};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
 use crate::{
     config::{CertificateName, DataPlanes, IdentityConfig, Operators, Role},
@@ -18,9 +17,6 @@ use crate::{
     reload::Reloading,
     tls::CertificateNames,
 };
-
-/// Shorter tokens could be guessed.
-const SHORTEST_TOKEN: usize = 16;
 
 /// What each method of the operators' listener asks for.
 pub(crate) const OPERATOR_METHODS: &[(&str, Role)] = &[
@@ -132,14 +128,14 @@ impl Gate {
 /// The operators' listener.
 #[derive(Debug)]
 pub(crate) struct OperatorGate {
-    tokens: Vec<Token>,
+    tokens: Vec<KnownToken>,
     identities: Vec<IdentityConfig>,
 }
 
 #[derive(Debug)]
-struct Token {
+struct KnownToken {
     caller: Caller,
-    secret: Reloading<Secret>,
+    token: Reloading<Token>,
 }
 
 impl OperatorGate {
@@ -150,12 +146,12 @@ impl OperatorGate {
     pub(crate) fn new(config: &Operators) -> anyhow::Result<Self> {
         let mut tokens = Vec::new();
         for token in &config.tokens {
-            tokens.push(Token {
+            tokens.push(KnownToken {
                 caller: Caller {
                     name: token.name.as_str().into(),
                     role: token.role,
                 },
-                secret: Secret::watch(&token.file)?,
+                token: watch(&token.file)?,
             });
         }
         Ok(Self {
@@ -215,11 +211,11 @@ impl OperatorGate {
 
     /// Every token is compared, whether or not one has matched already.
     fn by_token(&self, headers: &HeaderMap) -> Option<Caller> {
-        let shown = Secret::shown(headers)?;
+        let shown = shown(headers)?;
         self.tokens
             .iter()
-            .filter(|token| token.secret.current().is(&shown))
-            .map(|token| token.caller.clone())
+            .filter(|known| known.token.current().is(&shown))
+            .map(|known| known.caller.clone())
             .last()
     }
 
@@ -250,7 +246,7 @@ impl IdentityConfig {
 /// The data planes' listener.
 #[derive(Debug)]
 pub(crate) struct DataPlaneGate {
-    token: Option<Reloading<Secret>>,
+    token: Option<Reloading<Token>>,
     needs_certificate: bool,
     /// Whose certificates are operators': one authority may have signed both.
     operators: Vec<IdentityConfig>,
@@ -264,7 +260,7 @@ impl DataPlaneGate {
     pub(crate) fn new(config: &DataPlanes, operators: &Operators) -> anyhow::Result<Self> {
         let client_ca = config.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
         Ok(Self {
-            token: config.token.as_deref().map(Secret::watch).transpose()?,
+            token: config.token.as_deref().map(watch).transpose()?,
             needs_certificate: client_ca.is_some(),
             operators: operators.identities.clone(),
         })
@@ -285,7 +281,7 @@ impl DataPlaneGate {
             return refuse("an operator's certificate opens no stream");
         }
         if let Some(token) = &self.token {
-            let shown = Secret::shown(headers);
+            let shown = shown(headers);
             if !shown.is_some_and(|shown| token.current().is(&shown)) {
                 return refuse("a data plane sends `authorization: Bearer <token>` here");
             }
@@ -314,42 +310,15 @@ pub(crate) const fn role_word(role: Role) -> &'static str {
     }
 }
 
-/// A bearer token, kept as its digest: comparing digests in constant time says nothing about the
-/// token, not even its length.
-#[derive(PartialEq, Eq)]
-struct Secret([u8; 32]);
+/// The token in a file, taken over again when the file changes.
+fn watch(file: &Path) -> anyhow::Result<Reloading<Token>> {
+    let path = file.to_owned();
+    Reloading::new(vec![path.clone()], move || {
+        Token::read(&path).with_context(|| format!("the token in {}", path.display()))
+    })
+}
 
-impl Secret {
-    /// The token in a file, taken over again when the file changes.
-    fn watch(file: &Path) -> anyhow::Result<Reloading<Self>> {
-        let path = file.to_owned();
-        Reloading::new(vec![path.clone()], move || {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("the token in {}", path.display()))?;
-            let token = text.trim();
-            anyhow::ensure!(
-                token.len() >= SHORTEST_TOKEN && token.bytes().all(|b| b.is_ascii_graphic()),
-                "{} must hold one token of at least {SHORTEST_TOKEN} printable characters",
-                path.display()
-            );
-            Ok(Self::of(token.as_bytes()))
-        })
-    }
-
-    /// The token that a request shows (RFC 6750 §2.1).
-    fn shown(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(AUTHORIZATION)?.as_bytes();
-        let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-        scheme
-            .eq_ignore_ascii_case(b"Bearer ")
-            .then(|| Self::of(token.trim_ascii()))
-    }
-
-    fn of(token: &[u8]) -> Self {
-        Self(Sha256::digest(token).into())
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
+/// The token that a request shows.
+fn shown(headers: &HeaderMap) -> Option<Token> {
+    Token::shown(headers.get(AUTHORIZATION)?.as_bytes())
 }

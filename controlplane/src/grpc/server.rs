@@ -13,6 +13,7 @@ use ferrypost_proto::{
         stats_service_server::{self, StatsServiceServer},
     },
 };
+use ferrypost_runtime::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic_health::server::health_reporter;
@@ -21,7 +22,7 @@ use super::{
     auth::Gate, gate::GateLayer, health, migration::Migrations, placement::Placements,
     routing::Routing, routing_config::RoutingConfigs, stats::Stats,
 };
-use crate::{mirror::Mirror, net, shutdown::Shutdown, tls::ServerTls};
+use crate::{mirror::Mirror, net, tls::ServerTls};
 
 /// The services that operators call, by name.
 const OPERATOR_SERVICES: [&str; 4] = [
@@ -75,7 +76,7 @@ pub(crate) fn serve_operators(
         .add_service(StatsServiceServer::new(services.stats))
         .add_service(RoutingConfigServiceServer::new(services.routing_configs));
     let connections = net::connections(listener.socket, listener.tls, shutdown);
-    let token = shutdown.token();
+    let token = shutdown.draining().clone();
     shutdown.spawn(async move {
         let ended = router.serve_with_incoming_shutdown(connections, token.cancelled_owned());
         if let Err(error) = ended.await {
@@ -99,7 +100,7 @@ pub(crate) fn serve_data_planes(
         .add_service(health_service)
         .add_service(RoutingServiceServer::new(routing));
     let connections = net::connections(listener.socket, listener.tls, shutdown);
-    let token = shutdown.token();
+    let token = shutdown.draining().clone();
     shutdown.spawn(async move {
         let ended = router.serve_with_incoming_shutdown(connections, token.cancelled_owned());
         if let Err(error) = ended.await {
@@ -136,7 +137,7 @@ fn report_health(
     services: &'static [&'static str],
     shutdown: &Shutdown,
 ) {
-    let (mirror, token) = (mirror.clone(), shutdown.token());
+    let (mirror, token) = (mirror.clone(), shutdown.draining().clone());
     shutdown.spawn(async move {
         let reporting = health::report(mirror, reporter, services);
         token.run_until_cancelled(reporting).await;

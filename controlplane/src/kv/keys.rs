@@ -237,7 +237,7 @@ pub fn command_result(command: &str, instance: &InstanceId) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use ferrypost_proto::Random;
+    use ferrypost_runtime::Random;
 
     use super::*;
 
@@ -248,9 +248,9 @@ mod tests {
     #[test]
     fn every_key_is_parsed_back() {
         let random = Random::seeded(1);
-        let account_id = AccountId::generate(&random);
-        let migration_id = MigrationId::generate(&random);
-        let boot = BootId::generate(&random);
+        let account_id = AccountId::generate(random.bytes());
+        let migration_id = MigrationId::generate(random.bytes());
+        let boot = BootId::generate(random.bytes());
         let replica = ReplicaId::parse("cp-1").unwrap();
         let cases = [
             (INSTALLATION.to_vec(), Key::Installation),
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_migration_lies_in_one_slice() {
-        let id = MigrationId::generate(&Random::seeded(5));
+        let id = MigrationId::generate(Random::seeded(5).bytes());
         let key = migration(&id);
         let slices: Vec<_> = migration_slices()
             .filter(|slice| key.starts_with(slice))

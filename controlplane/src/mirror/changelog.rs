@@ -135,7 +135,8 @@ fn weight(entry: &Entry) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use ferrypost_proto::{AccountId, Random};
+    use ferrypost_proto::AccountId;
+    use ferrypost_runtime::Random;
     use proptest::prelude::*;
 
     use super::*;
@@ -153,7 +154,7 @@ mod tests {
             revision,
             nonce: revision.to_be_bytes().to_vec().into(),
             changes: (0..changes)
-                .map(|_| Change::Removed(AccountId::generate(&random)))
+                .map(|_| Change::Removed(AccountId::generate(random.bytes())))
                 .collect(),
         }
     }

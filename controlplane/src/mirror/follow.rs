@@ -2,7 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use ferrypost_proto::{Backoff, Revision, store::v1::Rewound};
+use ferrypost_proto::{Revision, store::v1::Rewound};
+use ferrypost_runtime::Backoff;
 use futures_util::StreamExt as _;
 use tokio::time;
 

@@ -21,7 +21,8 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_proto::{Random, ReplicaId};
+use ferrypost_proto::ReplicaId;
+use ferrypost_runtime::Random;
 use tokio::{sync::watch, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

@@ -10,11 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use ferrypost_proto::{
-    AccountId, BootId, DestinationId, Head, InstallationId, InstanceId, MigrationId, Phase, Random,
+    AccountId, BootId, DestinationId, Head, InstallationId, InstanceId, MigrationId, Phase,
     ReplicaId,
     store::v1::{Installation, MigrationRecord, Registration},
     v1,
 };
+use ferrypost_runtime::Random;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tempfile::TempDir;
 use tokio::{sync::watch, time};
@@ -166,7 +167,7 @@ impl World {
         let options = MirrorOptions::new(ReplicaId::parse("cp-1").unwrap(), random.clone());
         let mirror = Mirror::start(store.clone(), options, &TaskTracker::new(), cancel.clone());
         let installation = Installation {
-            id: InstallationId::generate(&random).as_str().to_owned(),
+            id: InstallationId::generate(random.bytes()).as_str().to_owned(),
             ..Installation::default()
         };
         let world = Self {
@@ -199,7 +200,7 @@ impl World {
     /// A record with the name, and the transaction that creates it.
     fn account(&self, name: &str) -> (Placement, Txn) {
         let home = DestinationId::parse("source").unwrap();
-        let id = AccountId::generate(&self.random);
+        let id = AccountId::generate(self.random.bytes());
         let placement = Placement::new(id, [name.into()], home);
         let txn = RoutingChange::new(&self.random)
             .record(&placement)
@@ -414,7 +415,7 @@ async fn an_unreadable_record_is_held_and_an_unreadable_registration_counts() {
 async fn only_the_last_ended_migrations_are_kept_and_all_are_counted() {
     let world = World::new().await;
     let ids: Vec<_> = (0..ENDED_MIGRATIONS + 20)
-        .map(|_| MigrationId::generate(&world.random))
+        .map(|_| MigrationId::generate(world.random.bytes()))
         .collect();
     let record = |state: v1::MigrationState| {
         Stored::new(MigrationRecord {
@@ -449,7 +450,7 @@ async fn only_the_last_ended_migrations_are_kept_and_all_are_counted() {
         .store
         .cut_watches(WatchError::Compacted { floor: None });
     world.loads(1).await;
-    let id = MigrationId::generate(&world.random);
+    let id = MigrationId::generate(world.random.bytes());
     let txn = Txn::new().put(keys::migration(&id), record(v1::MigrationState::Aborted));
     world.commit(txn).await;
     let state = world.mirror.read();
@@ -466,7 +467,7 @@ async fn waiting_ends_with_what_was_acknowledged_or_says_that_it_is_late() {
     let world = World::new().await;
     let instance = InstanceId::parse("dp-1").unwrap();
     let registration = Registration {
-        boot: BootId::generate(&world.random).as_str().to_owned(),
+        boot: BootId::generate(world.random.bytes()).as_str().to_owned(),
         ..Registration::default()
     };
     let txn = Txn::new().put(

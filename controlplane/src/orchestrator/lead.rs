@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use ferrypost_proto::{Backoff, MigrationId};
+use ferrypost_proto::MigrationId;
+use ferrypost_runtime::Backoff;
 use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,

@@ -19,7 +19,8 @@ mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ferrypost_proto::{Random, ReplicaId};
+use ferrypost_proto::ReplicaId;
+use ferrypost_runtime::Random;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{

@@ -14,7 +14,8 @@ mod subject;
 
 use std::{sync::Arc, time::Duration};
 
-use ferrypost_proto::{Random, ReplicaId, RoutingConfig, v1};
+use ferrypost_proto::{ReplicaId, RoutingConfig, v1};
+use ferrypost_runtime::Random;
 use tokio_util::sync::CancellationToken;
 
 use crate::{

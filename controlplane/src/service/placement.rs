@@ -157,7 +157,7 @@ impl PlacementDesk {
                 _ => Refusal::invalid("destination", error),
             }
         })?;
-        let new_id = AccountId::generate(&self.core.random);
+        let new_id = AccountId::generate(self.core.random.bytes());
         let (state, written) = self
             .core
             .transact(|state| {

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use ferrypost_controlplane::{app, config::Config};
 use ferrypost_proto::{
-    CONTRACT, DESCRIPTORS, Random,
+    CONTRACT, DESCRIPTORS,
     routing::v1::{Hello, StreamRequest, routing_service_client::RoutingServiceClient},
     v1::{self, stats_service_client::StatsServiceClient},
 };
+use ferrypost_runtime::Random;
 use prost::Message as _;
 use tonic::{
     Code, Request, Status,
@@ -22,9 +23,9 @@ use crate::{
     world::{PATIENCE, QUICK, ROUTING, World, eventually, reason},
 };
 
-const VIEWER: &str = "viewer-token-0123456789";
-const OPERATOR: &str = "operator-token-0123456789";
-const ADMIN: &str = "admin-token-0123456789";
+const VIEWER: &str = "viewer-token-0123456789abcdef0123456789";
+const OPERATOR: &str = "operator-token-0123456789abcdef0123456789";
+const ADMIN: &str = "admin-token-0123456789abcdef0123456789";
 
 /// What each method asks for, written down once more than in the code.
 fn needed_roles() -> BTreeMap<&'static str, &'static str> {
@@ -113,7 +114,7 @@ async fn start(
     std::fs::write(directory.path().join("routing.toml"), ROUTING)?;
     std::fs::write(
         directory.path().join("plane"),
-        "data-plane-token-0123456789\n",
+        "data-plane-token-0123456789abcdef0123456789\n",
     )?;
     let text = format!(
         "{QUICK}[operators]\nlisten = \"127.0.0.1:0\"\n{tokens}\n{operators}\n\
@@ -171,7 +172,7 @@ async fn each_role_may_do_what_its_table_says_and_no_more() {
     let rank = |role: &str| roles.iter().position(|(name, _)| *name == role);
     for (method, needed) in needed_roles() {
         let path = format!("/ferrypost.v1.{method}");
-        for stranger in [None, Some("wrong-token-0123456789")] {
+        for stranger in [None, Some("wrong-token-0123456789abcdef0123456789")] {
             let refused = call(&channel, &path, stranger).await.expect_err("refused");
             assert_eq!(refused.code(), Code::Unauthenticated, "{method}");
             assert_eq!(reason_of(&refused), "CREDENTIALS_REQUIRED", "{method}");
@@ -278,19 +279,33 @@ async fn the_planes_listeners_do_not_know_each_others_callers() {
     );
     // The right token is let in; this Hello is refused for what it says.
     assert_eq!(
-        reason(planes.stream(hello("data-plane-token-0123456789")).await),
+        reason(
+            planes
+                .stream(hello("data-plane-token-0123456789abcdef0123456789"))
+                .await
+        ),
         "FIELD_INVALID"
     );
 
     let planes = channel(bound.data_planes()).await;
     let stats = "/ferrypost.v1.StatsService/GetStats";
-    let inside = call(&planes, stats, Some("data-plane-token-0123456789")).await;
+    let inside = call(
+        &planes,
+        stats,
+        Some("data-plane-token-0123456789abcdef0123456789"),
+    )
+    .await;
     assert_eq!(
         reason_of(&inside.expect_err("another listener's")),
         "METHOD_UNKNOWN"
     );
     let operators = channel(bound.operators()).await;
-    let outside = call(&operators, stats, Some("data-plane-token-0123456789")).await;
+    let outside = call(
+        &operators,
+        stats,
+        Some("data-plane-token-0123456789abcdef0123456789"),
+    )
+    .await;
     assert_eq!(
         reason_of(&outside.expect_err("a stranger")),
         "CREDENTIALS_REQUIRED"
@@ -302,7 +317,7 @@ async fn a_token_is_changed_without_a_restart() {
     let (bound, directory) = guarded("", "").await;
     let channel = channel(bound.operators()).await;
     let path = "/ferrypost.v1.StatsService/ExpelDataPlane";
-    let new = "another-token-0123456789";
+    let new = "another-token-0123456789abcdef0123456789";
     let refused = call(&channel, path, Some(new)).await.expect_err("not yet");
     assert_eq!(refused.code(), Code::Unauthenticated);
     std::fs::write(directory.path().join("ada"), new).expect("written");
@@ -324,7 +339,8 @@ async fn a_short_token_is_refused_at_start() {
     let error = start(&directory, "", "token_file = \"short\"")
         .await
         .expect_err("refused");
-    assert!(error.to_string().contains("at least 16"), "{error:#}");
+    let said = format!("{error:#}");
+    assert!(said.contains("at least 32"), "{said}");
 }
 
 /// The tables that put a listener under TLS with client certificates.
@@ -396,7 +412,12 @@ async fn a_client_certificate_stands_for_a_role() {
     assert_eq!(as_whom(None, expel, Some(ADMIN)).await, "FIELD_REQUIRED");
     assert_eq!(as_whom(None, kick, None).await, "CREDENTIALS_REQUIRED");
     assert_eq!(
-        as_whom(Some(ops), kick, Some("wrong-token-0123456789")).await,
+        as_whom(
+            Some(ops),
+            kick,
+            Some("wrong-token-0123456789abcdef0123456789")
+        )
+        .await,
         "CREDENTIALS_REQUIRED"
     );
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ferrypost_proto::{
-    BootId, CONTRACT, Phase, Random, StateId,
+    BootId, CONTRACT, Phase, StateId,
     routing::v1::{
         AccountEntry, Applied, Command, CommandResult, Drained, DrainedAccount, EndpointHealth,
         Health, Hello, KickedSessions, RejectReason, Rejected, RejectedEntry, SessionInfo,
@@ -15,6 +15,7 @@ use ferrypost_proto::{
         stream_request::Message as Say, stream_response::Message as Heard,
     },
 };
+use ferrypost_runtime::Random;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -71,8 +72,8 @@ impl DataPlane {
         let hello = Hello {
             contract: CONTRACT,
             instance: instance.to_owned(),
-            boot: BootId::generate(&random).into(),
-            state_id: StateId::generate(&random).into(),
+            boot: BootId::generate(random.bytes()).into(),
+            state_id: StateId::generate(random.bytes()).into(),
             version: "test".to_owned(),
             ..Hello::default()
         };

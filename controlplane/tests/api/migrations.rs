@@ -5,10 +5,11 @@ use ferrypost_controlplane::{
     store::{Txn, keys, value::Stored},
 };
 use ferrypost_proto::{
-    MigrationId, Random,
+    MigrationId,
     store::v1::MigrationRecord,
     v1::{self, BlockerReason, MigrationState, Phase},
 };
+use ferrypost_runtime::Random;
 use tonic::Code;
 
 use crate::{
@@ -619,7 +620,7 @@ async fn waiting_for_a_migration_that_ended_long_ago_ends_at_once() {
     let world = World::new().await;
     let random = Random::from_os();
     let old: Vec<_> = (0..ENDED_MIGRATIONS + 2)
-        .map(|_| MigrationId::generate(&random))
+        .map(|_| MigrationId::generate(random.bytes()))
         .collect();
     let ended = |state: MigrationState| {
         Stored::new(MigrationRecord {

@@ -10,15 +10,13 @@ use ferrypost_controlplane::{
         embedded::{EmbeddedConfig, EmbeddedStore},
     },
 };
-use ferrypost_proto::{
-    Random,
-    v1::{
-        self, migration_service_client::MigrationServiceClient,
-        placement_service_client::PlacementServiceClient,
-        routing_config_service_client::RoutingConfigServiceClient,
-        stats_service_client::StatsServiceClient,
-    },
+use ferrypost_proto::v1::{
+    self, migration_service_client::MigrationServiceClient,
+    placement_service_client::PlacementServiceClient,
+    routing_config_service_client::RoutingConfigServiceClient,
+    stats_service_client::StatsServiceClient,
 };
+use ferrypost_runtime::Random;
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 

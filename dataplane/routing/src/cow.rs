@@ -78,7 +78,7 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ferrypost_proto::Random;
+    use ferrypost_runtime::Random;
 
     #[test]
     fn a_clone_keeps_what_it_had() {

@@ -2,7 +2,8 @@
 
 use std::hash::{BuildHasher, Hasher as _};
 
-use ferrypost_proto::{Name, Random};
+use ferrypost_proto::Name;
+use ferrypost_runtime::Random;
 use siphasher::{sip::SipHasher13, sip128};
 
 /// A random key for hash maps (SipHash-1-3).

@@ -7,9 +7,10 @@ use std::{
 };
 
 use ferrypost_proto::{
-    Epoch, Problems, Random, Revision, RoutingConfig, TablePosition,
+    Epoch, Problems, Revision, RoutingConfig, TablePosition,
     routing::v1::{AccountEntry, SnapshotChunk},
 };
+use ferrypost_runtime::Random;
 
 use super::{
     KeyedState, RoutingTable, TooManyRejected,

@@ -1,12 +1,13 @@
 //! What tests build tables from, here and in the data plane.
 
 use ferrypost_proto::{
-    Name, Phase, Random, RoutingConfig,
+    Name, Phase, RoutingConfig,
     routing::v1::{
         AccountEntry, Change, Delta, SnapshotChunk, TablePosition, change::Change as Kind,
     },
     v1,
 };
+use ferrypost_runtime::Random;
 
 use super::{Assembly, RoutingTable, SnapshotError};
 

@@ -2,14 +2,13 @@
 
 use std::{
     collections::HashMap,
-    io,
     net::IpAddr,
     path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use subtle::ConstantTimeEq as _;
+use ferrypost_runtime::token::{Token, TokenError};
 use tokio::time::Instant;
 
 /// Wrong tokens from one address before it is locked out: a person who mixes up two files tries
@@ -65,7 +64,7 @@ impl Access {
         if let Some(remaining) = self.locked_out(peer) {
             return Err(Denied::LockedOut { remaining });
         }
-        let Some(offered) = header.and_then(bearer) else {
+        let Some(offered) = header.and_then(Token::shown) else {
             return Err(Denied::Unauthorized);
         };
         // Read at every call: a few octets, and a token that was changed or removed counts at once.
@@ -73,7 +72,7 @@ impl Access {
             tracing::error!(file = %self.token_file.display(), %error, "cannot read the admin token");
             Denied::NoToken
         })?;
-        if token.as_slice().ct_eq(offered).into() {
+        if token.is(&offered) {
             self.forget(peer);
             return Ok(());
         }
@@ -81,16 +80,8 @@ impl Access {
         Err(Denied::Unauthorized)
     }
 
-    async fn token(&self) -> io::Result<Vec<u8>> {
-        let bytes = tokio::fs::read(&self.token_file).await?;
-        let token = bytes.trim_ascii();
-        if token.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the file is empty",
-            ));
-        }
-        Ok(token.to_vec())
+    async fn token(&self) -> Result<Token, TokenError> {
+        Token::check(&tokio::fs::read(&self.token_file).await?)
     }
 
     fn locked_out(&self, peer: IpAddr) -> Option<Duration> {
@@ -131,14 +122,6 @@ impl Access {
     }
 }
 
-/// The token of a header (RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1).
-fn bearer(header: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = header.split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| token.trim_ascii())
-}
-
 /// What one caller can change at will is not who he is: the lower half of an IPv6 address.
 fn customer(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
@@ -150,6 +133,14 @@ fn customer(peer: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OURS: &str = "0123456789abcdef0123456789abcdef";
+    const OLD: &str = "old-old-old-old-old-old-old-old-old";
+    const NEW: &str = "new-new-new-new-new-new-new-new-new";
+
+    fn bearer(token: &str) -> Vec<u8> {
+        format!("Bearer {token}").into_bytes()
+    }
 
     fn access(token: &str) -> (tempfile::TempDir, Access) {
         let directory = tempfile::tempdir().unwrap();
@@ -164,15 +155,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_right_token_is_let_in_and_nothing_else() {
-        let (_directory, access) = access("s3cret\n");
-        assert_eq!(access.check(peer(1), Some(b"Bearer s3cret")).await, Ok(()));
-        assert_eq!(access.check(peer(1), Some(b"bearer s3cret")).await, Ok(()));
+        let (_directory, access) = access(&format!("{OURS}\n"));
+        assert_eq!(access.check(peer(1), Some(&bearer(OURS))).await, Ok(()));
+        assert_eq!(
+            access
+                .check(peer(1), Some(b"bearer 0123456789abcdef0123456789abcdef"))
+                .await,
+            Ok(())
+        );
         for bad in [
             None,
             Some("Bearer"),
             Some("Bearer "),
-            Some("Bearer s3cre"),
-            Some("Basic s3cret"),
+            Some("Bearer 0123456789abcdef0123456789abcde"),
+            Some("Basic 0123456789abcdef0123456789abcdef"),
         ] {
             let checked = access.check(peer(1), bad.map(str::as_bytes)).await;
             assert_eq!(checked, Err(Denied::Unauthorized), "{bad:?}");
@@ -181,13 +177,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_changed_token_counts_at_once_and_a_missing_one_lets_nobody_in() {
-        let (directory, access) = access("old");
-        std::fs::write(directory.path().join("token"), "new").unwrap();
+        let (directory, access) = access(OLD);
+        std::fs::write(directory.path().join("token"), NEW).unwrap();
         assert_eq!(
-            access.check(peer(1), Some(b"Bearer old")).await,
+            access.check(peer(1), Some(&bearer(OLD))).await,
             Err(Denied::Unauthorized)
         );
-        assert_eq!(access.check(peer(1), Some(b"Bearer new")).await, Ok(()));
+        assert_eq!(access.check(peer(1), Some(&bearer(NEW))).await, Ok(()));
         std::fs::write(directory.path().join("token"), "\n").unwrap();
         assert_eq!(
             access.check(peer(1), Some(b"Bearer ")).await,
@@ -195,7 +191,7 @@ mod tests {
         );
         std::fs::remove_file(directory.path().join("token")).unwrap();
         assert_eq!(
-            access.check(peer(1), Some(b"Bearer new")).await,
+            access.check(peer(1), Some(&bearer(NEW))).await,
             Err(Denied::NoToken)
         );
     }
@@ -206,33 +202,33 @@ mod tests {
 
     #[tokio::test]
     async fn repeated_guesses_lock_one_address_out_for_a_while() {
-        let (_directory, access) = access("s3cret");
+        let (_directory, access) = access(OURS);
         tokio::time::pause();
         for _ in 0..ATTEMPTS {
             assert_eq!(guess(&access, peer(1)).await, Err(Denied::Unauthorized));
         }
-        let right = access.check(peer(1), Some(b"Bearer s3cret")).await;
+        let right = access.check(peer(1), Some(&bearer(OURS))).await;
         assert!(matches!(right, Err(Denied::LockedOut { .. })), "{right:?}");
-        assert_eq!(access.check(peer(2), Some(b"Bearer s3cret")).await, Ok(()));
+        assert_eq!(access.check(peer(2), Some(&bearer(OURS))).await, Ok(()));
         tokio::time::advance(LOCK_OUT).await;
-        assert_eq!(access.check(peer(1), Some(b"Bearer s3cret")).await, Ok(()));
+        assert_eq!(access.check(peer(1), Some(&bearer(OURS))).await, Ok(()));
     }
 
     #[tokio::test]
     async fn success_and_missing_tokens_do_not_add_up_to_a_lock_out() {
-        let (_directory, access) = access("s3cret");
+        let (_directory, access) = access(OURS);
         for _ in 0..3 {
             for _ in 1..ATTEMPTS {
                 assert_eq!(guess(&access, peer(1)).await, Err(Denied::Unauthorized));
                 assert_eq!(access.check(peer(1), None).await, Err(Denied::Unauthorized));
             }
-            assert_eq!(access.check(peer(1), Some(b"Bearer s3cret")).await, Ok(()));
+            assert_eq!(access.check(peer(1), Some(&bearer(OURS))).await, Ok(()));
         }
     }
 
     #[tokio::test]
     async fn one_ipv6_customer_is_one_address_and_memory_is_bounded() {
-        let (_directory, access) = access("s3cret");
+        let (_directory, access) = access(OURS);
         for n in 0..u128::from(ATTEMPTS) {
             let address = IpAddr::V6((0x2001_0db8_u128 << 96 | n).into());
             assert_eq!(guess(&access, address).await, Err(Denied::Unauthorized));

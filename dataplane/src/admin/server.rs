@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use ferrypost_runtime::shutdown::Shutdown;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -22,10 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Denied};
-use crate::{
-    net::{self, tls_server::ServerTls},
-    shutdown::Shutdown,
-};
+use crate::net::{self, tls_server::ServerTls};
 
 /// Connections at once; further ones wait to be accepted. Operators and their monitoring are few.
 const CONNECTIONS: usize = 64;

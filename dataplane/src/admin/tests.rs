@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use ferrypost_runtime::shutdown::Shutdown;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
@@ -11,8 +12,9 @@ use crate::{
     certificate::CertificateFiles,
     crypto::crypto,
     net::{self, tls_server::ServerTls},
-    shutdown::Shutdown,
 };
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 struct Fixed {
     ready: bool,
@@ -43,7 +45,7 @@ impl Endpoint {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
         std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        std::fs::write(path("token"), "s3cret\n").unwrap();
+        std::fs::write(path("token"), format!("{TOKEN}\n")).unwrap();
         let files = CertificateFiles {
             cert_file: path("cert.pem"),
             key_file: path("key.pem"),
@@ -114,7 +116,7 @@ async fn stats_are_for_those_who_know_the_token() {
         "{answer}"
     );
     assert_eq!(endpoint.get("/stats", Some("wrong")).await.0, 401);
-    let (status, answer) = endpoint.get("/stats", Some("s3cret")).await;
+    let (status, answer) = endpoint.get("/stats", Some(TOKEN)).await;
     assert_eq!(status, 200);
     assert!(answer.contains("\"instance\": \"dp-1\""), "{answer}");
     assert!(answer.contains("application/json"), "{answer}");
@@ -124,7 +126,7 @@ async fn stats_are_for_those_who_know_the_token() {
 async fn without_a_token_every_other_path_looks_alike() {
     let endpoint = Endpoint::start(true);
     assert_eq!(endpoint.get("/nothing", None).await.0, 401);
-    assert_eq!(endpoint.get("/nothing", Some("s3cret")).await.0, 404);
+    assert_eq!(endpoint.get("/nothing", Some(TOKEN)).await.0, 404);
 }
 
 #[tokio::test]
@@ -133,7 +135,7 @@ async fn repeated_wrong_tokens_lock_out() {
     for _ in 0..5 {
         assert_eq!(endpoint.get("/stats", Some("wrong")).await.0, 401);
     }
-    let (status, answer) = endpoint.get("/stats", Some("s3cret")).await;
+    let (status, answer) = endpoint.get("/stats", Some(TOKEN)).await;
     assert_eq!(status, 429);
     assert!(
         answer.to_ascii_lowercase().contains("retry-after: "),
@@ -158,7 +160,7 @@ async fn the_port_in_clear_serves_health_and_no_stats() {
     for (path, token, status) in [
         ("/healthz", None, 200),
         ("/readyz", None, 200),
-        ("/stats", Some("s3cret"), 404),
+        ("/stats", Some(TOKEN), 404),
     ] {
         let stream = net::connect(address).await.unwrap();
         assert_eq!(request(stream, path, token).await.0, status, "{path}");

@@ -11,9 +11,10 @@ use std::{
 };
 
 use ferrypost_proto::{
-    Announcement, DestinationId, Endpoint, EndpointTls, Random, RoutingConfig, Trust,
+    Announcement, DestinationId, Endpoint, EndpointTls, RoutingConfig, Trust,
     routing::v1::EndpointHealth, v1,
 };
+use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
     BackendViolation, Capabilities, LineProtocol, Negotiate as _, ProtocolKind, TlsFacts,
     imap::Imap,
@@ -33,7 +34,6 @@ use crate::{
         leg::LegError,
         tls_client::{Refused, TlsError},
     },
-    shutdown::Shutdown,
     tables::Tables,
 };
 

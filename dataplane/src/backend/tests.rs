@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ferrypost_proto::{
-    Random,
     routing::v1::SnapshotChunk,
     v1::endpoint_tls::{Mode, Verification},
 };
 use ferrypost_routing::Assembly;
+use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{ProtocolKind, imap::Imap};
 
 use super::{
@@ -26,7 +26,6 @@ use crate::{
         backend::{Backend, Manners, Tls},
         world::Authority,
     },
-    shutdown::Shutdown,
     tables::Tables,
 };
 

@@ -3,15 +3,13 @@
 
 use std::path::Path;
 
+use ferrypost_runtime::token::{self, Token, TokenError};
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
 
 use crate::{certificate::CertificateFiles, crypto::crypto};
-
-/// The fewest octets of a token: 16 random ones in hexadecimal digits.
-const TOKEN_OCTETS: usize = 32;
 
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
@@ -57,26 +55,20 @@ fn pem_problem(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -
 }
 
 pub(super) fn secret(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes =
-        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let secret = bytes.trim_ascii();
-    if secret.len() < TOKEN_OCTETS {
-        return Err(format!(
-            "{} must hold at least {TOKEN_OCTETS} octets, as `openssl rand -hex 32` makes them",
-            path.display()
-        ));
-    }
+    let content = read(path)?;
+    let secret = token::secret(&content).map_err(in_file(path))?;
     Ok(secret.to_vec())
 }
 
 pub(super) fn token(path: &Path) -> Result<(), String> {
-    let token = secret(path)?;
-    // What an Authorization header can carry (RFC 6750 §2.1), on one line.
-    if !token.iter().all(u8::is_ascii_graphic) {
-        return Err(format!(
-            "{} must hold one word of printable US-ASCII",
-            path.display()
-        ));
-    }
+    Token::check(&read(path)?).map_err(in_file(path))?;
     Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+fn in_file(path: &Path) -> impl Fn(TokenError) -> String {
+    move |error| format!("{} {error}", path.display())
 }

@@ -32,7 +32,7 @@ mod uplink;
 
 use std::sync::{Arc, OnceLock};
 
-use ferrypost_proto::{Backoff, Random};
+use ferrypost_runtime::{Backoff, Random};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Duration, Instant, timeout},

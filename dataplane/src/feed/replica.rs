@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{
-    Random, Revision, TablePosition,
+    Revision, TablePosition,
     routing::v1::{Delta, Rejected, RejectedEntry, SnapshotChunk},
 };
 use ferrypost_routing::{Assembly, Merge, RoutingTable, SnapshotError, Touched};
+use ferrypost_runtime::Random;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 

@@ -5,6 +5,7 @@ mod permit;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use ferrypost_runtime::shutdown::Shutdown;
 use ferrypost_wire::{
     ClientReply, Farewell, Front as _, FrontSettings, LineProtocol, ProtocolKind, imap::Imap,
 };
@@ -26,7 +27,6 @@ use crate::{
         tls_server::{CertificateError, ServerTls},
     },
     session::{self, Connection, context::Services},
-    shutdown::Shutdown,
 };
 
 /// How long to wait when the system has no more descriptors or memory for a connection: sessions end

@@ -203,14 +203,12 @@ impl Dialer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{
-        net::{
-            race::{HEAD_START, tests::Silent},
-            resolver::System,
-        },
-        shutdown::Shutdown,
+    use crate::net::{
+        race::{HEAD_START, tests::Silent},
+        resolver::System,
     };
     use ferrypost_proto::{RoutingConfig, v1};
+    use ferrypost_runtime::shutdown::Shutdown;
 
     fn dialer(connect: Duration) -> Dialer {
         let limits = BackendLimits {

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use ferrypost_runtime::shutdown::Shutdown;
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
@@ -27,8 +28,6 @@ use tokio::{
     sync::{Semaphore, oneshot},
     time::{Instant, timeout_at},
 };
-
-use crate::shutdown::Shutdown;
 
 /// How old an answer may be before it is asked for again, so that a thousand logins in a second are not a
 /// thousand questions, and a server that moves is found within seconds.

@@ -22,8 +22,9 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_proto::{Name, Random};
+use ferrypost_proto::Name;
 use ferrypost_routing::{KeyedState, Resolution};
+use ferrypost_runtime::Random;
 use tokio::{sync::Notify, time::Instant};
 
 pub use admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};

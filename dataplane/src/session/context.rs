@@ -3,8 +3,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ferrypost_proto::{Announcement, Name, Random};
+use ferrypost_proto::{Announcement, Name, types::identifier};
 use ferrypost_routing::Route;
+use ferrypost_runtime::Random;
 use ferrypost_wire::{ProtocolKind, SessionReference, TlsFacts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +52,7 @@ pub struct Services {
 impl Services {
     /// A fresh reference, the same in our log and in the server's.
     pub fn reference(&self) -> SessionReference {
-        SessionReference::new(self.random.identifier())
+        SessionReference::new(identifier(self.random.bytes()))
             .expect("an identifier is 26 letters and digits")
     }
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use ferrypost_proto::routing::v1::change::Change as Kind;
 use ferrypost_proto::routing::v1::{AccountEntry, Change, Delta, SnapshotChunk, TablePosition};
-use ferrypost_proto::{Name, Phase, Random, v1};
+use ferrypost_proto::{Name, Phase, v1};
 use ferrypost_routing::{Assembly, Resolution, RoutingTable, Rule};
+use ferrypost_runtime::Random;
 
 const LOOKUPS: usize = 1_000_000;
 const DELTAS: u64 = 10_000;

@@ -31,7 +31,7 @@ fn everything_that_stands_in_the_way_is_named() {
     let boot = ledger.register("dp-1");
     let silent = [by(BlockerReason::DataPlaneSilent, "dp-1")];
     assert_eq!(ledger.blockers(&alice, alice.epoch), silent);
-    let other = BootId::generate(&ledger.random);
+    let other = BootId::generate(ledger.random.bytes());
     ledger.live("dp-1", &other, |_| {});
     assert_eq!(
         ledger.blockers(&alice, alice.epoch),
@@ -110,11 +110,11 @@ fn ends_that_nobody_saw_are_unsettled_until_they_are_cleared() {
     assert!(unsettled_ends(&ledger.state).is_empty());
     let succession = Registration {
         boot: boot.as_str().to_owned(),
-        unsettled_predecessor: BootId::generate(&ledger.random).as_str().to_owned(),
+        unsettled_predecessor: BootId::generate(ledger.random.bytes()).as_str().to_owned(),
         ..Registration::default()
     };
     ledger.put(keys::registration(&instance("dp-1")), succession);
-    let other = BootId::generate(&ledger.random);
+    let other = BootId::generate(ledger.random.bytes());
     ledger.put(
         keys::departed(&instance("dp-2"), &other),
         Departed::default(),
@@ -136,8 +136,8 @@ fn ends_that_nobody_saw_are_unsettled_until_they_are_cleared() {
 fn drained_is_what_every_registered_boot_says_of_this_fence() {
     let mut ledger = Ledger::new();
     let boot = ledger.register("dp-1");
-    let migration = MigrationId::generate(&ledger.random);
-    let account = AccountId::generate(&ledger.random);
+    let migration = MigrationId::generate(ledger.random.bytes());
+    let account = AccountId::generate(ledger.random.bytes());
     let fences = [(account.clone(), 40)];
     let said = |fence_epoch, unconfirmed, sessions_left| DrainedReportAccount {
         account_id: account.as_str().to_owned(),
@@ -160,7 +160,7 @@ fn drained_is_what_every_registered_boot_says_of_this_fence() {
         Drain::Waiting(_)
     ));
     assert_eq!(report(&mut ledger, &boot, said(40, 0, 0)), Drain::Complete);
-    let stranger = BootId::generate(&ledger.random);
+    let stranger = BootId::generate(ledger.random.bytes());
     assert!(matches!(
         report(&mut ledger, &stranger, said(40, 0, 0)),
         Drain::Waiting(_)
@@ -194,8 +194,8 @@ fn drained_is_what_every_registered_boot_says_of_this_fence() {
 fn what_was_said_to_an_earlier_leader_counts_beside_a_sign_of_life() {
     let mut ledger = Ledger::new();
     let boot = ledger.register("dp-1");
-    let migration = MigrationId::generate(&ledger.random);
-    let account = AccountId::generate(&ledger.random);
+    let migration = MigrationId::generate(ledger.random.bytes());
+    let account = AccountId::generate(ledger.random.bytes());
     let fences = [(account.clone(), 40)];
     let report = DrainedReport {
         boot: boot.as_str().to_owned(),
@@ -218,7 +218,7 @@ fn what_was_said_to_an_earlier_leader_counts_beside_a_sign_of_life() {
         panic!("nobody has said it to this leader");
     };
     assert_eq!(who[0].reason(), BlockerReason::DataPlaneSilent);
-    let earlier = BootId::generate(&ledger.random);
+    let earlier = BootId::generate(ledger.random.bytes());
     ledger.live("dp-1", &earlier, |_| {});
     assert!(matches!(
         drain(&ledger.state, &migration, &fences),

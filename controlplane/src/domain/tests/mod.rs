@@ -7,11 +7,11 @@ mod starts;
 use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    AccountId, BootId, DestinationId, InstanceId, MigrationId, Name, Random, Revision,
-    RoutingConfig,
+    AccountId, BootId, DestinationId, InstanceId, MigrationId, Name, Revision, RoutingConfig,
     store::v1::{Fleet, Leader, Live, Registration, StoredConfig},
     v1::{self, BlockerReason},
 };
+use ferrypost_runtime::Random;
 
 use super::{
     fence::{Prospect, before_fence},
@@ -97,7 +97,7 @@ impl Ledger {
 
     /// A record that says what `change` makes of it.
     fn record(&mut self, names: &[&str], change: impl FnOnce(&mut Placement)) -> Placement {
-        let id = AccountId::generate(&self.random);
+        let id = AccountId::generate(self.random.bytes());
         let names: Vec<Arc<str>> = names.iter().map(|name| (*name).into()).collect();
         let mut placement = Placement::new(id, names, destination("source"));
         change(&mut placement);
@@ -114,7 +114,7 @@ impl Ledger {
     fn set(&self, before: Option<&Placement>, names: &[&str], home: &str) -> Result<bool, Refused> {
         let wanted = WantedRecord {
             before: before.cloned(),
-            new_id: AccountId::generate(&self.random),
+            new_id: AccountId::generate(self.random.bytes()),
             names: names.iter().map(|name| self.name(name)).collect(),
             home: destination(home),
             expected: None,
@@ -150,7 +150,7 @@ impl Ledger {
 
     /// Writes a move that may start.
     fn begin(&mut self, start: &MoveStart) -> MigrationId {
-        let id = MigrationId::generate(&self.random);
+        let id = MigrationId::generate(self.random.bytes());
         let requester = Requester::default();
         let change = start.change(&self.random, &id, requester, crate::wall_clock::now());
         self.commit(change.txn());
@@ -158,7 +158,7 @@ impl Ledger {
     }
 
     fn register(&mut self, name: &str) -> BootId {
-        let boot = BootId::generate(&self.random);
+        let boot = BootId::generate(self.random.bytes());
         let registration = Registration {
             boot: boot.as_str().to_owned(),
             ..Registration::default()

@@ -63,7 +63,7 @@ fn a_move_that_makes_no_sense_is_refused() {
         ledger.ask("bob@closed.example", Some("target")),
         Err(StartRefused::GoesNowhere { .. })
     ));
-    let unknown = AccountId::generate(&ledger.random);
+    let unknown = AccountId::generate(ledger.random.bytes());
     assert!(matches!(
         ledger.ask(unknown.as_str(), Some("target")),
         Err(StartRefused::UnknownAccount(_))

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ferrypost_proto::{
-    AccountId, BootId, DestinationId, InstallationId, InstanceId, MigrationId, Phase, Random,
-    ReplicaId, StateId, TablePosition,
+    AccountId, BootId, DestinationId, InstallationId, InstanceId, MigrationId, Phase, ReplicaId,
+    StateId, TablePosition,
     routing::v1::{
         self as wire, Hello, StreamRequest, StreamResponse, stream_request::Message as Said,
         stream_response::Message as Told,
@@ -12,6 +12,7 @@ use ferrypost_proto::{
     store::v1::{Installation, MigrationRecord},
     v1,
 };
+use ferrypost_runtime::Random;
 use tokio::{sync::mpsc, time};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -60,7 +61,7 @@ impl World {
         let store: std::sync::Arc<dyn Store> =
             std::sync::Arc::new(EmbeddedStore::open(config).await.unwrap());
         let random = Random::seeded(5);
-        let installation = InstallationId::generate(&random);
+        let installation = InstallationId::generate(random.bytes());
         let value = Installation {
             id: installation.as_str().to_owned(),
             ..Default::default()
@@ -97,8 +98,8 @@ impl World {
         Hello {
             contract: ferrypost_proto::CONTRACT,
             instance: instance.to_owned(),
-            boot: BootId::generate(&self.random).into(),
-            state_id: StateId::generate(&self.random).into(),
+            boot: BootId::generate(self.random.bytes()).into(),
+            state_id: StateId::generate(self.random.bytes()).into(),
             ..Hello::default()
         }
     }
@@ -135,7 +136,7 @@ impl World {
     /// A record for a name, in a phase.
     pub(super) async fn account(&self, name: &str, phase: Phase) -> (AccountId, Rev) {
         let mut placement = Placement::new(
-            AccountId::generate(&self.random),
+            AccountId::generate(self.random.bytes()),
             [name.into()],
             DestinationId::parse("source").unwrap(),
         );
@@ -149,9 +150,9 @@ impl World {
 
     /// An account in FENCING, by a move that is under way.
     pub(super) async fn fenced(&self, name: &str) -> (AccountId, MigrationId, Rev) {
-        let migration = MigrationId::generate(&self.random);
+        let migration = MigrationId::generate(self.random.bytes());
         let mut placement = Placement::new(
-            AccountId::generate(&self.random),
+            AccountId::generate(self.random.bytes()),
             [name.into()],
             DestinationId::parse("source").unwrap(),
         );

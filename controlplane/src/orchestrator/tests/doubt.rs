@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ferrypost_proto::{Phase, Random, v1::MigrationState};
+use ferrypost_proto::{Phase, v1::MigrationState};
+use ferrypost_runtime::Random;
 use tokio::time;
 
 use super::{on_both_stores, world::World};

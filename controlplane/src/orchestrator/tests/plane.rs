@@ -78,7 +78,7 @@ impl Plane {
     ) -> Self {
         let plane = Self {
             instance: instance(name),
-            boot: BootId::generate(&world.random),
+            boot: BootId::generate(world.random.bytes()),
             store: world.store.clone(),
             mirror: world.mirror.clone(),
             behaviour: Arc::default(),
@@ -86,7 +86,7 @@ impl Plane {
         };
         let registration = Registration {
             boot: plane.boot.as_str().to_owned(),
-            state_id: StateId::generate(&world.random).as_str().to_owned(),
+            state_id: StateId::generate(world.random.bytes()).as_str().to_owned(),
             unsettled_predecessor: predecessor.map_or_else(String::new, |b| b.as_str().to_owned()),
             ..Registration::default()
         };

@@ -9,10 +9,11 @@ use std::{
 };
 
 use ferrypost_proto::{
-    InstallationId, InstanceId, MigrationId, Phase, Random, ReplicaId,
+    InstallationId, InstanceId, MigrationId, Phase, ReplicaId,
     store::v1::{Installation, MigrationRecord, Rewound},
     v1::{self, BlockerReason, MigrationState},
 };
+use ferrypost_runtime::Random;
 use tempfile::TempDir;
 use tokio::{sync::OnceCell, task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -108,7 +109,9 @@ impl World {
 
     async fn install(&self) {
         let installation = Installation {
-            id: InstallationId::generate(&self.random).as_str().to_owned(),
+            id: InstallationId::generate(self.random.bytes())
+                .as_str()
+                .to_owned(),
             ..Installation::default()
         };
         let config = config();
@@ -240,7 +243,7 @@ impl World {
             let MoveVerdict::Start(start) = verdict.expect("the move may start") else {
                 panic!("another move is under way");
             };
-            let id = MigrationId::generate(&self.random);
+            let id = MigrationId::generate(self.random.bytes());
             let change = start.change(&self.random, &id, Requester::default(), wall_clock::now());
             if let Ok(TxnOutcome::Committed(revision)) = self.store.transact(change.txn()).await {
                 self.mirror.at_least(revision, PATIENCE).await.unwrap();

@@ -128,7 +128,7 @@ impl MigrationDesk {
 
     /// Begins; `None` when somebody else has written something that the decision rested on.
     async fn begin(&self, order: &MoveOrder, start: &MoveStart) -> Answer<Option<MigrationId>> {
-        let migration = MigrationId::generate(&self.core.random);
+        let migration = MigrationId::generate(self.core.random.bytes());
         let requester = Requester {
             request_id: order.request_id.clone(),
             requested_by: order.requested_by.clone(),

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use ferrypost_proto::{DestinationId, Epoch, Random, Record, Revision, routing::v1::RejectReason};
+use ferrypost_proto::{DestinationId, Epoch, Record, Revision, routing::v1::RejectReason};
+use ferrypost_runtime::Random;
 
 use super::{AccountRow, AliasRow, Base, Buckets, NameCount, NameKey, Rest, Slot};
 use crate::{account_key::AccountKey, hash::NameHash};

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    MigrationId, Random, Revision,
+    MigrationId, Revision,
     routing::v1::{
         AccountEntry, Change, Hello, StreamRequest, StreamResponse, TablePosition, Welcome, change,
         routing_service_server::{RoutingService, RoutingServiceServer},
@@ -12,6 +12,7 @@ use ferrypost_proto::{
     },
     v1,
 };
+use ferrypost_runtime::Random;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use tokio::{
     sync::{Mutex, mpsc},
@@ -203,14 +204,14 @@ pub(crate) fn fencing(name: &str, home: &str, revision: u64) -> Change {
     let random = Random::seeded(7);
     Change {
         change: Some(change::Change::Account(AccountEntry {
-            account_id: ferrypost_proto::AccountId::generate(&random).into(),
+            account_id: ferrypost_proto::AccountId::generate(random.bytes()).into(),
             names: vec![name.to_owned()],
             home: home.to_owned(),
             target: home.to_owned(),
             phase: v1::Phase::Fencing.into(),
             epoch: Some(Revision::new(0, revision).into()),
             fence_epoch: None,
-            migration_id: MigrationId::generate(&random).into(),
+            migration_id: MigrationId::generate(random.bytes()).into(),
         })),
     }
 }

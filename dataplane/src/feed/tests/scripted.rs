@@ -73,7 +73,7 @@ pub(super) struct Served {
 }
 
 pub(super) fn installation() -> InstallationId {
-    InstallationId::generate(&testing::random())
+    InstallationId::generate(testing::random().bytes())
 }
 
 impl World {
@@ -95,7 +95,7 @@ impl World {
         let (feed, handle) = Feed::new(FeedSetup {
             identity: Identity {
                 instance: InstanceId::parse("dp-1").unwrap(),
-                boot: BootId::generate(&random),
+                boot: BootId::generate(random.bytes()),
                 group: "edge".into(),
                 version: "test".into(),
                 admin_address: "127.0.0.1:9443".into(),

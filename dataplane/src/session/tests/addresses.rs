@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use ferrypost_runtime::shutdown::Shutdown;
 use ferrypost_wire::imap::Imap;
 
 use super::{
@@ -20,7 +21,6 @@ use crate::{
         },
         tls_client::ClientTls,
     },
-    shutdown::Shutdown,
 };
 
 const HOST: &str = "mail.example.org";

@@ -7,11 +7,12 @@ use std::{
 };
 
 use ferrypost_proto::{
-    AccountId, DestinationId, MigrationId, Random, Revision, TablePosition,
+    AccountId, DestinationId, MigrationId, Revision, TablePosition,
     routing::v1::{AccountEntry, Change, Delta, SnapshotChunk, change},
     v1::{self, endpoint_tls::Mode},
 };
 use ferrypost_routing::{Assembly, RoutingTable, Touched};
+use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{ProtocolKind, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -43,7 +44,6 @@ use crate::{
     },
     registry::{CloseReason, HoldLimits, Registry},
     session::{self, Connection, Newcomers, context::Services},
-    shutdown::Shutdown,
     tables::Tables,
     telemetry::Redact,
 };
@@ -269,7 +269,7 @@ impl World {
             tables,
             accounts: Mutex::new(Accounts {
                 revision: 1,
-                alice: AccountId::generate(&random),
+                alice: AccountId::generate(random.bytes()),
             }),
             _directory: directory,
             old,
@@ -289,7 +289,7 @@ impl World {
             accounts: vec![
                 entry(&alice, "alice@example.org", "old", v1::Phase::Settled, 1),
                 entry(
-                    &AccountId::generate(random),
+                    &AccountId::generate(random.bytes()),
                     "bob@example.org",
                     "new",
                     v1::Phase::Settled,
@@ -459,7 +459,7 @@ fn entry(
         epoch: Some(Revision::new(0, revision).into()),
         fence_epoch: None,
         migration_id: if moving {
-            MigrationId::generate(&Random::seeded(9))
+            MigrationId::generate(Random::seeded(9).bytes())
                 .as_str()
                 .to_owned()
         } else {

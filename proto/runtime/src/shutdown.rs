@@ -1,15 +1,17 @@
-//! How the process ends: what it is told, and who waits for whom.
+//! How a process ends: what it is told, and who waits for whom.
 
 use std::{future::Future, io, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// How long a task that is dropped may take to be gone: it is, at its next await.
+const DROPPED: Duration = Duration::from_secs(2);
+
 /// Two words and the tasks that obey them. Clones share both.
 ///
 /// *Drain*: take nothing new, finish or close what is open in good manners. *Force*: drop everything
-/// now. A task that was spawned here is waited for, and none outlives [`wait`](Self::wait) after the
-/// second word.
+/// now. A task that was spawned here is waited for, and is dropped with the second word.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
@@ -40,6 +42,12 @@ impl Shutdown {
         });
     }
 
+    /// For whoever starts tasks of its own and lets them end with [`draining`](Self::draining): they
+    /// are waited for, and not dropped with the second word.
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
     /// Cancelled when draining begins.
     pub fn draining(&self) -> &CancellationToken {
         &self.drain
@@ -62,7 +70,7 @@ impl Shutdown {
     }
 
     /// Drains and waits for all tasks, at most for `limit`; then drops those that are left and waits
-    /// for that. Returns how many had to be dropped.
+    /// until they are gone. Returns how many had not ended by themselves.
     pub async fn wait(&self, limit: Duration) -> usize {
         self.drain();
         self.tasks.close();
@@ -71,7 +79,8 @@ impl Shutdown {
         }
         let left = self.tasks.len();
         self.force();
-        self.tasks.wait().await;
+        // A task that blocks its thread is not worth more: the process ends.
+        _ = tokio::time::timeout(DROPPED, self.tasks.wait()).await;
         left
     }
 }
