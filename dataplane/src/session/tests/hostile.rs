@@ -63,7 +63,9 @@ async fn a_server_without_a_verdict_is_unavailable_within_the_limit_and_left() {
 
 #[tokio::test]
 async fn an_endless_line_and_a_gigabyte_announced_are_answered_and_ended() {
-    let world = World::new();
+    let mut plan = Plan::default();
+    plan.limits.preauth.login = Duration::from_secs(3);
+    let world = World::with(plan);
     let mut client = world.client().await;
     _ = client.try_send(&vec![b'x'; 1 << 20]).await;
     assert!(client.rest().await.starts_with("* BYE"));
@@ -77,7 +79,10 @@ async fn an_endless_line_and_a_gigabyte_announced_are_answered_and_ended() {
     );
 
     let mut client = world.client().await;
+    // LITERAL+ promises that it may come unasked: it is passed over, for as long as a login may take.
     client.send("a LOGIN {1000000000+}\r\nxxxx").await;
+    let answer = client.answer("a ").await;
+    assert!(answer.starts_with("a NO [TOOBIG]"), "{answer}");
     assert!(client.rest().await.contains("BYE"));
     assert_eq!(world.old.seen.count(&world.old.seen.connections), 0);
 }
