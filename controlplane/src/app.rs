@@ -32,7 +32,7 @@ use crate::{
     store::{
         Store,
         embedded::EmbeddedStore,
-        etcd::{EtcdConfig, EtcdStore},
+        etcd::{EtcdConfig, EtcdStore, Password},
     },
     tls::{ClientCertificates, ServerTls},
 };
@@ -136,6 +136,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     let opened = OpenStore::open(config.store()).await?;
     let (store, store_kind) = (opened.store(), opened.kind());
     let shutdown = Shutdown::new();
+    opened.keep_fresh(&shutdown);
     let failure = settle_installation(&store, &config, &random, &shutdown).await?;
 
     let options = MirrorOptions::new(config.replica().clone(), random.clone());
@@ -244,9 +245,8 @@ fn load_tls(
     files: Option<&TlsFiles>,
     clients: ClientCertificates,
 ) -> anyhow::Result<Option<ServerTls>> {
-    files
-        .map(|files| ServerTls::load(files, clients))
-        .transpose()
+    let loaded = files.map(|files| ServerTls::load(files, clients));
+    Ok(loaded.transpose()?)
 }
 
 /// The store that was chosen.
@@ -265,7 +265,7 @@ impl OpenStore {
                 Self::Embedded(Arc::new(store.with_context(place)?))
             }
             StoreConfig::Etcd(access) => {
-                let store = EtcdStore::connect(etcd_config(access)?).await;
+                let store = EtcdStore::connect(etcd_config(access)).await;
                 Self::Etcd(Arc::new(store.context("the etcd cluster")?))
             }
         })
@@ -278,6 +278,14 @@ impl OpenStore {
         }
     }
 
+    /// Has its files taken over when they change.
+    fn keep_fresh(&self, shutdown: &Shutdown) {
+        if let Self::Etcd(store) = self {
+            let store = Arc::clone(store);
+            shutdown.spawn_background(async move { store.keep_fresh().await });
+        }
+    }
+
     const fn kind(&self) -> &'static str {
         match self {
             Self::Embedded(_) => "embedded",
@@ -286,18 +294,12 @@ impl OpenStore {
     }
 }
 
-fn etcd_config(access: &EtcdAccess) -> anyhow::Result<EtcdConfig> {
+fn etcd_config(access: &EtcdAccess) -> EtcdConfig {
     let mut config = EtcdConfig::new(access.endpoints.clone(), access.prefix.clone());
     config.tls.clone_from(&access.tls);
-    if let Some((user, file)) = &access.user {
-        let password = std::fs::read_to_string(file)
-            .with_context(|| format!("the password in {}", file.display()))?;
-        config.user = Some((
-            user.clone(),
-            password.trim_end_matches(['\r', '\n']).to_owned(),
-        ));
-    }
-    Ok(config)
+    let user = access.user.clone();
+    config.user = user.map(|(name, file)| (name, Password::File(file)));
+    config
 }
 
 fn orchestrator_options(

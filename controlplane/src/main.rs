@@ -7,9 +7,8 @@ use ferrypost_controlplane::{
     cli::{self, Order},
     config::Config,
     hook::guard,
-    telemetry,
 };
-use ferrypost_runtime::{Random, shutdown::Signals};
+use ferrypost_runtime::{Random, logging, shutdown::Signals};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    telemetry::start(config.log())?;
+    logging::install(config.log())?;
     let mut signals = Signals::listen()?;
     let mut bound = tokio::select! {
         built = app::build(config, Random::from_os()) => built?,

@@ -8,8 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use ferrypost_proto::{RoutingConfig, SCHEMA, v1};
-
-use crate::config::{Document, Mistakes, Section};
+use ferrypost_runtime::config::{Document, Mistakes, Section, read_text};
 
 /// A valid routing configuration from a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,9 +24,7 @@ impl RoutingFile {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Mistakes::of_file(path, format!("cannot be read: {error}")))?;
-        Self::parse(&text, path)
+        Self::parse(&read_text(path)?, path)
     }
 
     /// Reads a text; `path` names it in messages and is what its relative paths are relative to.
@@ -35,7 +32,7 @@ impl RoutingFile {
     /// # Errors
     /// Every mistake in it.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Mistakes> {
-        let file = Document::parse(text, path.parent().unwrap_or(Path::new("")));
+        let file = Document::parse(text, path);
         let mut sources = vec![path.to_owned()];
         let document = file.read(|root| read_root(root, &mut sources));
         let checked = RoutingConfig::try_from(&document);
@@ -48,7 +45,7 @@ impl RoutingFile {
                 }
             }
         }
-        file.finish(path)?;
+        file.finish()?;
         match checked {
             Ok(config) => Ok(Self {
                 document,
@@ -126,7 +123,11 @@ fn read_bare_names(names: &Section<'_>) -> Option<v1::name_policy::BareNames> {
     if names.has("bare_names") && !names.is_text("bare_names") {
         return names
             .table("bare_names", |table| {
-                table.required("default_domain", table.text("default_domain"))
+                table.required(
+                    "default_domain",
+                    "what is added to a name without one",
+                    table.text("default_domain"),
+                )
             })
             .flatten()
             .map(BareNames::DefaultDomain);
@@ -151,7 +152,11 @@ fn read_unlisted(domain: &Section<'_>) -> Option<v1::domain::Unlisted> {
     if domain.has("unlisted") && !domain.is_text("unlisted") {
         return domain
             .table("unlisted", |table| {
-                table.required("destination", table.text("destination"))
+                table.required(
+                    "destination",
+                    "where accounts that are not listed go",
+                    table.text("destination"),
+                )
             })
             .flatten()
             .map(Unlisted::Destination);
@@ -196,7 +201,11 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
             .into(),
         when: endpoint.table("when", |when| v1::Condition {
             group: when
-                .required("group", when.text("group"))
+                .required(
+                    "group",
+                    "the data planes that it is for",
+                    when.text("group"),
+                )
                 .unwrap_or_default(),
         }),
         host: endpoint.text("host").unwrap_or_default(),

@@ -3,17 +3,20 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::Context as _;
+use ferrypost_runtime::{
+    reload::Reloading,
+    tls::{FileError, authorities, crypto},
+};
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    ServerConfig,
+    pki_types::CertificateDer,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::SingleCertAndKey,
 };
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::{config::TlsFiles, reload::Reloading};
+use crate::config::TlsFiles;
 
 /// What client certificates a listener asks for, where it has an authority for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,15 +29,15 @@ pub(crate) enum ClientCertificates {
 
 /// A listener's certificate, and the authority for its clients'.
 #[derive(Debug, Clone)]
-pub(crate) struct ServerTls(Arc<Reloading<Arc<ServerConfig>>>);
+pub(crate) struct ServerTls(Arc<Reloading<Arc<ServerConfig>, FileError>>);
 
 impl ServerTls {
     /// Loads the files.
     ///
     /// # Errors
     /// When one cannot be read or used.
-    pub(crate) fn load(files: &TlsFiles, clients: ClientCertificates) -> anyhow::Result<Self> {
-        let mut watched = vec![files.certificate.clone(), files.key.clone()];
+    pub(crate) fn load(files: &TlsFiles, clients: ClientCertificates) -> Result<Self, FileError> {
+        let mut watched = Vec::from(files.identity.paths());
         watched.extend(files.client_ca.clone());
         let files = files.clone();
         let load = move || server_config(&files, clients).map(Arc::new);
@@ -43,31 +46,20 @@ impl ServerTls {
 
     /// What accepts one connection, with the certificate as it is now.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(self.0.current().as_ref()))
+        TlsAcceptor::from(Arc::clone(self.0.fresh().as_ref()))
     }
 }
 
-fn server_config(files: &TlsFiles, clients: ClientCertificates) -> anyhow::Result<ServerConfig> {
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .with_context(|| format!("the private key in {}", files.key.display()))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+fn server_config(files: &TlsFiles, clients: ClientCertificates) -> Result<ServerConfig, FileError> {
+    let identity = files.identity.read()?;
+    let builder = ServerConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()
-        .context("the TLS versions")?;
+        .expect("the provider has suites for TLS 1.2 and 1.3");
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
-        Some(authority) => {
-            builder.with_client_cert_verifier(client_verifier(authority, clients, provider)?)
-        }
+        Some(authority) => builder.with_client_cert_verifier(client_verifier(authority, clients)?),
     };
-    let mut config = builder.with_single_cert(chain, key).with_context(|| {
-        format!(
-            "the certificate in {} with the key in {}",
-            files.certificate.display(),
-            files.key.display()
-        )
-    })?;
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }
@@ -75,34 +67,14 @@ fn server_config(files: &TlsFiles, clients: ClientCertificates) -> anyhow::Resul
 fn client_verifier(
     authority: &Path,
     clients: ClientCertificates,
-    provider: Arc<rustls::crypto::CryptoProvider>,
-) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(authority)? {
-        roots
-            .add(certificate)
-            .with_context(|| format!("a certificate in {}", authority.display()))?;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+    let roots = Arc::new(authorities(authority)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, crypto());
     let builder = match clients {
         ClientCertificates::Required => builder,
         ClientCertificates::Optional => builder.allow_unauthenticated(),
     };
-    builder
-        .build()
-        .with_context(|| format!("the client authority in {}", authority.display()))
-}
-
-fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .with_context(|| format!("the certificates in {}", path.display()))?;
-    anyhow::ensure!(
-        !chain.is_empty(),
-        "{} holds no certificate in PEM form",
-        path.display()
-    );
-    Ok(chain)
+    Ok(builder.build().expect("there is at least one authority"))
 }
 
 /// The names in a client certificate that passed verification.

@@ -9,12 +9,10 @@ use std::{
     time::Duration,
 };
 
+use ferrypost_runtime::tls::{FileError, authorities, crypto};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
+use rustls::{ClientConfig, pki_types::ServerName, sign::SingleCertAndKey};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -22,7 +20,6 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     config::{ControlPlane, ControlPlaneTls},
-    crypto::crypto,
     feed::{BoxFuture, Connect, ConnectError},
     net::{
         self,
@@ -55,8 +52,8 @@ enum Failure {
     Resolve(#[from] ResolveError),
     #[error("{0}")]
     Socket(#[from] io::Error),
-    #[error("our certificate or the CA cannot be used: {0}")]
-    Pem(#[from] rustls::pki_types::pem::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
     #[error("the server name to verify is not valid")]
@@ -153,18 +150,10 @@ fn mutual(tls: &ControlPlaneTls) -> Result<ClientConfig, Failure> {
         ClientConfig::builder_with_provider(crypto()).with_safe_default_protocol_versions()?;
     let builder = match &tls.ca_file {
         None => builder.with_platform_verifier()?,
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_file_iter(path)? {
-                roots.add(certificate?)?;
-            }
-            builder.with_root_certificates(roots)
-        }
+        Some(path) => builder.with_root_certificates(authorities(path)?),
     };
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(&tls.identity.cert_file)?.collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(&tls.identity.key_file)?;
-    let mut config = builder.with_client_auth_cert(chain, key)?;
+    let identity = SingleCertAndKey::from(tls.identity.read()?);
+    let mut config = builder.with_client_cert_resolver(Arc::new(identity));
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }

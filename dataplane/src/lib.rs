@@ -42,11 +42,9 @@
 pub mod admin;
 pub mod app;
 pub mod backend;
-pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod control_plane;
-pub(crate) mod crypto;
 pub mod descriptors;
 pub mod feed;
 pub mod fence;
@@ -54,10 +52,10 @@ pub mod limits;
 pub mod listener;
 pub mod net;
 pub mod ready;
+pub mod redact;
 pub mod registry;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
 pub mod session;
 pub mod state_dir;
 pub mod tables;
-pub mod telemetry;

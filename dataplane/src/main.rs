@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use ferrypost_dataplane::{app, cli::Call, config::Config, descriptors, telemetry};
-use ferrypost_runtime::{Random, shutdown::Signals};
+use ferrypost_dataplane::{app, cli::Call, config::Config, descriptors};
+use ferrypost_runtime::{Random, logging, shutdown::Signals};
 
 fn main() -> ExitCode {
     match start(Call::parse()) {
@@ -26,7 +26,7 @@ fn start(call: Call) -> anyhow::Result<()> {
         }
         Call::Run(path) => {
             let config = Config::load(&path)?;
-            telemetry::install(config.log())?;
+            logging::install(config.log().lines)?;
             descriptors::allow_for(config.limits().connections.total);
             let runtime = tokio::runtime::Runtime::new()?;
             let outcome = runtime.block_on(serve(config));

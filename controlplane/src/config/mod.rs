@@ -4,10 +4,7 @@
 //! mistake at once, each with its line. What the file may say is documented here, key by key;
 //! `controlplane/examples/controlplane.toml` shows all of it.
 
-mod document;
-mod duration;
 mod read;
-mod section;
 #[cfg(test)]
 mod tests;
 
@@ -18,11 +15,11 @@ use std::{
 };
 
 use ferrypost_proto::{InstallationId, ReplicaId};
-use tracing::level_filters::LevelFilter;
-
-pub(crate) use document::Document;
-pub use document::{Mistake, Mistakes};
-pub(crate) use section::Section;
+use ferrypost_runtime::{
+    config::{Mistakes, read_text},
+    logging,
+    tls::CertificateFiles,
+};
 
 use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
 
@@ -37,7 +34,7 @@ pub struct Config {
     routing: Routing,
     migrations: Migrations,
     hooks: Hooks,
-    log: Log,
+    log: logging::Settings,
 }
 
 impl Config {
@@ -46,9 +43,7 @@ impl Config {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Mistakes::of_file(path, format!("cannot be read: {error}")))?;
-        Self::parse(&text, path)
+        Self::parse(&read_text(path)?, path)
     }
 
     /// Reads a text; `path` names it in messages and is what its relative paths are relative to.
@@ -101,9 +96,10 @@ impl Config {
         &self.hooks
     }
 
-    /// `[log]`.
-    pub fn log(&self) -> &Log {
-        &self.log
+    /// `[log]`: `format`, `text` (the default) or `json`, and `level`: `error`, `warn`, `info` (the
+    /// default) or `debug`.
+    pub fn log(&self) -> logging::Settings {
+        self.log
     }
 }
 
@@ -127,7 +123,8 @@ pub struct EtcdAccess {
     pub prefix: String,
     /// `ca_file`, and `cert_file` with `key_file`. Needed for `https`.
     pub tls: Option<EtcdTls>,
-    /// `username`, and `password_file` that holds its password. The file is read at start.
+    /// `username`, and `password_file` that holds its password. The file is read again when it
+    /// changes.
     pub user: Option<(String, PathBuf)>,
 }
 
@@ -150,10 +147,8 @@ pub struct Operators {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TlsFiles {
-    /// `cert_file`: the certificate chain in PEM, own certificate first.
-    pub certificate: PathBuf,
-    /// `key_file`: its private key in PEM.
-    pub key: PathBuf,
+    /// `cert_file` and `key_file`: what callers are shown.
+    pub identity: CertificateFiles,
     /// `client_ca_file`: who may have signed client certificates. Without it none is asked for.
     pub client_ca: Option<PathBuf>,
 }
@@ -283,23 +278,4 @@ pub struct HookConfig {
     /// `timeout`: killed after this long, and the move aborts. Default `10s`; below
     /// `migrations.window`.
     pub timeout: Duration,
-}
-
-/// `[log]`.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Log {
-    /// `format`: `text` (the default) or `json`.
-    pub format: LogFormat,
-    /// `level`: `error`, `warn`, `info` (the default) or `debug`.
-    pub level: LevelFilter,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

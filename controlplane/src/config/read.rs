@@ -7,12 +7,14 @@ use std::{
 };
 
 use ferrypost_proto::{InstallationId, ReplicaId};
-use tracing::level_filters::LevelFilter;
+use ferrypost_runtime::{
+    config::{Document, Mistakes, Section},
+    logging,
+};
 
 use super::{
-    CertificateName, Config, DataPlanes, Document, EtcdAccess, HookConfig, Hooks, IdentityConfig,
-    Log, LogFormat, Migrations, Mistakes, Operators, Role, Routing, RoutingSource, Section,
-    StoreConfig, TlsFiles, TokenConfig,
+    CertificateName, Config, DataPlanes, EtcdAccess, HookConfig, Hooks, IdentityConfig, Migrations,
+    Operators, Role, Routing, RoutingSource, StoreConfig, TlsFiles, TokenConfig,
 };
 use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
 
@@ -31,8 +33,8 @@ const ROLES: &[(&str, Role)] = &[
 ];
 
 pub(super) fn config(text: &str, path: &Path) -> Result<Config, Mistakes> {
-    let directory = path.parent().unwrap_or(Path::new(""));
-    let document = Document::parse(text, directory);
+    let document = Document::parse(text, path);
+    let directory = document.directory();
     let config = document.read(|root| {
         let store = read_store(root, directory);
         Config {
@@ -48,7 +50,7 @@ pub(super) fn config(text: &str, path: &Path) -> Result<Config, Mistakes> {
         }
         .with_hooks(root)
     });
-    document.finish(path)?;
+    document.finish()?;
     Ok(config)
 }
 
@@ -102,7 +104,11 @@ fn read_store(root: &Section<'_>, directory: &Path) -> StoreConfig {
 
 fn read_etcd(store: &Section<'_>) -> EtcdAccess {
     let endpoints = store
-        .required("endpoints", store.texts("endpoints"))
+        .required(
+            "endpoints",
+            "the members' client addresses, as [\"https://etcd-1:2379\"]",
+            store.texts("endpoints"),
+        )
         .unwrap_or_default();
     if store.has("endpoints") && endpoints.is_empty() {
         store.wrong("endpoints", "must name at least one member");
@@ -141,57 +147,28 @@ fn read_etcd(store: &Section<'_>) -> EtcdAccess {
 }
 
 fn read_etcd_tls(store: &Section<'_>) -> Option<EtcdTls> {
-    let ca = readable(store, "ca_file");
-    let identity = match (readable(store, "cert_file"), readable(store, "key_file")) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (None, None) => None,
-        (Some(_), None) => {
-            store.required("key_file", None::<PathBuf>);
-            None
-        }
-        (None, Some(_)) => {
-            store.required("cert_file", None::<PathBuf>);
-            None
-        }
-    };
-    if identity.is_some() && !store.has("ca_file") {
+    let ca = store.authorities_file("ca_file");
+    let shows = store.has("cert_file") || store.has("key_file");
+    let identity = shows.then(|| store.certificate_files("who we are to the members"));
+    if shows && !store.has("ca_file") {
         store.wrong("ca_file", "missing; it goes with cert_file");
     }
     Some(EtcdTls {
         ca: ca?,
-        identity,
+        identity: identity.flatten(),
         server_name: store.text("server_name"),
     })
 }
 
 fn read_etcd_user(store: &Section<'_>) -> Option<(String, PathBuf)> {
+    if !store.has("username") && !store.has("password_file") {
+        return None;
+    }
     let username = store.text("username");
-    let password = readable(store, "password_file");
-    match (username, password) {
-        (Some(username), Some(password)) => Some((username, password)),
-        (None, None) => None,
-        (Some(_), None) => {
-            store.required("password_file", None::<PathBuf>);
-            None
-        }
-        (None, Some(_)) => {
-            store.required("username", None::<PathBuf>);
-            None
-        }
-    }
-}
-
-/// A path to a file that is there and can be read: a mistyped one is found now rather than by the
-/// first caller.
-fn readable(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
-    let path = section.path(key)?;
-    match std::fs::read(&path) {
-        Ok(_) => Some(path),
-        Err(error) => {
-            section.wrong(key, format!("{} cannot be read: {error}", path.display()));
-            None
-        }
-    }
+    let username = store.required("username", "whose password password_file holds", username);
+    let password = store.readable_file("password_file");
+    let password = store.required("password_file", "the password of username", password);
+    Some((username?, password?))
 }
 
 fn read_operators(root: &Section<'_>) -> Operators {
@@ -201,9 +178,7 @@ fn read_operators(root: &Section<'_>) -> Operators {
         // One with a mistake counts: it is reported as what it is.
         let authenticated = !tokens.is_empty() || !identities.is_empty();
         let operators = Operators {
-            listen: section
-                .parsed("listen", str::parse)
-                .unwrap_or_else(|| loopback(9080)),
+            listen: section.address("listen").unwrap_or_else(|| loopback(9080)),
             tls: read_tls(section),
             tokens: tokens.into_iter().flatten().collect(),
             identities: identities.into_iter().flatten().collect(),
@@ -269,12 +244,10 @@ fn check_exposure(section: &Section<'_>, listen: SocketAddr, authenticated: bool
 fn read_tls(section: &Section<'_>) -> Option<TlsFiles> {
     section
         .table("tls", |tls| {
-            let certificate = tls.required("cert_file", readable(tls, "cert_file"));
-            let key = tls.required("key_file", readable(tls, "key_file"));
-            let client_ca = readable(tls, "client_ca_file");
+            let identity = tls.certificate_files("what callers are shown");
+            let client_ca = tls.authorities_file("client_ca_file");
             Some(TlsFiles {
-                certificate: certificate?,
-                key: key?,
+                identity: identity?,
                 client_ca,
             })
         })
@@ -282,9 +255,9 @@ fn read_tls(section: &Section<'_>) -> Option<TlsFiles> {
 }
 
 fn read_token(token: &Section<'_>) -> Option<TokenConfig> {
-    let name = token.required("name", token.text("name"));
-    let role = token.required("role", token.word("role", ROLES));
-    let file = token.required("file", readable(token, "file"));
+    let name = token.required("name", "who calls with it", token.text("name"));
+    let role = token.required_word("role", ROLES);
+    let file = token.required("file", "holds the token", token.token_file("file"));
     Some(TokenConfig {
         name: name?,
         role: role?,
@@ -293,7 +266,7 @@ fn read_token(token: &Section<'_>) -> Option<TokenConfig> {
 }
 
 fn read_identity(identity: &Section<'_>) -> Option<IdentityConfig> {
-    let role = identity.required("role", identity.word("role", ROLES));
+    let role = identity.required_word("role", ROLES);
     let certificate = match (identity.text("common_name"), identity.text("san")) {
         (Some(name), None) => Some(CertificateName::CommonName(name)),
         (None, Some(name)) => Some(CertificateName::AlternativeName(name)),
@@ -311,11 +284,9 @@ fn read_identity(identity: &Section<'_>) -> Option<IdentityConfig> {
 fn read_data_planes(root: &Section<'_>) -> DataPlanes {
     root.table("data_planes", |section| {
         let data_planes = DataPlanes {
-            listen: section
-                .parsed("listen", str::parse)
-                .unwrap_or_else(|| loopback(9081)),
+            listen: section.address("listen").unwrap_or_else(|| loopback(9081)),
             tls: read_tls(section),
-            token: readable(section, "token_file"),
+            token: section.token_file("token_file"),
         };
         let has_client_ca = data_planes
             .tls
@@ -367,7 +338,7 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
             .unwrap_or(default.window),
         fence_budget: section
             .number("fence_budget", 1..=10_000)
-            .map_or(default.fence_budget, |n| n as usize),
+            .unwrap_or(default.fence_budget),
         settle: section
             .duration("settle", MILLISECOND..=HOUR)
             .unwrap_or(default.settle),
@@ -379,7 +350,11 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
 }
 
 fn read_hook(hook: &Section<'_>, window: Duration) -> Option<HookConfig> {
-    let command = hook.required("command", hook.texts("command"))?;
+    let command = hook.required(
+        "command",
+        "a program's absolute path and its arguments",
+        hook.texts("command"),
+    )?;
     let absolute = command
         .first()
         .is_some_and(|program| Path::new(program).is_absolute());
@@ -401,29 +376,14 @@ fn read_hook(hook: &Section<'_>, window: Duration) -> Option<HookConfig> {
     Some(HookConfig { command, timeout })
 }
 
-fn read_log(root: &Section<'_>) -> Log {
-    let default = Log {
-        format: LogFormat::Text,
-        level: LevelFilter::INFO,
-    };
-    root.table("log", |section| Log {
+fn read_log(root: &Section<'_>) -> logging::Settings {
+    let default = logging::Settings::default();
+    root.section("log", |section| logging::Settings {
         format: section
-            .word(
-                "format",
-                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-            )
+            .word("format", logging::FORMATS)
             .unwrap_or(default.format),
         level: section
-            .word(
-                "level",
-                &[
-                    ("error", LevelFilter::ERROR),
-                    ("warn", LevelFilter::WARN),
-                    ("info", LevelFilter::INFO),
-                    ("debug", LevelFilter::DEBUG),
-                ],
-            )
+            .word("level", logging::LEVELS)
             .unwrap_or(default.level),
     })
-    .unwrap_or(default)
 }

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use ferrypost_runtime::config::Mistakes;
+
 use super::*;
 use crate::routing_file::RoutingFile;
 
@@ -158,21 +160,23 @@ fn example(name: &str) -> (tempfile::TempDir, PathBuf) {
     for folder in ["pki", "secrets"] {
         std::fs::create_dir(directory.path().join(folder)).expect("created");
     }
-    for file in [
-        "pki/controlplane.pem",
-        "pki/controlplane.key",
-        "pki/ca.pem",
-        "secrets/viewer",
-        "secrets/operator",
-        "secrets/admin",
-        "secrets/etcd-password",
-        "secrets/dataplane",
-        "pki/etcd-ca.pem",
-        "pki/etcd-client.pem",
-        "pki/etcd-client.key",
+    let made = rcgen::generate_simple_self_signed(["controlplane".to_owned()]).expect("made");
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let token = "0123456789abcdef0123456789abcdef".to_owned();
+    for (file, content) in [
+        ("pki/controlplane.pem", &certificate),
+        ("pki/controlplane.key", &key),
+        ("pki/ca.pem", &certificate),
+        ("secrets/viewer", &token),
+        ("secrets/operator", &token),
+        ("secrets/admin", &token),
+        ("secrets/etcd-password", &token),
+        ("secrets/dataplane", &token),
+        ("pki/etcd-ca.pem", &certificate),
+        ("pki/etcd-client.pem", &certificate),
+        ("pki/etcd-client.key", &key),
     ] {
-        let text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        std::fs::write(directory.path().join(file), text).expect("written");
+        std::fs::write(directory.path().join(file), content).expect("written");
     }
     let path = directory.path().join(name);
     (directory, path)

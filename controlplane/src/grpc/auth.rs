@@ -7,14 +7,16 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use ferrypost_runtime::token::Token;
+use ferrypost_runtime::{
+    reload::Reloading,
+    token::{Token, TokenError},
+};
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
     config::{CertificateName, DataPlanes, IdentityConfig, Operators, Role},
     net::Peer,
     refusal::{Answer, Reason, Refusal},
-    reload::Reloading,
     tls::CertificateNames,
 };
 
@@ -135,7 +137,7 @@ pub(crate) struct OperatorGate {
 #[derive(Debug)]
 struct KnownToken {
     caller: Caller,
-    token: Reloading<Token>,
+    token: Reloading<Token, TokenError>,
 }
 
 impl OperatorGate {
@@ -214,7 +216,7 @@ impl OperatorGate {
         let shown = shown(headers)?;
         self.tokens
             .iter()
-            .filter(|known| known.token.current().is(&shown))
+            .filter(|known| known.token.fresh().is(&shown))
             .map(|known| known.caller.clone())
             .last()
     }
@@ -246,7 +248,7 @@ impl IdentityConfig {
 /// The data planes' listener.
 #[derive(Debug)]
 pub(crate) struct DataPlaneGate {
-    token: Option<Reloading<Token>>,
+    token: Option<Reloading<Token, TokenError>>,
     needs_certificate: bool,
     /// Whose certificates are operators': one authority may have signed both.
     operators: Vec<IdentityConfig>,
@@ -282,7 +284,7 @@ impl DataPlaneGate {
         }
         if let Some(token) = &self.token {
             let shown = shown(headers);
-            if !shown.is_some_and(|shown| token.current().is(&shown)) {
+            if !shown.is_some_and(|shown| token.fresh().is(&shown)) {
                 return refuse("a data plane sends `authorization: Bearer <token>` here");
             }
         }
@@ -311,11 +313,10 @@ pub(crate) const fn role_word(role: Role) -> &'static str {
 }
 
 /// The token in a file, taken over again when the file changes.
-fn watch(file: &Path) -> anyhow::Result<Reloading<Token>> {
+fn watch(file: &Path) -> anyhow::Result<Reloading<Token, TokenError>> {
     let path = file.to_owned();
-    Reloading::new(vec![path.clone()], move || {
-        Token::read(&path).with_context(|| format!("the token in {}", path.display()))
-    })
+    let reloading = Reloading::new(vec![path.clone()], move || Token::read(&path));
+    reloading.with_context(|| format!("the token in {}", file.display()))
 }
 
 /// The token that a request shows.

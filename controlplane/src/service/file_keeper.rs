@@ -6,12 +6,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use ferrypost_runtime::reload::Stamps;
 use tokio::time;
 
 use super::routing_config::RoutingDesk;
 use crate::{
-    config::RoutingSource, domain::state::State, refusal::Kind, reload::Stamps,
-    routing_file::RoutingFile, store::Rev,
+    config::RoutingSource, domain::state::State, refusal::Kind, routing_file::RoutingFile,
+    store::Rev,
 };
 
 /// How often the file is looked at.

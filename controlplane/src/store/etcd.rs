@@ -9,6 +9,7 @@
 //! no connection was made or the member had no leader, is tried again on whichever member the
 //! client turns to next; any other failure is the caller's to judge.
 
+mod access;
 mod failure;
 #[cfg(test)]
 mod tests;
@@ -16,20 +17,21 @@ mod watch;
 
 use std::fmt;
 use std::future::Future;
-use std::io;
-use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, CompactionOptions, Compare, CompareOp, ConnectOptions, Error, GetOptions,
-    Identity, KvClient, PutOptions, ResponseHeader, TlsOptions, TxnOp, WatchClient,
+    Client, CompactionOptions, Compare, CompareOp, Error, GetOptions, KvClient, PutOptions,
+    ResponseHeader, TxnOp, WatchClient,
 };
+use ferrypost_runtime::reload::{LOOK_EVERY, Stamps};
 use futures_util::StreamExt;
 use futures_util::stream;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
+pub use access::{ConnectError, EtcdConfig, EtcdTls, Password};
 use failure::Failure;
 use watch::Watcher;
 
@@ -39,83 +41,6 @@ use super::{
 };
 use crate::kv::check_key;
 
-/// Which cluster, and how to speak to it.
-#[derive(Clone)]
-pub struct EtcdConfig {
-    /// The members' client addresses, as `http://host:port` or `https://host:port`. At least one.
-    pub endpoints: Vec<String>,
-    /// What all keys of the installation begin with. A final `/` is added if there is none, so that
-    /// `mail` and `mail2` do not share keys.
-    pub prefix: String,
-    /// How to verify the members and show who we are. Needed for `https`.
-    pub tls: Option<EtcdTls>,
-    /// A user of etcd's own access control and its password.
-    pub user: Option<(String, String)>,
-    /// How long one call may take. 5 seconds by default: longer than an election of a leader.
-    pub call_limit: Duration,
-    /// How long one range may take, which moves more. 30 seconds by default.
-    pub load_limit: Duration,
-}
-
-/// TLS to etcd, from PEM files that are read when connecting.
-#[derive(Clone, Debug)]
-pub struct EtcdTls {
-    /// The authorities that may have signed the members' certificates.
-    pub ca: PathBuf,
-    /// Our own certificate and its key, where the members demand one.
-    pub identity: Option<(PathBuf, PathBuf)>,
-    /// The name to expect in the members' certificates, if it is not that of the endpoint.
-    pub server_name: Option<String>,
-}
-
-impl EtcdConfig {
-    /// A cluster without TLS or access control, with the default limits.
-    pub fn new(endpoints: Vec<String>, prefix: impl Into<String>) -> Self {
-        Self {
-            endpoints,
-            prefix: prefix.into(),
-            tls: None,
-            user: None,
-            call_limit: Duration::from_secs(5),
-            load_limit: Duration::from_secs(30),
-        }
-    }
-}
-
-/// The password is not shown.
-impl fmt::Debug for EtcdConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EtcdConfig")
-            .field("endpoints", &self.endpoints)
-            .field("prefix", &self.prefix)
-            .field("tls", &self.tls)
-            .field("user", &self.user.as_ref().map(|(name, _)| name))
-            .field("call_limit", &self.call_limit)
-            .field("load_limit", &self.load_limit)
-            .finish()
-    }
-}
-
-/// Why there is no store in etcd to work with.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// A file for TLS cannot be read.
-    #[error("{path} cannot be read: {error}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// An endpoint is not an address, or does not fit the TLS settings, or there is none; or the
-    /// prefix is empty.
-    #[error("the etcd endpoints, the prefix or the TLS settings are not usable")]
-    Config,
-    /// The cluster did not let us in. Only asked when there is a user, for its token.
-    #[error(transparent)]
-    Store(StoreError),
-}
-
 /// The store in etcd. See the [module documentation](self).
 #[derive(Clone, Debug)]
 pub struct EtcdStore {
@@ -123,22 +48,16 @@ pub struct EtcdStore {
     load_limit: Duration,
 }
 
-/// A client with the prefix and limits that go with it. Clones share the connections.
+/// A client with the prefix and limits that go with it. Clones share it.
 #[derive(Clone)]
 struct Connection {
-    client: Client,
+    client: Arc<RwLock<Client>>,
+    access: Arc<EtcdConfig>,
     prefix: Vec<u8>,
     call_limit: Duration,
     /// How often to turn to another member with a call that certainly did nothing.
     attempts: u32,
 }
-
-/// How often the client pings a silent connection: etcd takes more than one ping in five seconds
-/// for an attack (`--grpc-keepalive-min-time`).
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long a ping may stay unanswered before the connection counts as dead.
-const PING_LIMIT: Duration = Duration::from_secs(5);
 
 /// The pause before a call is tried on another member.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(25);
@@ -162,68 +81,49 @@ impl EtcdStore {
         if !prefix.ends_with(b"/") {
             prefix.push(b'/');
         }
-        let options = connect_options(&config).await?;
-        let connecting = Client::connect(&config.endpoints, Some(options));
-        let client = timeout(config.call_limit, connecting)
-            .await
-            .map_err(|_| ConnectError::Store(StoreError::Unavailable(Outage::Timeout)))?
-            .map_err(connect_error)?;
+        let client = config.client().await?;
         let members = u32::try_from(config.endpoints.len()).unwrap_or(u32::MAX);
-        let connection = Connection {
-            client,
-            prefix,
-            call_limit: config.call_limit,
-            attempts: members.saturating_mul(ATTEMPTS_PER_MEMBER),
-        };
         Ok(Self {
-            connection,
             load_limit: config.load_limit,
+            connection: Connection {
+                client: Arc::new(RwLock::new(client)),
+                prefix,
+                call_limit: config.call_limit,
+                attempts: members.saturating_mul(ATTEMPTS_PER_MEMBER),
+                access: Arc::new(config),
+            },
         })
     }
-}
 
-async fn connect_options(config: &EtcdConfig) -> Result<ConnectOptions, ConnectError> {
-    let mut options = ConnectOptions::new()
-        .with_require_leader(true)
-        .with_auto_token_refresh(true)
-        .with_connect_timeout(config.call_limit)
-        .with_keep_alive(PING_INTERVAL, PING_LIMIT)
-        .with_keep_alive_while_idle(true);
-    if let Some((name, password)) = &config.user {
-        options = options.with_user(name, password);
-    }
-    if let Some(tls) = &config.tls {
-        options = options.with_tls(tls_options(tls).await?);
-    }
-    Ok(options)
-}
-
-async fn tls_options(tls: &EtcdTls) -> Result<TlsOptions, ConnectError> {
-    let mut options =
-        TlsOptions::new().ca_certificate(Certificate::from_pem(read_file(&tls.ca).await?));
-    if let Some((certificate, key)) = &tls.identity {
-        let (certificate, key) = (read_file(certificate).await?, read_file(key).await?);
-        options = options.identity(Identity::from_pem(certificate, key));
-    }
-    if let Some(name) = &tls.server_name {
-        options = options.domain_name(name);
-    }
-    Ok(options)
-}
-
-async fn read_file(path: &PathBuf) -> Result<Vec<u8>, ConnectError> {
-    tokio::fs::read(path)
-        .await
-        .map_err(|error| ConnectError::File {
-            path: path.clone(),
-            error,
-        })
-}
-
-fn connect_error(error: Error) -> ConnectError {
-    match error {
-        Error::GRpcStatus(_) => ConnectError::Store(Failure::from(error).of_read()),
-        _ => ConnectError::Config,
+    /// Takes certificates and the password over whenever their files have changed. Never returns.
+    ///
+    /// What is under way ends on the connections that it began on. What cannot be used is logged, and
+    /// tried again once the files, or the cluster, have changed; what was in force stays so.
+    pub async fn keep_fresh(&self) {
+        let files = self.connection.access.files();
+        let mut in_force = Stamps::of(&files);
+        let mut complained = None;
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let stamps = Stamps::of(&files);
+            if stamps == in_force {
+                continue;
+            }
+            match self.connection.renew().await {
+                Ok(()) => {
+                    tracing::info!(?files, "etcd is spoken to as the changed files say");
+                    in_force = stamps;
+                }
+                Err(_) if complained.as_ref() == Some(&stamps) => {}
+                Err(error) => {
+                    tracing::error!(?files, %error,
+                        "changed files cannot be used for etcd yet; what was in force stays so");
+                    complained = Some(stamps);
+                }
+            }
+        }
     }
 }
 
@@ -381,6 +281,18 @@ fn kv_client(client: &Client) -> KvClient {
 }
 
 impl Connection {
+    fn client(&self) -> Client {
+        let client = self.client.read();
+        client.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins anew, as the files say now.
+    async fn renew(&self) -> Result<(), ConnectError> {
+        let client = self.access.client().await?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
+    }
+
     /// Makes a call within a time limit, on as many members as it takes to be heard by one.
     async fn call<T, F>(&self, limit: Duration, attempt: impl Fn(Client) -> F) -> Result<T, Failure>
     where
@@ -390,7 +302,7 @@ impl Connection {
             let mut left = self.attempts;
             loop {
                 left -= 1;
-                match attempt(self.client.clone()).await.map_err(Failure::from) {
+                match attempt(self.client()).await.map_err(Failure::from) {
                     Err(failure) if left > 0 && failure.is_worth_another_member() => {
                         tokio::time::sleep(ATTEMPT_PAUSE).await;
                     }
@@ -408,7 +320,7 @@ impl Connection {
     }
 
     fn watch_client(&self) -> WatchClient {
-        self.client
+        self.client()
             .watch_client()
             .max_decoding_message_size(usize::MAX)
     }
@@ -424,7 +336,8 @@ impl Connection {
 
     async fn renew_token(&self) {
         // If it cannot be had, the next attempt says so.
-        let _ = timeout(self.call_limit, self.client.refresh_token()).await;
+        let client = self.client();
+        let _ = timeout(self.call_limit, client.refresh_token()).await;
     }
 
     fn etcd_key(&self, key: &[u8]) -> Vec<u8> {

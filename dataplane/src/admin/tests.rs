@@ -3,16 +3,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use ferrypost_runtime::shutdown::Shutdown;
+use ferrypost_runtime::tls::{CertificateFiles, crypto};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::{
-    certificate::CertificateFiles,
-    crypto::crypto,
-    net::{self, tls_server::ServerTls},
-};
+use crate::net::{self, tls_server::ServerTls};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 

@@ -77,7 +77,7 @@ impl Surroundings {
             goodbye = "1s"
             "#
         );
-        Config::parse(&text, self.path()).unwrap()
+        Config::parse(&text, &self.path().join("gateway.toml")).unwrap()
     }
 }
 
@@ -144,7 +144,7 @@ async fn admitted(control_plane: &mut ControlPlane, backend: &Backend) -> Conver
 async fn stats(bound: &Bound, surroundings: &Surroundings) -> serde_json::Value {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(surroundings.authority.root.clone()).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(crate::crypto::crypto())
+    let config = rustls::ClientConfig::builder_with_provider(ferrypost_runtime::tls::crypto())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)

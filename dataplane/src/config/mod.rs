@@ -2,31 +2,33 @@
 //! Where accounts live is not configured here; the control plane says it.
 //!
 //! ```text
-//!   file ── text ──▶ raw ── sections, key by key ──▶ validate ──▶ Config
+//!   file ── text ──▶ sections, key by key ──▶ validate ──▶ Config
 //! ```
 //!
 //! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
-//! mistake at once, each with its place.
+//! mistake at once, each with its line and key.
 
-mod files;
 mod network;
-mod raw;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use ferrypost_proto::{InstanceId, Problems};
+use ferrypost_proto::InstanceId;
+use ferrypost_runtime::{
+    config::{Mistakes, read_text},
+    logging,
+    tls::CertificateFiles,
+};
 use ferrypost_wire::ProtocolKind;
 
 pub use network::Network;
 
-use crate::{certificate::CertificateFiles, limits::Limits, telemetry::LogSettings};
+use crate::{limits::Limits, redact::Redact};
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -38,7 +40,7 @@ pub struct Config {
     listeners: Vec<Listener>,
     limits: Limits,
     admin: Admin,
-    log: LogSettings,
+    log: Log,
 }
 
 /// How the control plane is reached.
@@ -114,45 +116,31 @@ pub struct Admin {
     pub health_listen: Option<SocketAddr>,
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {error}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// It is not valid.
-    #[error("the configuration is not valid:\n  {}", one_a_line(.0))]
-    Invalid(Problems),
-}
-
-fn one_a_line(problems: &Problems) -> String {
-    let lines: Vec<_> = problems.0.iter().map(ToString::to_string).collect();
-    lines.join("\n  ")
+/// `[log]`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// What is written and how.
+    pub lines: logging::Settings,
+    /// How accounts are shown.
+    pub redact: Redact,
 }
 
 impl Config {
     /// Reads and checks a file. Relative paths in it are relative to its own directory.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            error,
-        })?;
-        let directory = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, directory).map_err(ConfigError::Invalid)
-    }
-
-    /// Checks a text, with relative paths in it relative to `directory`. Files that it names are read
-    /// to see that they are what they should be.
     ///
     /// # Errors
-    /// Every mistake, each with its place.
-    pub fn parse(text: &str, directory: &Path) -> Result<Self, Problems> {
-        validate::config(text, directory)
+    /// Every mistake, or that it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Mistakes> {
+        Self::parse(&read_text(path)?, path)
+    }
+
+    /// Checks a text; `path` names it in messages and is what its relative paths are relative to. Files
+    /// that it names are read to see that they are what they should be.
+    ///
+    /// # Errors
+    /// Every mistake, each with its line and key.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Mistakes> {
+        validate::config(text, path)
     }
 
     /// This data plane's name among all of the installation's.
@@ -191,7 +179,7 @@ impl Config {
     }
 
     /// What is logged and how.
-    pub fn log(&self) -> &LogSettings {
+    pub fn log(&self) -> &Log {
         &self.log
     }
 }

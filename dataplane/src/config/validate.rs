@@ -2,388 +2,317 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
 };
 
-use ferrypost_proto::{InstanceId, Problems};
+use ferrypost_proto::InstanceId;
+use ferrypost_runtime::{
+    config::{Document, Mistakes, Section},
+    logging,
+    tls::CertificateFiles,
+};
 use ferrypost_wire::ProtocolKind;
 use http::Uri;
-use tracing::level_filters::LevelFilter;
 
 use super::{
-    Admin, Config, ControlPlane, ControlPlaneTls, Listener, ListenerTls,
-    files::{certificates, pair, private_key, secret, token},
-    is_loopback,
-    raw::{Document, Section},
+    Admin, Config, ControlPlane, ControlPlaneTls, Listener, ListenerTls, Log, is_loopback,
 };
-use crate::{
-    certificate::CertificateFiles,
-    limits::Limits,
-    telemetry::{LogFormat, LogSettings, Redact},
-};
+use crate::{limits::Limits, redact::Redact};
 
 /// Where the admin endpoint is bound unless the file says otherwise.
-const ADMIN_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9443);
+const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443);
 
-pub(super) fn config(text: &str, directory: &Path) -> Result<Config, Problems> {
-    let document = Document::new(text);
-    let config = document
-        .root()
-        .and_then(|root| Checker { directory }.config(root));
-    document.problems()?;
-    Ok(config.expect("a part that is missing has been noted as a problem"))
+pub(super) fn config(text: &str, path: &Path) -> Result<Config, Mistakes> {
+    let document = Document::parse(text, path);
+    let config = document.read(read);
+    document.finish()?;
+    Ok(config.expect("a part that is missing has been noted as a mistake"))
 }
 
-struct Checker<'a> {
-    directory: &'a Path,
+fn read(root: &Section<'_>) -> Option<Config> {
+    let instance = root.required(
+        "instance",
+        "this data plane's own name, as \"dp-1\"",
+        root.parsed("instance", InstanceId::parse),
+    );
+    let group = root.text("group").unwrap_or_default();
+    let state_directory = root.required(
+        "state_directory",
+        "a directory of this data plane's own",
+        root.path("state_directory"),
+    );
+    let control_plane = root.section("control_plane", control_plane);
+    let admin = root.section("admin", admin);
+    let listeners = listeners(root, admin.as_ref());
+    let limits = root.section("limits", limits);
+    let log = root.section("log", log);
+    Some(Config {
+        instance: instance?,
+        group,
+        state_directory: state_directory?,
+        control_plane: control_plane?,
+        listeners: listeners?,
+        limits,
+        admin: admin?,
+        log: log?,
+    })
 }
 
-impl Checker<'_> {
-    fn config(&self, mut root: Section<'_, '_>) -> Option<Config> {
-        if !root.has("instance") {
-            root.required::<String>("instance", "this data plane's own name, as \"dp-1\"");
-        }
-        let instance = root.parsed("instance", InstanceId::parse);
-        let group = root.optional::<String>("group").unwrap_or_default();
-        let state_directory = root
-            .required("state_directory", "a directory of this data plane's own")
-            .map(|path| self.resolve(path));
-        let control_plane = self.control_plane(root.section("control_plane"));
-        let admin = self.admin(root.section("admin"));
-        let listeners = self.listeners(&mut root, admin.as_ref());
-        let limits = limits(root.section("limits"));
-        let log = self.log(root.section("log"));
-        root.finish();
-        Some(Config {
-            instance: instance?,
-            group,
-            state_directory: state_directory?,
-            control_plane: control_plane?,
-            listeners: listeners?,
-            limits,
-            admin: admin?,
-            log: log?,
-        })
-    }
-
-    fn control_plane(&self, mut section: Section<'_, '_>) -> Option<ControlPlane> {
-        let endpoints = section.texts("endpoints", endpoint);
-        if endpoints.as_ref().is_some_and(Vec::is_empty) {
-            section.wrong(
-                "endpoints",
-                "name at least one, as [\"https://control-plane.example.org:7443\"]",
-            );
-        }
-        let secure = |endpoints: &Vec<_>| endpoints.iter().any(|(_, secure)| *secure);
-        let tls = if endpoints.as_ref().is_some_and(secure) {
-            self.control_plane_tls(&mut section).map(Some)
-        } else {
-            // Not a mistake of their own where the endpoints are one already.
-            let mistake = endpoints
-                .as_ref()
-                .is_some_and(|endpoints| !endpoints.is_empty());
-            for key in ["ca_file", "cert_file", "key_file", "server_name"] {
-                if section.optional::<String>(key).is_some() && mistake {
-                    section.wrong(key, "is for https endpoints, and there are none");
-                }
-            }
-            Some(None)
-        };
-        section.finish();
-        Some(ControlPlane {
-            endpoints: endpoints?.into_iter().map(|(uri, _)| uri).collect(),
-            tls: tls?,
-        })
-    }
-
-    fn control_plane_tls(&self, section: &mut Section<'_, '_>) -> Option<ControlPlaneTls> {
-        let ca_file = section.optional("ca_file").map(|path| self.resolve(path));
-        if let Some(path) = &ca_file {
-            check(section, "ca_file", certificates(path));
-        }
-        let server_name = section.optional::<String>("server_name");
-        if let Some(name) = &server_name
-            && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
-        {
-            section.wrong(
-                "server_name",
-                format!("\"{name}\" is neither a host name nor an address"),
-            );
-        }
-        Some(ControlPlaneTls {
-            ca_file,
-            identity: self.certificate(section, "who this data plane is to the control plane")?,
-            server_name,
-        })
-    }
-
-    fn listeners(
-        &self,
-        root: &mut Section<'_, '_>,
-        admin: Option<&Admin>,
-    ) -> Option<Vec<Listener>> {
-        let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
-        if let Some(admin) = admin {
-            taken.insert(admin.listen, "admin.listen".to_owned());
-            if let Some(address) = admin.health_listen
-                && address.port() != 0
-                && taken
-                    .insert(address, "admin.health_listen".to_owned())
-                    .is_some()
-            {
-                root.wrong("admin.health_listen", "is the address of admin.listen");
-            }
-        }
-        let mut names: Vec<String> = Vec::new();
-        let sections = root.sections("listeners");
-        if sections.is_empty() {
-            root.wrong("listeners", "there is none; add a [[listeners]]");
-        }
-        let mut listeners = Vec::new();
-        let mut complete = true;
-        for (n, mut section) in sections.into_iter().enumerate() {
-            let Some(listener) = self.listener(&mut section) else {
-                complete = false;
-                section.finish();
-                continue;
-            };
-            if names.contains(&listener.name) {
-                section.wrong("name", format!("\"{}\" is there twice", listener.name));
-            }
-            names.push(listener.name.clone());
-            if listener.address.port() != 0 {
-                let place = format!("listeners[{n}].address");
-                if let Some(other) = taken.insert(listener.address, place) {
-                    section.wrong(
-                        "address",
-                        format!("{} is taken by {other}", listener.address),
-                    );
-                }
-            }
-            section.finish();
-            listeners.push(listener);
-        }
-        complete.then_some(listeners)
-    }
-
-    fn listener(&self, section: &mut Section<'_, '_>) -> Option<Listener> {
-        let name = section.required::<String>("name", "what it is called in logs, as \"imaps\"");
-        if let Some(name) = &name
-            && !is_label(name)
-        {
-            section.wrong("name", "use 1 to 63 of a-z, 0-9 and -");
-        }
-        let protocol = required_choice(section, "protocol", &[("imap", ProtocolKind::Imap)]);
-        let address = section.required("address", "where clients connect, as \"0.0.0.0:993\"");
-        let tls = required_choice(
-            section,
-            "tls",
-            &[
-                ("implicit", ListenerTls::Implicit),
-                ("starttls", ListenerTls::StartTls),
-            ],
+fn control_plane(section: &Section<'_>) -> Option<ControlPlane> {
+    let endpoints = section.parsed_texts("endpoints", endpoint);
+    if !section.has("endpoints") || endpoints.as_ref().is_some_and(Vec::is_empty) {
+        section.wrong(
+            "endpoints",
+            "name at least one, as [\"https://control-plane.example.org:7443\"]",
         );
-        let certificates = self.listener_certificates(section);
-        let proxy_protocol_from = section.texts("proxy_protocol_from", str::parse);
-        let mut limits = section.section("limits");
-        let connections = limits.optional("connections");
-        limits.finish();
-        Some(Listener {
-            name: name?,
-            protocol: protocol?,
-            address: address?,
-            tls: tls?,
-            certificates: certificates?,
-            proxy_protocol_from: proxy_protocol_from?,
-            connections,
-        })
     }
-
-    fn listener_certificates(
-        &self,
-        section: &mut Section<'_, '_>,
-    ) -> Option<Vec<CertificateFiles>> {
-        let sections = section.sections("certificates");
-        if sections.is_empty() {
-            section.wrong(
-                "certificates",
-                "name at least one, as [{ cert_file = \"mail.pem\", key_file = \"mail.key\" }]",
-            );
-            return None;
-        }
-        let certificates: Vec<_> = sections
-            .into_iter()
-            .map(|mut section| {
-                let files = self.certificate(&mut section, "what clients are shown");
-                section.finish();
-                files
-            })
-            .collect();
-        certificates.into_iter().collect()
-    }
-
-    fn admin(&self, mut section: Section<'_, '_>) -> Option<Admin> {
-        let listen = section.optional("listen").unwrap_or(ADMIN_ADDRESS);
-        let certificate =
-            self.certificate(&mut section, "what callers of the admin endpoint are shown");
-        let token_file = section
-            .required("token_file", "a file with the token that callers must know")
-            .map(|path| self.resolve(path));
-        if let Some(path) = &token_file {
-            check(&section, "token_file", token(path));
-        }
-        let health_listen = section.optional("health_listen");
-        section.finish();
-        Some(Admin {
-            listen,
-            certificate: certificate?,
-            token_file: token_file?,
-            health_listen,
-        })
-    }
-
-    fn log(&self, mut section: Section<'_, '_>) -> Option<LogSettings> {
-        let format = section
-            .choice(
-                "format",
-                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-            )
-            .unwrap_or(LogFormat::Text);
-        let levels = [
-            ("error", LevelFilter::ERROR),
-            ("warn", LevelFilter::WARN),
-            ("info", LevelFilter::INFO),
-            ("debug", LevelFilter::DEBUG),
-        ];
-        let level = section
-            .choice("level", &levels)
-            .unwrap_or(LevelFilter::INFO);
-        let redact = self.redact(&mut section);
-        section.finish();
-        Some(LogSettings {
-            format,
-            level,
-            redact: redact?,
-        })
-    }
-
-    fn redact(&self, section: &mut Section<'_, '_>) -> Option<Redact> {
-        let accounts = section
-            .choice(
-                "accounts",
-                &[("full", "full"), ("hashed", "hashed"), ("absent", "absent")],
-            )
-            .unwrap_or("full");
-        if accounts == "hashed" {
-            let path: PathBuf =
-                section.required("accounts_key_file", "the key of the hashes, random")?;
-            let key = check(section, "accounts_key_file", secret(&self.resolve(path)))?;
-            return Some(Redact::hashed(&key));
-        }
-        if section.optional::<PathBuf>("accounts_key_file").is_some() {
-            section.wrong("accounts_key_file", "is for accounts = \"hashed\"");
-        }
-        Some(if accounts == "full" {
-            Redact::full()
-        } else {
-            Redact::absent()
-        })
-    }
-
-    /// The keys `cert_file` and `key_file`, which must hold what they should.
-    fn certificate(&self, section: &mut Section<'_, '_>, what: &str) -> Option<CertificateFiles> {
-        let cert_file = section
-            .required("cert_file", &format!("{what}, a certificate in PEM"))
-            .map(|path| self.resolve(path));
-        let key_file = section
-            .required("key_file", "the key of cert_file, in PEM")
-            .map(|path| self.resolve(path));
-        let chain = cert_file
+    let secure = |endpoints: &Vec<_>| endpoints.iter().any(|(_, secure)| *secure);
+    let tls = if endpoints.as_ref().is_some_and(secure) {
+        control_plane_tls(section).map(Some)
+    } else {
+        // Not a mistake of their own where the endpoints are one already.
+        let mistake = endpoints
             .as_ref()
-            .and_then(|path| check(section, "cert_file", certificates(path)));
-        let key = key_file
-            .as_ref()
-            .and_then(|path| check(section, "key_file", private_key(path)));
-        let files = CertificateFiles {
-            cert_file: cert_file?,
-            key_file: key_file?,
-        };
-        check(section, "key_file", pair(&files, chain?, key?));
-        Some(files)
-    }
+            .is_some_and(|endpoints| !endpoints.is_empty());
+        for key in ["ca_file", "cert_file", "key_file", "server_name"] {
+            if section.text(key).is_some() && mistake {
+                section.wrong(key, "is for https endpoints, and there are none");
+            }
+        }
+        Some(None)
+    };
+    Some(ControlPlane {
+        endpoints: endpoints?.into_iter().map(|(uri, _)| uri).collect(),
+        tls: tls?,
+    })
+}
 
-    fn resolve(&self, path: PathBuf) -> PathBuf {
-        // An absolute path replaces the directory.
-        self.directory.join(path)
+fn control_plane_tls(section: &Section<'_>) -> Option<ControlPlaneTls> {
+    let ca_file = section.authorities_file("ca_file");
+    let server_name = section.parsed("server_name", |name| {
+        let valid = rustls::pki_types::ServerName::try_from(name).is_ok();
+        let name = valid.then(|| name.to_owned());
+        name.ok_or("is neither a host name nor an address")
+    });
+    Some(ControlPlaneTls {
+        ca_file,
+        identity: section.certificate_files("who this data plane is to the control plane")?,
+        server_name,
+    })
+}
+
+fn listeners(root: &Section<'_>, admin: Option<&Admin>) -> Option<Vec<Listener>> {
+    let listeners = root.tables("listeners", listener);
+    if listeners.is_empty() {
+        root.wrong("listeners", "there is none; add a [[listeners]]");
+    }
+    let sound = listeners.iter().enumerate();
+    let sound = sound.filter_map(|(n, listener)| Some((n, listener.as_ref()?)));
+    apart(root, sound, admin);
+    listeners.into_iter().collect()
+}
+
+/// No two listeners may have one name or one address, nor the admin endpoint's.
+fn apart<'l>(
+    root: &Section<'_>,
+    listeners: impl Iterator<Item = (usize, &'l Listener)>,
+    admin: Option<&Admin>,
+) {
+    let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    if let Some(admin) = admin {
+        taken.insert(admin.listen, "admin.listen".to_owned());
+        if let Some(address) = admin.health_listen
+            && address.port() != 0
+            && taken
+                .insert(address, "admin.health_listen".to_owned())
+                .is_some()
+        {
+            root.wrong("admin.health_listen", "is the address of admin.listen");
+        }
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for (n, listener) in listeners {
+        let (name, address) = (&listener.name, listener.address);
+        if names.contains(&name.as_str()) {
+            let place = format!("listeners[{n}].name");
+            root.wrong(&place, format!("\"{name}\" is there twice"));
+        }
+        names.push(name);
+        if address.port() == 0 {
+            continue;
+        }
+        let place = format!("listeners[{n}].address");
+        if let Some(other) = taken.insert(address, place.clone()) {
+            root.wrong(&place, format!("{address} is taken by {other}"));
+        }
     }
 }
 
-fn limits(mut section: Section<'_, '_>) -> Limits {
+fn listener(section: &Section<'_>) -> Option<Listener> {
+    let name = section.required(
+        "name",
+        "what it is called in logs, as \"imaps\"",
+        section.parsed("name", label),
+    );
+    let protocol = section.required_word("protocol", &[("imap", ProtocolKind::Imap)]);
+    let address = section.required(
+        "address",
+        "where clients connect, as \"0.0.0.0:993\"",
+        section.address("address"),
+    );
+    let tls = section.required_word(
+        "tls",
+        &[
+            ("implicit", ListenerTls::Implicit),
+            ("starttls", ListenerTls::StartTls),
+        ],
+    );
+    let certificates = listener_certificates(section);
+    let proxy_protocol_from = section.parsed_texts("proxy_protocol_from", str::parse);
+    let from_nobody = (!section.has("proxy_protocol_from")).then(Vec::new);
+    let connections = section.section("limits", |limits| {
+        limits.number("connections", 1..=usize::MAX)
+    });
+    Some(Listener {
+        name: name?,
+        protocol: protocol?,
+        address: address?,
+        tls: tls?,
+        certificates: certificates?,
+        proxy_protocol_from: proxy_protocol_from.or(from_nobody)?,
+        connections,
+    })
+}
+
+fn listener_certificates(section: &Section<'_>) -> Option<Vec<CertificateFiles>> {
+    let certificates = section.tables("certificates", |certificate| {
+        certificate.certificate_files("what clients are shown")
+    });
+    if certificates.is_empty() {
+        section.wrong(
+            "certificates",
+            "name at least one, as [{ cert_file = \"mail.pem\", key_file = \"mail.key\" }]",
+        );
+        return None;
+    }
+    certificates.into_iter().collect()
+}
+
+fn admin(section: &Section<'_>) -> Option<Admin> {
+    let listen = section.address("listen").unwrap_or(ADMIN_ADDRESS);
+    let certificate = section.certificate_files("what callers of the admin endpoint are shown");
+    let token_file = section.required(
+        "token_file",
+        "a file with the token that callers must know",
+        section.token_file("token_file"),
+    );
+    Some(Admin {
+        listen,
+        certificate: certificate?,
+        token_file: token_file?,
+        health_listen: section.address("health_listen"),
+    })
+}
+
+fn log(section: &Section<'_>) -> Option<Log> {
+    let default = logging::Settings::default();
+    let lines = logging::Settings {
+        format: section
+            .word("format", logging::FORMATS)
+            .unwrap_or(default.format),
+        level: section
+            .word("level", logging::LEVELS)
+            .unwrap_or(default.level),
+    };
+    Some(Log {
+        lines,
+        redact: redact(section)?,
+    })
+}
+
+fn redact(section: &Section<'_>) -> Option<Redact> {
+    let words = &[("full", "full"), ("hashed", "hashed"), ("absent", "absent")];
+    let accounts = section.word("accounts", words).unwrap_or("full");
+    if accounts == "hashed" {
+        let key = section.secret("accounts_key_file");
+        let what = "the key of the hashes, random";
+        let key = section.required("accounts_key_file", what, key)?;
+        return Some(Redact::hashed(&key));
+    }
+    if section.has("accounts_key_file") {
+        section.wrong("accounts_key_file", "is for accounts = \"hashed\"");
+    }
+    Some(if accounts == "full" {
+        Redact::full()
+    } else {
+        Redact::absent()
+    })
+}
+
+fn limits(section: &Section<'_>) -> Limits {
     let mut limits = Limits::default();
 
-    let mut group = section.section("connections");
-    group.set("total", &mut limits.connections.total);
-    group.set("per_address", &mut limits.connections.per_address);
-    group.finish();
+    section.section("connections", |group| {
+        group.set("total", &mut limits.connections.total);
+        group.set("per_address", &mut limits.connections.per_address);
+    });
 
     let preauth = &mut limits.preauth;
-    let mut group = section.section("preauth");
-    group.set("handshake", &mut preauth.handshake);
-    group.set("login", &mut preauth.login);
-    group.set("failures", &mut preauth.failures);
-    group.set("failure_floor", &mut preauth.failure_floor);
-    group.set("max_line", &mut preauth.front.max_line);
-    group.set("max_literal", &mut preauth.front.max_literal);
-    group.set("max_commands", &mut preauth.front.max_commands);
-    group.set("max_errors", &mut preauth.front.max_errors);
-    group.finish();
+    section.section("preauth", |group| {
+        group.set("handshake", &mut preauth.handshake);
+        group.set("login", &mut preauth.login);
+        group.set("failures", &mut preauth.failures);
+        group.set("failure_floor", &mut preauth.failure_floor);
+        group.set("max_line", &mut preauth.front.max_line);
+        group.set("max_literal", &mut preauth.front.max_literal);
+        group.set("max_commands", &mut preauth.front.max_commands);
+        group.set("max_errors", &mut preauth.front.max_errors);
+    });
 
     let backend = &mut limits.backend;
-    let mut group = section.section("backend");
-    group.set("connect", &mut backend.connect);
-    group.set("handshake", &mut backend.handshake);
-    group.set("negotiate", &mut backend.negotiate);
-    group.set("login", &mut backend.login);
-    group.set("max_line", &mut backend.back.max_line);
-    group.set("max_lines", &mut backend.back.max_lines);
-    group.set("max_untagged", &mut backend.back.max_untagged);
-    group.finish();
+    section.section("backend", |group| {
+        group.set("connect", &mut backend.connect);
+        group.set("handshake", &mut backend.handshake);
+        group.set("negotiate", &mut backend.negotiate);
+        group.set("login", &mut backend.login);
+        group.set("max_line", &mut backend.back.max_line);
+        group.set("max_lines", &mut backend.back.max_lines);
+        group.set("max_untagged", &mut backend.back.max_untagged);
+    });
 
     let relay = &mut limits.relay;
-    let mut group = section.section("relay");
-    group.set("idle", &mut relay.idle);
-    group.set("stalled", &mut relay.stalled);
-    group.set("answer", &mut relay.answer);
-    group.set("drain", &mut relay.drain);
-    group.set("close", &mut relay.close);
-    group.finish();
+    section.section("relay", |group| {
+        group.set("idle", &mut relay.idle);
+        group.set("stalled", &mut relay.stalled);
+        group.set("answer", &mut relay.answer);
+        group.set("drain", &mut relay.drain);
+        group.set("close", &mut relay.close);
+    });
 
-    let mut group = section.section("hold");
-    group.set("timeout", &mut limits.hold.timeout);
-    group.set("keep_alive", &mut limits.hold.keep_alive);
-    group.set("total", &mut limits.hold.total);
-    group.set("per_name", &mut limits.hold.per_name);
-    group.finish();
+    section.section("hold", |group| {
+        group.set("timeout", &mut limits.hold.timeout);
+        group.set("keep_alive", &mut limits.hold.keep_alive);
+        group.set("total", &mut limits.hold.total);
+        group.set("per_name", &mut limits.hold.per_name);
+    });
 
-    let mut group = section.section("probe");
-    group.set("interval", &mut limits.probe.interval);
-    group.set("retry", &mut limits.probe.retry);
-    group.finish();
+    section.section("probe", |group| {
+        group.set("interval", &mut limits.probe.interval);
+        group.set("retry", &mut limits.probe.retry);
+    });
 
-    let mut group = section.section("shutdown");
-    group.set("grace", &mut limits.shutdown.grace);
-    group.set("goodbye", &mut limits.shutdown.goodbye);
-    group.finish();
+    section.section("shutdown", |group| {
+        group.set("grace", &mut limits.shutdown.grace);
+        group.set("goodbye", &mut limits.shutdown.goodbye);
+    });
 
-    between(&section, &limits);
-    section.finish();
+    between(section, &limits);
     limits
 }
 
 /// What limits must be to each other.
-fn between(section: &Section<'_, '_>, limits: &Limits) {
+fn between(section: &Section<'_>, limits: &Limits) {
     let (relay, shutdown) = (limits.relay, limits.shutdown);
     if shutdown.grace < relay.drain + relay.close {
         section.wrong(
@@ -400,22 +329,6 @@ fn between(section: &Section<'_, '_>, limits: &Limits) {
             "must not be above connections.total",
         );
     }
-}
-
-fn required_choice<T: Clone>(
-    section: &mut Section<'_, '_>,
-    key: &'static str,
-    choices: &[(&str, T)],
-) -> Option<T> {
-    if section.has(key) {
-        return section.choice(key, choices);
-    }
-    let names: Vec<_> = choices
-        .iter()
-        .map(|(name, _)| format!("\"{name}\""))
-        .collect();
-    section.required::<String>(key, &format!("one of {}", names.join(", ")));
-    None
 }
 
 /// A replica of the control plane, and whether the way there is encrypted.
@@ -436,14 +349,9 @@ fn endpoint(text: &str) -> Result<(String, bool), &'static str> {
     }
 }
 
-fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-}
-
-/// Notes what is wrong with a file at the key that names it.
-fn check<T>(section: &Section<'_, '_>, key: &str, outcome: Result<T, String>) -> Option<T> {
-    outcome.map_err(|message| section.wrong(key, message)).ok()
+fn label(text: &str) -> Result<String, &'static str> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let valid = (1..=63).contains(&text.len()) && text.bytes().all(allowed);
+    let label = valid.then(|| text.to_owned());
+    label.ok_or("use 1 to 63 of a-z, 0-9 and -")
 }

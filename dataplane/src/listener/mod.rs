@@ -5,7 +5,7 @@ mod permit;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use ferrypost_runtime::shutdown::Shutdown;
+use ferrypost_runtime::{shutdown::Shutdown, tls::FileError};
 use ferrypost_wire::{
     ClientReply, Farewell, Front as _, FrontSettings, LineProtocol, ProtocolKind, imap::Imap,
 };
@@ -24,7 +24,7 @@ use crate::{
     net::{
         self, TcpListener, TcpStream,
         proxy::{self, Ends},
-        tls_server::{CertificateError, ServerTls},
+        tls_server::ServerTls,
     },
     session::{self, Connection, context::Services},
 };
@@ -65,7 +65,7 @@ pub enum ListenError {
         /// The listener.
         listener: String,
         /// What is wrong.
-        error: CertificateError,
+        error: FileError,
     },
     /// The system does not give us the address.
     #[error("listener {listener}: cannot listen on {address}: {error}")]

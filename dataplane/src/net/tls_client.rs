@@ -27,7 +27,7 @@ use super::{
     tls_stream::TlsStream,
     transport::Tls,
 };
-use crate::crypto::crypto;
+use ferrypost_runtime::tls::crypto;
 
 /// Ways of verification that are kept ready; a routing configuration with more is served all the same,
 /// with more work.

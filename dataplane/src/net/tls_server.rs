@@ -1,30 +1,26 @@
 //! TLS as clients and operators see it: certificates by server name, reloaded when their files change.
 
 use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock, PoisonError, RwLock},
-    time::Duration,
+    io,
+    sync::{Arc, OnceLock},
 };
 
+use ferrypost_runtime::{
+    reload::Reloading,
+    tls::{CertificateFiles, FileError, crypto},
+};
 use ferrypost_wire::TlsFacts;
 use rustls::{
     ServerConfig, SignatureAlgorithm,
     crypto::aws_lc_rs::Ticketer,
-    pki_types::{
-        CertificateDer, PrivateKeyDer, ServerName,
-        pem::{self, PemObject as _},
-    },
+    pki_types::ServerName,
     server::{
         ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets,
         ResolvesServerCert, UnbufferedServerConnection,
     },
     sign::CertifiedKey,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     TcpStream,
@@ -33,10 +29,6 @@ use super::{
     tls_stream::TlsStream,
     transport::Tls,
 };
-use crate::{certificate::CertificateFiles, crypto::crypto};
-
-/// How often certificate files are looked at.
-pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tickets that a connection is given where there are any (TLS 1.3). A client uses each once and is given another
 /// by the connection that it resumed, so one keeps as many going as it has connections.
@@ -76,8 +68,8 @@ impl ServerTls {
     /// (ALPACA, CVE-2021-3618); one that offers none is served.
     ///
     /// # Errors
-    /// [`CertificateError`] for the first file that cannot be used.
-    pub fn new(files: &[CertificateFiles], protocol: &[u8]) -> Result<Self, CertificateError> {
+    /// [`FileError`] for the first file that cannot be used.
+    pub fn new(files: &[CertificateFiles], protocol: &[u8]) -> Result<Self, FileError> {
         let certificates = Arc::new(Certificates::load(files)?);
         let mut config = ServerConfig::builder_with_provider(crypto())
             .with_safe_default_protocol_versions()
@@ -155,38 +147,9 @@ impl ServerTls {
         Ok((stream, asked.name.get().cloned()))
     }
 
-    /// Reloads the certificates whenever their files have changed. Never returns; a file that cannot be
-    /// used is logged, once, and what was in force stays so.
+    /// Takes the certificates over whenever their files have changed. Never returns.
     pub async fn keep_fresh(&self) {
-        let mut ticks = interval(RELOAD_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut complained = false;
-        loop {
-            ticks.tick().await;
-            match self.reload().await {
-                Ok(true) => {
-                    tracing::info!("certificates reloaded");
-                    complained = false;
-                }
-                Ok(false) => complained = false,
-                Err(_) if complained => {}
-                Err(error) => {
-                    tracing::warn!(%error, "keeping the certificates in force");
-                    complained = true;
-                }
-            }
-        }
-    }
-
-    /// Reads the files again; true if they had changed.
-    ///
-    /// # Errors
-    /// [`CertificateError`] for the first file that cannot be used; what was in force stays so.
-    pub async fn reload(&self) -> Result<bool, CertificateError> {
-        let certificates = Arc::clone(&self.certificates);
-        tokio::task::spawn_blocking(move || certificates.reload())
-            .await
-            .expect("reading certificates does not panic")
+        Arc::clone(&self.certificates.0).keep_fresh().await;
     }
 }
 
@@ -206,38 +169,9 @@ pub(super) fn facts(session: &rustls::CommonState, server_name: Option<String>) 
     }
 }
 
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// A file cannot be read or is not PEM.
-    #[error("{path}: {error}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: pem::Error,
-    },
-    /// The chain has no certificate.
-    #[error("{path}: holds no certificate")]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Certificate and key do not belong together, or are of a kind that cannot be used.
-    #[error("{path}: {error}")]
-    Unusable {
-        /// The certificate's file.
-        path: PathBuf,
-        /// What is wrong.
-        error: rustls::Error,
-    },
-}
-
 /// Certificates in force, and where they came from.
-struct Certificates {
-    files: Vec<CertificateFiles>,
-    in_force: RwLock<Arc<InForce>>,
-}
+#[derive(Debug)]
+struct Certificates(Arc<Reloading<InForce, FileError>>);
 
 /// What clients are shown, and what they may come back with.
 struct InForce {
@@ -247,33 +181,15 @@ struct InForce {
 }
 
 impl Certificates {
-    fn load(files: &[CertificateFiles]) -> Result<Self, CertificateError> {
-        Ok(Self {
-            files: files.to_vec(),
-            in_force: RwLock::new(read_all(files)?),
-        })
-    }
-
-    fn reload(&self) -> Result<bool, CertificateError> {
-        let fresh = read_all(&self.files)?;
-        let old = self.current();
-        let chains = |in_force: &InForce| -> Vec<_> {
-            let keys = in_force.keys.iter();
-            keys.map(|key| key.cert.clone()).collect()
-        };
-        if chains(&old) == chains(&fresh) {
-            return Ok(false);
-        }
-        *self
-            .in_force
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(true)
+    fn load(files: &[CertificateFiles]) -> Result<Self, FileError> {
+        let watched = files.iter().flat_map(CertificateFiles::paths).collect();
+        let files = files.to_vec();
+        let reloading = Reloading::new(watched, move || read_all(&files))?;
+        Ok(Self(Arc::new(reloading)))
     }
 
     fn current(&self) -> Arc<InForce> {
-        let in_force = self.in_force.read();
-        Arc::clone(&in_force.unwrap_or_else(PoisonError::into_inner))
+        self.0.current()
     }
 
     /// The first certificate that is valid for the name; the first of all for a client that names
@@ -311,12 +227,6 @@ impl ResolvesServerCert for AskedName {
     }
 }
 
-impl fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.files).finish()
-    }
-}
-
 fn is_valid_for(key: &CertifiedKey, name: &str) -> bool {
     let parsed = key.cert.first().map(ParsedCertificate::try_from);
     match (parsed, ServerName::try_from(name)) {
@@ -325,13 +235,13 @@ fn is_valid_for(key: &CertifiedKey, name: &str) -> bool {
     }
 }
 
-fn read_all(files: &[CertificateFiles]) -> Result<Arc<InForce>, CertificateError> {
-    let keys: Result<Vec<_>, _> = files.iter().map(|pair| read(pair).map(Arc::new)).collect();
-    let keys = keys?;
-    Ok(Arc::new(InForce {
+fn read_all(files: &[CertificateFiles]) -> Result<InForce, FileError> {
+    let keys = files.iter().map(|pair| pair.read().map(Arc::new));
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    Ok(InForce {
         tickets: tickets(&keys),
         keys,
-    }))
+    })
 }
 
 /// Tickets pay where a signature is dear. With RSA-2048 a resumed handshake saves most of what a full one costs; with
@@ -345,30 +255,15 @@ fn tickets(keys: &[Arc<CertifiedKey>]) -> Option<Arc<dyn ProducesTickets>> {
     Ticketer::new().ok()
 }
 
-fn read(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
-    let in_file = |path: &Path| {
-        let path = path.to_owned();
-        move |error| CertificateError::File { path, error }
-    };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&pair.cert_file)
-        .and_then(Iterator::collect)
-        .map_err(in_file(&pair.cert_file))?;
-    if chain.is_empty() {
-        return Err(CertificateError::Empty {
-            path: pair.cert_file.clone(),
-        });
-    }
-    let key = PrivateKeyDer::from_pem_file(&pair.key_file).map_err(in_file(&pair.key_file))?;
-    CertifiedKey::from_der(chain, key, &crypto()).map_err(|error| CertificateError::Unusable {
-        path: pair.cert_file.clone(),
-        error,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
-    use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+    use std::path::Path;
+
+    use rustls::{
+        ClientConfig, HandshakeKind, RootCertStore,
+        pki_types::{CertificateDer, pem::PemObject as _},
+    };
     use tokio::io::AsyncReadExt as _;
     use tokio_rustls::TlsConnector;
 
@@ -412,27 +307,26 @@ mod tests {
         assert_eq!(chosen(None), 0);
     }
 
-    #[tokio::test]
-    async fn changed_files_are_taken_over_and_broken_ones_are_not() {
+    #[test]
+    fn changed_files_are_taken_over_and_broken_ones_are_not() {
         let directory = tempfile::tempdir().unwrap();
         let files = write(directory.path(), "one", "mail.example.org");
-        let tls = ServerTls::new(std::slice::from_ref(&files), b"imap").unwrap();
-        assert!(!tls.reload().await.unwrap());
+        let certificates = Certificates::load(std::slice::from_ref(&files)).unwrap();
+        assert!(!certificates.0.reload());
 
         write(directory.path(), "one", "mail.example.org");
-        assert!(tls.reload().await.unwrap());
-        let in_force = tls.certificates.current();
+        assert!(certificates.0.reload());
+        let in_force = certificates.current();
 
         // A renewal that is half done: the new certificate beside the old key.
         let other = write(directory.path(), "other", "mail.example.org");
         std::fs::copy(&other.cert_file, &files.cert_file).unwrap();
-        assert!(matches!(
-            tls.reload().await,
-            Err(CertificateError::Unusable { .. })
-        ));
-        assert!(Arc::ptr_eq(&tls.certificates.current(), &in_force));
+        assert!(!certificates.0.reload());
+        assert!(Arc::ptr_eq(&certificates.current(), &in_force));
         std::fs::copy(&other.key_file, &files.key_file).unwrap();
-        assert!(tls.reload().await.unwrap());
+        assert!(certificates.0.reload());
+        let renewed = &certificates.current().keys[0];
+        assert_eq!(renewed.cert, other.read().unwrap().cert);
     }
 
     #[test]
@@ -502,17 +396,17 @@ mod tests {
     #[tokio::test]
     async fn what_came_with_a_certificate_that_was_replaced_resumes_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let key = || KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
-        let files = write_with(&key(), directory.path(), "one", "mail.example.org");
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        let files = write_with(&key, directory.path(), "one", "mail.example.org");
         let tls = ServerTls::new(std::slice::from_ref(&files), b"imap").unwrap();
         let client = returning_client(&files);
         handshake(&tls, &client).await;
         let (resumed, _) = handshake(&tls, &client).await;
         assert_eq!(resumed, HandshakeKind::Resumed);
-        // The same certificate again, and another one beside it.
-        let other = write_with(&key(), directory.path(), "two", "mail.example.net");
-        let both = ServerTls::new(&[files, other], b"imap").unwrap();
-        *tls.certificates.in_force.write().unwrap() = both.certificates.current();
+        // The file is renewed; that it holds the same again lets the client go on trusting it.
+        let renewed = std::fs::read_to_string(&files.cert_file).unwrap() + "\n";
+        std::fs::write(&files.cert_file, renewed).unwrap();
+        assert!(tls.certificates.0.reload());
         let (full, _) = handshake(&tls, &client).await;
         assert_eq!(full, HandshakeKind::Full);
     }

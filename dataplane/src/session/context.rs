@@ -20,9 +20,9 @@ use crate::{
     },
     limits::Limits,
     net::{CloseProof, dial::Dialer},
+    redact::Redact,
     registry::Registry,
     tables::Tables,
-    telemetry::Redact,
 };
 
 /// What every session needs. One for the whole process.

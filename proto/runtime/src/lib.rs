@@ -1,10 +1,14 @@
 //! What both of Ferrypost's planes are made of, and nothing of what either of them does.
 //!
 //! ```text
+//!   config    reads a configuration key by key: every mistake at once, with file, line and key
+//!   logging   the log's lines, and panics among them
+//!   tls       the cryptography of all our TLS; certificates and keys from files
+//!   token     bearer tokens: from a file, compared in constant time
+//!   reload    files that are taken over again when they change
 //!   random    the one source of random numbers: injected
 //!   backoff   pauses between attempts
 //!   shutdown  how a process ends: what it is told, and who waits for whom
-//!   token     bearer tokens: from a file, compared in constant time
 //! ```
 //!
 //! Both planes depend on this crate; it depends on neither, nor on the contract between them. What is
@@ -12,8 +16,12 @@
 //! the log, a renewed certificate and a wrong token look alike wherever they are met.
 
 mod backoff;
+pub mod config;
+pub mod logging;
 mod random;
+pub mod reload;
 pub mod shutdown;
+pub mod tls;
 pub mod token;
 
 pub use backoff::Backoff;

@@ -55,7 +55,7 @@ impl ControlPlane {
     pub(crate) fn start_mutual(identity: &Identity, clients: &Authority) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(clients.root.clone()).unwrap();
-        let provider = crate::crypto::crypto();
+        let provider = ferrypost_runtime::tls::crypto();
         let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
         let (chain, key) = identity.chain_and_key();
         let mut config = ServerConfig::builder_with_provider(provider)

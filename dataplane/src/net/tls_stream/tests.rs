@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use ferrypost_runtime::tls::crypto;
 use proptest::prelude::*;
 use rcgen::KeyPair;
 use rustls::{
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::{crypto::crypto, net};
+use crate::net;
 
 /// Both ends' configurations, for `localhost`.
 fn configs(versions: &[&'static rustls::SupportedProtocolVersion]) -> (ServerConfig, ClientConfig) {

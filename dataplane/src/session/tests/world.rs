@@ -12,6 +12,7 @@ use ferrypost_proto::{
     v1::{self, endpoint_tls::Mode},
 };
 use ferrypost_routing::{Assembly, RoutingTable, Touched};
+use ferrypost_runtime::tls::CertificateFiles;
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{ProtocolKind, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -31,7 +32,6 @@ use crate::{
         logins::{Latest, Logins},
         offer::Offers,
     },
-    certificate::CertificateFiles,
     config::{Listener, ListenerTls},
     fence::Fences,
     limits::Limits,
@@ -42,10 +42,10 @@ use crate::{
         tls_client::ClientTls,
         tls_server::ServerTls,
     },
+    redact::Redact,
     registry::{CloseReason, HoldLimits, Registry},
     session::{self, Connection, Newcomers, context::Services},
     tables::Tables,
-    telemetry::Redact,
 };
 
 /// A certificate authority and what it signs for `localhost`.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Permission};
+use ferrypost_runtime::{reload::LOOK_EVERY, tls::CertificateFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use crate::store::conformance::{commit, events_up_to, next, put, told};
-use crate::store::etcd::{ConnectError, EtcdConfig, EtcdStore, EtcdTls};
+use crate::store::etcd::{ConnectError, EtcdConfig, EtcdStore, EtcdTls, Password};
 use crate::store::testing::EtcdServer;
 use crate::store::{Outage, Store, StoreError, Txn, WatchError};
 
@@ -32,7 +33,7 @@ async fn guarded(arguments: &[&str]) -> EtcdServer {
 
 fn as_user(server: &EtcdServer, prefix: &str, password: &str) -> EtcdConfig {
     EtcdConfig {
-        user: Some(("ferry".into(), password.into())),
+        user: Some(("ferry".into(), Password::Text(password.into()))),
         ..server.config(prefix)
     }
 }
@@ -117,6 +118,46 @@ async fn a_token_that_expires_is_renewed_unnoticed() {
     }
 }
 
+/// Tries until it succeeds: the files are looked at once a second.
+async fn until_allowed(store: &EtcdStore) {
+    let trying = async {
+        while store.get(b"a").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let within = tokio::time::timeout(Duration::from_secs(30), trying).await;
+    within.expect("the changed files are taken over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_password_is_taken_over_from_its_file() {
+    let server = guarded(&[]).await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("password");
+    fs::write(&file, "secret\n").unwrap();
+    let store = EtcdStore::connect(EtcdConfig {
+        user: Some(("ferry".into(), Password::File(file.clone()))),
+        ..server.config("mail")
+    });
+    let store = Arc::new(store.await.unwrap());
+    let kept = Arc::clone(&store);
+    let keeping = tokio::spawn(async move { kept.keep_fresh().await });
+    store.get(b"a").await.unwrap();
+
+    let root = ConnectOptions::new().with_user("root", "root");
+    let root = Client::connect([server.endpoint()], Some(root)).await;
+    let mut root = root.unwrap();
+    root.user_change_password("ferry", "changed").await.unwrap();
+    assert_eq!(store.get(b"a").await, Err(StoreError::Denied));
+    // A file that is wrong as well changes nothing for the worse, and is not the end.
+    fs::write(&file, "mistyped").unwrap();
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert_eq!(store.get(b"a").await, Err(StoreError::Denied));
+    fs::write(&file, "changed\n").unwrap();
+    until_allowed(&store).await;
+    keeping.abort();
+}
+
 /// Two authorities, and what the one has signed for a server and for us.
 struct Papers {
     directory: TempDir,
@@ -160,8 +201,15 @@ impl Papers {
     fn tls(&self, ca: &str, identity: bool) -> EtcdTls {
         EtcdTls {
             ca: self.path(ca),
-            identity: identity.then(|| (self.path("client"), self.path("client-key"))),
+            identity: identity.then(|| self.client("client-key")),
             server_name: None,
+        }
+    }
+
+    fn client(&self, key: &str) -> CertificateFiles {
+        CertificateFiles {
+            cert_file: self.path("client"),
+            key_file: self.path(key),
         }
     }
 
@@ -200,6 +248,36 @@ async fn both_sides_show_who_they_are() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_client_certificate_is_taken_over_from_its_files() {
+    let papers = Papers::new();
+    let server = papers.server().await;
+    let good = papers.client("client-key");
+    let files = CertificateFiles {
+        cert_file: papers.path("renewed"),
+        key_file: papers.path("renewed-key"),
+    };
+    // To begin with, what the members' authority has not signed.
+    let stranger = rcgen::generate_simple_self_signed(["stranger".to_owned()]).unwrap();
+    fs::write(&files.cert_file, stranger.cert.pem()).unwrap();
+    fs::write(&files.key_file, stranger.signing_key.serialize_pem()).unwrap();
+    let mut tls = papers.tls("ca", false);
+    tls.identity = Some(files.clone());
+    let store = EtcdStore::connect(EtcdConfig {
+        tls: Some(tls),
+        ..server.config("mail")
+    });
+    let store = Arc::new(store.await.unwrap());
+    let kept = Arc::clone(&store);
+    let keeping = tokio::spawn(async move { kept.keep_fresh().await });
+    assert!(store.get(b"a").await.is_err());
+
+    fs::copy(&good.cert_file, &files.cert_file).unwrap();
+    fs::copy(&good.key_file, &files.key_file).unwrap();
+    until_allowed(&store).await;
+    keeping.abort();
+}
+
 #[tokio::test]
 async fn a_missing_file_is_named() {
     let papers = Papers::new();
@@ -217,7 +295,7 @@ async fn a_missing_file_is_named() {
         &papers.path("nothing"),
     );
     tls.ca = papers.path("ca");
-    tls.identity = Some((papers.path("client"), papers.path("no-key")));
+    tls.identity = Some(papers.client("no-key"));
     named(
         EtcdStore::connect(config(tls)).await,
         &papers.path("no-key"),

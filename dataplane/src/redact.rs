@@ -1,61 +1,10 @@
-//! The log: how it is written, and how much of an account it shows.
+//! How much of an account the log shows.
 
-use std::{fmt, hash::Hasher as _, io, sync::Arc};
+use std::{fmt, hash::Hasher as _, sync::Arc};
 
 use ferrypost_proto::Name;
 use sha2::{Digest as _, Sha256};
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _};
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// What is logged and how.
-#[derive(Debug, Clone)]
-pub struct LogSettings {
-    /// How lines look.
-    pub format: LogFormat,
-    /// The least severe level that is written.
-    pub level: LevelFilter,
-    /// How accounts are shown.
-    pub redact: Redact,
-}
-
-/// Installs the log for the whole process: to standard error, ours at the configured level, what
-/// the libraries say only from warnings up. (Theirs is not ours to vouch for: a library's trace of a
-/// connection may hold what a client sent.)
-///
-/// # Errors
-/// A log was installed before.
-pub fn install(settings: &LogSettings) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
-    let filter = Targets::new()
-        .with_default(settings.level.min(LevelFilter::WARN))
-        .with_target("ferrypost", settings.level);
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let lines = match settings.format {
-        LogFormat::Text => lines.with_ansi(false).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
-    tracing::subscriber::set_global_default(subscriber)?;
-    std::panic::set_hook(Box::new(log_panic));
-    Ok(())
-}
-
-/// A panic ends one task. Its place is what finds the mistake; a message that was put together at run
-/// time may hold what a peer sent, so only one from our own text is shown.
-fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let message = panic.payload().downcast_ref::<&'static str>();
-    let place = panic.location().map(tracing::field::display);
-    tracing::error!(place, message, "a task panicked; what it served is closed");
-}
 
 /// How names are shown in logs. Cheap to clone.
 #[derive(Clone)]
