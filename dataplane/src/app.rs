@@ -47,7 +47,7 @@ use crate::{
     },
     ready::Readiness,
     registry::{CloseReason, HoldLimits, Registry},
-    session::context::Services,
+    session::{context::Services, relay::Budget},
     state_dir::StateDir,
     tables::Tables,
 };
@@ -133,6 +133,7 @@ struct Parts {
     dialer: Arc<Dialer>,
     backends: Backends,
     logins: Logins,
+    budget: Budget,
     offers: HashMap<ProtocolKind, Offers>,
     readiness: Readiness,
     services: Shutdown,
@@ -161,6 +162,7 @@ impl Parts {
             resolver,
             backends: Backends::new(),
             logins: Logins::default(),
+            budget: Budget::new(limits.connections.kept),
             offers: protocols(config)
                 .into_iter()
                 .map(|kind| (kind, Offers::new(kind)))
@@ -228,6 +230,7 @@ impl Parts {
             feed: feed.status(),
             backends: self.backends.clone(),
             logins: self.logins.clone(),
+            budget: self.budget.clone(),
             registry: Arc::clone(&self.registry),
             offers: offers
                 .map(|(kind, offers)| (kind.as_str(), offers.clone()))
@@ -243,6 +246,7 @@ impl Parts {
             offers: self.offers[&listener.protocol()].clone(),
             dialer: Arc::clone(&self.dialer),
             logins: self.logins.clone(),
+            budget: self.budget.clone(),
             group: config.group().to_owned(),
             limits: *config.limits(),
             random: self.random.clone(),

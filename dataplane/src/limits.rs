@@ -38,6 +38,11 @@ pub struct ConnectionLimits {
     /// Default 500: an office behind one address with a hundred people and five connections each.
     /// Past it as above.
     pub per_address: usize,
+    /// Octets that all sessions together keep for clients and servers that do not take what there is for them. A
+    /// direction keeps at most 32 KiB, but for 64 that may stop in the middle of a larger piece. Default 256 MiB:
+    /// 8000 directions that are stuck at the same time, of 40000. Past it a session that would have to keep more is closed
+    /// at once, where `relay.stalled` would have closed it later.
+    pub kept: usize,
 }
 
 impl Default for ConnectionLimits {
@@ -45,6 +50,7 @@ impl Default for ConnectionLimits {
         Self {
             total: 20_000,
             per_address: 500,
+            kept: 256 << 20,
         }
     }
 }

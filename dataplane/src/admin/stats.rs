@@ -18,6 +18,7 @@ use crate::{
     listener::{Counts, Listening},
     ready::Readiness,
     registry::Registry,
+    session::relay::Budget,
 };
 
 /// Where the document's facts come from.
@@ -34,6 +35,8 @@ pub struct Stats {
     pub backends: Backends,
     /// How logins have fared there.
     pub logins: Logins,
+    /// What sessions keep for those that do not take it.
+    pub budget: Budget,
     /// The sessions.
     pub registry: Arc<Registry>,
     /// What is offered before login, by protocol.
@@ -171,6 +174,8 @@ struct Tls {
 struct Sessions {
     total: usize,
     held_logins: usize,
+    /// Octets that are kept for clients and servers that do not take them (`limits.connections.kept`).
+    kept_octets: usize,
     /// By destination, protocol and stage.
     routed: Vec<SessionCount>,
 }
@@ -237,6 +242,7 @@ impl Stats {
         Sessions {
             total: counts.sessions,
             held_logins: counts.held,
+            kept_octets: self.budget.kept(),
             routed: routed
                 .map(|((destination, protocol, stage), count)| SessionCount {
                     destination: destination.into(),

@@ -129,7 +129,7 @@ fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     );
     assert_eq!(
         replaced("# idle = \"35m\"", "idel = \"35m\""),
-        ["93: limits.relay.idel: unknown key; is \"idle\" meant?"]
+        ["94: limits.relay.idel: unknown key; is \"idle\" meant?"]
     );
     assert_eq!(
         replaced("[log]", "[log]\ncolour = true"),
@@ -156,7 +156,7 @@ fn all_mistakes_are_reported_at_once() {
             "49: listeners[1].tls: \"none\" must be one of \"implicit\", \"starttls\"",
             "63: log.level: \"trace\" must be one of \"error\", \"warn\", \"info\", \"debug\"",
             "71: limits.connections.per_address: must be a whole number from 1 on",
-            "74: limits.preauth.handshake: must be a time, as \"500ms\", \"10s\", \"5m\" or \"1h\", is \
+            "75: limits.preauth.handshake: must be a time, as \"500ms\", \"10s\", \"5m\" or \"1h\", is \
              integer",
         ]
     );

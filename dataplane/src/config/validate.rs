@@ -256,6 +256,7 @@ fn limits(section: &Section<'_>) -> Limits {
     section.section("connections", |group| {
         group.set("total", &mut limits.connections.total);
         group.set("per_address", &mut limits.connections.per_address);
+        group.set("kept", &mut limits.connections.kept);
     });
 
     let preauth = &mut limits.preauth;

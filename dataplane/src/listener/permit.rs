@@ -121,7 +121,11 @@ mod tests {
     use super::*;
 
     fn permits(total: usize, per_address: usize) -> Permits {
-        Permits::new(ConnectionLimits { total, per_address })
+        Permits::new(ConnectionLimits {
+            total,
+            per_address,
+            ..ConnectionLimits::default()
+        })
     }
 
     fn ip(text: &str) -> IpAddr {

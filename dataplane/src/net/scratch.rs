@@ -8,7 +8,7 @@
 use std::cell::Cell;
 
 /// The most octets of plaintext in a TLS record (RFC 8446 §5.1).
-pub(super) const RECORD: usize = 16 * 1024;
+pub(crate) const RECORD: usize = 16 * 1024;
 
 /// Octets that are moved at once: sixteen records. More saves nothing; less costs up to a third more CPU a
 /// byte on bulk transfer, in system calls.

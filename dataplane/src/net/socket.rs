@@ -132,6 +132,12 @@ impl Transport for Socket {
         })
     }
 
+    fn kept(&self) -> usize {
+        0
+    }
+
+    fn drop_unsent(&mut self) {}
+
     /// Nothing that was read directly from a socket has passed through other memory than its reader's.
     fn carries_no_secrets_any_more(&mut self) {}
 }

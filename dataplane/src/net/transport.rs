@@ -30,6 +30,13 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {
     /// The connection was given up on our side: nothing is known of the peer's.
     fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>>;
 
+    /// Octets of memory that it holds: what was written and the kernel did not take, what was received and is no whole
+    /// record yet or had no room.
+    fn kept(&self) -> usize;
+
+    /// Drops what was written and the kernel did not take. Nothing may be written behind that.
+    fn drop_unsent(&mut self);
+
     /// The login is over: what is read from now on need not be wiped from the memory that it passed
     /// through.
     fn carries_no_secrets_any_more(&mut self);
@@ -83,6 +90,14 @@ impl<T: Transport> Transport for Box<T> {
         (**self).poll_peer_closed(cx)
     }
 
+    fn kept(&self) -> usize {
+        (**self).kept()
+    }
+
+    fn drop_unsent(&mut self) {
+        (**self).drop_unsent();
+    }
+
     fn carries_no_secrets_any_more(&mut self) {
         (**self).carries_no_secrets_any_more();
     }
@@ -134,6 +149,16 @@ macro_rules! by_variant {
 
             fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>> {
                 self.inner().poll_peer_closed(cx)
+            }
+
+            fn kept(&self) -> usize {
+                match self {
+                    $(Self::$variant(inner) => inner.kept(),)*
+                }
+            }
+
+            fn drop_unsent(&mut self) {
+                self.inner().drop_unsent();
             }
 
             fn carries_no_secrets_any_more(&mut self) {

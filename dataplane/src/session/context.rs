@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{self, AttemptError, Blame, SessionError};
-use super::relay::RelayEnd;
+use super::relay::{Budget, RelayEnd};
 use crate::{
     backend::{
         logins::Logins,
@@ -41,6 +41,8 @@ pub struct Services {
     pub group: String,
     /// What a session may cost.
     pub limits: Limits,
+    /// What sessions may keep for those that do not take it.
+    pub budget: Budget,
     /// Makes references.
     pub random: Random,
     /// How names are shown in logs.

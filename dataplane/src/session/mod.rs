@@ -113,7 +113,7 @@ async fn log_in<P: LineProtocol>(
         Ok(accepted) => {
             let (parties, guard) = hand_over(client, accepted);
             Some(Box::new(Session {
-                relay: Relay::new(parties, services.limits.relay),
+                relay: Relay::new(parties, services.limits.relay, &services.budget),
                 guard,
                 record,
                 services,

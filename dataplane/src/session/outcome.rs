@@ -271,6 +271,7 @@ pub fn of_relay(end: &RelayEnd) -> (&'static str, Blame) {
         Cause::Idle => ("idle", Blame::Client),
         Cause::ClientStuck => ("client_stuck", Blame::Client),
         Cause::BackendStuck => ("backend_stuck", Blame::Backend),
+        Cause::NoRoom => ("no_room", Blame::Us),
         Cause::Refused(_) => ("refused_command", Blame::Client),
         Cause::Told { reason, .. } => (reason.word(), Blame::Us),
     }

@@ -178,11 +178,8 @@ impl<S: Session> TlsStream<S> {
         if !whole {
             return Err(rustls::Error::General("more than was read".into()));
         }
-        self.incoming.clear();
-        self.incoming.extend_from_slice(&received[used..]);
-        if self.incoming.is_empty() {
-            self.incoming = Vec::new();
-        }
+        // Of just that size: a vector that grows as it likes may hold twice as much.
+        self.incoming = received[used..].to_vec();
         Ok(count)
     }
 }
@@ -198,6 +195,15 @@ impl<S: Session> Transport for TlsStream<S> {
 
     fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>> {
         self.socket.poll_peer_closed(cx)
+    }
+
+    fn kept(&self) -> usize {
+        self.incoming.capacity() + self.plain.len() + self.engine.outgoing.capacity()
+    }
+
+    fn drop_unsent(&mut self) {
+        self.engine.outgoing = Vec::new();
+        self.sent = 0;
     }
 
     fn carries_no_secrets_any_more(&mut self) {

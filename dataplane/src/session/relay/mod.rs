@@ -17,6 +17,7 @@
 //! more input at the next command boundary, lets the open command finish within the drain limit, says
 //! goodbye in the protocol's words and ends in the same way.
 
+mod budget;
 mod moving;
 mod side;
 
@@ -35,6 +36,10 @@ use crate::{
     session::outcome::farewell,
 };
 use moving::Moving;
+
+pub use budget::Budget;
+#[cfg(test)]
+pub(crate) use budget::{LENT, STUCK};
 
 /// How long a client that we have said goodbye to may take to close its side. Closing ours first would
 /// reset the connection if anything of the client's was still on its way, and the reset could overtake
@@ -58,6 +63,8 @@ pub enum Cause {
     ClientStuck,
     /// The backend did not take what there was for it.
     BackendStuck,
+    /// One of them did not take what there was for it, and nothing more may be kept for anybody.
+    NoRoom,
     /// The client sent what must not reach the backend.
     Refused(Refusal),
     /// It was told to end.
@@ -106,8 +113,8 @@ pub struct Relay<F>(Moving<F>);
 
 impl<F: Follower> Relay<F> {
     /// Frees all of the legs but their connections and what they have buffered, which goes first.
-    pub fn new(parties: Parties<F>, limits: RelayLimits) -> Self {
-        Self(Moving::new(parties, limits))
+    pub fn new(parties: Parties<F>, limits: RelayLimits, budget: &Budget) -> Self {
+        Self(Moving::new(parties, limits, budget))
     }
 
     /// Relays until the end, and hands the guard its proof.
@@ -138,7 +145,10 @@ impl<F: Follower> Relay<F> {
 impl Cause {
     /// Whether the client is there to be spoken to.
     fn client_hears(self) -> bool {
-        !matches!(self, Self::ClientFailed(_) | Self::ClientStuck)
+        !matches!(
+            self,
+            Self::ClientFailed(_) | Self::ClientStuck | Self::NoRoom
+        )
     }
 
     fn farewell(self) -> Option<Farewell> {
@@ -152,7 +162,8 @@ impl Cause {
             | Self::ClientFailed(_)
             | Self::BackendFailed(_)
             | Self::ClientStuck
-            | Self::BackendStuck => None,
+            | Self::BackendStuck
+            | Self::NoRoom => None,
         }
     }
 }
@@ -161,6 +172,7 @@ impl<F: Follower> Moving<F> {
     /// Ends the client's side, with the words that fit the cause.
     async fn leave_client(&mut self, cause: Cause) {
         if !cause.client_hears() {
+            self.client.abandon();
             return;
         }
         // A session that is cut has had its time; what the client takes at once is all that it gets.

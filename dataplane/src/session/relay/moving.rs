@@ -10,10 +10,14 @@ use std::{
 use ferrypost_wire::{Follower, Safety, Then};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Cause, Parties, side::Side};
+use super::{
+    Cause, Parties,
+    budget::{Budget, Piece, Share},
+    side::Side,
+};
 use crate::{
     limits::RelayLimits,
-    net::scratch::{PIECE, with_scratch},
+    net::scratch::with_scratch,
     registry::{CloseReason, SessionGuard},
 };
 
@@ -34,6 +38,9 @@ pub(super) struct Moving<F> {
     ask_again: bool,
     /// What the backend sent behind its OK.
     early: Vec<u8>,
+    share: Share,
+    piece_up: Piece,
+    piece_down: Piece,
     up: u64,
     down: u64,
     last_move: Instant,
@@ -51,7 +58,7 @@ struct Draining {
 }
 
 impl<F: Follower> Moving<F> {
-    pub(super) fn new(parties: Parties<F>, limits: RelayLimits) -> Self {
+    pub(super) fn new(parties: Parties<F>, limits: RelayLimits, budget: &Budget) -> Self {
         // The legs' buffers are wiped and freed here, before the session settles down.
         let (client, pipelined) = parties.client.into_parts();
         let (backend, early) = parties.backend.into_parts();
@@ -64,6 +71,9 @@ impl<F: Follower> Moving<F> {
             withheld_since: None,
             ask_again: true,
             early: early.filled().to_vec(),
+            share: budget.share(),
+            piece_up: Piece::default(),
+            piece_down: Piece::default(),
             up: 0,
             down: 0,
             last_move: Instant::now(),
@@ -86,9 +96,21 @@ impl<F: Follower> Moving<F> {
             {
                 self.drain(reason);
             }
-            self.poll(cx, guard, timer.as_mut())
+            match self.poll(cx, guard, timer.as_mut()) {
+                Poll::Pending if !self.book() => Poll::Ready(Cause::NoRoom),
+                poll => poll,
+            }
         })
         .await
+    }
+
+    /// Books what is kept while nothing moves; false if that is too much.
+    fn book(&mut self) -> bool {
+        let up = self.backend.kept() + self.withheld.capacity();
+        let down = self.client.kept();
+        self.piece_up.rests(up);
+        self.piece_down.rests(down);
+        self.share.book(up + down)
     }
 
     fn drain(&mut self, reason: CloseReason) {
@@ -135,7 +157,11 @@ impl<F: Follower> Moving<F> {
 
     /// One step from the client to the backend. Pending when there is nothing to do for now.
     fn poll_up(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<(), Cause>> {
-        ready!(self.backend.poll_ready(cx, now)).map_err(|error| backend_failed(&error))?;
+        let Poll::Ready(ready) = self.backend.poll_ready(cx, now) else {
+            self.piece_up.is_stuck();
+            return Poll::Pending;
+        };
+        ready.map_err(|error| backend_failed(&error))?;
         if self.draining.is_some_and(|draining| draining.stopped) {
             return Poll::Pending;
         }
@@ -152,8 +178,10 @@ impl<F: Follower> Moving<F> {
         }
         ready!(self.client.poll_readable(cx)).map_err(|error| client_failed(&error))?;
         with_scratch(|scratch| {
-            let count = ready!(self.client.poll_read(cx, &mut scratch[..PIECE]))
+            let room = self.piece_up.next(&self.share);
+            let count = ready!(self.client.poll_read(cx, &mut scratch[..room]))
                 .map_err(|error| client_failed(&error))?;
+            self.piece_up.was_read(count);
             self.forward(cx, &scratch[..count], now)
         })
     }
@@ -202,7 +230,11 @@ impl<F: Follower> Moving<F> {
 
     /// One step from the backend to the client.
     fn poll_down(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<(), Cause>> {
-        ready!(self.client.poll_ready(cx, now)).map_err(|error| client_failed(&error))?;
+        let Poll::Ready(ready) = self.client.poll_ready(cx, now) else {
+            self.piece_down.is_stuck();
+            return Poll::Pending;
+        };
+        ready.map_err(|error| client_failed(&error))?;
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
             return self.deliver(cx, &early, now);
@@ -212,8 +244,10 @@ impl<F: Follower> Moving<F> {
         }
         ready!(self.backend.poll_readable(cx)).map_err(|error| backend_failed(&error))?;
         with_scratch(|scratch| {
-            let count = ready!(self.backend.poll_read(cx, &mut scratch[..PIECE]))
+            let room = self.piece_down.next(&self.share);
+            let count = ready!(self.backend.poll_read(cx, &mut scratch[..room]))
                 .map_err(|error| backend_failed(&error))?;
+            self.piece_down.was_read(count);
             self.deliver(cx, &scratch[..count], now)
         })
     }

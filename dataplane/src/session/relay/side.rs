@@ -118,6 +118,17 @@ impl Side {
         self.unsent.is_empty() && !self.unflushed
     }
 
+    /// Octets of memory that are kept for this side and from it.
+    pub(super) fn kept(&self) -> usize {
+        self.unsent.capacity() + self.io.kept()
+    }
+
+    /// Forgets everything for a side that will not be written to again.
+    pub(super) fn abandon(&mut self) {
+        self.drop_unsent();
+        self.io.drop_unsent();
+    }
+
     /// Forgets what this side has not taken.
     pub(super) fn drop_unsent(&mut self) {
         self.unsent = Vec::new();

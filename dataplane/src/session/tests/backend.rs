@@ -11,6 +11,7 @@ use std::{
 
 use ppp::v2::Header;
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     sync::Semaphore,
@@ -46,6 +47,8 @@ pub(crate) struct Manners {
     pub(crate) mute: bool,
     /// Octets that it sends as an answer to FLOOD.
     pub(crate) flood: usize,
+    /// Octets that its kernel is to hold of what it sends; `None`: as the system likes.
+    pub(crate) send_buffer: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -70,6 +73,7 @@ impl Default for Manners {
             never_closes: false,
             mute: false,
             flood: 0,
+            send_buffer: None,
         }
     }
 }
@@ -121,6 +125,11 @@ impl Backend {
 
     pub(crate) fn start_at(address: SocketAddr, manners: Manners) -> Self {
         let listener = net::listen(address).unwrap();
+        if let Some(octets) = manners.send_buffer {
+            // Connections inherit it.
+            let socket = SockRef::from(&listener);
+            socket.set_send_buffer_size(octets).unwrap();
+        }
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let all = Arc::clone(&seen);

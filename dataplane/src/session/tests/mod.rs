@@ -10,6 +10,7 @@ mod lines;
 mod logins;
 mod moves;
 mod relays;
+mod stuck;
 pub(crate) mod world;
 
 use std::time::Duration;

@@ -44,7 +44,7 @@ use crate::{
     },
     redact::Redact,
     registry::{CloseReason, HoldLimits, Registry},
-    session::{self, Connection, Newcomers, context::Services},
+    session::{self, Connection, Newcomers, context::Services, relay::Budget},
     tables::Tables,
 };
 
@@ -203,6 +203,7 @@ pub(crate) struct World {
     pub(crate) registry: Arc<Registry>,
     pub(crate) fences: Arc<Fences>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) budget: Budget,
     services: Arc<Services>,
     tls: ServerTls,
     pub(crate) tables: Tables,
@@ -232,6 +233,7 @@ impl World {
         let registry = Registry::new(tables.clone(), holds, &random);
         let shutdown = Shutdown::new();
         let resolver = Resolver::new(plan.names, shutdown.clone());
+        let budget = Budget::new(plan.limits.connections.kept);
         let services = Arc::new(Services {
             tables: tables.clone(),
             registry: Arc::clone(&registry),
@@ -240,6 +242,7 @@ impl World {
             logins: Logins::default(),
             group: String::new(),
             limits: plan.limits,
+            budget: budget.clone(),
             random: random.clone(),
             redact: Redact::full(),
             draining: shutdown.draining().clone(),
@@ -264,6 +267,7 @@ impl World {
             fences: Arc::new(Fences::new(Arc::clone(&registry))),
             registry,
             shutdown,
+            budget,
             services,
             tls,
             tables,
