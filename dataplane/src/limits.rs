@@ -31,7 +31,7 @@ pub struct Limits {
 pub struct ConnectionLimits {
     /// Client connections at once, on all listeners. Default 20000: two descriptors each (40256 with our
     /// own) fit the usual hard limit of open files, which the process takes for itself at its start, and
-    /// an idle session costs tens of KiB. Past it a client reads a temporary farewell (on a listener with
+    /// an idle session costs about ten KiB. Past it a client reads a temporary farewell (on a listener with
     /// implicit TLS it sees the connection closed).
     pub total: usize,
     /// Client connections at once from one address (IPv6: one /64, which is what one customer gets).

@@ -3,6 +3,7 @@
 //! - `relay` drives HAProxy and Ferrypost in turn; `rig` starts them, `load` and `client` are their
 //!   clients, [`backend`] is the server behind them, `meter` reads what the kernel counts.
 //! - `churn` asks what an idle session costs among many that come and go.
+//! - `handshakes` asks what TLS costs by the kind of the key.
 //! - `routes` asks routing tables. `moves` moves accounts between two Dovecots.
 //! - `table` prints, `facts` says where and with what.
 //!
@@ -13,6 +14,7 @@ pub mod backend;
 mod churn;
 mod client;
 mod facts;
+mod handshakes;
 mod load;
 mod meter;
 mod moves;
@@ -32,6 +34,8 @@ pub enum Part {
     Routes,
     /// Sessions beside HAProxy.
     Relay,
+    /// TLS handshakes by the kind of key.
+    Handshakes,
     /// Idle sessions among many that come and go.
     Churn,
     /// Moves.
@@ -51,6 +55,10 @@ pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
     if wants(Part::Routes) {
         table::progress("look-ups and changes of routing tables");
         table::print_routes(&routes::measure());
+    }
+    if wants(Part::Handshakes) {
+        table::progress("TLS handshakes");
+        table::print_handshakes(&handshakes::measure()?);
     }
     if wants(Part::Relay) {
         table::print_relay(&relay::measure(amounts).await?);

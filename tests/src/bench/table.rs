@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 
 use super::churn::Churned;
+use super::handshakes::Handshakes;
 use super::moves::Moves;
 use super::relay::Measured;
 use super::routes::{Routes, Times};
@@ -123,6 +124,20 @@ pub(super) fn print_relay([haproxy, in_clear, under_tls]: &[Measured; 3]) {
 )]
 fn mebibytes(octets: u64) -> f64 {
     octets as f64 / f64::from(1 << 20)
+}
+
+/// What TLS handshakes cost, by the kind of the key.
+pub(super) fn print_handshakes(all: &[Handshakes]) {
+    println!();
+    println!(
+        "{:32}{:>8}{:>16}{:>10}",
+        "server's CPU of a handshake, us", "full", "unused ticket", "resumed"
+    );
+    for one in all {
+        let [full, unused, resumed] =
+            [one.full, one.unused_ticket, one.resumed].map(|time| time.as_secs_f64() * 1e6);
+        println!("{:32}{full:>8.0}{unused:>16.0}{resumed:>10.0}", one.key);
+    }
 }
 
 /// What idle sessions cost among many that come and go.
