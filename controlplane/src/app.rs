@@ -37,10 +37,6 @@ use crate::{
     tls::{ClientCertificates, ServerTls},
 };
 
-/// How long after a leader's death another replica leads. Long enough to survive a pause of the store,
-/// short against the window of a move, which begins anew then.
-const LEADER_TTL: Duration = Duration::from_secs(6);
-
 /// How long tasks may take to end. They only give up the leadership and end streams, none of which
 /// needs a store that is away.
 const GRACE: Duration = Duration::from_secs(10);
@@ -315,7 +311,7 @@ fn orchestrator_options(
     OrchestratorOptions {
         replica: config.replica().clone(),
         random: random.clone(),
-        leader_ttl: LEADER_TTL,
+        leader_ttl: config.migrations().leader_ttl,
         settle: config.migrations().settle,
         fence_budget: config.migrations().fence_budget,
         hook,

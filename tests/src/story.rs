@@ -23,6 +23,8 @@ pub fn short_limits() -> Limits {
         hook: Duration::from_secs(3),
         settle: Duration::from_secs(2),
         heartbeat: Duration::from_millis(300),
+        // The least that etcd grants as it comes.
+        leader_ttl: Duration::from_secs(2),
         drain: Duration::from_secs(1),
         hold: Duration::from_secs(8),
     }

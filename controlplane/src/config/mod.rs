@@ -258,6 +258,11 @@ pub struct Migrations {
     /// `heartbeat`: how often data planes are asked; two unanswered ones hold back every fence.
     /// Default `2s`.
     pub heartbeat: Duration,
+    /// `leader_ttl`: how long after a leader's death another replica leads. Until then what it held
+    /// stays held, and the window begins anew after it. Default `6s`, 1 s to 30 s; long enough for the
+    /// store's pauses, since a leader that cannot renew its lease stops. etcd counts whole seconds,
+    /// rounded up, and at least one and a half of its election timeouts.
+    pub leader_ttl: Duration,
 }
 
 /// `[hooks]`: programs of the operator's that are run during a move.

@@ -22,6 +22,10 @@ use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
 /// held login away.
 const LONGEST_WINDOW: Duration = Duration::from_secs(24);
 
+/// A leader's death holds the accounts that it had fenced for as long; far beyond the data planes' hold
+/// limit, logins are sent away all the while.
+const LONGEST_LEADER_TTL: Duration = Duration::from_secs(30);
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -331,6 +335,7 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
         fence_budget: 20,
         settle: Duration::from_secs(30),
         heartbeat: Duration::from_secs(2),
+        leader_ttl: Duration::from_secs(6),
     };
     root.table("migrations", |section| Migrations {
         window: section
@@ -345,6 +350,9 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
         heartbeat: section
             .duration("heartbeat", 50 * MILLISECOND..=60 * SECOND)
             .unwrap_or(default.heartbeat),
+        leader_ttl: section
+            .duration("leader_ttl", SECOND..=LONGEST_LEADER_TTL)
+            .unwrap_or(default.leader_ttl),
     })
     .unwrap_or(default)
 }

@@ -39,6 +39,7 @@ fn an_empty_file_is_a_control_plane_for_one_machine() {
     assert_eq!(config.migrations().fence_budget, 20);
     assert_eq!(config.migrations().settle, Duration::from_secs(30));
     assert_eq!(config.migrations().heartbeat, Duration::from_secs(2));
+    assert_eq!(config.migrations().leader_ttl, Duration::from_secs(6));
     assert!(config.hooks().delta.is_none());
 }
 
@@ -205,6 +206,10 @@ fn the_example_says_the_truth_about_defaults_and_comments() {
     assert_eq!(shown.migrations().window, default.migrations().window);
     assert_eq!(shown.migrations().settle, default.migrations().settle);
     assert_eq!(shown.migrations().heartbeat, default.migrations().heartbeat);
+    assert_eq!(
+        shown.migrations().leader_ttl,
+        default.migrations().leader_ttl
+    );
     assert_eq!(shown.log().level, default.log().level);
 
     let keys = |line: &&str| {

@@ -42,6 +42,7 @@ pub const LIMITS: Limits = Limits {
     hook: Duration::from_secs(3),
     settle: Duration::from_millis(500),
     heartbeat: Duration::from_millis(300),
+    leader_ttl: Duration::from_secs(2),
     drain: Duration::from_secs(2),
     hold: Duration::from_secs(10),
 };

@@ -195,10 +195,11 @@ impl Files<'_> {
             );
         }
         let text = format!(
-            "{text}[migrations]\n{}\n{}\n{}\n",
+            "{text}[migrations]\n{}\n{}\n{}\n{}\n",
             milliseconds("window", limits.window),
             milliseconds("settle", limits.settle),
             milliseconds("heartbeat", limits.heartbeat),
+            milliseconds("leader_ttl", limits.leader_ttl),
         );
         fs::write(replica.plane.config(), text)?;
         Ok(())

@@ -73,6 +73,8 @@ pub struct Limits {
     pub settle: Duration,
     /// How often data planes are asked.
     pub heartbeat: Duration,
+    /// How long after a leader's death another one leads.
+    pub leader_ttl: Duration,
     /// Open commands get this long before a session is cut.
     pub drain: Duration,
     /// A held login waits this long.
@@ -87,6 +89,7 @@ impl Default for Limits {
             hook: Duration::from_secs(10),
             settle: Duration::from_secs(30),
             heartbeat: Duration::from_secs(2),
+            leader_ttl: Duration::from_secs(6),
             drain: Duration::from_secs(10),
             hold: Duration::from_secs(25),
         }
