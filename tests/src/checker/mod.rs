@@ -59,20 +59,31 @@ impl Verdict {
 
 /// Judges a run.
 pub fn judge(history: &History, finally: &FinalState, floors: &Floors) -> Verdict {
+    let mut violations = judge_so_far(history);
+    for (account, operations) in by_account(history) {
+        violations.extend(lost(&account, &operations, finally));
+    }
+    Verdict {
+        violations,
+        shortfalls: shortfalls(history, floors),
+    }
+}
+
+/// Judges the part of a run that is certain already ([`Recorder::settled`]): all but what is lost, which
+/// only the mailboxes at the end can say. What is found here, [`judge`] finds again.
+///
+/// [`Recorder::settled`]: crate::history::Recorder::settled
+pub fn judge_so_far(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (account, operations) in by_account(history) {
         let timeline = Timeline::of(&account, history);
         violations.extend(misplaced(&timeline, &operations));
         violations.extend(both_sides(&timeline, &operations));
-        violations.extend(lost(&account, &operations, finally));
         violations.extend(wrongly_refused(&operations));
     }
     violations.extend(outlived(history));
     violations.extend(twice(history));
-    Verdict {
-        violations,
-        shortfalls: shortfalls(history, floors),
-    }
+    violations
 }
 
 fn by_account(history: &History) -> BTreeMap<Arc<str>, Vec<&Operation>> {

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::checker::{Floors, Verdict, judge};
+use crate::checker::{Floors, Verdict, judge, judge_so_far};
 use crate::history::{FinalState, History, Move, Recorder, Summary, read_journal};
 use crate::workload::{Habit, Workload, read_mailbox};
 use crate::world::{Builder, Limits, World};
@@ -54,8 +54,8 @@ const REST_LIMIT: Duration = Duration::from_mins(1);
 /// How many times its length a run may take longer, until enough has happened.
 const PATIENCE: u32 = 2;
 
-/// How often a run without faults looks whether it is over.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a run without faults is judged as far as it has come.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What a writer does.
 const BUSY: Habit = Habit::Busy {
@@ -67,6 +67,15 @@ const BUSY: Habit = Habit::Busy {
 /// In how many of a hundred moves the delta hook fails, in a run with faults.
 const MOODS: u32 = 8;
 
+/// What a run is to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// That a build holds: processes are killed and frozen, networks are cut, and the delta hook fails.
+    Endurance,
+    /// That a build is broken by itself: there are no faults, and the first violation ends the run.
+    Violation,
+}
+
 /// What to do to which world.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -74,8 +83,8 @@ pub struct Plan {
     pub seed: u64,
     /// How long things move and break; longer, up to three times, until the floors are reached.
     pub duration: Duration,
-    /// Whether processes are killed and frozen, networks are cut, and the delta hook fails.
-    pub faults: bool,
+    /// What is to be shown.
+    pub aim: Aim,
     /// How many writers each account has on each data plane.
     pub writers: usize,
     /// How much must have happened.
@@ -149,7 +158,8 @@ impl fmt::Display for Report {
 /// When the world does not come up or its state cannot be read; what was found wrong is in the report.
 pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     let mut world = world.limits(LIMITS);
-    if plan.faults {
+    let faults = plan.aim == Aim::Endurance;
+    if faults {
         world = world.links().moody_hook(plan.seed, MOODS);
     }
     let mut world = world.start().await?;
@@ -163,8 +173,10 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     while Instant::now() < end
         || (Instant::now() < latest && !plan.floors.are_reached(&recorder.history()))
     {
-        if plan.faults {
+        if faults {
             nemesis.strike(&mut world).await?;
+        } else if is_found_out(&world, &recorder)? {
+            break;
         } else {
             sleep(LOOK).await;
         }
@@ -192,6 +204,13 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         report.kept = Some(world.keep());
     }
     Ok(report)
+}
+
+/// Whether what is certain already holds a violation.
+fn is_found_out(world: &World, recorder: &Recorder) -> anyhow::Result<bool> {
+    let mut history = recorder.settled();
+    history.hook_runs = read_journal(world.journal())?;
+    Ok(!judge_so_far(&history).is_empty())
 }
 
 /// Moves whose held window was longer than it may be (G4), as the leader that fenced and flipped has

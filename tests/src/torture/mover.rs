@@ -79,7 +79,7 @@ impl Mover {
         let mut wait = if doubts { Duration::ZERO } else { WAIT };
         let request_id = format!("{}-{count}", self.account);
         let mut replica = self.random.random_range(0..self.operators.len());
-        let asked = Moment::now();
+        let asked = self.recorder.asks(&self.account);
         loop {
             let operator = self.operators[replica].clone();
             let answer = self.ask(&operator, call, from, &request_id, wait).await;

@@ -18,7 +18,7 @@ use std::env;
 use std::time::Duration;
 
 use ferrypost_tests::checker::Floors;
-use ferrypost_tests::torture::{Plan, Report, torture};
+use ferrypost_tests::torture::{Aim, Plan, Report, torture};
 use ferrypost_tests::world::{Builder, StoreKind, World};
 
 fn setting(name: &str) -> Option<u64> {
@@ -30,13 +30,13 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// Floors grow with the run. A tenth of what an idle machine does.
-fn plan(seconds: u64, faults: bool) -> Plan {
+fn plan(seconds: u64, aim: Aim) -> Plan {
     let seconds = setting("FERRYPOST_TORTURE_SECONDS").unwrap_or(seconds);
     let moves = usize::try_from(seconds / 4).unwrap();
     Plan {
         seed: setting("FERRYPOST_TORTURE_SEED").unwrap_or(1),
         duration: Duration::from_secs(seconds),
-        faults,
+        aim,
         writers: 3,
         floors: Floors {
             operations: 100 * moves,
@@ -54,20 +54,20 @@ async fn run(world: Builder, plan: Plan) -> Report {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_build_survives_on_the_embedded_store() {
-    let report = run(World::builder(), plan(20, true)).await;
+    let report = run(World::builder(), plan(20, Aim::Endurance)).await;
     assert!(report.is_clean(), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_build_survives_on_etcd_with_two_control_planes() {
     let world = World::builder().store(StoreKind::Etcd).control_planes(2);
-    let report = run(world, plan(25, true)).await;
+    let report = run(world, plan(25, Aim::Endurance)).await;
     assert!(report.is_clean(), "{report}");
 }
 
 /// A broken build must be found out within a run of these seconds.
 async fn is_found_out(world: Builder, defect: &str) {
-    let report = run(world, plan(10, false)).await;
+    let report = run(world, plan(10, Aim::Violation)).await;
     assert!(
         !report.verdict.violations.is_empty(),
         "{defect} went unnoticed; were the programs built with --all-features?\n{report}"
