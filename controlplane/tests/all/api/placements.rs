@@ -3,7 +3,7 @@
 use ferrypost_proto::v1::{self, RouteRule};
 use tonic::Code;
 
-use crate::{
+use super::{
     data_plane::{DataPlane, Manner},
     world::{World, milliseconds, reason, refusal},
 };
@@ -87,7 +87,7 @@ async fn no_write_changes_where_a_name_goes() {
     // Two names that go to two places are not one account's.
     let split = set("alice@example.org", &["alice@new.example"], "source");
     assert_eq!(
-        crate::world::reason(placements.set_placement(split).await),
+        super::world::reason(placements.set_placement(split).await),
         "WOULD_CHANGE_ROUTE"
     );
 
@@ -100,10 +100,10 @@ async fn no_write_changes_where_a_name_goes() {
     let deleted = placements
         .delete_placement(delete("alice@closed.example"))
         .await;
-    assert_eq!(crate::world::reason(deleted), "WOULD_CHANGE_ROUTE");
+    assert_eq!(super::world::reason(deleted), "WOULD_CHANGE_ROUTE");
     let moved = set(&made.account_id, &["alice@closed.example"], "source");
     assert_eq!(
-        crate::world::reason(placements.set_placement(moved).await),
+        super::world::reason(placements.set_placement(moved).await),
         "WOULD_CHANGE_ROUTE"
     );
 
@@ -129,7 +129,7 @@ async fn after_a_move_the_record_cannot_be_dropped() {
         ..v1::MigrateRequest::default()
     };
     world.migrations().migrate(request).await.expect("moved");
-    crate::world::eventually(async || {
+    super::world::eventually(async || {
         let refused = world
             .placements()
             .delete_placement(delete("alice@example.org"))

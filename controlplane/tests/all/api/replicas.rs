@@ -9,7 +9,7 @@ use tonic_health::{
     pb::{HealthCheckRequest, health_client::HealthClient},
 };
 
-use crate::{
+use super::{
     data_plane::{DataPlane, Manner, session},
     world::{QUICK, ROUTING, World, eventually, milliseconds, refusal},
 };

@@ -4,7 +4,7 @@ use ferrypost_proto::v1;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::{
+use super::{
     data_plane::{DataPlane, Manner},
     world::{QUICK, ROUTING, World, eventually, reason, refusal},
 };

@@ -12,7 +12,7 @@ use ferrypost_proto::{
 use ferrypost_runtime::Random;
 use tonic::Code;
 
-use crate::{
+use super::{
     data_plane::{DataPlane, Manner, session},
     world::{PATIENCE, QUICK, ROUTING, World, eventually, milliseconds, reason, refusal},
 };
@@ -193,7 +193,7 @@ async fn a_fence_that_is_not_drained_aborts_and_says_who() {
         wait: None,
     };
     assert_eq!(
-        crate::world::reason(world.migrations().wait_migration(wait).await),
+        super::world::reason(world.migrations().wait_migration(wait).await),
         "MIGRATION_ABORTED"
     );
     let get = v1::GetMigrationRequest {
@@ -354,14 +354,14 @@ async fn what_cannot_move_is_refused_with_its_reason() {
         ..migrate("alice@example.org", "source")
     };
     assert_eq!(
-        crate::world::reason(world.migrations().migrate(names).await),
+        super::world::reason(world.migrations().migrate(names).await),
         "NAMES_DIFFER"
     );
     let never = world
         .migrations()
         .rollback(rollback("bob@example.org"))
         .await;
-    assert_eq!(crate::world::reason(never), "NOTHING_TO_ROLL_BACK");
+    assert_eq!(super::world::reason(never), "NOTHING_TO_ROLL_BACK");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tonic::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
-use crate::{
+use super::{
     certs::Authority,
     world::{PATIENCE, QUICK, ROUTING, World, eventually, reason},
 };

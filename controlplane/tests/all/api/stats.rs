@@ -3,7 +3,7 @@
 use ferrypost_proto::{routing::v1::EndpointHealth, v1};
 use tonic::Code;
 
-use crate::{
+use super::{
     data_plane::{DataPlane, Manner, session},
     world::{World, eventually, milliseconds, reason, refusal},
 };

@@ -19,7 +19,7 @@ use ferrypost_runtime::Random;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::world::{World, eventually};
+use super::world::{World, eventually};
 
 /// How a data plane behaves.
 #[derive(Debug, Clone)]
