@@ -6,11 +6,11 @@
 
 deny_version = 0.20.2
 # Run as built: `cargo run` of one package alone would choose other features and build it all anew.
-built = $${CARGO_TARGET_DIR:-target}/release
-demo_program = $(built)/demo
-# The same packages each time, so that what one target built serves the next.
-release = cargo build --release --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests \
+built = $${CARGO_TARGET_DIR:-target}
+# The profile is of Cargo.toml; the packages give the same features to both.
+programs = --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests \
 	--bin ferrypost-controlplane --bin ferrypost-dataplane
+demo_program = $(built)/quick/demo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,8 @@ demo-down: ## stop what demo-up started
 build-demo:
 	@echo "==> ferrypost: installing what is missing"
 	@tests/tools/install demo
-	@echo "==> building (about two minutes the first time)"
-	@$(release) --bin demo
+	@echo "==> building, quickly and without optimisation (about two minutes the first time)"
+	@cargo build --profile quick $(programs) --bin demo
 
 test: ## lints and every test, against real servers; the last line is `N passed, N failed`
 	@tests/tools/run-tests
@@ -43,8 +43,8 @@ fuzz: ## a minute of fuzzing for each protocol machine and for the TLS engine
 
 bench: ## CPU and memory beside HAProxy, and the routing table's speed
 	@tests/tools/install bench
-	@$(release) --bin bench
-	@$(built)/bench
+	@cargo build --release $(programs) --bin bench
+	@$(built)/release/bench
 
 gen: ## write the generated code of proto/ anew
 	UPDATE_GEN=1 cargo test --locked -p ferrypost-proto --test generated

@@ -41,12 +41,14 @@ fn profile_folder(executable: &Path) -> PathBuf {
     }
 }
 
-/// Release builds are what the demo shows; tests need the failpoints and the defects as well.
+/// The demo and the benchmark run what is released; tests need the failpoints and the defects as well.
 fn build_command(folder: &Path, package: &str) -> String {
     if folder.ends_with("release") {
         format!("cargo build --release -p {package}")
+    } else if folder.ends_with("quick") {
+        format!("cargo build --profile quick -p {package}")
     } else {
-        format!("cargo build --all-features -p {package}")
+        "cargo test --workspace --all-features --no-run".to_owned()
     }
 }
 
@@ -56,11 +58,13 @@ mod tests {
 
     #[test]
     fn a_test_program_looks_beside_the_other_programs() {
-        let of_test = profile_folder(Path::new("/x/target/debug/deps/torture-0123"));
-        let of_demo = profile_folder(Path::new("/x/target/release/demo"));
+        let of_test = profile_folder(Path::new("/x/target/debug/deps/all-0123"));
+        let of_demo = profile_folder(Path::new("/x/target/quick/demo"));
+        let of_bench = profile_folder(Path::new("/x/target/release/bench"));
         assert_eq!(of_test, Path::new("/x/target/debug"));
-        assert_eq!(of_demo, Path::new("/x/target/release"));
+        assert_eq!(of_demo, Path::new("/x/target/quick"));
         assert!(build_command(&of_test, DATA_PLANE).contains("--all-features"));
-        assert!(build_command(&of_demo, DATA_PLANE).contains("--release"));
+        assert!(build_command(&of_demo, DATA_PLANE).contains("--profile quick"));
+        assert!(build_command(&of_bench, DATA_PLANE).contains("--release"));
     }
 }
