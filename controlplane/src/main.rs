@@ -8,7 +8,7 @@ use ferrypost_controlplane::{
     config::Config,
     hook::guard,
 };
-use ferrypost_runtime::{Random, logging, shutdown::Signals};
+use ferrypost_runtime::{Random, core_dump, logging, shutdown::Signals};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(path: &Path) -> anyhow::Result<()> {
+    core_dump::forbid()?;
     let config = Config::load(path)?;
     logging::install(config.log())?;
     let mut signals = Signals::listen()?;

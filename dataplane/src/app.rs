@@ -1,8 +1,9 @@
 //! Assembles a data plane from its configuration, and takes it apart again in order.
 //!
 //! ```text
-//!   two groups of tasks      services   feed, prober, offer, certificates, admin endpoint
-//!                            sessions   listeners and everything that a client started
+//!   groups of tasks     services   feed, prober, offer, certificates, admin endpoint: on a runtime beside
+//!                       sessions   listeners and everything that a client started
+//!                       lookups    of names, for both
 //!
 //!   start   state directory locked ─ sockets bound ─ services ─ sessions
 //!   stop    not ready ─ sessions: no new ones, the open ones closed ─ goodbye ─ services ─ unlocked
@@ -15,15 +16,19 @@ pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     net::SocketAddr,
     sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow, ensure};
 use ferrypost_proto::BootId;
-use ferrypost_runtime::{Random, shutdown::Shutdown};
+use ferrypost_runtime::{Random, metrics::Metrics, shutdown::Shutdown};
 use ferrypost_wire::ProtocolKind;
-use tokio::time::Instant;
+use tokio::{
+    runtime::{self, Handle, Runtime},
+    time::Instant,
+};
 
 use crate::{
     admin::{Access, Server, stats::Stats},
@@ -38,6 +43,7 @@ use crate::{
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     limits::ShutdownLimits,
     listener::{Listening, Permits},
+    metrics::{RelayIo, TABLE},
     net::{
         self, TcpListener,
         dial::Dialer,
@@ -61,6 +67,7 @@ pub struct Bound {
     limits: ShutdownLimits,
     registry: Arc<Registry>,
     feed: FeedHandle,
+    lookups: Shutdown,
     services: Shutdown,
     sessions: Shutdown,
 }
@@ -87,15 +94,32 @@ pub struct Stopped {
     pub goodbye: Result<(), GoodbyeError>,
 }
 
-/// Starts a data plane. When this returns, all sockets are bound; readiness comes later, with the first
-/// table.
+/// Threads beside the relays': one may pack a table or write a long answer while the other keeps the control
+/// plane's heartbeat.
+const BESIDE_THREADS: usize = 2;
+
+/// What the feed, the prober and the admin endpoint run on, beside the runtime of listeners and relays: a
+/// storm of `/stats` or a table of ten million accounts delays no session.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn beside() -> io::Result<Runtime> {
+    runtime::Builder::new_multi_thread()
+        .worker_threads(BESIDE_THREADS)
+        .thread_name("beside")
+        .enable_all()
+        .build()
+}
+
+/// Starts a data plane: sessions on the runtime that this is called on, everything else on `beside`. When this
+/// returns, all sockets are bound; readiness comes later, with the first table.
 ///
 /// # Errors
 /// The state directory belongs to another process or cannot be used; an address cannot be bound or a
 /// certificate not be used: every listener that fails is named.
-pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
+pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result<Bound> {
     let state = StateDir::open(config.state_directory(), &random)?;
-    let sockets = Sockets::bind(config)?;
+    let sockets = Sockets::bind(config, beside)?;
     let addresses = sockets.addresses();
     let identity = Identity {
         instance: config.instance().clone(),
@@ -104,7 +128,7 @@ pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         admin_address: addresses.admin.to_string(),
     };
-    let parts = Parts::new(config, random);
+    let parts = Parts::new(config, random, beside.clone());
     let prober = parts.start_prober(config);
     parts.start_offers(config);
     let feed = parts.start_feed(config, identity.clone(), state, prober);
@@ -119,6 +143,7 @@ pub fn build(config: &Config, random: Random) -> anyhow::Result<Bound> {
         limits: config.limits().shutdown,
         registry: parts.registry,
         feed,
+        lookups: parts.lookups,
         services: parts.services,
         sessions: parts.sessions,
     })
@@ -134,18 +159,21 @@ struct Parts {
     backends: Backends,
     logins: Logins,
     budget: Budget,
+    metrics: Arc<Metrics>,
     offers: HashMap<ProtocolKind, Offers>,
     readiness: Readiness,
+    lookups: Shutdown,
     services: Shutdown,
     sessions: Shutdown,
 }
 
 impl Parts {
-    fn new(config: &Config, random: Random) -> Self {
+    fn new(config: &Config, random: Random, beside: Handle) -> Self {
         let limits = config.limits();
         let tables = Tables::new();
-        let services = Shutdown::new();
-        let resolver = Resolver::new(System, services.clone());
+        // Logins wait for these.
+        let lookups = Shutdown::new();
+        let resolver = Resolver::new(System, lookups.clone());
         let hold = HoldLimits {
             total: limits.hold.total,
             per_name: limits.hold.per_name,
@@ -163,12 +191,14 @@ impl Parts {
             backends: Backends::new(),
             logins: Logins::default(),
             budget: Budget::new(limits.connections.kept),
+            metrics: Arc::new(Metrics::new(TABLE)),
             offers: protocols(config)
                 .into_iter()
                 .map(|kind| (kind, Offers::new(kind)))
                 .collect(),
             readiness: Readiness::new(),
-            services,
+            lookups,
+            services: Shutdown::on(beside),
             sessions: Shutdown::new(),
         }
     }
@@ -231,6 +261,7 @@ impl Parts {
             backends: self.backends.clone(),
             logins: self.logins.clone(),
             budget: self.budget.clone(),
+            metrics: Arc::clone(&self.metrics),
             registry: Arc::clone(&self.registry),
             offers: offers
                 .map(|(kind, offers)| (kind.as_str(), offers.clone()))
@@ -241,6 +272,8 @@ impl Parts {
 
     fn start_listener(&self, config: &Config, listener: Listening) {
         let services = Arc::new(Services {
+            relay_io: RelayIo::of(&self.metrics, listener.protocol()),
+            metrics: Arc::clone(&self.metrics),
             tables: self.tables.clone(),
             registry: Arc::clone(&self.registry),
             offers: self.offers[&listener.protocol()].clone(),
@@ -274,7 +307,10 @@ impl Bound {
         if let Err(error @ (GoodbyeError::Ended | GoodbyeError::TimedOut)) = goodbye {
             tracing::warn!(%error, "no goodbye: moves wait until a successor registers or this one is expelled");
         }
-        self.services.wait(self.limits.goodbye).await;
+        tokio::join!(
+            self.services.wait(self.limits.goodbye),
+            self.lookups.wait(self.limits.goodbye),
+        );
         Stopped {
             dropped,
             unconfirmed,
@@ -298,7 +334,7 @@ struct AdminSockets {
 
 impl Sockets {
     /// Binds all of them, or says of each that fails why.
-    fn bind(config: &Config) -> anyhow::Result<Self> {
+    fn bind(config: &Config, beside: &Handle) -> anyhow::Result<Self> {
         let permits = Permits::new(config.limits().connections);
         let mut failures = Vec::new();
         let mut listeners = Vec::new();
@@ -308,7 +344,10 @@ impl Sockets {
                 Err(error) => failures.push(error.to_string()),
             }
         }
-        let admin = AdminSockets::bind(config.admin());
+        let admin = {
+            let _entered = beside.enter();
+            AdminSockets::bind(config.admin())
+        };
         failures.extend(admin.as_ref().err().map(|error| format!("{error:#}")));
         ensure!(failures.is_empty(), "{}", failures.join("; "));
         Ok(Self {

@@ -50,6 +50,7 @@ pub mod feed;
 pub mod fence;
 pub mod limits;
 pub mod listener;
+pub mod metrics;
 pub mod net;
 pub mod ready;
 pub mod redact;

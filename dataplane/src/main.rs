@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use ferrypost_dataplane::{app, cli::Call, config::Config, descriptors};
-use ferrypost_runtime::{Random, logging, shutdown::Signals};
+use ferrypost_runtime::{Random, core_dump, logging, shutdown::Signals};
+use tokio::runtime::Handle;
 
 fn main() -> ExitCode {
     match start(Call::parse()) {
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
 }
 
 fn start(call: Call) -> anyhow::Result<()> {
+    core_dump::forbid()?;
     #[cfg(feature = "sabotage")]
     ferrypost_dataplane::sabotage::begin();
     match call {
@@ -28,18 +30,19 @@ fn start(call: Call) -> anyhow::Result<()> {
             let config = Config::load(&path)?;
             logging::install(config.log().lines)?;
             descriptors::allow_for(config.limits().connections.total);
-            let runtime = tokio::runtime::Runtime::new()?;
-            let outcome = runtime.block_on(serve(config));
+            let (relaying, beside) = (tokio::runtime::Runtime::new()?, app::beside()?);
+            let outcome = relaying.block_on(serve(config, beside.handle()));
             // Not even for a thread that waits for a resolver.
-            runtime.shutdown_background();
+            relaying.shutdown_background();
+            beside.shutdown_background();
             outcome
         }
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, beside: &Handle) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let bound = app::build(&config, Random::from_os())?;
+    let bound = app::build(&config, Random::from_os(), beside)?;
     tracing::info!(instance = %config.instance(), addresses = ?bound.addresses, "started");
     signals.received().await;
     tracing::info!("stopping; a second signal ends the process at once");

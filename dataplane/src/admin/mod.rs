@@ -3,6 +3,7 @@
 //! | path | token | answer |
 //! |---|---|---|
 //! | `/stats` | yes | JSON, see [`stats`] |
+//! | `/metrics` | yes | Prometheus' text format, see [`metrics`](crate::metrics) |
 //! | `/healthz` | no | 200: the process runs |
 //! | `/readyz` | no | 200: clients are accepted; 503: they are not |
 //!

@@ -50,6 +50,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// The document of `/stats`.
     fn stats(&self) -> serde_json::Value;
+
+    /// The text of `/metrics`, as Prometheus reads it.
+    fn metrics(&self) -> String;
 }
 
 /// Answers on one listening socket.
@@ -165,9 +168,10 @@ impl Server {
                 match guarded.access.check(peer, header).await {
                     Err(denied) => refusal(denied),
                     Ok(()) if path == "/stats" => document(&self.source.stats()),
+                    Ok(()) if path == "/metrics" => metrics(self.source.metrics()),
                     Ok(()) => plain(
                         StatusCode::NOT_FOUND,
-                        "there is /stats, /healthz, /readyz\n",
+                        "there is /stats, /metrics, /healthz, /readyz\n",
                     ),
                 }
             }
@@ -180,6 +184,13 @@ fn document(stats: &serde_json::Value) -> Answer {
     let mut answer = plain(StatusCode::OK, format!("{stats:#}\n"));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn metrics(text: String) -> Answer {
+    let mut answer = plain(StatusCode::OK, text);
+    let form = HeaderValue::from_static("text/plain; version=0.0.4");
+    answer.headers_mut().insert(CONTENT_TYPE, form);
     answer
 }
 

@@ -3,9 +3,14 @@
 //! Names of fields are part of the interface: they are only ever added. Times are in seconds before
 //! now. Nothing in it names an account.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use ferrypost_proto::Revision;
+use ferrypost_runtime::metrics::Metrics;
 use ferrypost_wire::ProtocolKind;
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
@@ -16,6 +21,7 @@ use crate::{
     config::ListenerTls,
     feed::{Connection, FeedStatus, Identity},
     listener::{Counts, Listening},
+    metrics::RELAY_IO,
     ready::Readiness,
     registry::Registry,
     session::relay::Budget,
@@ -37,6 +43,8 @@ pub struct Stats {
     pub logins: Logins,
     /// What sessions keep for those that do not take it.
     pub budget: Budget,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The sessions.
     pub registry: Arc<Registry>,
     /// What is offered before login, by protocol.
@@ -79,6 +87,10 @@ impl Source for Stats {
     fn stats(&self) -> serde_json::Value {
         serde_json::to_value(self.document()).expect("all keys are texts")
     }
+
+    fn metrics(&self) -> String {
+        self.metrics.prometheus()
+    }
 }
 
 #[derive(Serialize)]
@@ -95,10 +107,20 @@ struct Document {
     snapshot: Option<Snapshot>,
     destinations: BTreeMap<String, BTreeMap<&'static str, Destination>>,
     sessions: Sessions,
+    /// Octets relayed so far, those of open sessions among them, by protocol.
+    relayed: BTreeMap<&'static str, RelayedOctets>,
     /// What is offered before login, by protocol.
     offer: BTreeMap<&'static str, String>,
     /// By name.
     listeners: BTreeMap<String, ListenerState>,
+}
+
+#[derive(Serialize)]
+struct RelayedOctets {
+    /// From clients to servers.
+    up: u64,
+    /// From servers to clients.
+    down: u64,
 }
 
 #[derive(Serialize)]
@@ -204,6 +226,7 @@ impl Stats {
             control_plane: control_connection(feed),
             destinations: self.destinations(),
             sessions: self.sessions(),
+            relayed: self.relayed(),
             offer: self
                 .offers
                 .iter()
@@ -234,6 +257,20 @@ impl Stats {
             protocols.insert(protocol.word(), state);
         }
         destinations
+    }
+
+    fn relayed(&self) -> BTreeMap<&'static str, RelayedOctets> {
+        let protocols: BTreeSet<_> = self.listeners.iter().map(|l| l.protocol.as_str()).collect();
+        let protocols = protocols.into_iter();
+        let octets = |protocol, direction| {
+            let counter = self.metrics.counter(&RELAY_IO, &[protocol, direction]);
+            counter.value()
+        };
+        let relayed = protocols.map(|protocol| {
+            let (up, down) = (octets(protocol, "up"), octets(protocol, "down"));
+            (protocol, RelayedOctets { up, down })
+        });
+        relayed.collect()
     }
 
     fn sessions(&self) -> Sessions {

@@ -25,6 +25,10 @@ impl Source for Fixed {
     fn stats(&self) -> serde_json::Value {
         serde_json::json!({ "instance": "dp-1" })
     }
+
+    fn metrics(&self) -> String {
+        "counted_total 1\n".to_owned()
+    }
 }
 
 /// A running endpoint.
@@ -122,6 +126,11 @@ async fn stats_are_for_those_who_know_the_token() {
 #[tokio::test]
 async fn without_a_token_every_other_path_looks_alike() {
     let endpoint = Endpoint::start(true);
+    assert_eq!(endpoint.get("/metrics", None).await.0, 401);
+    let (status, answer) = endpoint.get("/metrics", Some(TOKEN)).await;
+    assert_eq!(status, 200);
+    assert!(answer.contains("text/plain; version=0.0.4"), "{answer}");
+    assert!(answer.contains("counted_total 1"), "{answer}");
     assert_eq!(endpoint.get("/nothing", None).await.0, 401);
     assert_eq!(endpoint.get("/nothing", Some(TOKEN)).await.0, 404);
 }
@@ -158,6 +167,7 @@ async fn the_port_in_clear_serves_health_and_no_stats() {
         ("/healthz", None, 200),
         ("/readyz", None, 200),
         ("/stats", Some(TOKEN), 404),
+        ("/metrics", Some(TOKEN), 404),
     ] {
         let stream = net::connect(address).await.unwrap();
         assert_eq!(request(stream, path, token).await.0, status, "{path}");

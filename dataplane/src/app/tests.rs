@@ -86,7 +86,7 @@ fn in_clear(control_plane: &ControlPlane) -> String {
 }
 
 fn start(config: &Config) -> Bound {
-    build(config, Random::seeded(1)).unwrap()
+    build(config, Random::seeded(1), &Handle::current()).unwrap()
 }
 
 /// One server, `old`, which is the default for `example.org`.
@@ -383,7 +383,9 @@ async fn a_second_process_in_the_same_state_directory_is_refused() {
     let control_plane = ControlPlane::start();
     let config = surroundings.config(&in_clear(&control_plane));
     let _first = start(&config);
-    let error = build(&config, Random::seeded(2)).err().unwrap();
+    let error = build(&config, Random::seeded(2), &Handle::current())
+        .err()
+        .unwrap();
     assert!(format!("{error:#}").contains("state"), "{error:#}");
 }
 
@@ -394,9 +396,55 @@ async fn an_address_that_is_taken_is_named_with_its_listener() {
     let taken = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let config = surroundings.config_with(&in_clear(&control_plane), &address);
-    let error = build(&config, Random::seeded(1)).err().unwrap().to_string();
+    let error = build(&config, Random::seeded(1), &Handle::current())
+        .err()
+        .unwrap()
+        .to_string();
     assert!(
         error.contains("imaps") && error.contains(&address),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_goes_through_while_everything_beside_the_relays_is_blocked() {
+    let surroundings = Surroundings::new();
+    let mut control_plane = ControlPlane::start();
+    let backend = Backend::start(Manners::default());
+    let beside = beside().unwrap();
+    let config = surroundings.config(&in_clear(&control_plane));
+    let bound = build(&config, Random::seeded(1), beside.handle()).unwrap();
+    let _conversation = admitted(&mut control_plane, &backend).await;
+    let mut readiness = bound.readiness.watch();
+    readiness.wait_for(|ready| *ready).await.unwrap();
+
+    // As a document that is too long, or a table that is packed: each thread is busy, and stays so.
+    let blocked = Arc::new(std::sync::Barrier::new(BESIDE_THREADS + 1));
+    let meet = |blocked: &Arc<std::sync::Barrier>| {
+        let blocked = Arc::clone(blocked);
+        tokio::task::spawn_blocking(move || blocked.wait())
+    };
+    for _ in 0..BESIDE_THREADS {
+        let blocked = Arc::clone(&blocked);
+        beside.spawn(async move {
+            blocked.wait();
+            blocked.wait();
+        });
+    }
+    meet(&blocked).await.unwrap();
+
+    let listener = bound.addresses.listeners["imaps"];
+    let mut client = Client::tls(listener, &surroundings.authority.root).await;
+    client.login("alice@example.org").await;
+    client.send("a NOOP\r\n").await;
+    client.answer("a OK").await;
+
+    // What was asked beside meanwhile is answered afterwards, and the end waits for both.
+    meet(&blocked).await.unwrap();
+    let seen = stats(&bound, &surroundings).await;
+    assert!(seen["relayed"]["imap"]["up"].as_u64() > Some(0), "{seen:#}");
+    drop(client);
+    let stopped = bound.shut_down().await;
+    assert_eq!(stopped.dropped, 0);
+    beside.shutdown_background();
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ferrypost_proto::{Announcement, Name, types::identifier};
 use ferrypost_routing::Route;
-use ferrypost_runtime::Random;
+use ferrypost_runtime::{Random, metrics::Metrics};
 use ferrypost_wire::{ProtocolKind, SessionReference, TlsFacts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::{
         open::{OpenFailure, Times},
     },
     limits::Limits,
+    metrics::{LOGINS, RelayIo, SESSIONS},
     net::{CloseProof, dial::Dialer},
     redact::Redact,
     registry::Registry,
@@ -47,6 +48,10 @@ pub struct Services {
     pub random: Random,
     /// How names are shown in logs.
     pub redact: Redact,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Of those, what its relays count as bytes flow.
+    pub relay_io: RelayIo,
     /// Cancelled when this process begins to stop: who is not logged in is sent away.
     pub draining: CancellationToken,
 }
@@ -97,6 +102,12 @@ impl Trail {
 }
 
 impl Record {
+    fn count_end(&self, services: &Services, stage: &str, end: &str, blame: Blame) {
+        let values = [self.protocol.as_str(), stage, end, blame.word()];
+        let series = services.metrics.histogram(&SESSIONS, &values);
+        series.record(self.begun.elapsed());
+    }
+
     pub(super) fn relayed(&mut self, trail: &Trail) {
         if let (Some(name), Some(route)) = (&trail.name, &trail.route) {
             self.relayed = Some(Relayed {
@@ -107,13 +118,18 @@ impl Record {
         }
     }
 
-    /// Counts a login for the server that it went to, if that server had a say in how it ended.
+    /// Counts a login, and for the server that it went to, if that server had a say in how it ended.
     pub(super) fn count_login(
         &self,
         services: &Services,
         trail: &Trail,
         end: Result<(), &AttemptError>,
     ) {
+        let (outcome, blame) = words(end);
+        let counter = services
+            .metrics
+            .counter(&LOGINS, &[self.protocol.as_str(), outcome, blame]);
+        counter.add(1);
         let Some(route) = &trail.route else { return };
         match end {
             Ok(()) => services.logins.accepted(&route.destination, self.protocol),
@@ -136,10 +152,7 @@ impl Record {
         let route = trail.route.as_ref();
         let account = route.and_then(|route| route.account.as_ref());
         let account = account.map(|account| services.redact.text(account.as_str()));
-        let (outcome, blame) = match end {
-            Ok(()) => ("accepted", "nobody"),
-            Err(error) => (error.kind(), error.blame().word()),
-        };
+        let (outcome, blame) = words(end);
         tracing::info!(
             reference = %self.reference,
             client = %self.peer,
@@ -166,9 +179,19 @@ impl Record {
         );
     }
 
-    /// The end of a session that was relayed.
-    pub(super) fn log_relay_end(&self, services: &Services, end: &RelayEnd) {
+    /// The end of a session that was relayed: its line, its duration, and the relay's span, which is made
+    /// only now and says when the relay began.
+    pub(super) fn relay_ended(&self, services: &Services, end: &RelayEnd) {
         let (kind, blame) = outcome::of_relay(end);
+        self.count_end(services, "relay", kind, blame);
+        let lasted = self.relayed.as_ref().map(|relayed| relayed.since.elapsed());
+        let span = tracing::debug_span!(parent: None, "relay", reference = %self.reference,
+            client = %self.peer, protocol = self.protocol.as_str(), end = kind,
+            duration_us = lasted.map(micros), up = end.up, down = end.down);
+        span.in_scope(|| self.log_relay_end(services, end, (kind, blame)));
+    }
+
+    fn log_relay_end(&self, services: &Services, end: &RelayEnd, (kind, blame): (&str, Blame)) {
         let relayed = self.relayed.as_ref();
         let name = relayed.map(|relayed| services.redact.name(&relayed.name));
         tracing::info!(
@@ -190,8 +213,14 @@ impl Record {
 
     /// The end of a session that never was. Nobody's fault and nothing of note is told at a lower level:
     /// port scanners and load balancers connect all day.
-    pub(super) fn log_early_end(&self, stage: &'static str, error: &SessionError) {
+    pub(super) fn ended_early(
+        &self,
+        services: &Services,
+        stage: &'static str,
+        error: &SessionError,
+    ) {
         let (kind, blame) = (error.kind(), error.blame());
+        self.count_end(services, stage, kind, blame);
         macro_rules! event {
             ($level:ident) => {
                 tracing::$level!(
@@ -213,6 +242,14 @@ impl Record {
         } else {
             event!(info);
         }
+    }
+}
+
+/// How a login ended, and whose fault it was.
+fn words(end: Result<(), &AttemptError>) -> (&'static str, &'static str) {
+    match end {
+        Ok(()) => ("accepted", "nobody"),
+        Err(error) => (error.kind(), error.blame().word()),
     }
 }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use ferrypost_wire::{Follower, LineProtocol, Negotiate};
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span, debug_span};
+use tracing::{Instrument as _, debug_span};
 
 use crate::registry::SessionGuard;
 use attempt::{Accepted, Attempt};
@@ -62,7 +62,8 @@ where
         relayed: None,
     };
     // At the level of an exporter: an operator's log has one line a login and one an end, which carry the
-    // reference themselves, and an idle session should not pay for a span that nobody collects.
+    // reference themselves. It ends with the login, and the relay has one of its own at its end: an exporter
+    // never holds the open span of an idle session, and a trace of the login is there when it is over.
     let span = debug_span!("session", reference = %record.reference, client = %record.peer);
     // A future is as large as the largest thing that it ever holds, and most of a session's life is an
     // idle relay: what a login needs lies in a box that is gone by then.
@@ -80,16 +81,12 @@ struct Session<F> {
     record: Record,
     relay: Relay<F>,
     guard: SessionGuard,
-    span: Span,
 }
 
 impl<F: Follower> Session<F> {
     async fn relay(mut self: Box<Self>) {
-        let guard = self.guard;
-        let span = debug_span!(parent: &self.span, "relay");
-        let end = self.relay.run(guard).instrument(span).await;
-        self.span
-            .in_scope(|| self.record.log_relay_end(&self.services, &end));
+        let end = self.relay.run(self.guard).await;
+        self.record.relay_ended(&self.services, &end);
     }
 }
 
@@ -105,7 +102,7 @@ async fn log_in<P: LineProtocol>(
     let mut client = match opened {
         Ok(client) => client,
         Err(error) => {
-            record.log_early_end("tls", &error);
+            record.ended_early(&services, "tls", &error);
             return None;
         }
     };
@@ -113,16 +110,20 @@ async fn log_in<P: LineProtocol>(
         Ok(accepted) => {
             let (parties, guard) = hand_over(client, accepted);
             Some(Box::new(Session {
-                relay: Relay::new(parties, services.limits.relay, &services.budget),
+                relay: Relay::new(
+                    parties,
+                    services.limits.relay,
+                    &services.budget,
+                    services.relay_io.clone(),
+                ),
                 guard,
                 record,
                 services,
-                span: Span::current(),
             }))
         }
         Err(error) => {
             client.leave(&error).await;
-            record.log_early_end("preauth", &error);
+            record.ended_early(&services, "preauth", &error);
             None
         }
     }

@@ -3,6 +3,8 @@
 //! ```text
 //!   config    reads a configuration key by key: every mistake at once, with file, line and key
 //!   logging   the log's lines, and panics among them
+//!   metrics   instruments: one table, every series from the start
+//!   core_dump what a process holds stays in its memory
 //!   tls       the cryptography of all our TLS; certificates and keys from files
 //!   token     bearer tokens: from a file, compared in constant time
 //!   reload    files that are taken over again when they change
@@ -17,7 +19,9 @@
 
 mod backoff;
 pub mod config;
+pub mod core_dump;
 pub mod logging;
+pub mod metrics;
 mod random;
 pub mod reload;
 pub mod shutdown;

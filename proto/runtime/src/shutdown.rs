@@ -2,7 +2,10 @@
 
 use std::{future::Future, io, time::Duration};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a task that is dropped may take to be gone: it is, at its next await.
@@ -17,6 +20,8 @@ pub struct Shutdown {
     drain: CancellationToken,
     force: CancellationToken,
     tasks: TaskTracker,
+    /// `None`: where it is said.
+    runtime: Option<Handle>,
 }
 
 impl Shutdown {
@@ -25,10 +30,18 @@ impl Shutdown {
         Self::default()
     }
 
+    /// For a new group of tasks that run on this runtime, wherever they are started.
+    pub fn on(runtime: Handle) -> Self {
+        Self {
+            runtime: Some(runtime),
+            ..Self::default()
+        }
+    }
+
     /// Runs a task until it ends or everything is dropped by [`force`](Self::force).
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let force = self.force.clone();
-        self.tasks.spawn(async move {
+        self.start(async move {
             // A task that is dropped closes what it holds.
             _ = force.run_until_cancelled(task).await;
         });
@@ -37,9 +50,16 @@ impl Shutdown {
     /// Runs a task that has nothing to finish: it ends by itself or is dropped when draining begins.
     pub fn spawn_background<T: Send>(&self, task: impl Future<Output = T> + Send + 'static) {
         let drain = self.drain.clone();
-        self.tasks.spawn(async move {
+        self.start(async move {
             _ = drain.run_until_cancelled(task).await;
         });
+    }
+
+    fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match &self.runtime {
+            Some(runtime) => self.tasks.spawn_on(task, runtime),
+            None => self.tasks.spawn(task),
+        };
     }
 
     /// For whoever starts tasks of its own and lets them end with [`draining`](Self::draining): they

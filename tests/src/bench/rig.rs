@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferrypost_runtime::core_dump;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -191,7 +192,9 @@ impl Rig {
         )?;
         let mut spawn = Spawn::new(program(DATA_PLANE)?, self.path(&format!("{name}.log")))?
             .arg("--config")
-            .arg(&config);
+            .arg(&config)
+            // What an idle session costs is read from its memory's map.
+            .env(core_dump::VARIABLE, "allow");
         if let Some(allocator) = allocator {
             spawn = spawn.env("LD_PRELOAD", allocator);
         }

@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     limits::RelayLimits,
+    metrics::RelayIo,
     net::{
         CloseProof,
         leg::{BackendLeg, Encrypted, Leg},
@@ -113,8 +114,8 @@ pub struct Relay<F>(Moving<F>);
 
 impl<F: Follower> Relay<F> {
     /// Frees all of the legs but their connections and what they have buffered, which goes first.
-    pub fn new(parties: Parties<F>, limits: RelayLimits, budget: &Budget) -> Self {
-        Self(Moving::new(parties, limits, budget))
+    pub fn new(parties: Parties<F>, limits: RelayLimits, budget: &Budget, io: RelayIo) -> Self {
+        Self(Moving::new(parties, limits, budget, io))
     }
 
     /// Relays until the end, and hands the guard its proof.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     limits::RelayLimits,
+    metrics::RelayIo,
     net::scratch::with_scratch,
     registry::{CloseReason, SessionGuard},
 };
@@ -43,6 +44,8 @@ pub(super) struct Moving<F> {
     piece_down: Piece,
     up: u64,
     down: u64,
+    /// All relays' counters: an IDLE may last for days, and what it moves is to be seen meanwhile.
+    io: RelayIo,
     last_move: Instant,
     draining: Option<Draining>,
 }
@@ -58,7 +61,12 @@ struct Draining {
 }
 
 impl<F: Follower> Moving<F> {
-    pub(super) fn new(parties: Parties<F>, limits: RelayLimits, budget: &Budget) -> Self {
+    pub(super) fn new(
+        parties: Parties<F>,
+        limits: RelayLimits,
+        budget: &Budget,
+        io: RelayIo,
+    ) -> Self {
         // The legs' buffers are wiped and freed here, before the session settles down.
         let (client, pipelined) = parties.client.into_parts();
         let (backend, early) = parties.backend.into_parts();
@@ -76,6 +84,7 @@ impl<F: Follower> Moving<F> {
             piece_down: Piece::default(),
             up: 0,
             down: 0,
+            io,
             last_move: Instant::now(),
             draining: None,
         }
@@ -200,6 +209,7 @@ impl<F: Follower> Moving<F> {
                 .write(cx, through)
                 .map_err(|error| backend_failed(&error))?;
             self.up += through.len() as u64;
+            self.io.up.add(through.len() as u64);
             self.last_move = now;
         }
         let waiting_since = self.withheld_since.take().unwrap_or(now);
@@ -267,6 +277,7 @@ impl<F: Follower> Moving<F> {
             .write(cx, chunk)
             .map_err(|error| client_failed(&error))?;
         self.down += chunk.len() as u64;
+        self.io.down.add(chunk.len() as u64);
         self.last_move = now;
         Poll::Ready(Ok(()))
     }

@@ -1,6 +1,12 @@
 //! Relays: back-pressure, bulk, time, and what a session costs.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tracing::{Id, Subscriber, span};
+use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt as _, registry::LookupSpan};
 
 use super::{
     backend::Manners,
@@ -168,4 +174,66 @@ async fn the_future_of_a_session_is_small() {
     let world = World::new();
     let size = world.future_size().await;
     assert!(size <= 1024, "{size}");
+}
+
+#[tokio::test]
+async fn octets_are_counted_while_the_session_goes_on() {
+    let world = World::with(Plan::default());
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client.send("n NOOP\r\n").await;
+    client.answer("n OK").await;
+    let text = world.metrics.prometheus();
+    let up = "ferrypost_dataplane_relay_io_bytes_total{protocol=\"imap\",direction=\"up\"} 8\n";
+    assert!(text.contains(up), "{text}");
+    assert!(text.contains("direction=\"down\""), "{text}");
+    let login = "ferrypost_dataplane_logins_total{protocol=\"imap\",outcome=\"accepted\",blame=\"nobody\"} 1\n";
+    assert!(text.contains(login), "{text}");
+    assert!(!text.contains("alice"), "{text}");
+    assert!(!text.contains("stage=\"relay\""), "it goes on: {text}");
+    drop(client);
+    eventually("its end is counted", || {
+        let text = world.metrics.prometheus();
+        text.contains("end=\"client_ended\"") && !text.contains("_OTHER")
+    })
+    .await;
+}
+
+/// The spans that are open, and those that have been closed, by name.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<(Vec<&'static str>, Vec<&'static str>)>>);
+
+impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        self.0.lock().unwrap().0.push(attributes.metadata().name());
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let name = context.span(&id).unwrap().name();
+        let mut spans = self.0.lock().unwrap();
+        let open = spans.0.iter().position(|open| *open == name).unwrap();
+        spans.0.swap_remove(open);
+        spans.1.push(name);
+    }
+}
+
+#[tokio::test]
+async fn no_span_is_open_while_a_session_is_relayed_and_its_relay_has_one_at_its_end() {
+    let spans = Spans::default();
+    let exporter = tracing_subscriber::registry().with(spans.clone());
+    let _default = tracing::subscriber::set_default(exporter);
+    let world = World::with(Plan::default());
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+    client.send("n NOOP\r\n").await;
+    client.answer("n OK").await;
+    {
+        let spans = spans.0.lock().unwrap();
+        assert!(spans.0.is_empty(), "open: {:?}", spans.0);
+        assert!(spans.1.contains(&"session"), "{:?}", spans.1);
+        assert!(!spans.1.contains(&"relay"), "{:?}", spans.1);
+    }
+    drop(client);
+    let closed = |name| spans.0.lock().unwrap().1.contains(&name);
+    eventually("the relay's span is there", || closed("relay")).await;
 }

@@ -13,7 +13,7 @@ use ferrypost_proto::{
 };
 use ferrypost_routing::{Assembly, RoutingTable, Touched};
 use ferrypost_runtime::tls::CertificateFiles;
-use ferrypost_runtime::{Random, shutdown::Shutdown};
+use ferrypost_runtime::{Random, metrics::Metrics, shutdown::Shutdown};
 use ferrypost_wire::{ProtocolKind, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -36,6 +36,7 @@ use crate::{
     fence::Fences,
     limits::Limits,
     listener::{Listening, Permits},
+    metrics::{RelayIo, TABLE},
     net::{
         dial::Dialer,
         resolver::{Resolver, tests::Book},
@@ -204,6 +205,7 @@ pub(crate) struct World {
     pub(crate) fences: Arc<Fences>,
     pub(crate) shutdown: Shutdown,
     pub(crate) budget: Budget,
+    pub(crate) metrics: Arc<Metrics>,
     services: Arc<Services>,
     tls: ServerTls,
     pub(crate) tables: Tables,
@@ -234,7 +236,10 @@ impl World {
         let shutdown = Shutdown::new();
         let resolver = Resolver::new(plan.names, shutdown.clone());
         let budget = Budget::new(plan.limits.connections.kept);
+        let metrics = Arc::new(Metrics::new(TABLE));
         let services = Arc::new(Services {
+            relay_io: RelayIo::of(&metrics, ProtocolKind::Imap),
+            metrics: Arc::clone(&metrics),
             tables: tables.clone(),
             registry: Arc::clone(&registry),
             offers: Offers::new(ProtocolKind::Imap),
@@ -268,6 +273,7 @@ impl World {
             registry,
             shutdown,
             budget,
+            metrics,
             services,
             tls,
             tables,
