@@ -227,3 +227,26 @@ fn the_example_says_the_truth_about_defaults_and_comments() {
     let all = Config::parse(&uncommented.join("\n"), &path);
     assert!(matches!(all.expect("valid").store(), StoreConfig::Etcd(_)));
 }
+
+/// A comment that begins with a word in quotes names the words that the key below it takes.
+#[test]
+fn every_word_that_the_example_names_is_taken() {
+    let (_directory, path) = example("controlplane.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let lines: Vec<_> = text.lines().collect();
+    let mut keys = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        let Some(words) = line.strip_prefix("# \"") else {
+            continue;
+        };
+        let below = lines[number..].iter().find(|line| !line.starts_with('#'));
+        let shown = below.expect("a key below the comment");
+        let (key, _) = shown.split_once(" = ").expect("a key");
+        for word in words.split('"').step_by(2) {
+            let changed = text.replace(shown, &format!("{key} = \"{word}\""));
+            Config::parse(&changed, &path).unwrap_or_else(|error| panic!("{word}: {error}"));
+        }
+        keys.push(key);
+    }
+    assert_eq!(keys, ["source", "format", "level"]);
+}
