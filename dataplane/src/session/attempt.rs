@@ -152,9 +152,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         let opened = open::<P>(&self.services.dialer, &endpoint, caller).await;
         match opened {
             Ok(opened) => {
-                self.trail.address = Some(opened.address);
-                self.trail.tls.clone_from(&opened.tls);
-                self.trail.times = opened.times;
+                self.trail.opened(&opened);
                 Ok(opened)
             }
             Err(failure) => {

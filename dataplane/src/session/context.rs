@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use ferrypost_proto::{Announcement, Name, types::identifier};
 use ferrypost_routing::Route;
 use ferrypost_runtime::{Random, metrics::Metrics};
-use ferrypost_wire::{ProtocolKind, SessionReference, TlsFacts};
+use ferrypost_wire::{LineProtocol, ProtocolKind, SessionReference};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::{
     backend::{
         logins::Logins,
         offer::Offers,
-        open::{OpenFailure, Times},
+        open::{OpenFailure, Opened, Times},
     },
     limits::Limits,
     metrics::{LOGINS, RelayIo, SESSIONS},
@@ -88,16 +88,23 @@ pub(super) struct Trail {
     pub(super) route: Option<Route>,
     pub(super) announcement: Option<Announcement>,
     pub(super) address: Option<SocketAddr>,
-    pub(super) tls: Option<TlsFacts>,
+    /// The TLS of the server's connection, `none` where it is in clear; not known before it was agreed.
+    pub(super) tls: Option<&'static str>,
     pub(super) held: Duration,
     pub(super) times: Times,
     pub(super) replay: Duration,
 }
 
 impl Trail {
+    pub(super) fn opened<P: LineProtocol>(&mut self, opened: &Opened<P>) {
+        self.address = Some(opened.address);
+        self.tls = Some(opened.tls.as_ref().map_or("none", |tls| tls.version));
+        self.times = opened.times;
+    }
+
     pub(super) fn failed_to_open(&mut self, failure: &OpenFailure) {
         self.address = failure.address;
-        self.tls.clone_from(&failure.tls);
+        self.tls = failure.tls.as_ref().map(|tls| tls.version);
     }
 }
 
@@ -164,7 +171,7 @@ impl Record {
             destination = route.map(|route| tracing::field::display(&route.destination)),
             epoch = route.and_then(|route| route.epoch).map(tracing::field::display),
             address = trail.address.map(tracing::field::display),
-            backend_tls = trail.tls.as_ref().map_or("none", |tls| tls.version),
+            backend_tls = trail.tls,
             announcement = trail.announcement.map(announcement),
             held_us = micros(trail.held),
             connect_us = micros(trail.times.connect),
@@ -271,4 +278,22 @@ const fn announcement(announcement: Announcement) -> &'static str {
 
 fn proof(proof: Option<CloseProof>) -> &'static str {
     proof.map_or("unconfirmed", CloseProof::word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::dial::{DialError, DialFailure};
+
+    #[test]
+    fn nothing_is_said_of_the_tls_of_a_leg_that_was_never_reached() {
+        let mut trail = Trail::default();
+        assert_eq!(trail.tls, None);
+        let unreached = DialFailure {
+            error: DialError::ConnectTimeout,
+            address: None,
+        };
+        trail.failed_to_open(&unreached.into());
+        assert_eq!(trail.tls, None);
+    }
 }
