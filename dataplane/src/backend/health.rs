@@ -61,6 +61,14 @@ struct Asked {
     stop: CancellationToken,
 }
 
+/// When to ask again.
+enum Next {
+    /// [`ProbeLimits::interval`]
+    Later,
+    /// [`ProbeLimits::retry`]
+    Soon,
+}
+
 /// What a prober needs beside the servers.
 pub struct ProberSettings {
     /// Chooses endpoints.
@@ -179,28 +187,27 @@ impl Prober {
     async fn keep_asking(&self, target: &Target, kind: ProtocolKind, endpoint: Option<&Endpoint>) {
         loop {
             let pause = match self.ask(target, kind, endpoint).await {
-                None => self.pace.interval,
-                Some(_) => self.pace.retry,
+                Next::Later => self.pace.interval,
+                Next::Soon => self.pace.retry,
             };
             // A fleet that was started at one moment does not ask at one moment for ever.
             sleep(pause.mul_f64(0.9 + self.random.fraction() / 5.0)).await;
         }
     }
 
-    /// Asks once and takes note of the answer.
-    async fn ask(
-        &self,
-        target: &Target,
-        kind: ProtocolKind,
-        endpoint: Option<&Endpoint>,
-    ) -> Option<Problem> {
+    /// Asks once and takes note of the answer. Says when to ask again.
+    async fn ask(&self, target: &Target, kind: ProtocolKind, endpoint: Option<&Endpoint>) -> Next {
         let report = match (endpoint, kind) {
             (None, _) => Report::without_endpoint(),
             (Some(endpoint), ProtocolKind::Imap) => visit::<Imap>(&self.dialer, endpoint).await,
         };
-        let problem = report.problem;
-        self.backends.record(target, report);
-        problem
+        let well = report.problem.is_none();
+        let doubt = self.backends.record(target, report);
+        if well && !doubt {
+            Next::Later
+        } else {
+            Next::Soon
+        }
     }
 }
 

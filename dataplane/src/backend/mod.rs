@@ -46,11 +46,40 @@ pub struct Verdict {
     pub last_success: Option<Instant>,
     /// What the last probe found.
     pub report: Report,
-    /// What it offers after TLS and before login, as it last said itself; kept while it is down.
+    /// What it offers after TLS and before login: what one of its last two answers named, so that one that is
+    /// short by accident takes nothing away. Kept while it is down.
     pub capabilities: Option<Capabilities>,
+    /// The last answer by itself.
+    said: Option<Capabilities>,
 }
 
 impl Verdict {
+    /// What is known now that a probe has found this.
+    fn after(old: Option<&Self>, report: Report) -> Self {
+        let now = Instant::now();
+        let before = old.and_then(|old| old.said.as_ref());
+        let (capabilities, said) = match &report.capabilities {
+            Some(said) => (
+                Some(before.map_or_else(|| said.clone(), |before| said.and(before))),
+                Some(said.clone()),
+            ),
+            None => (
+                old.and_then(|old| old.capabilities.clone()),
+                before.cloned(),
+            ),
+        };
+        Self {
+            checked: now,
+            last_success: match report.problem {
+                None => Some(now),
+                Some(_) => old.and_then(|old| old.last_success),
+            },
+            capabilities,
+            said,
+            report,
+        }
+    }
+
     /// Whether sessions can be relayed there, as far as a probe can tell.
     pub fn reachable(&self) -> bool {
         self.report.problem.is_none()
@@ -247,38 +276,28 @@ impl Backends {
         self.changed(&known);
     }
 
-    /// Takes note of a probe. One that found something new is logged here.
-    fn record(&self, target: &Target, report: Report) {
-        let now = Instant::now();
+    /// Takes note of a probe. One that found something new is logged here. Says whether it left a doubt that
+    /// another look can settle: it named less than the one before.
+    fn record(&self, target: &Target, report: Report) -> bool {
         let mut known = self.known();
         // A destination that was removed while it was being asked.
         let Some(slot) = known.get_mut(target) else {
-            return;
+            return false;
         };
         let old = slot.take();
+        let new = Verdict::after(old.as_ref(), report);
         let news = old.as_ref().is_none_or(|old| {
-            old.report.problem != report.problem
-                || report.capabilities.is_some() && old.capabilities != report.capabilities
+            old.report.problem != new.report.problem || old.capabilities != new.capabilities
         });
         if news {
-            log(target, old.as_ref(), &report);
+            log(target, old.as_ref(), &new);
         }
-        let old = old.as_ref();
-        *slot = Some(Verdict {
-            checked: now,
-            last_success: match report.problem {
-                None => Some(now),
-                Some(_) => old.and_then(|old| old.last_success),
-            },
-            capabilities: report
-                .capabilities
-                .clone()
-                .or_else(|| old.and_then(|old| old.capabilities.clone())),
-            report,
-        });
+        let doubt = new.capabilities != new.said;
+        *slot = Some(new);
         if news {
             self.changed(&known);
         }
+        doubt
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<Target, Option<Verdict>>> {
@@ -307,7 +326,8 @@ impl Backends {
     }
 }
 
-fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
+fn log(target: &Target, old: Option<&Verdict>, new: &Verdict) {
+    let report = &new.report;
     let destination = &target.destination;
     let protocol = target.protocol.word();
     let address = report.address.map(tracing::field::display);
@@ -320,7 +340,7 @@ fn log(target: &Target, old: Option<&Verdict>, report: &Report) {
         tracing::info!(%destination, protocol, endpoint, address, greeting, "destination reachable");
     }
     let before = old.and_then(|old| old.capabilities.as_ref());
-    if let (Some(before), Some(now)) = (before, &report.capabilities)
+    if let (Some(before), Some(now)) = (before, &new.capabilities)
         && before != now
     {
         tracing::warn!(%destination, protocol, %before, %now, "the destination offers something else now");

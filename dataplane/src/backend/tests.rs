@@ -468,6 +468,29 @@ async fn a_destination_that_goes_down_keeps_its_list_and_last_success() {
     assert_eq!(backends.endpoints()[0].problem, "refused");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_list_grows_at_once_and_shrinks_only_after_a_second_look() {
+    let backends = Backends::new();
+    backends.retarget([target("old")]);
+    let look = |list: &str| {
+        let doubt = backends.record(&target("old"), report(list, None));
+        let verdict = backends.verdict(&target("old")).unwrap();
+        (verdict.capabilities.unwrap().to_string(), doubt)
+    };
+    let full = "IDLE AUTH=PLAIN";
+    assert_eq!(look("IDLE"), ("IDLE".to_owned(), false));
+    assert_eq!(look(full), (full.to_owned(), false));
+    // One answer that lacks a word is an accident, and asks for another.
+    assert_eq!(look("IDLE"), (full.to_owned(), true));
+    assert_eq!(look(full), (full.to_owned(), false));
+    // Neither does a failure in between count as a look.
+    assert_eq!(look("IDLE"), (full.to_owned(), true));
+    backends.record(&target("old"), report("", Some(Problem::Timeout)));
+    let offered = || backends.verdict(&target("old")).unwrap().capabilities;
+    assert!(offered().unwrap().has("AUTH=PLAIN"));
+    assert_eq!(look("IDLE"), ("IDLE".to_owned(), false));
+}
+
 #[test]
 fn only_news_wakes_those_who_follow() {
     let backends = Backends::new();

@@ -43,6 +43,16 @@ impl Capabilities {
         Self(self.0.iter().filter(|word| keep(word)).cloned().collect())
     }
 
+    /// The words of both lists.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for word in other.iter() {
+            both.add(word);
+        }
+        both
+    }
+
     pub(crate) fn add(&mut self, word: &str) {
         let fit = !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic());
         if fit && self.0.len() < MAX_WORDS && !self.has(word) {
