@@ -52,7 +52,7 @@ use crate::{
         tls_server::ServerTls,
     },
     ready::Readiness,
-    registry::{CloseReason, HoldLimits, Registry},
+    registry::{CloseReason, Registry},
     session::{context::Services, relay::Budget},
     state_dir::StateDir,
     tables::Tables,
@@ -174,12 +174,8 @@ impl Parts {
         // Logins wait for these.
         let lookups = Shutdown::new();
         let resolver = Resolver::new(System, lookups.clone());
-        let hold = HoldLimits {
-            total: limits.hold.total,
-            per_name: limits.hold.per_name,
-        };
         Self {
-            registry: Registry::new(tables.clone(), hold, &random),
+            registry: Registry::new(tables.clone(), limits.hold, &random),
             tables,
             random,
             dialer: Arc::new(Dialer::new(
@@ -335,7 +331,7 @@ struct AdminSockets {
 impl Sockets {
     /// Binds all of them, or says of each that fails why.
     fn bind(config: &Config, beside: &Handle) -> anyhow::Result<Self> {
-        let permits = Permits::new(config.limits().connections);
+        let permits = Permits::new(config.limits().connections, config.known_networks());
         let mut failures = Vec::new();
         let mut listeners = Vec::new();
         for listener in config.listeners() {

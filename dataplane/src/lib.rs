@@ -52,6 +52,7 @@ pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod net;
+pub mod network;
 pub mod ready;
 pub mod redact;
 pub mod registry;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ferrypost_wire::{BackLimits, FrontLimits};
 
+use crate::network::Network;
+
 /// All limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
@@ -43,6 +45,23 @@ pub struct ConnectionLimits {
     /// 8000 directions that are stuck at the same time, of 40000. Past it a session that would have to keep more is closed
     /// at once, where `relay.stalled` would have closed it later.
     pub kept: usize,
+    /// Client connections at once from one network: the /24 of an IPv4 address, the /48 of an IPv6 address, which
+    /// is what one site gets. Default 2000: four addresses at their own limit, a tenth of all connections, and
+    /// fewer than logins may be held, so that whoever has a network to himself locks nobody else out. Past it as
+    /// above. For a network that is many people's (a web mailer, a provider's address translation) there is
+    /// [`KnownNetwork`].
+    pub per_network: usize,
+}
+
+/// A network whose connections are limited by a number of its own, in place of those for an address and for a
+/// network: `[[limits.connections.networks]]`. An address in several of them counts in the smallest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownNetwork {
+    /// Who they are, as `192.0.2.10` or `2001:db8:1::/48`.
+    pub network: Network,
+    /// Client connections at once from all of it. No default: it is what its owner is known to need. Past it the
+    /// client reads what it does past any limit on connections.
+    pub connections: usize,
 }
 
 impl Default for ConnectionLimits {
@@ -51,6 +70,7 @@ impl Default for ConnectionLimits {
             total: 20_000,
             per_address: 500,
             kept: 256 << 20,
+            per_network: 2000,
         }
     }
 }
@@ -165,6 +185,10 @@ pub struct HoldLimits {
     /// person, since a held login is not authenticated yet and strangers may take places. Past it: a
     /// temporary error at once.
     pub per_name: usize,
+    /// Held logins at once of one name from one address (IPv6: one /64). Default 50: ten devices of a household
+    /// with five connections each, and a tenth of the name's, so that no single host takes the places of an
+    /// account that it knows the name of. Past it: a temporary error at once.
+    pub per_name_and_address: usize,
 }
 
 impl Default for HoldLimits {
@@ -174,6 +198,7 @@ impl Default for HoldLimits {
             keep_alive: Duration::from_secs(5),
             total: 5000,
             per_name: 500,
+            per_name_and_address: 50,
         }
     }
 }

@@ -27,7 +27,7 @@ const CONTROL_PLANE: &str = "
     config
     domain store
     kv
-    failpoint reload shutdown wall_clock
+    failpoint reload wall_clock
 ";
 
 /// The same of the data plane.
@@ -42,7 +42,8 @@ const DATA_PLANE: &str = "
     registry
     config
     net telemetry
-    certificate crypto descriptors limits ready shutdown state_dir tables
+    certificate crypto descriptors limits ready state_dir tables
+    network
 ";
 
 fn main() -> ExitCode {

@@ -8,7 +8,6 @@
 //! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
 //! mistake at once, each with its line and key.
 
-mod network;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -26,9 +25,11 @@ use ferrypost_runtime::{
 };
 use ferrypost_wire::ProtocolKind;
 
-pub use network::Network;
-
-use crate::{limits::Limits, redact::Redact};
+use crate::{
+    limits::{KnownNetwork, Limits},
+    network::Network,
+    redact::Redact,
+};
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -39,6 +40,7 @@ pub struct Config {
     control_plane: ControlPlane,
     listeners: Vec<Listener>,
     limits: Limits,
+    known_networks: Vec<KnownNetwork>,
     admin: Admin,
     log: Log,
 }
@@ -171,6 +173,11 @@ impl Config {
     /// All limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Networks with a limit on connections of their own, each once.
+    pub fn known_networks(&self) -> &[KnownNetwork] {
+        &self.known_networks
     }
 
     /// The admin endpoint.

@@ -35,6 +35,7 @@ const EXAMPLE: &str = include_str!("../../examples/gateway.toml");
 fn in_full() -> String {
     let uncommented = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => rest.to_owned(),
+        Some(rest) if rest.starts_with("[[") => rest.to_owned(),
         _ => line.to_owned(),
     };
     EXAMPLE
@@ -92,6 +93,12 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
     assert_eq!(full.limits(), config.limits());
     assert_eq!(*full.limits(), Limits::default());
     assert_eq!(full.listeners()[0].connections, Some(10_000));
+    let web_mailer = KnownNetwork {
+        network: "192.0.2.10".parse().unwrap(),
+        connections: 5000,
+    };
+    assert_eq!(full.known_networks(), [web_mailer]);
+    assert!(config.known_networks().is_empty());
     assert!(full.admin().health_listen.is_some());
     assert_eq!(
         full.control_plane()
@@ -129,7 +136,7 @@ fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     );
     assert_eq!(
         replaced("# idle = \"35m\"", "idel = \"35m\""),
-        ["94: limits.relay.idel: unknown key; is \"idle\" meant?"]
+        ["100: limits.relay.idel: unknown key; is \"idle\" meant?"]
     );
     assert_eq!(
         replaced("[log]", "[log]\ncolour = true"),
@@ -156,7 +163,7 @@ fn all_mistakes_are_reported_at_once() {
             "49: listeners[1].tls: \"none\" must be one of \"implicit\", \"starttls\"",
             "63: log.level: \"trace\" must be one of \"error\", \"warn\", \"info\", \"debug\"",
             "71: limits.connections.per_address: must be a whole number from 1 on",
-            "75: limits.preauth.handshake: must be a time, as \"500ms\", \"10s\", \"5m\" or \"1h\", is \
+            "81: limits.preauth.handshake: must be a time, as \"500ms\", \"10s\", \"5m\" or \"1h\", is \
              integer",
         ]
     );
@@ -306,6 +313,29 @@ fn the_control_plane_is_reached_in_clear_on_loopback_alone() {
 }
 
 #[test]
+fn a_known_network_is_there_once_and_fits_the_whole() {
+    let networks = |lines: &str| {
+        let lines = format!("[[limits.connections.networks]]\n{lines}\n[limits.preauth]");
+        mistakes(|text| text.replace("[limits.preauth]", &lines))
+    };
+    let once = "network = \"192.0.2.10/24\"\nconnections = 20000";
+    assert!(networks(once).is_empty());
+    let again = once.replace(".10/24", ".0/24");
+    assert_eq!(
+        networks(&format!("{once}\n[[limits.connections.networks]]\n{again}")),
+        ["84: limits.connections.networks[1].network: 192.0.2.0/24 is there twice"]
+    );
+    assert_eq!(
+        networks(&once.replace("20000", "20001")),
+        ["82: limits.connections.networks[0].connections: must not be above connections.total"]
+    );
+    let found = networks("network = \"host\"");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().any(|it| it.contains("use CIDR notation")));
+    assert!(found.iter().any(|it| it.contains("connections: missing")));
+}
+
+#[test]
 fn hashed_accounts_need_a_key() {
     assert_eq!(
         replaced("[log]", "[log]\naccounts = \"hashed\""),
@@ -321,10 +351,22 @@ fn hashed_accounts_need_a_key() {
 fn limits_must_fit_each_other() {
     assert_eq!(
         replaced("# drain = \"10s\"", "drain = \"18s\""),
-        ["109: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
+        ["116: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
     );
     assert_eq!(
         replaced("# per_name = 500", "per_name = 5001"),
-        ["103: limits.hold.per_name: must not be above hold.total"]
+        ["109: limits.hold.per_name: must not be above hold.total"]
+    );
+    assert_eq!(
+        replaced("# per_name_and_address = 50", "per_name_and_address = 501"),
+        ["110: limits.hold.per_name_and_address: must not be above hold.per_name"]
+    );
+    assert_eq!(
+        replaced("# per_network = 2000", "per_network = 499"),
+        ["67: limits.connections.per_address: must not be above connections.per_network"]
+    );
+    assert_eq!(
+        replaced("# per_network = 2000", "per_network = 20001"),
+        ["73: limits.connections.per_network: must not be above connections.total"]
     );
 }

@@ -18,7 +18,10 @@ use http::Uri;
 use super::{
     Admin, Config, ControlPlane, ControlPlaneTls, Listener, ListenerTls, Log, is_loopback,
 };
-use crate::{limits::Limits, redact::Redact};
+use crate::{
+    limits::{KnownNetwork, Limits},
+    redact::Redact,
+};
 
 /// Where the admin endpoint is bound unless the file says otherwise.
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443);
@@ -45,7 +48,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let control_plane = root.section("control_plane", control_plane);
     let admin = root.section("admin", admin);
     let listeners = listeners(root, admin.as_ref());
-    let limits = root.section("limits", limits);
+    let (limits, known_networks) = root.section("limits", limits);
     let log = root.section("log", log);
     Some(Config {
         instance: instance?,
@@ -54,6 +57,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
         control_plane: control_plane?,
         listeners: listeners?,
         limits,
+        known_networks: known_networks?,
         admin: admin?,
         log: log?,
     })
@@ -250,13 +254,16 @@ fn redact(section: &Section<'_>) -> Option<Redact> {
     })
 }
 
-fn limits(section: &Section<'_>) -> Limits {
+/// The networks are `None` when a mistake in them has been noted.
+fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
     let mut limits = Limits::default();
 
-    section.section("connections", |group| {
+    let known_networks = section.section("connections", |group| {
         group.set("total", &mut limits.connections.total);
         group.set("per_address", &mut limits.connections.per_address);
+        group.set("per_network", &mut limits.connections.per_network);
         group.set("kept", &mut limits.connections.kept);
+        known_networks(group, limits.connections.total)
     });
 
     let preauth = &mut limits.preauth;
@@ -296,6 +303,10 @@ fn limits(section: &Section<'_>) -> Limits {
         group.set("keep_alive", &mut limits.hold.keep_alive);
         group.set("total", &mut limits.hold.total);
         group.set("per_name", &mut limits.hold.per_name);
+        group.set(
+            "per_name_and_address",
+            &mut limits.hold.per_name_and_address,
+        );
     });
 
     section.section("probe", |group| {
@@ -309,7 +320,40 @@ fn limits(section: &Section<'_>) -> Limits {
     });
 
     between(section, &limits);
-    limits
+    (limits, known_networks)
+}
+
+fn known_networks(section: &Section<'_>, total: usize) -> Option<Vec<KnownNetwork>> {
+    let mut seen = Vec::new();
+    let networks = section.tables("networks", |section| {
+        let known = known_network(section)?;
+        if seen.contains(&known.network) {
+            section.wrong("network", format!("{} is there twice", known.network));
+        }
+        if known.connections > total {
+            section.wrong("connections", "must not be above connections.total");
+        }
+        seen.push(known.network);
+        Some(known)
+    });
+    networks.into_iter().collect()
+}
+
+fn known_network(section: &Section<'_>) -> Option<KnownNetwork> {
+    let network = section.required(
+        "network",
+        "addresses with a limit of their own, as \"192.0.2.10\" or \"2001:db8:1::/48\"",
+        section.parsed("network", str::parse),
+    );
+    let connections = section.required(
+        "connections",
+        "how many connections they may have at once",
+        section.number("connections", 1..=usize::MAX),
+    );
+    Some(KnownNetwork {
+        network: network?,
+        connections: connections?,
+    })
 }
 
 /// What limits must be to each other.
@@ -324,9 +368,23 @@ fn between(section: &Section<'_>, limits: &Limits) {
     if limits.hold.per_name > limits.hold.total {
         section.wrong("hold.per_name", "must not be above hold.total");
     }
-    if limits.connections.per_address > limits.connections.total {
+    let hold = limits.hold;
+    if hold.per_name_and_address > hold.per_name {
+        section.wrong(
+            "hold.per_name_and_address",
+            "must not be above hold.per_name",
+        );
+    }
+    let connections = limits.connections;
+    if connections.per_address > connections.per_network {
         section.wrong(
             "connections.per_address",
+            "must not be above connections.per_network",
+        );
+    }
+    if connections.per_network > connections.total {
+        section.wrong(
+            "connections.per_network",
             "must not be above connections.total",
         );
     }

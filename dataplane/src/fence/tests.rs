@@ -6,8 +6,9 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::{
+    limits::HoldLimits,
     net::CloseProof,
-    registry::{Admission, AdmitRequest, CloseReason, HoldLimits, SETTLE_TIME, SessionGuard},
+    registry::{Admission, AdmitRequest, CloseReason, SETTLE_TIME, SessionGuard},
     tables::Tables,
 };
 
@@ -24,6 +25,8 @@ impl Plane {
         let limits = HoldLimits {
             total: 10,
             per_name: 10,
+            per_name_and_address: 10,
+            ..HoldLimits::default()
         };
         let registry = Registry::new(tables.clone(), limits, &random());
         let fences = Fences::new(Arc::clone(&registry));

@@ -17,7 +17,7 @@ use tokio::{
 
 pub use count::Counts;
 pub use permit::Permits;
-use permit::{AddressPlace, Place};
+use permit::{OriginPlace, Place};
 
 use crate::{
     config::{Listener, ListenerTls},
@@ -200,8 +200,8 @@ impl Settings {
         let Some(ends) = self.ends(&services, &mut stream, peer).await else {
             return;
         };
-        match self.permits.address(ends.peer.ip()) {
-            Ok(address) => {
+        match self.permits.origin(ends.peer.ip()) {
+            Ok(origin) => {
                 let connection = Connection {
                     stream,
                     peer: ends.peer,
@@ -210,7 +210,7 @@ impl Settings {
                     tls: self.tls.clone(),
                     newcomer,
                 };
-                self.serve(services, connection, (place, address)).await;
+                self.serve(services, connection, (place, origin)).await;
             }
             Err(full) => {
                 tracing::info!(listener = &*self.name, client = %ends.peer, reason = %full, "turned away");
@@ -250,7 +250,7 @@ impl Settings {
         &self,
         services: Arc<Services>,
         connection: Connection,
-        _places: (Place, AddressPlace),
+        _places: (Place, OriginPlace),
     ) {
         let listener = Arc::clone(&self.name);
         match self.config.protocol {

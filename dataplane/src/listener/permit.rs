@@ -1,20 +1,23 @@
-//! How many clients may be connected: altogether, on one listener, from one address.
+//! How many clients may be connected: altogether, on one listener, from one address, from one network.
 
 use std::{
     collections::{HashMap, hash_map},
-    net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::ConnectionLimits;
+use crate::{
+    limits::{ConnectionLimits, KnownNetwork},
+    network::Network,
+};
 
 /// The limits that all listeners share. Cheap to clone; clones share the counts.
 #[derive(Clone)]
 pub struct Permits {
     total: Arc<Semaphore>,
-    addresses: Arc<Addresses>,
+    origins: Arc<Origins>,
 }
 
 /// A place among the connections: free again when it is dropped.
@@ -23,15 +26,27 @@ pub(super) struct Place {
     _listener: Option<OwnedSemaphorePermit>,
 }
 
-/// A place among the connections of one address.
-pub(super) struct AddressPlace {
-    addresses: Arc<Addresses>,
-    key: IpAddr,
+/// A place among the connections of where a client comes from: free again when it is dropped.
+pub(super) struct OriginPlace {
+    origins: Arc<Origins>,
+    taken: Taken,
 }
 
-struct Addresses {
-    most: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
+/// Where the connections that are limited come from.
+struct Origins {
+    limits: ConnectionLimits,
+    /// The smallest first.
+    known: Vec<KnownNetwork>,
+    counts: Mutex<HashMap<Network, usize>>,
+}
+
+/// What a client counts in.
+#[derive(Clone, Copy)]
+enum Taken {
+    /// Its own address and its network.
+    Strangers { customer: Network, site: Network },
+    /// A network with a limit of its own.
+    Known(KnownNetwork),
 }
 
 /// Which limit was reached.
@@ -44,17 +59,26 @@ pub(super) enum Full {
     #[error("too many connections on this listener")]
     Listener,
     /// Those of the address.
-    #[error("too many connections from this address")]
-    Address,
+    #[error("too many connections from {0} (limits.connections.per_address)")]
+    Address(Network),
+    /// Those of the network.
+    #[error("too many connections from {0} (limits.connections.per_network)")]
+    Network(Network),
+    /// Those of a network with a limit of its own.
+    #[error("too many connections from {0} (limits.connections.networks)")]
+    Known(Network),
 }
 
 impl Permits {
     /// Nobody is connected.
-    pub fn new(limits: ConnectionLimits) -> Self {
+    pub fn new(limits: ConnectionLimits, known: &[KnownNetwork]) -> Self {
+        let mut known = known.to_vec();
+        known.sort_by_key(|known| std::cmp::Reverse(known.network.prefix()));
         Self {
             total: Arc::new(Semaphore::new(limits.total.min(Semaphore::MAX_PERMITS))),
-            addresses: Arc::new(Addresses {
-                most: limits.per_address,
+            origins: Arc::new(Origins {
+                limits,
+                known,
                 counts: Mutex::default(),
             }),
         }
@@ -75,44 +99,80 @@ impl Permits {
         })
     }
 
-    /// Takes a place of the address.
-    pub(super) fn address(&self, address: IpAddr) -> Result<AddressPlace, Full> {
-        let key = customer(address);
-        let mut counts = self.addresses.counts();
-        let count = counts.entry(key).or_default();
-        if *count >= self.addresses.most {
-            return Err(Full::Address);
-        }
-        *count += 1;
-        Ok(AddressPlace {
-            addresses: Arc::clone(&self.addresses),
-            key,
+    /// Takes a place of the address and of its network.
+    pub(super) fn origin(&self, address: IpAddr) -> Result<OriginPlace, Full> {
+        let taken = self.origins.of(address);
+        self.origins.take(taken)?;
+        Ok(OriginPlace {
+            origins: Arc::clone(&self.origins),
+            taken,
         })
     }
 }
 
-impl Addresses {
-    fn counts(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+impl Origins {
+    fn of(&self, address: IpAddr) -> Taken {
+        let known = self
+            .known
+            .iter()
+            .find(|known| known.network.contains(address));
+        known.map_or_else(
+            || Taken::Strangers {
+                customer: Network::of_customer(address),
+                site: Network::of_site(address),
+            },
+            |known| Taken::Known(*known),
+        )
+    }
+
+    /// Counts in all of them, or in none.
+    fn take(&self, taken: Taken) -> Result<(), Full> {
+        let mut counts = self.counts();
+        let count = |network| counts.get(&network).copied().unwrap_or_default();
+        match taken {
+            Taken::Strangers { customer, .. } if count(customer) >= self.limits.per_address => {
+                return Err(Full::Address(customer));
+            }
+            Taken::Strangers { site, .. } if count(site) >= self.limits.per_network => {
+                return Err(Full::Network(site));
+            }
+            Taken::Known(known) if count(known.network) >= known.connections => {
+                return Err(Full::Known(known.network));
+            }
+            Taken::Strangers { .. } | Taken::Known(_) => {}
+        }
+        for network in taken.networks() {
+            *counts.entry(network).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<Network, usize>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for AddressPlace {
-    fn drop(&mut self) {
-        if let hash_map::Entry::Occupied(mut entry) = self.addresses.counts().entry(self.key) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
+impl Taken {
+    fn networks(self) -> impl Iterator<Item = Network> {
+        let (first, second) = match self {
+            Self::Strangers { customer, site } => (customer, Some(site)),
+            Self::Known(known) => (known.network, None),
+        };
+        std::iter::once(first).chain(second)
     }
 }
 
-/// What one customer has: an IPv4 address, or the /64 of an IPv6 address.
-fn customer(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+impl Drop for OriginPlace {
+    fn drop(&mut self) {
+        let mut counts = self.origins.counts();
+        for network in self.taken.networks() {
+            if let hash_map::Entry::Occupied(mut entry) = counts.entry(network) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        }
     }
 }
 
@@ -120,21 +180,44 @@ fn customer(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn permits(total: usize, per_address: usize) -> Permits {
-        Permits::new(ConnectionLimits {
+    fn permits(total: usize, per_address: usize, per_network: usize) -> Permits {
+        let limits = ConnectionLimits {
             total,
             per_address,
+            per_network,
             ..ConnectionLimits::default()
-        })
+        };
+        let known = |network: &str, connections| KnownNetwork {
+            network: network.parse().unwrap(),
+            connections,
+        };
+        let known = [known("198.51.100.0/24", 3), known("198.51.100.7", 2)];
+        Permits::new(limits, &known)
     }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
+    /// Takes places for all of them; the last one is one too many.
+    fn last_is_refused(permits: &Permits, addresses: &[&str]) -> Full {
+        let (last, others) = addresses.split_last().unwrap();
+        let places: Vec<_> = others
+            .iter()
+            .map(|address| permits.origin(ip(address)).ok().unwrap())
+            .collect();
+        let full = permits.origin(ip(last)).err().unwrap();
+        drop(places);
+        assert!(
+            permits.origin(ip(last)).is_ok(),
+            "the places are free again"
+        );
+        full
+    }
+
     #[test]
     fn the_limit_is_served_and_one_more_is_not_until_one_leaves() {
-        let permits = permits(2, 10);
+        let permits = permits(2, 10, 10);
         let first = permits.place(None).ok().unwrap();
         let _second = permits.place(None).ok().unwrap();
         assert_eq!(permits.place(None).err(), Some(Full::Total));
@@ -144,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_listener_has_a_limit_of_its_own() {
-        let permits = permits(10, 10);
+        let permits = permits(10, 10, 10);
         let listener = Arc::new(Semaphore::new(1));
         let _first = permits.place(Some(&listener)).ok().unwrap();
         assert_eq!(permits.place(Some(&listener)).err(), Some(Full::Listener));
@@ -153,23 +236,74 @@ mod tests {
 
     #[test]
     fn an_ipv6_customer_is_a_network_and_an_ipv4_customer_an_address() {
-        let permits = permits(10, 1);
-        let first = permits.address(ip("2001:db8::1")).ok().unwrap();
+        let permits = permits(10, 1, 10);
+        let first = permits.origin(ip("2001:db8::1")).ok().unwrap();
+        let full = permits.origin(ip("2001:db8::2")).err().unwrap();
         assert_eq!(
-            permits.address(ip("2001:db8::2")).err(),
-            Some(Full::Address)
+            full.to_string(),
+            "too many connections from 2001:db8::/64 (limits.connections.per_address)"
         );
-        assert!(permits.address(ip("2001:db8:0:1::1")).is_ok());
+        assert!(permits.origin(ip("2001:db8:0:1::1")).is_ok());
         drop(first);
-        let _again = permits.address(ip("2001:db8::2")).ok().unwrap();
-        let _four = permits.address(ip("192.0.2.1")).ok().unwrap();
-        assert!(permits.address(ip("192.0.2.2")).is_ok());
+        let _again = permits.origin(ip("2001:db8::2")).ok().unwrap();
+        let _four = permits.origin(ip("192.0.2.1")).ok().unwrap();
+        assert!(permits.origin(ip("192.0.2.2")).is_ok());
+    }
+
+    #[test]
+    fn the_addresses_of_a_network_share_a_limit_above_that_of_each() {
+        let permits = permits(100, 2, 3);
+        let network = |text: &str| Full::Network(text.parse().unwrap());
+        assert_eq!(
+            last_is_refused(
+                &permits,
+                &["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
+            ),
+            network("192.0.2.0/24")
+        );
+        assert_eq!(
+            last_is_refused(
+                &permits,
+                &[
+                    "2001:db8::1",
+                    "2001:db8:0:1::1",
+                    "2001:db8:0:2::1",
+                    "2001:db8:0:3::1"
+                ]
+            ),
+            network("2001:db8::/48")
+        );
+    }
+
+    #[test]
+    fn a_known_network_has_its_own_limit_and_the_smallest_one_counts() {
+        let permits = permits(100, 1, 1);
+        let known = |text: &str| Full::Known(text.parse().unwrap());
+        // More than an address may otherwise have, and one limit for all of them.
+        assert_eq!(
+            last_is_refused(
+                &permits,
+                &[
+                    "198.51.100.1",
+                    "198.51.100.1",
+                    "198.51.100.2",
+                    "198.51.100.3"
+                ]
+            ),
+            known("198.51.100.0/24")
+        );
+        assert_eq!(
+            last_is_refused(&permits, &["198.51.100.7", "198.51.100.7", "198.51.100.7"]),
+            known("198.51.100.7")
+        );
     }
 
     #[test]
     fn addresses_that_left_are_forgotten() {
-        let permits = permits(10, 1);
-        drop(permits.address(ip("192.0.2.1")).ok().unwrap());
-        assert!(permits.addresses.counts().is_empty());
+        let permits = permits(10, 1, 1);
+        for address in ["192.0.2.1", "198.51.100.7"] {
+            drop(permits.origin(ip(address)).ok().unwrap());
+            assert!(permits.origins.counts().is_empty());
+        }
     }
 }

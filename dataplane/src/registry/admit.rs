@@ -42,20 +42,24 @@ pub enum Admission {
     Closed(CloseReason),
 }
 
-/// How many logins may be held at once.
-#[derive(Debug, Clone, Copy)]
-pub struct HoldLimits {
-    /// On this data plane.
-    pub total: usize,
-    /// Under one name.
-    pub per_name: usize,
-}
-
 /// Which limit on held logins was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldLimit {
-    /// [`HoldLimits::total`].
+    /// [`HoldLimits::total`](crate::limits::HoldLimits::total)
     Total,
-    /// [`HoldLimits::per_name`].
+    /// [`HoldLimits::per_name`](crate::limits::HoldLimits::per_name)
     PerName,
+    /// [`HoldLimits::per_name_and_address`](crate::limits::HoldLimits::per_name_and_address)
+    PerNameAndAddress,
+}
+
+impl HoldLimit {
+    /// Its key in `[limits.hold]`.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::PerName => "per_name",
+            Self::PerNameAndAddress => "per_name_and_address",
+        }
+    }
 }

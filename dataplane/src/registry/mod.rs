@@ -27,7 +27,7 @@ use ferrypost_routing::{KeyedState, Resolution};
 use ferrypost_runtime::Random;
 use tokio::{sync::Notify, time::Instant};
 
-pub use admit::{Admission, AdmitRequest, HoldLimit, HoldLimits};
+pub use admit::{Admission, AdmitRequest, HoldLimit};
 pub use entry::{CloseReason, Stage};
 pub use guard::{HeldLogin, Recheck, SessionGuard};
 pub use list::{Counts, Listing, SessionSnapshot};
@@ -35,7 +35,7 @@ pub use list::{Counts, Listing, SessionSnapshot};
 pub(crate) use ledger::Ledger;
 
 use self::{entry::Entry, shard::Shard, step::Lock as _};
-use crate::tables::Tables;
+use crate::{limits::HoldLimits, tables::Tables};
 
 /// How long a backend whose close nobody saw may still be at work: a fence that begins within this time
 /// counts it as unconfirmed. As long as the control plane's settle time after a succession, which
@@ -109,7 +109,7 @@ impl Registry {
                 Admission::Routed(SessionGuard::new(Arc::clone(self), entry))
             }
             Some(Resolution::Fenced(_)) => {
-                if let Err(limit) = self.may_hold(shard, &request.name) {
+                if let Err(limit) = self.may_hold(shard, &request) {
                     return Admission::TooManyHeld(limit);
                 }
                 let entry = Arc::new(Entry::new(request, None, Instant::now()));
@@ -120,8 +120,13 @@ impl Registry {
     }
 
     /// Takes one of the places for held logins.
-    fn may_hold(&self, shard: &Shard, name: &Name) -> Result<(), HoldLimit> {
-        if shard.held(name) >= self.limits.per_name {
+    fn may_hold(&self, shard: &Shard, request: &AdmitRequest) -> Result<(), HoldLimit> {
+        let held = shard.held(&request.name, request.client.ip());
+        // First, since whoever has filled his own share is not to be told of the others'.
+        if held.from_customer >= self.limits.per_name_and_address {
+            return Err(HoldLimit::PerNameAndAddress);
+        }
+        if held.all >= self.limits.per_name {
             return Err(HoldLimit::PerName);
         }
         self.held

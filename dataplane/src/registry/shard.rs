@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,6 +15,7 @@ use super::{
     entry::{CloseReason, Entry},
     ledger::Ledger,
 };
+use crate::network::Network;
 
 /// Entries by name, and the names whose backend may still be at work.
 #[derive(Debug)]
@@ -29,6 +31,14 @@ struct Slot {
     entry: Arc<Entry>,
     /// The latest fence that counts on this session's end.
     ledger: Option<Arc<Ledger>>,
+}
+
+/// How many logins are held.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    pub(super) all: usize,
+    /// From one address, or one /64.
+    pub(super) from_customer: usize,
 }
 
 impl Shard {
@@ -122,11 +132,15 @@ impl Shard {
             .count()
     }
 
-    /// Held logins under the name.
-    pub(super) fn held(&self, name: &Name) -> usize {
-        self.under(name)
-            .filter(|entry| entry.route.is_none())
-            .count()
+    /// Held logins under the name, and those of them from where `client` is.
+    pub(super) fn held(&self, name: &Name, client: IpAddr) -> Held {
+        let customer = Network::of_customer(client);
+        let mut held = Held::default();
+        for entry in self.under(name).filter(|entry| entry.route.is_none()) {
+            held.all += 1;
+            held.from_customer += usize::from(customer.contains(entry.request.client.ip()));
+        }
+        held
     }
 
     /// Ends since then whose backend's close was not seen.

@@ -7,13 +7,14 @@ use futures_util::FutureExt as _;
 use super::*;
 use crate::net::CloseProof;
 
-const LIMITS: HoldLimits = HoldLimits {
-    total: 3,
-    per_name: 2,
-};
-
 fn registry(tables: &Tables) -> Arc<Registry> {
-    Registry::new(tables.clone(), LIMITS, &random())
+    let limits = HoldLimits {
+        total: 3,
+        per_name: 2,
+        per_name_and_address: 2,
+        ..HoldLimits::default()
+    };
+    Registry::new(tables.clone(), limits, &random())
 }
 
 fn request(login: &str) -> AdmitRequest {
@@ -166,8 +167,12 @@ async fn held_logins_are_limited_and_can_be_kicked() {
     let registry = registry(&tables);
     let first = held(&registry, "alice");
     let _second = held(&registry, "alice");
+    let from_elsewhere = AdmitRequest {
+        client: "192.0.2.2:1234".parse().unwrap(),
+        ..request("alice")
+    };
     assert!(matches!(
-        registry.admit(request("alice")),
+        registry.admit(from_elsewhere),
         Admission::TooManyHeld(HoldLimit::PerName)
     ));
     let _third = held(&registry, "bob");
@@ -179,6 +184,35 @@ async fn held_logins_are_limited_and_can_be_kicked() {
     assert_eq!(first.closing().await, CloseReason::Kicked);
     drop(first);
     held(&registry, "carol");
+}
+
+#[test]
+fn one_host_cannot_take_the_held_places_of_a_name() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Fencing));
+    let limits = HoldLimits {
+        per_name: 3,
+        per_name_and_address: 2,
+        ..HoldLimits::default()
+    };
+    let registry = Registry::new(tables, limits, &random());
+    let admit = |client: &str| {
+        registry.admit(AdmitRequest {
+            client: client.parse().unwrap(),
+            ..request("alice")
+        })
+    };
+    // Two hosts of one IPv6 customer are one.
+    let host = ["[2001:db8::1]:1", "[2001:db8::2]:1"].map(admit);
+    assert!(host.iter().all(|it| matches!(it, Admission::Held(_))));
+    assert!(matches!(
+        admit("[2001:db8::3]:1"),
+        Admission::TooManyHeld(HoldLimit::PerNameAndAddress)
+    ));
+    let owner = admit("192.0.2.1:1");
+    assert!(matches!(owner, Admission::Held(_)), "{owner:?}");
+    drop(host);
+    assert!(matches!(admit("[2001:db8::3]:1"), Admission::Held(_)));
 }
 
 #[tokio::test]

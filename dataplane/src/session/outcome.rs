@@ -104,7 +104,7 @@ pub enum AttemptError {
     #[error("no routing table yet")]
     NoTable,
     /// Too many logins are held.
-    #[error("too many logins are held")]
+    #[error("too many logins are held (limits.hold.{})", .0.key())]
     TooManyHeld(HoldLimit),
     /// The name stayed fenced for as long as a login is held.
     #[error("held for too long")]

@@ -184,7 +184,7 @@ impl Rig {
                  tls = \"implicit\"\ncertificates = [{{ cert_file = \"mail.pem\", key_file = \"mail.key\" }}]\n\
                  [admin]\nlisten = \"{}\"\ncert_file = \"mail.pem\"\nkey_file = \"mail.key\"\n\
                  token_file = \"admin.token\"\n\
-                 [limits.connections]\ntotal = 9000\nper_address = 9000\n",
+                 [limits.connections]\ntotal = 9000\nper_address = 9000\nper_network = 9000\n",
                 self.streams.addr(),
                 port.addr(),
                 admin.addr()

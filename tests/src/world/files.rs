@@ -42,7 +42,7 @@ const ROUTING: Example = Example {
 };
 
 /// Everything comes from one address here, however much of it there is.
-const LIMITS: &str = "[limits.connections]\nper_address = 19000\n";
+const LIMITS: &str = "[limits.connections]\nper_address = 19000\nper_network = 19000\n";
 
 /// A file of the repository that shows a whole configuration.
 struct Example {

@@ -37,8 +37,9 @@ use super::super::{
     HealthSource, Identity, Prober,
 };
 use crate::{
+    limits::HoldLimits,
     ready::Readiness,
-    registry::{Admission, AdmitRequest, HoldLimits, Registry},
+    registry::{Admission, AdmitRequest, Registry},
     state_dir::StateDir,
     tables::Tables,
 };
@@ -87,6 +88,8 @@ impl World {
         let limits = HoldLimits {
             total: 10,
             per_name: 10,
+            per_name_and_address: 10,
+            ..HoldLimits::default()
         };
         let registry = Registry::new(tables.clone(), limits, &random);
         let readiness = Readiness::new();

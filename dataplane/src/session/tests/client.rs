@@ -28,8 +28,12 @@ pub(crate) struct Client(BufReader<Box<dyn Stream>>);
 impl Client {
     /// In clear.
     pub(crate) async fn plain(address: SocketAddr) -> Self {
-        let stream = net::connect(address).await.unwrap();
-        Self(BufReader::new(Box::new(stream)))
+        Self::over(Box::new(net::connect(address).await.unwrap()))
+    }
+
+    /// On a connection that exists already.
+    pub(crate) fn over(stream: Box<dyn Stream>) -> Self {
+        Self(BufReader::new(stream))
     }
 
     /// Under TLS, with the greeting read.

@@ -6,6 +6,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 mod hostile;
 mod legs;
+mod limits;
 mod lines;
 mod logins;
 mod moves;

@@ -34,7 +34,7 @@ use crate::{
     },
     config::{Listener, ListenerTls},
     fence::Fences,
-    limits::Limits,
+    limits::{KnownNetwork, Limits},
     listener::{Listening, Permits},
     metrics::{RelayIo, TABLE},
     net::{
@@ -44,7 +44,7 @@ use crate::{
         tls_server::ServerTls,
     },
     redact::Redact,
-    registry::{CloseReason, HoldLimits, Registry},
+    registry::{CloseReason, Registry},
     session::{self, Connection, Newcomers, context::Services, relay::Budget},
     tables::Tables,
 };
@@ -168,10 +168,11 @@ pub(crate) struct Plan {
     pub(crate) listener: ListenerTls,
     /// Made by the caller when a backend's certificate must come from it.
     pub(crate) authority: Authority,
-    pub(crate) proxy_from: Vec<crate::config::Network>,
+    pub(crate) proxy_from: Vec<crate::network::Network>,
     pub(crate) names: Book,
     /// How we speak TLS to the servers.
     pub(crate) backend_tls: ClientTls,
+    pub(crate) known_networks: Vec<KnownNetwork>,
 }
 
 impl Default for Plan {
@@ -190,6 +191,7 @@ impl Default for Plan {
             proxy_from: Vec::new(),
             names: Book::default(),
             backend_tls: ClientTls::new(),
+            known_networks: Vec::new(),
         }
     }
 }
@@ -228,11 +230,7 @@ impl World {
         let old = Backend::start(plan.old);
         let new = Backend::start(plan.new);
         let tables = Tables::new();
-        let holds = HoldLimits {
-            total: plan.limits.hold.total,
-            per_name: plan.limits.hold.per_name,
-        };
-        let registry = Registry::new(tables.clone(), holds, &random);
+        let registry = Registry::new(tables.clone(), plan.limits.hold, &random);
         let shutdown = Shutdown::new();
         let resolver = Resolver::new(plan.names, shutdown.clone());
         let budget = Budget::new(plan.limits.connections.kept);
@@ -263,7 +261,11 @@ impl World {
             proxy_protocol_from: plan.proxy_from,
             connections: None,
         };
-        let listening = Listening::bind(listener, Permits::new(plan.limits.connections)).unwrap();
+        let listening = Listening::bind(
+            listener,
+            Permits::new(plan.limits.connections, &plan.known_networks),
+        )
+        .unwrap();
         let (address, tls) = (listening.address(), listening.tls());
         tokio::spawn(listening.serve(Arc::clone(&services), shutdown.clone()));
         let world = Self {

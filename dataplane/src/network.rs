@@ -1,9 +1,13 @@
-//! A network in CIDR notation.
+//! A network in CIDR notation, and those that an address belongs to by custom.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// Addresses that share a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
     prefix: u32,
@@ -15,6 +19,44 @@ pub struct Network {
 pub struct InvalidNetwork;
 
 impl Network {
+    /// What one customer has: an IPv4 address, or the /64 of an IPv6 address.
+    pub fn of_customer(address: IpAddr) -> Self {
+        Self::around(address, 32, 64)
+    }
+
+    /// What one site has: the /24 of an IPv4 address, or the /48 of an IPv6 address (the most that RFC 6177 would
+    /// give one).
+    pub fn of_site(address: IpAddr) -> Self {
+        Self::around(address, 24, 48)
+    }
+
+    fn around(address: IpAddr, prefix_v4: u32, prefix_v6: u32) -> Self {
+        match address.to_canonical() {
+            address @ IpAddr::V4(_) => Self::new(address, prefix_v4),
+            address @ IpAddr::V6(_) => Self::new(address, prefix_v6),
+        }
+    }
+
+    /// Without what is behind the prefix, so that one network has one form.
+    fn new(address: IpAddr, prefix: u32) -> Self {
+        let address = match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+                Ipv4Addr::from_bits(address.to_bits() & mask).into()
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+                Ipv6Addr::from_bits(address.to_bits() & mask).into()
+            }
+        };
+        Self { address, prefix }
+    }
+
+    /// How many leading bits its addresses share.
+    pub fn prefix(&self) -> u32 {
+        self.prefix
+    }
+
     /// Whether `address` is in it. An IPv4 address in IPv6 form counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let shared = match (self.address, address.to_canonical()) {
@@ -51,7 +93,7 @@ impl FromStr for Network {
         if prefix > longest {
             return Err(InvalidNetwork);
         }
-        Ok(Self { address, prefix })
+        Ok(Self::new(address, prefix))
     }
 }
 
@@ -86,6 +128,21 @@ mod tests {
     #[test]
     fn an_ipv4_peer_on_an_ipv6_socket_is_an_ipv4_peer() {
         assert!(contains("127.0.0.0/8", "::ffff:127.0.0.1"));
+    }
+
+    #[test]
+    fn an_address_belongs_to_a_customer_and_to_a_site() {
+        let networks = |address: &str| {
+            let address = address.parse().unwrap();
+            let networks = [Network::of_customer(address), Network::of_site(address)];
+            networks.map(|network| network.to_string())
+        };
+        assert_eq!(networks("192.0.2.7"), ["192.0.2.7/32", "192.0.2.0/24"]);
+        assert_eq!(networks("::ffff:192.0.2.7"), networks("192.0.2.7"));
+        assert_eq!(
+            networks("2001:db8:1:2:3:4:5:6"),
+            ["2001:db8:1:2::/64", "2001:db8:1::/48"]
+        );
     }
 
     #[test]
