@@ -154,6 +154,14 @@ pub enum Refused {
         /// The epoch that it has; zero without a record.
         found: Epoch,
     },
+    /// The name's domain is not configured, so that nobody may log in by it.
+    #[error(
+        "{name} is in a domain that is not configured, and so not served; configure the domain first"
+    )]
+    NotServed {
+        /// The name.
+        name: String,
+    },
     /// An account needs at least one name.
     #[error("an account needs at least one name")]
     NoNames,
@@ -218,8 +226,9 @@ pub struct WantedRecord {
 
 /// Creates a record, or changes the names of a settled one, where that leaves every name where it goes.
 ///
-/// A name that goes nowhere today may come to go somewhere, as it may by adding its domain to the
-/// routing configuration: nobody serves it now, so there are never two who do.
+/// A name that goes nowhere today because its domain refuses names without a record may come to go somewhere:
+/// nobody serves it now, so there are never two who do. One in a domain that is not configured stays unserved,
+/// whatever record it has got: a server that ignores the domain part would take its login for another's.
 pub fn set_record(state: &State, wanted: WantedRecord) -> Result<RecordChange, Refused> {
     let Some((config, routing)) = state.config().zip(state.routing()) else {
         return Err(Refused::UnknownDestination(wanted.home));
@@ -250,6 +259,11 @@ pub fn set_record(state: &State, wanted: WantedRecord) -> Result<RecordChange, R
                 return Err(Refused::NameTaken {
                     name: name.as_str().to_owned(),
                     account: account.id().clone(),
+                });
+            }
+            None if matches!(route, Route::Refused(Refusal::UnknownDomain)) => {
+                return Err(Refused::NotServed {
+                    name: name.as_str().to_owned(),
                 });
             }
             None => added.push(Arc::from(name.as_str())),

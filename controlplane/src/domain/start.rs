@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    AccountId, DestinationId, MigrationId, Name, NameError, Phase, RoutingConfig,
+    AccountId, DestinationId, MigrationId, Name, NameError, Phase, Refusal, RoutingConfig,
     store::v1::MigrationRecord, v1,
 };
 use ferrypost_runtime::Random;
@@ -252,6 +252,11 @@ fn unlisted(
         }
         let to = match route {
             Route::Placement(to) | Route::DomainDefault(to) | Route::Default(to) => to,
+            Route::Refused(Refusal::UnknownDomain) => {
+                return Err(StartRefused::Record(Refused::NotServed {
+                    name: name.as_str().to_owned(),
+                }));
+            }
             Route::Held | Route::Refused(_) => {
                 return Err(StartRefused::GoesNowhere {
                     name: name.as_str().to_owned(),

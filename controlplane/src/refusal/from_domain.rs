@@ -34,6 +34,9 @@ impl From<Refused> for Refusal {
             Refused::EpochMismatch { found } => {
                 Self::new(Reason::EpochMismatch, message).with("found", found)
             }
+            Refused::NotServed { name } => Self::new(Reason::NameNotServed, &message)
+                .violated(&name, message)
+                .with("name", name),
             Refused::NoNames => Self::required("names"),
         }
     }

@@ -147,7 +147,8 @@ impl PlacementDesk {
     /// Creates a record or changes the names of a settled one.
     ///
     /// # Errors
-    /// [`Reason::WouldChangeRoute`] when a name would go elsewhere, and what is wrong with the order.
+    /// [`Reason::WouldChangeRoute`] when a name would go elsewhere, [`Reason::NameNotServed`] when its domain is not
+    /// configured, and what is wrong with the order.
     pub async fn set(&self, order: &RecordOrder) -> Answer<(Arc<State>, v1::Placement)> {
         subject::given(&order.account)?;
         check_reason(&order.reason)?;

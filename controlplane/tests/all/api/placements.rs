@@ -259,6 +259,47 @@ async fn what_cannot_be_a_record_is_refused() {
 }
 
 #[tokio::test]
+async fn a_name_in_a_domain_that_is_not_configured_gets_no_record_and_the_remedy_is_to_configure_it()
+ {
+    let world = World::new().await;
+    let _plane = DataPlane::join(&world, "dp-1", Manner::default()).await;
+    let migrate = |account: &str| v1::MigrateRequest {
+        account: account.to_owned(),
+        destination: "target".to_owned(),
+        ..v1::MigrateRequest::default()
+    };
+    let elsewhere = "alice@elsewhere.example";
+    let (mut placements, mut migrations) = (world.placements(), world.migrations());
+    let mut placed_as = async |account, names: &[&str]| {
+        let answer = placements.set_placement(set(account, names, "source"));
+        answer.await.map(drop_answer)
+    };
+    let mut moved = async |account| migrations.migrate(migrate(account)).await.map(drop_answer);
+    for (answer, remedy) in [
+        (placed_as(elsewhere, &[]).await, "configure the domain"),
+        // Also as one of several names.
+        (
+            placed_as("alice@example.org", &[elsewhere]).await,
+            "configure the domain",
+        ),
+        (moved(elsewhere).await, "configure the domain"),
+        // Where only names with a record are served, a record is the remedy.
+        (moved("alice@closed.example").await, "SetPlacement"),
+    ] {
+        let message = answer.as_ref().expect_err("a refusal").message().to_owned();
+        assert!(message.contains(remedy), "{message}");
+        assert_eq!(reason(answer), "NAME_NOT_SERVED");
+    }
+    assert!(get(&world, elsewhere).await.is_none());
+    placed(&world, set("alice@closed.example", &[], "source")).await;
+}
+
+/// Answers of different calls in one list.
+fn drop_answer<T>(answer: tonic::Response<T>) -> tonic::Response<()> {
+    answer.map(drop)
+}
+
+#[tokio::test]
 async fn records_are_listed_in_pages_by_id() {
     let world = World::new().await;
     for n in 0..5 {
