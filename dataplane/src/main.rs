@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use ferrypost_dataplane::{app, cli::Call, config::Config, descriptors};
-use ferrypost_runtime::{Random, core_dump, logging, shutdown::Signals};
+use ferrypost_runtime::{Random, core_dump, logging, shutdown::Signals, tls};
 use tokio::runtime::Handle;
 
 fn main() -> ExitCode {
@@ -24,6 +24,7 @@ fn start(call: Call) -> anyhow::Result<()> {
         Call::Check(path) => {
             Config::load(&path)?;
             println!("{} is valid", path.display());
+            println!("on every leg: {}", tls::spoken());
             Ok(())
         }
         Call::Run(path) => {

@@ -17,11 +17,12 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
-    backend::{Backends, Target, TlsVerdict, Verdict, logins::Logins, offer::Offers},
+    backend::{Backends, Caution, Target, TlsVerdict, Verdict, logins::Logins, offer::Offers},
     config::ListenerTls,
     feed::{Connection, FeedStatus, Identity},
     listener::{Counts, Listening},
     metrics::RELAY_IO,
+    net::tls_server::ServerTls,
     ready::Readiness,
     registry::Registry,
     session::relay::Budget,
@@ -65,6 +66,8 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// How many are connected.
     pub counts: Arc<Counts>,
+    /// Its end of TLS.
+    pub tls_server: ServerTls,
 }
 
 impl From<&Listening> for Listener {
@@ -75,6 +78,7 @@ impl From<&Listening> for Listener {
             address: listening.address(),
             tls: listening.mode(),
             counts: listening.counts(),
+            tls_server: listening.tls(),
         }
     }
 }
@@ -134,6 +138,9 @@ struct ListenerState {
     connections: usize,
     /// Those that have not logged in: in their handshake, silent, or waiting for an answer.
     not_logged_in: usize,
+    /// Clients that were turned away since the start because no TLS version, cipher suite or key exchange is theirs
+    /// and ours.
+    tls_too_old: u64,
 }
 
 #[derive(Serialize)]
@@ -172,7 +179,9 @@ struct Destination {
     address: Option<String>,
     tls: Option<Tls>,
     greeting: Option<String>,
-    /// What it offers after TLS and before login, as it last said.
+    /// What there is to know of it although it is reachable: `announcement_unread`.
+    caution: Option<&'static str>,
+    /// What it offers after TLS and before login, as its last two answers said.
     capabilities: Option<Vec<String>>,
     checked_seconds_ago: Option<f64>,
     last_success_seconds_ago: Option<f64>,
@@ -300,6 +309,7 @@ impl From<&Listener> for ListenerState {
             tls: listener.tls.word(),
             connections: listener.counts.open(),
             not_logged_in: listener.counts.not_logged_in(),
+            tls_too_old: listener.tls_server.too_old(),
         }
     }
 }
@@ -352,6 +362,7 @@ impl Destination {
             address: None,
             tls: None,
             greeting: None,
+            caution: None,
             capabilities: None,
             checked_seconds_ago: None,
             last_success_seconds_ago: None,
@@ -374,6 +385,7 @@ impl From<Verdict> for Destination {
             address: verdict.report.address.map(|address| address.to_string()),
             tls: Some((&verdict.report.tls).into()),
             greeting: some(verdict.report.greeting),
+            caution: verdict.report.caution.map(Caution::word),
             endpoint: some(verdict.report.endpoint),
             capabilities: verdict
                 .capabilities

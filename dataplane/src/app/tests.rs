@@ -220,6 +220,7 @@ async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
         "tls": "implicit",
         "connections": 3,
         "not_logged_in": 2,
+        "tls_too_old": 0,
     });
     assert_eq!(seen["listeners"], serde_json::json!({ "imaps": imaps }));
     let old = &seen["destinations"]["old"]["imap"];

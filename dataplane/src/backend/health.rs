@@ -16,16 +16,17 @@ use ferrypost_proto::{
 };
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
-    BackendViolation, Capabilities, LineProtocol, Negotiate as _, ProtocolKind, TlsFacts,
-    imap::Imap,
+    BackendViolation, Capabilities, LineProtocol, Negotiate, ProtocolKind, TlsFacts, imap::Imap,
 };
 use futures_util::future::join_all;
+use rustls::AlertDescription;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backends, Problem, Report, Target, TlsVerdict, on_the_wire,
+    Backends, Caution, Problem, Report, Target, TlsVerdict, on_the_wire,
     open::{Caller, OpenError, Opened, open},
+    second_look::about_the_header,
 };
 use crate::{
     limits::ProbeLimits,
@@ -224,6 +225,7 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Rep
             opened.back.greeting().clone_into(&mut report.greeting);
             report.capabilities = opened.back.offered().cloned();
             report.problem = fit(report.capabilities.as_ref(), endpoint);
+            report.caution = caution(endpoint, &opened.back);
             leave(opened).await;
         }
         Err(failure) => {
@@ -232,7 +234,8 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Rep
                 Some(_) => TlsVerdict::Refused,
                 None => protection(endpoint, failure.tls.as_ref()),
             };
-            report.problem = Some(problem(&failure.error));
+            let header = about_the_header::<P>(dialer, endpoint, &failure).await;
+            report.problem = Some(header.unwrap_or_else(|| problem(&failure.error)));
             report.greeting = failure.greeting;
         }
     }
@@ -260,6 +263,7 @@ impl Report {
             greeting: String::new(),
             capabilities: None,
             problem: None,
+            caution: None,
         }
     }
 
@@ -310,6 +314,16 @@ fn fit_for_imap(offered: &Capabilities, announcement: Announcement) -> Result<()
     Ok(())
 }
 
+/// What is amiss with a server that sessions can be relayed to.
+fn caution<B: Negotiate>(endpoint: &Endpoint, back: &B) -> Option<Caution> {
+    // Dovecot takes whom it trusts for secured already; Stalwart reads the announcement of nobody.
+    let distrusted = back
+        .offered_in_clear()
+        .is_some_and(|offered| offered.has("LOGINDISABLED"));
+    let unread = distrusted || back.greeting().starts_with("Stalwart ");
+    (endpoint.announcement == Announcement::ImapId && unread).then_some(Caution::AnnouncementUnread)
+}
+
 fn certificate_error(error: &OpenError) -> Option<Refused> {
     match error {
         OpenError::Tls(TlsError::Certificate(refused))
@@ -350,10 +364,24 @@ fn tls_problem(error: &TlsError) -> Problem {
             Refused::Expired | Refused::NotYetValid => Problem::TlsNotInTime,
             Refused::UnknownIssuer | Refused::Other => Problem::TlsUntrusted,
         },
+        TlsError::Handshake(error) if nothing_in_common(error) => Problem::TlsTooOld,
         TlsError::ServerName | TlsError::Roots(_) | TlsError::Handshake(_) | TlsError::Io(_) => {
             Problem::TlsFailed
         }
     }
+}
+
+/// Whether one side has no TLS version, cipher suite or key exchange that the other has.
+fn nothing_in_common(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::PeerIncompatible(_)
+            | rustls::Error::AlertReceived(
+                AlertDescription::ProtocolVersion
+                    | AlertDescription::HandshakeFailure
+                    | AlertDescription::InsufficientSecurity
+            )
+    )
 }
 
 fn violation_problem(violation: BackendViolation) -> Problem {
@@ -367,6 +395,7 @@ fn violation_problem(violation: BackendViolation) -> Problem {
         BackendViolation::AnnounceMissing | BackendViolation::AnnounceRefused => {
             Problem::NoAnnouncement
         }
+        BackendViolation::PrefaceRefused => Problem::ProxyUnexpected,
         BackendViolation::CapabilitiesMissing => Problem::NoCapabilities,
         BackendViolation::NoMechanism => Problem::NoLogin,
         BackendViolation::LoginNotUnderstood

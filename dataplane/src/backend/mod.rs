@@ -15,6 +15,7 @@ pub mod health;
 pub mod logins;
 pub mod offer;
 pub mod open;
+mod second_look;
 #[cfg(test)]
 mod tests;
 
@@ -89,6 +90,12 @@ impl Verdict {
     pub fn word(&self) -> &'static str {
         self.report.problem.map_or("", Problem::word)
     }
+
+    /// Why not; when reachable, what there is to know all the same.
+    fn told(&self) -> &'static str {
+        let caution = self.report.caution.map_or("", Caution::word);
+        self.report.problem.map_or(caution, Problem::word)
+    }
 }
 
 /// What one probe found.
@@ -106,6 +113,25 @@ pub struct Report {
     pub capabilities: Option<Capabilities>,
     /// Why sessions cannot be relayed there.
     pub problem: Option<Problem>,
+    /// What to know of it although they are.
+    pub caution: Option<Caution>,
+}
+
+/// What an operator should know of a server that sessions are relayed to all the same: a closed set of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Caution {
+    /// Clients are to be announced to it by ID, and it is seen not to read that from us: it does not take our
+    /// connection for one of a trusted network, or never reads it. It takes our address for every client's.
+    AnnouncementUnread,
+}
+
+impl Caution {
+    /// As `/stats`, the log and the control plane say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::AnnouncementUnread => "announcement_unread",
+        }
+    }
 }
 
 /// How the leg to a server is protected, as a probe saw it.
@@ -150,8 +176,14 @@ pub enum Problem {
     TlsNotInTime,
     /// It is not the pinned certificate.
     TlsPinMismatch,
+    /// The server speaks no TLS version, cipher suite or key exchange that we do.
+    TlsTooOld,
     /// The handshake failed for another reason.
     TlsFailed,
+    /// The server wants a PROXY header, and none is configured.
+    ProxyMissing,
+    /// A PROXY header is configured, and the server expects none, or none from us.
+    ProxyUnexpected,
     /// STARTTLS is demanded and not offered, or refused.
     NoStartTls,
     /// Something was injected around STARTTLS.
@@ -185,7 +217,10 @@ impl Problem {
             Self::TlsWrongName => "tls_wrong_name",
             Self::TlsNotInTime => "tls_not_in_time",
             Self::TlsPinMismatch => "tls_pin_mismatch",
+            Self::TlsTooOld => "tls_too_old",
             Self::TlsFailed => "tls_failed",
+            Self::ProxyMissing => "proxy_missing",
+            Self::ProxyUnexpected => "proxy_unexpected",
             Self::NoStartTls => "no_starttls",
             Self::Injected => "injected",
             Self::BadGreeting => "bad_greeting",
@@ -286,9 +321,9 @@ impl Backends {
         };
         let old = slot.take();
         let new = Verdict::after(old.as_ref(), report);
-        let news = old.as_ref().is_none_or(|old| {
-            old.report.problem != new.report.problem || old.capabilities != new.capabilities
-        });
+        let news = old
+            .as_ref()
+            .is_none_or(|old| old.told() != new.told() || old.capabilities != new.capabilities);
         if news {
             log(target, old.as_ref(), &new);
         }
@@ -314,7 +349,7 @@ impl Backends {
                 destination: target.destination.to_string(),
                 protocol: target.protocol.into(),
                 reachable: verdict.reachable(),
-                problem: verdict.word().to_owned(),
+                problem: verdict.told().to_owned(),
             })
             .collect();
         self.0.endpoints.send_if_modified(|told| {
@@ -337,7 +372,8 @@ fn log(target: &Target, old: Option<&Verdict>, new: &Verdict) {
         tracing::error!(%destination, protocol, endpoint, address, problem, "destination not reachable");
     } else {
         let greeting = &report.greeting;
-        tracing::info!(%destination, protocol, endpoint, address, greeting, "destination reachable");
+        let caution = report.caution.map(Caution::word);
+        tracing::info!(%destination, protocol, endpoint, address, greeting, caution, "destination reachable");
     }
     let before = old.and_then(|old| old.capabilities.as_ref());
     if let (Some(before), Some(now)) = (before, &new.capabilities)

@@ -26,6 +26,8 @@ pub enum Caller<'a> {
     Client(Announced<'a>),
     /// Our own: a probe.
     Probe,
+    /// A probe that does the opposite about the PROXY header, to find out why the first one failed.
+    Contrary,
 }
 
 /// A server that may be given a login.
@@ -170,7 +172,7 @@ async fn open_at<P: LineProtocol>(
     let mut talk = Talk::<P> {
         dialer,
         endpoint,
-        back: P::back(settings(dialer, endpoint, caller, &dialled.leg)),
+        back: P::back(settings(dialer, endpoint, caller, (&dialled.leg, &preface))),
         tls: dialled.tls,
     };
     let limit = dialer.limits().negotiate;
@@ -200,12 +202,21 @@ async fn open_at<P: LineProtocol>(
 fn preface(endpoint: &Endpoint, caller: Caller<'_>) -> Vec<u8> {
     match (endpoint.announcement, caller) {
         (Announcement::ProxyV2, Caller::Client(client)) => proxy::announce(client, &endpoint.tls),
-        (Announcement::ProxyV2, Caller::Probe) => proxy::local(),
-        (Announcement::None | Announcement::ImapId, _) => Vec::new(),
+        (Announcement::ProxyV2, Caller::Probe)
+        | (Announcement::None | Announcement::ImapId, Caller::Contrary) => proxy::local(),
+        (Announcement::ProxyV2, Caller::Contrary)
+        | (Announcement::None | Announcement::ImapId, Caller::Client(_) | Caller::Probe) => {
+            Vec::new()
+        }
     }
 }
 
-fn settings(dialer: &Dialer, endpoint: &Endpoint, caller: Caller<'_>, leg: &Fresh) -> BackSettings {
+fn settings(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    caller: Caller<'_>,
+    (leg, preface): (&Fresh, &[u8]),
+) -> BackSettings {
     // Never both: with PROXY the server checks its trust against the client's address, and ignores the
     // rest.
     let announce = match (endpoint.announcement, caller) {
@@ -214,7 +225,7 @@ fn settings(dialer: &Dialer, endpoint: &Endpoint, caller: Caller<'_>, leg: &Fres
     };
     let introduction = match caller {
         Caller::Client(announced) => announced.client.introduction.clone(),
-        Caller::Probe => Introduction::default(),
+        Caller::Probe | Caller::Contrary => Introduction::default(),
     };
     BackSettings {
         channel: match leg {
@@ -223,6 +234,7 @@ fn settings(dialer: &Dialer, endpoint: &Endpoint, caller: Caller<'_>, leg: &Fres
         },
         announce,
         introduction,
+        prefaced: !preface.is_empty(),
         limits: dialer.limits().back,
     }
 }

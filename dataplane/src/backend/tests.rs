@@ -1,5 +1,7 @@
 //! Verdicts on scripted servers, and what is offered because of them.
 
+mod announcement;
+
 use std::time::Duration;
 
 use ferrypost_proto::{
@@ -277,6 +279,19 @@ async fn behind_a_proxy_header_the_probe_announces_nobody() {
     assert_eq!(backend.seen.header().command, ppp::v2::Command::Local);
 }
 
+#[test]
+fn every_word_has_its_remedy_in_the_documents() {
+    let page = include_str!("../../../docs/probe.md");
+    let source = include_str!("mod.rs").lines();
+    let words: Vec<_> = source
+        .filter_map(|line| line.split_once(" => \"")?.1.strip_suffix("\","))
+        .collect();
+    assert!(words.contains(&"refused") && words.contains(&"announcement_unread"));
+    for word in words {
+        assert!(page.contains(&format!("| `{word}` |")), "{word}");
+    }
+}
+
 /// A prober and its offers, following `tables`.
 struct Following {
     prober: Arc<Prober>,
@@ -449,6 +464,7 @@ fn report(capabilities: &str, problem: Option<Problem>) -> Report {
             .is_none()
             .then(|| Capabilities::parse(capabilities.as_bytes())),
         problem,
+        caution: None,
     }
 }
 

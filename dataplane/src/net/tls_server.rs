@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use ferrypost_runtime::{
@@ -39,6 +42,7 @@ const TICKETS: usize = 1;
 pub struct ServerTls {
     certificates: Arc<Certificates>,
     config: Arc<ServerConfig>,
+    too_old: Arc<AtomicU64>,
 }
 
 /// Why a handshake failed.
@@ -47,6 +51,9 @@ pub enum HandshakeError {
     /// Something stood where the handshake should have begun.
     #[error(transparent)]
     Injected(#[from] InjectedInput),
+    /// The client has no TLS version, cipher suite or key exchange that we have.
+    #[error("no TLS in common with the client: {0}")]
+    TooOld(io::Error),
     /// TLS or the connection failed.
     #[error("the TLS handshake failed: {0}")]
     Failed(#[from] io::Error),
@@ -89,7 +96,13 @@ impl ServerTls {
         Ok(Self {
             certificates,
             config: Arc::new(config),
+            too_old: Arc::default(),
         })
+    }
+
+    /// How many clients were turned away for want of a TLS version, cipher suite or key exchange in common.
+    pub fn too_old(&self) -> u64 {
+        self.too_old.load(Ordering::Relaxed)
     }
 
     /// Shakes hands with a client. `greeting` is sent as early as the protocol allows.
@@ -102,7 +115,8 @@ impl ServerTls {
         greeting: &[u8],
     ) -> Result<Secured, HandshakeError> {
         let (socket, buffer) = leg.into_handshake()?;
-        let (stream, server_name) = self.shake_hands(socket, greeting).await?;
+        let handshake = self.shake_hands(socket, greeting).await;
+        let (stream, server_name) = handshake.map_err(|error| self.failed(error))?;
         let facts = facts(stream.common(), server_name);
         let named_protocol = stream.common().alpn_protocol().is_some();
         Ok(Secured {
@@ -145,6 +159,14 @@ impl ServerTls {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let stream = TlsStream::handshake(socket, session, greeting).await?;
         Ok((stream, asked.name.get().cloned()))
+    }
+
+    fn failed(&self, error: io::Error) -> HandshakeError {
+        if !is_for_want_of_anything_in_common(&error) {
+            return error.into();
+        }
+        self.too_old.fetch_add(1, Ordering::Relaxed);
+        HandshakeError::TooOld(error)
     }
 
     /// Takes the certificates over whenever their files have changed. Never returns.
@@ -225,6 +247,11 @@ impl ResolvesServerCert for AskedName {
         }
         self.certificates.choose(hello.server_name())
     }
+}
+
+fn is_for_want_of_anything_in_common(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(tls, Some(rustls::Error::PeerIncompatible(_)))
 }
 
 fn is_valid_for(key: &CertifiedKey, name: &str) -> bool {

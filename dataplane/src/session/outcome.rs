@@ -258,6 +258,7 @@ impl SessionError {
     /// The label of metrics and logs.
     pub const fn kind(&self) -> &'static str {
         match self {
+            Self::Handshake(HandshakeError::TooOld(_)) => "tls_too_old",
             Self::Handshake(_) => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Client(LegError::Ended) => "client_ended",

@@ -231,6 +231,10 @@ pub enum BackendViolation {
     /// It refused the announcement of the client.
     #[error("the backend refused the announcement of the client")]
     AnnounceRefused,
+    /// It took what went before on the connection for an error of ours: it knows no PROXY header, or not from
+    /// us.
+    #[error("the backend does not expect a PROXY header")]
+    PrefaceRefused,
     /// It would not say what it offers.
     #[error("the backend does not say what it offers")]
     CapabilitiesMissing,

@@ -65,6 +65,9 @@ pub struct BackSettings {
     /// What the client said about itself, for a backend that it is not announced to in the protocol's own
     /// words (an announcement carries it too). Empty for a probe.
     pub introduction: Introduction,
+    /// Whether something went before on the connection that is not of the protocol, as a PROXY header: what a
+    /// backend calls an error before the login that belongs to no command is about it.
+    pub prefaced: bool,
     /// What a backend may make us do.
     pub limits: BackLimits,
 }

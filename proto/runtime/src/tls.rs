@@ -32,6 +32,22 @@ pub fn crypto() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }
 
+/// What of TLS is spoken, on every leg, for an operator to read.
+pub fn spoken() -> String {
+    let provider = crypto();
+    let suites = provider.cipher_suites.iter();
+    let suites: Vec<_> = suites.filter_map(|it| it.suite().as_str()).collect();
+    let groups = provider.kx_groups.iter();
+    let groups: Vec<_> = groups.map(|it| format!("{:?}", it.name())).collect();
+    format!(
+        "TLS 1.3 and 1.2 with {}; key exchange {}. Whoever has only CBC suites, RSA key exchange or finite-field \
+         Diffie-Hellman cannot be spoken with: such clients are turned away and counted in /stats, such servers are \
+         tls_too_old there",
+        suites.join(", "),
+        groups.join(", ")
+    )
+}
+
 /// Where a certificate chain and its key lie, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CertificateFiles {
@@ -220,5 +236,16 @@ mod tests {
         );
         let missing = said(&directory.path().join("none"), &one.key_file);
         assert!(missing.starts_with("cannot read DIR/none: "), "{missing}");
+    }
+
+    #[test]
+    fn what_is_said_not_to_be_spoken_is_not() {
+        let spoken = spoken();
+        let (list, _) = spoken.split_once(". Whoever").unwrap();
+        assert!(list.contains("TLS13_AES_128_GCM_SHA256"), "{list}");
+        assert!(list.contains("X25519"), "{list}");
+        for absent in ["CBC", "TLS_RSA", "TLS_DHE", "FFDHE"] {
+            assert!(!list.contains(absent), "{list}");
+        }
     }
 }

@@ -200,7 +200,7 @@ pub struct EndpointHealth {
     pub protocol: i32,
     #[prost(bool, tag = "3")]
     pub reachable: bool,
-    /// Why not: one of the words of `/stats`. Empty when reachable.
+    /// Why not; when reachable, what to know all the same: one of the words of `docs/probe.md`, or empty.
     #[prost(string, tag = "4")]
     pub problem: ::prost::alloc::string::String,
 }

@@ -1412,7 +1412,8 @@ pub struct SetPlacementRequest {
     /// The account's id or any of its names; for a new record its first name.
     #[prost(string, tag = "1")]
     pub account: ::prost::alloc::string::String,
-    /// All names that the record is to have. For a new record `account` is added if it is missing.
+    /// All names that the record is to have. For a new record `account` is added if it is missing. A name in a
+    /// domain that is not configured is refused: it would not be served.
     #[prost(string, repeated, tag = "2")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Where the account lives, which must be where its names go today.
@@ -3100,7 +3101,7 @@ pub struct EndpointVerdict {
     pub protocol: i32,
     #[prost(bool, tag = "3")]
     pub reachable: bool,
-    /// Why it is not reachable. Empty when it is.
+    /// Why it is not reachable; when it is, what to know all the same: one of the words of `docs/probe.md`, or empty.
     #[prost(string, tag = "4")]
     pub problem: ::prost::alloc::string::String,
 }

@@ -198,6 +198,10 @@ impl Connection {
     async fn read_header(&mut self) -> Result<(), Over> {
         let mut header = vec![0; 16];
         self.stream.read_exact(&mut header).await?;
+        if !header.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+            // As servers do: without a word.
+            return Err(Over);
+        }
         let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
         header.resize(16 + length, 0);
         self.stream.read_exact(&mut header[16..]).await?;
@@ -285,6 +289,9 @@ impl Connection {
             "LOGOUT" => {
                 self.say(format!("* BYE\r\n{tag} OK done\r\n")).await?;
                 return Err(Over);
+            }
+            _ if tag.is_empty() || tag.contains(char::is_control) => {
+                self.say("* BAD [PARSE] what\r\n").await?;
             }
             _ => self.say(format!("{tag} BAD what\r\n")).await?,
         }

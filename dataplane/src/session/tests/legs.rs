@@ -134,3 +134,37 @@ async fn a_client_that_names_another_protocol_is_refused_in_the_handshake() {
         assert_eq!(client.is_ok(), served, "{alpn:?}");
     }
 }
+
+/// The hello of a client of TLS 1.2 that knows one suite: RSA key exchange, AES-128, CBC.
+fn old_hello() -> Vec<u8> {
+    let extensions = [
+        // supported_groups: secp256r1; signature_algorithms: ecdsa_secp256r1_sha256, rsa_pkcs1_sha256.
+        &[0, 10, 0, 4, 0, 2, 0, 23][..],
+        &[0, 13, 0, 6, 0, 4, 4, 3, 4, 1][..],
+    ]
+    .concat();
+    let mut hello = vec![3, 3];
+    hello.extend([7; 32]);
+    // No session; TLS_RSA_WITH_AES_128_CBC_SHA; no compression.
+    hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    hello.extend([0, u8::try_from(extensions.len()).unwrap()]);
+    hello.extend(extensions);
+    let length = |octets: &[u8]| u8::try_from(octets.len()).unwrap();
+    let message = [&[1, 0, 0, length(&hello)], &hello[..]].concat();
+    [&[22, 3, 1, 0, length(&message)], &message[..]].concat()
+}
+
+#[tokio::test]
+async fn a_client_whose_tls_is_too_old_is_turned_away_by_an_alert_and_counted() {
+    let world = World::new();
+    let mut client = Client::plain(world.address).await;
+    client.send(old_hello()).await;
+    // A fatal handshake_failure.
+    assert_eq!(client.read_exact(7).await, [21, 3, 3, 0, 2, 2, 40]);
+    assert_eq!(client.rest().await, "");
+    // Anything else that fails is not counted.
+    let mut client = Client::plain(world.address).await;
+    client.send("a LOGIN alice secret\r\n").await;
+    client.rest().await;
+    assert_eq!(world.too_old(), 1);
+}

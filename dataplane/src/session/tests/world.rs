@@ -221,6 +221,11 @@ struct Accounts {
 }
 
 impl World {
+    /// Clients that were turned away for their TLS.
+    pub(crate) fn too_old(&self) -> u64 {
+        self.tls.too_old()
+    }
+
     pub(crate) fn new() -> Self {
         Self::with(Plan::default())
     }

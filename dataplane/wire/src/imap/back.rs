@@ -22,6 +22,7 @@ pub struct ImapBack {
     channel: Channel,
     announce: Option<ClientFacts>,
     introduction: Introduction,
+    prefaced: bool,
     lines: Lines,
     state: State,
     tags: Tags,
@@ -76,6 +77,7 @@ impl ImapBack {
             channel: settings.channel,
             announce: settings.announce,
             introduction: settings.introduction,
+            prefaced: settings.prefaced,
             lines: Lines::new(settings.limits),
             state: State::Greeting,
             tags: Tags(0),
@@ -98,6 +100,9 @@ impl ImapBack {
             }
             Some(Response::Preauth(_)) => Err(BackendViolation::Preauthenticated),
             Some(Response::Bye) => Err(BackendViolation::Bye),
+            Some(Response::Status(Status::Bad, _)) if self.prefaced => {
+                Err(BackendViolation::PrefaceRefused)
+            }
             _ => Err(BackendViolation::ForeignGreeting),
         }
     }
@@ -161,6 +166,10 @@ impl ImapBack {
             Some(Response::Capability(list)) => {
                 self.offered = Some(Capabilities::parse(list));
                 Ok(())
+            }
+            // An error in what is no command (RFC 9051 §7.1.3), and our commands are sound.
+            Some(Response::Status(Status::Bad, _)) if self.prefaced => {
+                Err(BackendViolation::PrefaceRefused)
             }
             Some(Response::Status(..) | Response::Data) => Ok(()),
             Some(Response::Bye) => Err(BackendViolation::Bye),
@@ -259,6 +268,7 @@ mod tests {
             channel: Channel::Clear,
             announce: None,
             introduction: Introduction::default(),
+            prefaced: false,
             limits: BackLimits::default(),
         });
         let mut input = WireBuf::new(1024);
@@ -278,6 +288,7 @@ mod tests {
             channel: Channel::Clear,
             announce: None,
             introduction: Introduction::default(),
+            prefaced: false,
             limits: BackLimits::default(),
         });
         let mut input = WireBuf::new(1024);
@@ -300,5 +311,23 @@ mod tests {
         assert_eq!(back.greeting(), "ready ?[2J");
         back.leave(&mut out);
         assert_eq!(out, b"F1 STARTTLS\r\nF2 CAPABILITY\r\nF3 LOGOUT\r\n");
+    }
+    #[test]
+    fn an_error_that_belongs_to_no_command_is_about_what_went_before_on_the_connection() {
+        let after_greeting = |prefaced| {
+            let mut back = ImapBack::new(BackSettings {
+                channel: Channel::Secure,
+                announce: None,
+                introduction: Introduction::default(),
+                prefaced,
+                limits: BackLimits::default(),
+            });
+            let mut input = WireBuf::new(1024);
+            let said = b"* OK ready\r\n* BAD [PARSE] what?\r\n* CAPABILITY IMAP4rev1\r\nF1 OK\r\n";
+            input.extend(said).unwrap();
+            back.step(&mut input, &mut Vec::new())
+        };
+        assert_eq!(after_greeting(true), Err(BackendViolation::PrefaceRefused));
+        assert_eq!(after_greeting(false), Ok(NegotiateStep::Ready));
     }
 }

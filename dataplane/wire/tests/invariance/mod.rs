@@ -112,6 +112,7 @@ fn run_back<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) -
                 value: Some("a \"client\"".to_owned()),
             }],
         },
+        prefaced: false,
         limits: BACK_LIMITS,
     }));
     let mut trace = Trace::default();

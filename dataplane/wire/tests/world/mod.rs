@@ -133,6 +133,7 @@ impl World {
             channel: self.setup.backend,
             announce: self.setup.announce.then(|| self.facts()),
             introduction: self.front().introduction(),
+            prefaced: false,
             limits: self.setup.back_limits,
         });
         self.from_backend = WireBuf::new(self.setup.back_limits.max_line + 2);
