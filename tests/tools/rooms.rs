@@ -22,12 +22,12 @@ const CONTROL_PLANE: &str = "
     fleet leader hook
     refusal
     mirror installation
-    net routing_file telemetry
+    net routing_file
     tls
     config
     domain store
     kv
-    failpoint reload wall_clock
+    failpoint wall_clock
 ";
 
 /// The same of the data plane.
@@ -41,8 +41,8 @@ const DATA_PLANE: &str = "
     sabotage
     registry
     config
-    net telemetry
-    certificate crypto descriptors limits ready state_dir tables
+    net
+    descriptors limits metrics ready redact state_dir tables
     network
 ";
 
