@@ -351,15 +351,15 @@ fn hashed_accounts_need_a_key() {
 fn limits_must_fit_each_other() {
     assert_eq!(
         replaced("# drain = \"10s\"", "drain = \"18s\""),
-        ["116: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
+        ["117: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
     );
     assert_eq!(
         replaced("# per_name = 500", "per_name = 5001"),
-        ["109: limits.hold.per_name: must not be above hold.total"]
+        ["110: limits.hold.per_name: must not be above hold.total"]
     );
     assert_eq!(
         replaced("# per_name_and_address = 50", "per_name_and_address = 501"),
-        ["110: limits.hold.per_name_and_address: must not be above hold.per_name"]
+        ["111: limits.hold.per_name_and_address: must not be above hold.per_name"]
     );
     assert_eq!(
         replaced("# per_network = 2000", "per_network = 499"),
