@@ -2,8 +2,13 @@
 
 mod invariance;
 
+use std::sync::Arc;
+
 use ferrypost_wire::imap::{Imap, ImapFollower};
-use ferrypost_wire::{Channel, Follower, Safety, Then};
+use ferrypost_wire::{
+    Channel, Follower, Front, FrontLimits, FrontSettings, FrontStep, LineProtocol, Safety, Then,
+    WireBuf,
+};
 use invariance::Side;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -94,6 +99,36 @@ const SERVER: &[&str] = &[
     "\0",
 ];
 
+/// Logins that are refused, and clients that do not wait for that.
+const REFUSED: &[&str] = &[
+    "AUTHENTICATE",
+    "AUTHENTICATE FOO",
+    "AUTHENTICATE (PLAIN)",
+    "AUTHENTICATE PLAIN x y",
+    "AUTHENTICATE PLAIN {3}",
+    "AUTHENTICATE {5+}\r\nPLAIN",
+    "LOGIN {20000}",
+    "LOGIN alice {20000}",
+];
+
+/// What a client reads that sends this.
+fn answers(channel: Channel, input: &str) -> String {
+    let mut front = Imap::front(FrontSettings {
+        channel,
+        offer: Arc::new(Imap::offer(&[])),
+        limits: FrontLimits::default(),
+    });
+    let mut buffer = WireBuf::new(input.len() + 1);
+    buffer.extend(input.as_bytes()).expect("there is room");
+    let mut said = Vec::new();
+    let step = front.step(&mut buffer, &mut said);
+    assert!(
+        matches!(step, Ok(FrontStep::NeedMore)),
+        "nobody is logged in"
+    );
+    String::from_utf8(said).expect("our words and a tag")
+}
+
 fn saying(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         9 => select(words).prop_map(|word| word.as_bytes().to_vec()),
@@ -125,6 +160,17 @@ proptest! {
         channel in channel(), input in saying(CLIENT), pieces in pieces()
     ) {
         invariance::front::<Imap>(channel, &input, &pieces);
+    }
+
+    #[test]
+    fn no_response_to_a_refused_login_is_echoed(
+        channel in channel(),
+        refused in select(REFUSED),
+        secret in "[A-Za-z0-9/]{8,64}={0,2}",
+    ) {
+        let said = answers(channel, &format!("a {refused}\r\n{secret}\r\nz NOOP\r\n"));
+        prop_assert!(!said.contains(&secret), "{said}");
+        prop_assert!(said.ends_with("z OK Done.\r\n"), "{said}");
     }
 
     #[test]

@@ -283,6 +283,9 @@ pub(crate) fn follow<F: Follower + Default>(
         }
         assert_eq!(whole.state(), split_up.state());
     }
+    whole.follow.release();
+    let verdict = whole.follow.client(b"", false);
+    assert_ne!(verdict.then, Then::Hold, "nothing is withheld for ever");
 }
 
 /// Cuts `input` into pieces of these sizes, over and over; zero counts as one.
