@@ -196,15 +196,17 @@ impl Connection {
     }
 
     async fn read_header(&mut self) -> Result<(), Over> {
+        // Not through the buffer, from which TLS behind the header would not get what was read ahead.
+        let stream = self.stream.get_mut();
         let mut header = vec![0; 16];
-        self.stream.read_exact(&mut header).await?;
+        stream.read_exact(&mut header).await?;
         if !header.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
             // As servers do: without a word.
             return Err(Over);
         }
         let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
         header.resize(16 + length, 0);
-        self.stream.read_exact(&mut header[16..]).await?;
+        stream.read_exact(&mut header[16..]).await?;
         self.seen.headers.lock().unwrap().push(header);
         Ok(())
     }
