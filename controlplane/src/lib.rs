@@ -17,7 +17,6 @@
 //! [`app::build`] puts it all together, for the program as well as for tests.
 
 pub mod app;
-pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod failpoint;

@@ -2,13 +2,10 @@
 
 use std::{path::Path, process::ExitCode};
 
-use ferrypost_controlplane::{
-    app,
-    cli::{self, Order},
-    config::Config,
-    hook::guard,
-};
-use ferrypost_runtime::{Random, core_dump, logging, shutdown::Signals};
+use ferrypost_controlplane::{app, config::Config, hook::guard};
+use ferrypost_runtime::{Random, cli::Call, core_dump, logging, shutdown::Signals};
+
+const ABOUT: &str = "Knows where every account lives, moves accounts, tells every data plane.";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -18,9 +15,9 @@ fn main() -> ExitCode {
     {
         return guard::main(arguments);
     }
-    let outcome = match cli::order() {
-        Order::Check(path) => app::check(&path).map(|report| println!("{report}")),
-        Order::Run(path) => run(&path),
+    let outcome = match Call::parse("ferrypost-controlplane", ABOUT) {
+        Call::Check(path) => app::check(&path).map(|report| println!("{report}")),
+        Call::Run(path) => run(&path),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

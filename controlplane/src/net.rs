@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_runtime::shutdown::Shutdown;
+use ferrypost_runtime::{
+    accept::{self, Complaints},
+    shutdown::Shutdown,
+};
 use futures_util::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -29,10 +32,6 @@ const MOST_CONNECTIONS: usize = 4096;
 
 /// A peer that has not finished its handshake by then is sent away.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// The pause after an accept that failed because files or memory ran out: trying on at once would
-/// only burn the processor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Who is at the other end. tonic hands it to every request of the connection.
 #[derive(Debug, Clone)]
@@ -65,14 +64,16 @@ pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// The connections of a listener. The accepting task ends with `shutdown` or with the stream.
+/// The connections of the listener of this name. The accepting task ends with `shutdown` or with the stream.
 pub(crate) fn connections(
+    name: &'static str,
     listener: TcpListener,
     tls: Option<ServerTls>,
     shutdown: &Shutdown,
 ) -> impl Stream<Item = io::Result<Connection>> + use<> {
     let (ready, connections) = mpsc::channel(64);
     let accepting = Accepting {
+        name,
         listener,
         tls,
         room: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
@@ -84,6 +85,7 @@ pub(crate) fn connections(
 }
 
 struct Accepting {
+    name: &'static str,
     listener: TcpListener,
     tls: Option<ServerTls>,
     room: Arc<Semaphore>,
@@ -93,20 +95,16 @@ struct Accepting {
 
 impl Accepting {
     async fn run(self) {
-        let token = self.shutdown.draining().clone();
-        loop {
-            let accepted = tokio::select! {
-                () = token.cancelled() => return,
-                () = self.ready.closed() => return,
-                accepted = self.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, address, permit)) => self.handshake(stream, address, permit),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+        let complaints = Complaints::of(self.name);
+        let accepting = accept::connections(
+            &complaints,
+            || self.accept(),
+            |(stream, address, permit)| self.handshake(stream, address, permit),
+        );
+        tokio::select! {
+            () = self.shutdown.draining().cancelled() => {}
+            () = self.ready.closed() => {}
+            _ = accepting => {}
         }
     }
 

@@ -42,7 +42,6 @@
 pub mod admin;
 pub mod app;
 pub mod backend;
-pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod descriptors;

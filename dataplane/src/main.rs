@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
-use ferrypost_dataplane::{app, cli::Call, config::Config, descriptors};
-use ferrypost_runtime::{Random, core_dump, logging, shutdown::Signals, tls};
+use ferrypost_dataplane::{app, config::Config, descriptors};
+use ferrypost_runtime::{Random, cli::Call, core_dump, logging, shutdown::Signals, tls};
 use tokio::runtime::Handle;
 
+const ABOUT: &str = "Relays each mail session to the server that holds its account.";
+
 fn main() -> ExitCode {
-    match start(Call::parse()) {
+    match start(Call::parse("ferrypost-dataplane", ABOUT)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ferrypost-dataplane: {error:#}");
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }

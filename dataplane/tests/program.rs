@@ -165,11 +165,11 @@ fn check_says_everything_that_is_wrong_and_fails() {
     assert_eq!(checked.status.code(), Some(1));
     let said = text(&checked.stderr);
     assert!(
-        said.contains("instance (line 2): \"dp 1\": not a valid instance id"),
+        said.starts_with("dataplane.toml:2: instance: \"dp 1\": not a valid instance id\n"),
         "{said}"
     );
     assert!(
-        said.contains("admin.token_file (line 12): cannot read"),
+        said.contains("\ndataplane.toml:16: admin.token_file: cannot read "),
         "{said}"
     );
     let same = output(directory.path(), &["--config", "dataplane.toml"]);
@@ -181,7 +181,7 @@ fn a_file_that_is_not_there_is_named() {
     let directory = directory("dp-1");
     let checked = output(directory.path(), &["check", "--config", "none.toml"]);
     assert_eq!(checked.status.code(), Some(1));
-    assert!(text(&checked.stderr).contains("cannot read none.toml: "));
+    assert!(text(&checked.stderr).contains("none.toml: cannot be read: "));
 }
 
 #[test]

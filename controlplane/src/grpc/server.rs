@@ -75,7 +75,7 @@ pub(crate) fn serve_operators(
         .add_service(PlacementServiceServer::new(services.placements))
         .add_service(StatsServiceServer::new(services.stats))
         .add_service(RoutingConfigServiceServer::new(services.routing_configs));
-    let connections = net::connections(listener.socket, listener.tls, shutdown);
+    let connections = net::connections("operators", listener.socket, listener.tls, shutdown);
     let token = shutdown.draining().clone();
     shutdown.spawn(async move {
         let ended = router.serve_with_incoming_shutdown(connections, token.cancelled_owned());
@@ -99,7 +99,7 @@ pub(crate) fn serve_data_planes(
     let router = server(listener.gate)
         .add_service(health_service)
         .add_service(RoutingServiceServer::new(routing));
-    let connections = net::connections(listener.socket, listener.tls, shutdown);
+    let connections = net::connections("data_planes", listener.socket, listener.tls, shutdown);
     let token = shutdown.draining().clone();
     shutdown.spawn(async move {
         let ended = router.serve_with_incoming_shutdown(connections, token.cancelled_owned());

@@ -3,7 +3,10 @@
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use ferrypost_runtime::shutdown::Shutdown;
+use ferrypost_runtime::{
+    accept::{self, Complaints},
+    shutdown::Shutdown,
+};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -39,9 +42,6 @@ const LIFETIME: Duration = Duration::from_mins(2);
 
 /// Time that requests under way are given when the process stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Pause after an accept that failed (out of descriptors), so that it is not tried in a tight loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What is served.
 pub trait Source: Send + Sync + 'static {
@@ -93,25 +93,20 @@ impl Server {
     pub async fn run(self, listener: net::TcpListener, shutdown: Shutdown) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let stop = shutdown.draining().clone();
-        let accepting = async {
-            loop {
-                let permits = Arc::clone(&permits);
-                let permit = permits.acquire_owned().await.expect("it is never closed");
-                match net::accept(&listener).await {
-                    Ok((stream, peer)) => {
-                        let connection = self.clone().connection(stream, peer.ip(), stop.clone());
-                        shutdown.spawn(async move {
-                            _ = timeout(LIFETIME, connection).await;
-                            drop(permit);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept on the admin endpoint");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
+        let accept = || async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            let permit = permit.expect("it is never closed");
+            let (stream, peer) = net::accept(&listener).await?;
+            Ok((stream, peer, permit))
         };
+        let complaints = Complaints::of("admin");
+        let accepting = accept::connections(&complaints, accept, |(stream, peer, permit)| {
+            let connection = self.clone().connection(stream, peer.ip(), stop.clone());
+            shutdown.spawn(async move {
+                _ = timeout(LIFETIME, connection).await;
+                drop(permit);
+            });
+        });
         _ = stop.run_until_cancelled(accepting).await;
     }
 

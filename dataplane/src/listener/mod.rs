@@ -5,15 +5,15 @@ mod permit;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use ferrypost_runtime::{shutdown::Shutdown, tls::FileError};
+use ferrypost_runtime::{
+    accept::{self, Complaints},
+    shutdown::Shutdown,
+    tls::FileError,
+};
 use ferrypost_wire::{
     ClientReply, Farewell, Front as _, FrontSettings, LineProtocol, ProtocolKind, imap::Imap,
 };
-use tokio::{
-    io::AsyncWriteExt as _,
-    sync::Semaphore,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 
 pub use count::Counts;
 pub use permit::Permits;
@@ -28,13 +28,6 @@ use crate::{
     },
     session::{self, Connection, context::Services},
 };
-
-/// How long to wait when the system has no more descriptors or memory for a connection: sessions end
-/// meanwhile, while an immediate retry would spin.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
-
-/// How often a listener complains of the same thing.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long a client that is turned away may take to read why.
 const TURNED_AWAY: Duration = Duration::from_secs(1);
@@ -157,32 +150,22 @@ impl Listening {
     }
 
     async fn accept_all(self, services: Arc<Services>, shutdown: Shutdown) {
-        let mut complaints = Complaints::default();
-        loop {
-            match net::accept(&self.socket).await {
-                Ok((stream, peer)) => {
-                    let settings = Arc::clone(&self.settings);
-                    match settings.permits.place(settings.places.as_ref()) {
-                        Ok(place) => {
-                            let services = Arc::clone(&services);
-                            // In a box, since a future is copied into each of the futures around it.
-                            let session = settings.welcome(services, stream, peer, place);
-                            shutdown.spawn(Box::pin(session));
-                        }
-                        Err(full) => {
-                            complaints.about(&settings.name, &full);
-                            shutdown.spawn(turn_away(settings, Arc::clone(&services), stream));
-                        }
-                    }
+        let complaints = Complaints::of(&self.settings.name);
+        let accept = || net::accept(&self.socket);
+        accept::connections(&complaints, accept, |(stream, peer)| {
+            let (settings, services) = (Arc::clone(&self.settings), Arc::clone(&services));
+            match settings.permits.place(settings.places.as_ref()) {
+                // In a box, since a future is copied into each of the futures around it.
+                Ok(place) => {
+                    shutdown.spawn(Box::pin(settings.welcome(services, stream, peer, place)));
                 }
-                // The client went away before we could take it.
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    complaints.about(&self.settings.name, &error);
-                    sleep(EXHAUSTED_PAUSE).await;
+                Err(full) => {
+                    complaints.about(&full);
+                    shutdown.spawn(turn_away(settings, services, stream));
                 }
             }
-        }
+        })
+        .await;
     }
 }
 
@@ -278,37 +261,4 @@ fn no_room<P: LineProtocol>(services: &Services) -> Vec<u8> {
     let mut out = Vec::new();
     front.reply(ClientReply::Closing(Farewell::TooMany), &mut out);
     out
-}
-
-/// Whether `accept` failed for a connection and not for the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
-}
-
-/// Complaints that would otherwise be one a connection, at a time when there are too many.
-#[derive(Default)]
-struct Complaints {
-    last: Option<Instant>,
-    untold: u64,
-}
-
-impl Complaints {
-    fn about(&mut self, listener: &str, reason: &dyn std::error::Error) {
-        if self
-            .last
-            .is_some_and(|last| last.elapsed() < COMPLAINT_PAUSE)
-        {
-            self.untold += 1;
-            return;
-        }
-        tracing::warn!(listener, %reason, untold = self.untold, "cannot take connections");
-        self.last = Some(Instant::now());
-        self.untold = 0;
-    }
 }

@@ -1,6 +1,7 @@
 //! What both of Ferrypost's planes are made of, and nothing of what either of them does.
 //!
 //! ```text
+//!   cli       what both programs can be asked to do
 //!   config    reads a configuration key by key: every mistake at once, with file, line and key
 //!   logging   the log's lines, and panics among them
 //!   metrics   instruments: one table, every series from the start
@@ -10,6 +11,7 @@
 //!   reload    files that are taken over again when they change
 //!   random    the one source of random numbers: injected
 //!   backoff   pauses between attempts
+//!   accept    the loop in which a listener takes connections
 //!   shutdown  how a process ends: what it is told, and who waits for whom
 //! ```
 //!
@@ -17,7 +19,9 @@
 //! here has the same form on both sides for an operator's sake: a mistake in a configuration, a line of
 //! the log, a renewed certificate and a wrong token look alike wherever they are met.
 
+pub mod accept;
 mod backoff;
+pub mod cli;
 pub mod config;
 pub mod core_dump;
 pub mod logging;

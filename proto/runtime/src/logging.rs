@@ -80,9 +80,9 @@ where
 /// A panic ends one task. Its place is what finds the mistake; a message that was put together at run
 /// time may hold what a peer sent, so only one from our own text is shown.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload().downcast_ref::<&'static str>();
+    let said = panic.payload().downcast_ref::<&'static str>();
     let place = panic.location().map(tracing::field::display);
-    tracing::error!(place, message, "a task panicked; what it served is closed");
+    tracing::error!(place, said, "a task panicked; what it served is closed");
 }
 
 #[cfg(test)]

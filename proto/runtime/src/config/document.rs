@@ -11,6 +11,8 @@ pub struct Document<'t> {
     text: &'t str,
     root: Spanned<DeTable<'t>>,
     file: &'t Path,
+    /// It is no TOML as a whole: what is not found may be behind the mistake.
+    broken: bool,
     mistakes: RefCell<Vec<Mistake>>,
 }
 
@@ -31,6 +33,7 @@ impl<'t> Document<'t> {
             text,
             root,
             file,
+            broken: !errors.is_empty(),
             mistakes: RefCell::new(mistakes),
         }
     }
@@ -57,11 +60,6 @@ impl<'t> Document<'t> {
         mistakes.iter().any(|mistake| mistake.place == place)
     }
 
-    /// True when nothing has been found wrong so far.
-    pub fn is_valid(&self) -> bool {
-        self.mistakes.borrow().is_empty()
-    }
-
     /// The end of reading.
     ///
     /// # Errors
@@ -77,6 +75,11 @@ impl<'t> Document<'t> {
             file: self.file.to_owned(),
             mistakes,
         })
+    }
+
+    /// True when what is not found may be there all the same.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     pub(super) fn note(&self, place: String, offset: Option<usize>, message: String) {
@@ -166,10 +169,15 @@ mod tests {
         let document = Document::parse("a = \nb = 5\n", Path::new("/x"));
         document.read(|root| {
             root.text("b");
+            root.required("c", "what may be behind the mistake", root.text("c"));
         });
         let mistakes = document.finish().expect_err("mistakes");
         assert!(mistakes.mistakes.iter().any(|m| m.line == Some(1)));
         assert!(mistakes.mistakes.iter().any(|m| m.place == "b"));
+        assert!(
+            mistakes.mistakes.iter().all(|m| m.place != "c"),
+            "{mistakes}"
+        );
         assert!(mistakes.to_string().starts_with("/x:1: "), "{mistakes}");
     }
 

@@ -74,7 +74,7 @@ impl<'d> Section<'d> {
 
     /// Says that a key is missing and what it is for, unless it was there and its value was at fault.
     pub fn required<T>(&self, key: &'static str, what: &str, value: Option<T>) -> Option<T> {
-        if value.is_none() && !self.has(key) {
+        if value.is_none() && !self.has(key) && !self.document.is_broken() {
             self.wrong(key, format!("missing: {what}"));
         }
         value
