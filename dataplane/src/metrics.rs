@@ -6,7 +6,7 @@
 use ferrypost_runtime::metrics::{Attribute, Counter, Instrument, Kind, Metrics};
 use ferrypost_wire::ProtocolKind;
 
-use crate::session::outcome;
+pub mod words;
 
 const PROTOCOL: Attribute = Attribute {
     name: "protocol",
@@ -15,7 +15,7 @@ const PROTOCOL: Attribute = Attribute {
 
 const BLAME: Attribute = Attribute {
     name: "blame",
-    values: &[outcome::BLAMES],
+    values: &[words::BLAMES],
 };
 
 /// Octets relayed, counted as they flow.
@@ -43,7 +43,7 @@ pub static LOGINS: Instrument = Instrument {
         PROTOCOL,
         Attribute {
             name: "outcome",
-            values: &[outcome::LOGIN_OUTCOMES, outcome::TOLD],
+            values: &[words::LOGIN_OUTCOMES, words::TOLD],
         },
         BLAME,
     ],
@@ -67,7 +67,7 @@ pub static SESSIONS: Instrument = Instrument {
         },
         Attribute {
             name: "end",
-            values: &[outcome::SESSION_ENDS, outcome::RELAY_ENDS, outcome::TOLD],
+            values: &[words::SESSION_ENDS, words::RELAY_ENDS, words::TOLD],
         },
         BLAME,
     ],

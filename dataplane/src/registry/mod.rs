@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// Registers a session and chooses its route, in one step under one lock (see
-    /// [`admit`](self::admit)). Memory only.
+    /// the module `admit`). Memory only.
     pub fn admit(self: &Arc<Self>, request: AdmitRequest) -> Admission {
         let name = request.name.clone();
         step::admit(
