@@ -15,7 +15,7 @@ use std::{
 /// line do not know each other.
 const CONTROL_PLANE: &str = "
     lib main
-    app cli
+    app
     grpc
     service
     orchestrator
@@ -33,7 +33,7 @@ const CONTROL_PLANE: &str = "
 /// The same of the data plane.
 const DATA_PLANE: &str = "
     lib main
-    app cli
+    app
     admin control_plane
     listener feed
     session
