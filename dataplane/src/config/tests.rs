@@ -363,11 +363,33 @@ fn limits_must_fit_each_other() {
         ["111: limits.hold.per_name_and_address: must not be above hold.per_name"]
     );
     assert_eq!(
-        replaced("# per_network = 2000", "per_network = 499"),
-        ["67: limits.connections.per_address: must not be above connections.per_network"]
+        replaced(
+            "# per_network = 2000",
+            "per_network = 499\nper_address = 500"
+        ),
+        ["74: limits.connections.per_address: must not be above connections.per_network"]
     );
     assert_eq!(
         replaced("# per_network = 2000", "per_network = 20001"),
         ["73: limits.connections.per_network: must not be above connections.total"]
+    );
+}
+
+#[test]
+fn a_default_gives_way_to_a_limit_that_is_set_below_it() {
+    let directory = directory();
+    let text = EXAMPLE
+        .replace("# total = 20000 ", "total = 400 ")
+        .replace("# total = 5000 ", "total = 40 ");
+    let config = parse(&text, &directory).expect("valid");
+    let limits = config.limits();
+    let connections = limits.connections;
+    assert_eq!(
+        (connections.per_network, connections.per_address),
+        (400, 400)
+    );
+    assert_eq!(
+        (limits.hold.per_name, limits.hold.per_name_and_address),
+        (40, 40)
     );
 }

@@ -259,10 +259,19 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
     let mut limits = Limits::default();
 
     let known_networks = section.section("connections", |group| {
-        group.set("total", &mut limits.connections.total);
-        group.set("per_address", &mut limits.connections.per_address);
-        group.set("per_network", &mut limits.connections.per_network);
-        group.set("kept", &mut limits.connections.kept);
+        let connections = &mut limits.connections;
+        group.set("total", &mut connections.total);
+        group.set_up_to(
+            "per_network",
+            &mut connections.per_network,
+            connections.total,
+        );
+        group.set_up_to(
+            "per_address",
+            &mut connections.per_address,
+            connections.per_network,
+        );
+        group.set("kept", &mut connections.kept);
         known_networks(group, limits.connections.total)
     });
 
@@ -301,11 +310,13 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
     section.section("hold", |group| {
         group.set("timeout", &mut limits.hold.timeout);
         group.set("keep_alive", &mut limits.hold.keep_alive);
-        group.set("total", &mut limits.hold.total);
-        group.set("per_name", &mut limits.hold.per_name);
-        group.set(
+        let hold = &mut limits.hold;
+        group.set("total", &mut hold.total);
+        group.set_up_to("per_name", &mut hold.per_name, hold.total);
+        group.set_up_to(
             "per_name_and_address",
-            &mut limits.hold.per_name_and_address,
+            &mut hold.per_name_and_address,
+            hold.per_name,
         );
     });
 

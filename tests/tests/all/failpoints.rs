@@ -10,7 +10,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use ferrypost_controlplane::failpoint;
-use ferrypost_proto::v1::{AbortMigrationRequest, MigrateRequest, Migration, MigrationState};
+use ferrypost_proto::v1::{
+    AbortMigrationRequest, MigrateRequest, Migration, MigrationState, Phase, PhaseCount,
+};
 use ferrypost_tests::story::{
     SOON, closed, landing, migrate, move_to, placement, served_by, session, short_limits,
 };
@@ -120,12 +122,20 @@ async fn one_outcome(world: &World, operator: &Operator, name: &str, request: Mi
         let landed = landing(&world.imaps(data_plane), &account, world.password()).await;
         assert_eq!(landed.unwrap(), home, "{name}");
     }
-    eventually("nobody is held", SOON, || async {
-        match operator.get_stats().await {
-            Ok(stats) if stats.held_logins == 0 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
+    // What is left of this move must not walk into the next one's failpoint.
+    eventually(
+        "nobody is held, and every account is settled",
+        SOON,
+        || async {
+            let stats = operator.get_stats().await.map_err(|it| it.to_string())?;
+            let settled = |it: &PhaseCount| it.phase() == Phase::Settled || it.accounts == 0;
+            if stats.held_logins == 0 && stats.phases.iter().all(settled) {
+                Ok(())
+            } else {
+                Err(format!("{stats:?}"))
+            }
+        },
+    )
     .await
     .unwrap();
     println!("{name}: {home}");

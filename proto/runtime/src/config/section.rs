@@ -164,6 +164,15 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// The same for a limit that must not be above another: its default gives way to that one.
+    pub fn set_up_to<L: Limit + Ord>(&self, key: &'static str, limit: &mut L, most: L) {
+        match L::read(self, key) {
+            Some(read) => *limit = read,
+            None if *limit > most => *limit = most,
+            None => {}
+        }
+    }
+
     /// An address to listen on.
     pub fn address(&self, key: &'static str) -> Option<SocketAddr> {
         self.parsed(key, |text| {
