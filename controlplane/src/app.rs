@@ -35,7 +35,11 @@ use crate::{
         etcd::{EtcdConfig, EtcdStore, Password},
     },
     tls::{ClientCertificates, ServerTls},
+    wall_clock::WallClock,
 };
+
+/// How often the leader looks for what ended long ago.
+const PRUNE_EVERY: Duration = Duration::from_hours(1);
 
 /// How long tasks may take to end. They only give up the leadership and end streams, none of which
 /// needs a store that is away.
@@ -315,7 +319,11 @@ fn orchestrator_options(
         settle: config.migrations().settle,
         fence_budget: config.migrations().fence_budget,
         hook,
+        keep: config.migrations().keep_ended,
+        prune_every: PRUNE_EVERY,
+        clock: WallClock::default(),
         failpoints,
+        looks: Arc::default(),
     }
 }
 

@@ -263,6 +263,9 @@ pub struct Migrations {
     /// store's pauses, since a leader that cannot renew its lease stops. etcd counts whole seconds,
     /// rounded up, and at least one and a half of its election timeouts.
     pub leader_ttl: Duration,
+    /// `keep_ended`: ended migrations and request ids are removed this long after the end; an account's
+    /// last migration stays. Default `720h`, 30 days.
+    pub keep_ended: Duration,
 }
 
 /// `[hooks]`: programs of the operator's that are run during a move.

@@ -30,6 +30,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 
+/// Ten years: whoever wants more wants an archive.
+const LONGEST_KEEP: Duration = Duration::from_hours(87_600);
+
 const ROLES: &[(&str, Role)] = &[
     ("viewer", Role::Viewer),
     ("operator", Role::Operator),
@@ -336,6 +339,7 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
         settle: Duration::from_secs(30),
         heartbeat: Duration::from_secs(2),
         leader_ttl: Duration::from_secs(6),
+        keep_ended: 720 * HOUR,
     };
     root.table("migrations", |section| Migrations {
         window: section
@@ -353,6 +357,9 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
         leader_ttl: section
             .duration("leader_ttl", SECOND..=LONGEST_LEADER_TTL)
             .unwrap_or(default.leader_ttl),
+        keep_ended: section
+            .duration("keep_ended", HOUR..=LONGEST_KEEP)
+            .unwrap_or(default.keep_ended),
     })
     .unwrap_or(default)
 }

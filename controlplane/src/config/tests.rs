@@ -40,6 +40,10 @@ fn an_empty_file_is_a_control_plane_for_one_machine() {
     assert_eq!(config.migrations().settle, Duration::from_secs(30));
     assert_eq!(config.migrations().heartbeat, Duration::from_secs(2));
     assert_eq!(config.migrations().leader_ttl, Duration::from_secs(6));
+    assert_eq!(
+        config.migrations().keep_ended,
+        Duration::from_hours(30 * 24)
+    );
     assert!(config.hooks().delta.is_none());
 }
 
@@ -209,6 +213,10 @@ fn the_example_says_the_truth_about_defaults_and_comments() {
     assert_eq!(
         shown.migrations().leader_ttl,
         default.migrations().leader_ttl
+    );
+    assert_eq!(
+        shown.migrations().keep_ended,
+        default.migrations().keep_ended
     );
     assert_eq!(shown.log().level, default.log().level);
 

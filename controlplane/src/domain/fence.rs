@@ -1,9 +1,11 @@
 //! What the installation's state says about a fence: whether it may begin, whether it is complete, and
 //! whether everybody knows that it is over.
 
+use std::collections::HashSet;
+
 use ferrypost_proto::{
     AccountId, BootId, InstanceId, MigrationId, Revision,
-    store::v1::{DrainedReport, Live, Registration},
+    store::v1::{DrainedReport, Live, LiveEndpoint, Registration},
     v1::{Blocker, BlockerReason},
 };
 
@@ -35,6 +37,11 @@ pub struct Prospect<'a> {
 
 /// What stands in the way of a fence (G15); empty when it can be begun and finished.
 pub fn before_fence(state: &State, prospect: &Prospect<'_>) -> Vec<Blocker> {
+    Outlook::of(state, prospect.source, prospect.target).of_move(prospect)
+}
+
+/// What stands in the way of every fence, whatever it is for.
+pub fn everywhere(state: &State) -> Vec<Blocker> {
     let mut blockers = Vec::new();
     if state.rewound().is_some() {
         blockers.push(blocker(
@@ -50,72 +57,145 @@ pub fn before_fence(state: &State, prospect: &Prospect<'_>) -> Vec<Blocker> {
             "no replica of the control plane drives migrations now",
         ));
     }
-    if state.registrations().is_empty() {
-        blockers.push(blocker(
-            BlockerReason::NoDataPlane,
-            "",
-            "no data plane is registered",
-        ));
-    }
-    for (instance, registration) in state.registrations() {
-        blockers.extend(data_plane(state, prospect, instance, registration));
-    }
-    blockers.extend(unsettled(state));
-    blockers.extend(over_budget(state, prospect));
     blockers
 }
 
-/// What one registered data plane has against a fence.
-fn data_plane(
-    state: &State,
-    prospect: &Prospect<'_>,
-    instance: &InstanceId,
-    registration: &Versioned<Registration>,
-) -> Vec<Blocker> {
-    let who = instance.as_str();
-    let Some(live) = live(state, instance, registration) else {
-        return vec![blocker(
-            BlockerReason::DataPlaneSilent,
-            who,
-            format!("{who} is registered and does not answer"),
-        )];
-    };
-    let mut blockers = Vec::new();
-    if !has_applied(state, live, prospect.written) {
-        blockers.push(blocker(
-            BlockerReason::NotApplied,
-            who,
-            format!("{who} has not applied the table that holds the move"),
-        ));
-    }
-    for rejected in &live.rejected {
-        if prospect
-            .accounts
+/// What a state says about all fences between two destinations: looked at once for all moves that wait for
+/// them, however many those are.
+#[derive(Debug)]
+pub struct Outlook<'a> {
+    state: &'a State,
+    everywhere: Vec<Blocker>,
+    planes: Vec<Plane<'a>>,
+    unsettled: Vec<Blocker>,
+}
+
+/// What one registered data plane has said that bears on them.
+#[derive(Debug)]
+struct Plane<'a> {
+    instance: &'a InstanceId,
+    /// `None`: it does not answer.
+    live: Option<&'a Live>,
+    unreachable: Vec<Blocker>,
+}
+
+impl<'a> Outlook<'a> {
+    /// Of the fences of moves from `source` to `target`.
+    pub fn of(state: &'a State, source: &str, target: &str) -> Self {
+        let planes = state
+            .registrations()
             .iter()
-            .any(|id| id.as_str() == rejected.account_id)
-        {
+            .map(|(instance, registration)| {
+                let live = live(state, instance, registration);
+                let endpoints = live.map_or(&[][..], |live| &live.endpoints);
+                let concerned = endpoints.iter().filter(|endpoint| {
+                    let destination = endpoint.destination.as_str();
+                    !endpoint.reachable && (destination == source || destination == target)
+                });
+                let unreachable = concerned.map(|endpoint| cannot_reach(instance, endpoint));
+                Plane {
+                    instance,
+                    live,
+                    unreachable: unreachable.collect(),
+                }
+            });
+        Self {
+            state,
+            everywhere: everywhere(state),
+            planes: planes.collect(),
+            unsettled: unsettled(state),
+        }
+    }
+
+    /// True if nothing stands in the way of all of them.
+    pub fn is_clear(&self) -> bool {
+        let may_fence = |plane: &Plane<'_>| plane.live.is_some() && plane.unreachable.is_empty();
+        self.everywhere.is_empty()
+            && self.unsettled.is_empty()
+            && !self.planes.is_empty()
+            && self.planes.iter().all(may_fence)
+    }
+
+    /// True if every data plane has applied what was written at `revision`.
+    pub fn is_applied(&self, revision: Rev) -> bool {
+        let applied = |live: &Live| has_applied(self.state, live, revision);
+        self.planes
+            .iter()
+            .all(|plane| plane.live.is_some_and(applied))
+    }
+
+    /// The accounts whose entries a data plane rejects.
+    pub fn rejected(&self) -> HashSet<&'a str> {
+        let lives = self.planes.iter().filter_map(|plane| plane.live);
+        lives
+            .flat_map(|live| &live.rejected)
+            .map(|rejected| rejected.account_id.as_str())
+            .collect()
+    }
+
+    /// What stands in the way of one of them.
+    fn of_move(&self, prospect: &Prospect<'_>) -> Vec<Blocker> {
+        let mut blockers = self.everywhere.clone();
+        if self.planes.is_empty() {
             blockers.push(blocker(
-                BlockerReason::EntryRejected,
+                BlockerReason::NoDataPlane,
+                "",
+                "no data plane is registered",
+            ));
+        }
+        for plane in &self.planes {
+            blockers.extend(plane.of_move(self.state, prospect));
+        }
+        blockers.extend(self.unsettled.iter().cloned());
+        blockers.extend(over_budget(self.state, prospect));
+        blockers
+    }
+}
+
+impl Plane<'_> {
+    fn of_move(&self, state: &State, prospect: &Prospect<'_>) -> Vec<Blocker> {
+        let who = self.instance.as_str();
+        let Some(live) = self.live else {
+            return vec![blocker(
+                BlockerReason::DataPlaneSilent,
                 who,
-                format!("{who} rejects the account's entry: {}", rejected.reason),
-            ));
-        }
-    }
-    for endpoint in live.endpoints.iter().filter(|endpoint| !endpoint.reachable) {
-        let destination = endpoint.destination.as_str();
-        if destination == prospect.source || destination == prospect.target {
+                format!("{who} is registered and does not answer"),
+            )];
+        };
+        let mut blockers = Vec::new();
+        if !has_applied(state, live, prospect.written) {
             blockers.push(blocker(
-                BlockerReason::DestinationUnreachable,
-                destination,
-                format!(
-                    "{who} cannot reach {destination} by {}: {}",
-                    endpoint.protocol().word(),
-                    endpoint.problem
-                ),
+                BlockerReason::NotApplied,
+                who,
+                format!("{who} has not applied the table that holds the move"),
             ));
         }
+        for rejected in &live.rejected {
+            let is_it = |id: &AccountId| id.as_str() == rejected.account_id;
+            if prospect.accounts.iter().any(is_it) {
+                blockers.push(blocker(
+                    BlockerReason::EntryRejected,
+                    who,
+                    format!("{who} rejects the account's entry: {}", rejected.reason),
+                ));
+            }
+        }
+        blockers.extend(self.unreachable.iter().cloned());
+        blockers
     }
-    blockers
+}
+
+fn cannot_reach(instance: &InstanceId, endpoint: &LiveEndpoint) -> Blocker {
+    let destination = endpoint.destination.as_str();
+    blocker(
+        BlockerReason::DestinationUnreachable,
+        destination,
+        format!(
+            "{instance} cannot reach {destination} by {}: {}",
+            endpoint.protocol().word(),
+            endpoint.problem
+        ),
+    )
 }
 
 /// What a data plane has said, if it is the boot that is registered.

@@ -3,7 +3,7 @@
 //!
 //! * [`state`]: the whole installation at one revision. [`placement`]: an account's record. [`resolution`]: where a name goes, and whether a write would
 //!   change it.
-//! * [`start`]: what Migrate and Rollback write. [`migration`]: what comes next in a move. [`fence`]: what
+//! * [`start`]: what Migrate and Rollback write. [`migration`]: what comes next in a move. [`queue`]: whose turn it is. [`fence`]: what
 //!   the fleet says about it. [`transition`]: what each step writes, under which guards.
 //! * [`commit`]: how every change of routing is written.
 
@@ -13,6 +13,7 @@ pub mod migration;
 #[cfg(test)]
 mod model;
 pub mod placement;
+pub mod queue;
 pub mod resolution;
 pub mod start;
 pub mod state;

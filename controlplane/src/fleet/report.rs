@@ -13,7 +13,7 @@ use tokio::{sync::watch, time};
 
 use super::{Fleet, join::Joined};
 use crate::{
-    domain::state::{State, has_ended},
+    domain::state::State,
     store::{LeaseId, Rev, StoreError, Txn, TxnOutcome, keys, value::Stored},
 };
 
@@ -210,37 +210,13 @@ fn with_applied(
         .and_then(|(live, ..)| live.applied)
         .map(Revision::from);
     let wanted = match (before, applied) {
-        (Some(before), Some(applied)) if !is_awaited(state, before, applied) => Some(before),
+        (Some(before), Some(applied)) if !state.awaits(before, applied) => Some(before),
         _ => applied,
     };
     stored::Live {
         applied: wanted.map(Into::into),
         ..live.clone()
     }
-}
-
-/// True if a migration waits for a record with an epoch in (before, applied].
-fn is_awaited(state: &State, before: Revision, applied: Revision) -> bool {
-    before < applied && has_waiting(state, before, applied)
-}
-
-fn has_waiting(state: &State, before: Revision, applied: Revision) -> bool {
-    state
-        .migrations()
-        .filter(|(_, migration)| !has_ended(&migration.value))
-        .flat_map(|(_, migration)| &migration.value.accounts)
-        .filter_map(|account| {
-            let id = ferrypost_proto::AccountId::parse(&account.account_id).ok()?;
-            state.account(&id)
-        })
-        .filter(|account| {
-            account.phase().is_some_and(|phase| {
-                use ferrypost_proto::Phase;
-                matches!(phase, Phase::Copying | Phase::Flipped)
-            })
-        })
-        .map(|account| Revision::new(state.base(), account.epoch()))
-        .any(|epoch| before < epoch && epoch <= applied)
 }
 
 /// The first report of a stream.

@@ -215,6 +215,11 @@ pub fn migration_slices() -> impl Iterator<Item = Vec<u8>> {
         .map(|first| format!("/migrations/move-{}", char::from(first)).into_bytes())
 }
 
+/// The prefixes that together hold all request ids, each a part of them: an id's first character.
+pub fn request_slices() -> impl Iterator<Item = Vec<u8>> {
+    (b' '..=b'~').map(|first| format!("/requests/{}", char::from(first)).into_bytes())
+}
+
 /// The migration that a request id has started. `id` is 1 to 128 printable ASCII characters.
 pub fn request(id: &str) -> Vec<u8> {
     format!("/requests/{id}").into_bytes()

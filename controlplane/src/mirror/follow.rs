@@ -126,6 +126,7 @@ impl Mirror {
             );
             published.state = Arc::new(loaded);
         });
+        self.0.waiters.wake_all();
         Ok(())
     }
 
@@ -146,32 +147,33 @@ impl Mirror {
 
     /// Takes in what a watch told: every transaction on its own, in order.
     fn take(&self, batch: &WatchBatch) {
+        let mut migrations = Vec::new();
         self.publish(|published| {
             let state = Arc::make_mut(&mut published.state);
             for events in batch
                 .events
                 .chunk_by(|a, b| a.mod_revision() == b.mod_revision())
             {
-                if let Some(entry) = take_transaction(state, events) {
+                let mut applied = state.apply(events);
+                migrations.append(&mut applied.migrations);
+                if let Some(entry) = entry(state, events, applied) {
                     published.log.append(entry);
                 }
             }
             state.reach(batch.revision);
         });
+        self.0.waiters.wake(&migrations);
     }
 }
 
-/// The events of one transaction; what they changed in routing.
-fn take_transaction(state: &mut State, events: &[Event]) -> Option<Entry> {
+/// What the events of one transaction changed in routing, for the log.
+fn entry(state: &State, events: &[Event], applied: Applied) -> Option<Entry> {
     let revision = events.first()?.mod_revision();
-    let Applied {
-        changes,
-        moved_head,
-    } = state.apply(events);
-    if !changes.is_empty() && !moved_head {
+    let changes = applied.changes;
+    if !changes.is_empty() && !applied.moved_head {
         tracing::error!(revision, "routing was changed without moving the head");
     }
-    (moved_head || !changes.is_empty()).then(|| Entry {
+    (applied.moved_head || !changes.is_empty()).then(|| Entry {
         revision,
         nonce: state.head().nonce.clone().into(),
         changes,

@@ -15,18 +15,21 @@ mod follow;
 mod load;
 #[cfg(test)]
 mod tests;
+mod waiters;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use ferrypost_proto::ReplicaId;
+use ferrypost_proto::{MigrationId, ReplicaId};
 use ferrypost_runtime::Random;
 use tokio::{sync::watch, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use changelog::{ChangeLog, Entry, History};
+pub use waiters::MigrationChanges;
+use waiters::Waiters;
 
 use crate::{
     domain::state::State,
@@ -76,6 +79,7 @@ struct Shared {
     published: RwLock<Published>,
     revision: watch::Sender<Rev>,
     standing: watch::Sender<Standing>,
+    waiters: Waiters,
 }
 
 /// Changed together, so that a state and the log that leads to it are always of one revision.
@@ -124,6 +128,7 @@ impl Mirror {
             }),
             revision: watch::Sender::new(0),
             standing: watch::Sender::new(Standing::Loading),
+            waiters: Waiters::default(),
         }));
         let follower = mirror.clone();
         tasks.spawn(async move {
@@ -154,6 +159,11 @@ impl Mirror {
     /// Announces every revision that the state reaches, also when nothing changed.
     pub fn changed(&self) -> watch::Receiver<Rev> {
         self.0.revision.subscribe()
+    }
+
+    /// The changes of one migration from now on, whatever else changes.
+    pub fn changes_of(&self, migration: &MigrationId) -> MigrationChanges {
+        MigrationChanges::of(self, migration)
     }
 
     /// How the mirror stands to its store.

@@ -65,7 +65,7 @@ impl Driver {
         }
     }
 
-    /// Drives until the migration is over.
+    /// Drives until the migration is over, or waits behind another.
     pub(super) async fn drive(mut self) {
         loop {
             self.changed.borrow_and_update();
@@ -80,6 +80,11 @@ impl Driver {
             };
             let observed = self.observe(&state, &of);
             let action = next(of.phase(), &observed);
+            self.term.count_looks(1);
+            let nothing_to_do = matches!(action, Action::Wait | Action::Show(_));
+            if nothing_to_do && state.moves().is_behind(&self.id, &of.migration) {
+                return;
+            }
             self.act(&state, &of, action).await;
         }
     }

@@ -1,6 +1,10 @@
 //! What the leader does while it leads.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use ferrypost_proto::MigrationId;
 use ferrypost_runtime::Backoff;
@@ -10,10 +14,12 @@ use tokio::{
     time,
 };
 
-use super::{OrchestratorOptions, driver::Driver, settle::settle, sweep::sweep};
+use super::{OrchestratorOptions, driver::Driver, prune::prune, settle::settle, sweep::sweep};
 use crate::{
-    domain::state::{State, has_ended},
-    domain::transition::Pen,
+    domain::{
+        queue::{Means, due},
+        transition::Pen,
+    },
     leader::Leadership,
     mirror::Mirror,
     store::{Rev, StoreError, Txn, TxnOutcome},
@@ -58,20 +64,23 @@ pub(super) async fn lead(
     });
     // What happened before this replica led must be in the mirror before it decides anything.
     term.catch_up().await;
-    tokio::join!(drive(&term), settle(&term), sweep(&term));
+    tokio::join!(drive(&term), settle(&term), sweep(&term), prune(&term));
 }
 
-/// Keeps one driver a migration.
+/// Keeps a driver for every migration that is due, and none for those that wait behind others.
 async fn drive(term: &Arc<Term>) {
     let mut drivers = JoinSet::new();
-    let mut under_way: HashSet<MigrationId> = HashSet::new();
+    let mut driven: HashSet<MigrationId> = HashSet::new();
     let mut changed = term.mirror.changed();
     loop {
-        for id in unfinished(&term.mirror.read()) {
-            if under_way.insert(id.clone()) {
-                let move_driver = Driver::new(term.clone(), id.clone());
+        changed.borrow_and_update();
+        let due = due(&term.mirror.read(), term.means());
+        term.count_looks(due.len());
+        for id in due {
+            if driven.insert(id.clone()) {
+                let new = Driver::new(term.clone(), id.clone());
                 drivers.spawn(async move {
-                    move_driver.drive().await;
+                    new.drive().await;
                     id
                 });
             }
@@ -79,25 +88,17 @@ async fn drive(term: &Arc<Term>) {
         tokio::select! {
             () = wait_changed(&mut changed) => {}
             Some(ended) = drivers.join_next() => match ended {
-                Ok(id) => drop(under_way.remove(&id)),
+                Ok(id) => drop(driven.remove(&id)),
                 Err(error) => {
                     // Which one is not known, and the others are fine where they are: all begin again.
                     tracing::error!(%error, "a driver of migrations failed");
                     drivers.shutdown().await;
-                    under_way.clear();
+                    driven.clear();
                     time::sleep(PAUSES.1).await;
                 }
             },
         }
     }
-}
-
-fn unfinished(state: &State) -> Vec<MigrationId> {
-    state
-        .migrations()
-        .filter(|(_, migration)| !has_ended(&migration.value))
-        .map(|(id, _)| id.clone())
-        .collect()
 }
 
 /// Ends at the next change of the mirror; never, when there is no mirror any more.
@@ -108,6 +109,21 @@ pub(super) async fn wait_changed(changed: &mut watch::Receiver<Rev>) {
 }
 
 impl Term {
+    /// What is given to all moves.
+    fn means(&self) -> Means {
+        Means {
+            budget: self.options.fence_budget,
+            hook: self.options.hook.is_some(),
+        }
+    }
+
+    /// Counts looks at moves: see [`OrchestratorOptions::looks`].
+    pub(super) fn count_looks(&self, looks: usize) {
+        self.options
+            .looks
+            .fetch_add(looks as u64, Ordering::Relaxed);
+    }
+
     /// What the leader's transitions are written with.
     pub(super) fn pen(&self) -> Pen<'_> {
         Pen {

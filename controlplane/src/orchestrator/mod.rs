@@ -1,10 +1,11 @@
 //! Drives migrations. Every replica runs it; only the leader's does anything.
 //!
 //! ```text
-//!   leader ─▶ one driver per unfinished migration:
+//!   leader ─▶ one driver for each migration whose turn it is:
 //!             mirror + monotonic clock ─▶ Observed ─▶ next() ─▶ guarded transaction ─▶ mirror ─▶ ...
 //!          ─▶ settle: waits out what nobody saw close
 //!          ─▶ sweep: removes reports that no fence waits for
+//!          ─▶ prune: removes what ended long ago
 //! ```
 //!
 //! Nothing is remembered that matters: a leader that takes over finds every move where the store has it. A
@@ -12,12 +13,17 @@
 
 mod driver;
 mod lead;
+mod prune;
 mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use ferrypost_proto::ReplicaId;
 use ferrypost_runtime::Random;
@@ -28,6 +34,7 @@ use crate::{
     hook::DeltaHook,
     leader::{self, Candidate},
     mirror::Mirror,
+    wall_clock::WallClock,
 };
 
 /// How migrations are driven.
@@ -45,8 +52,16 @@ pub struct OrchestratorOptions {
     pub fence_budget: usize,
     /// The delta hook, if there is one.
     pub hook: Option<Arc<dyn DeltaHook>>,
+    /// How long ended migrations and request ids are kept.
+    pub keep: Duration,
+    /// How often it is looked for older ones.
+    pub prune_every: Duration,
+    /// What they are old by.
+    pub clock: WallClock,
     /// What a test has armed.
     pub failpoints: Failpoints,
+    /// Looks at moves so far, by queue and drivers: the work of leading, which must not grow with the queue.
+    pub looks: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for OrchestratorOptions {
@@ -56,6 +71,7 @@ impl fmt::Debug for OrchestratorOptions {
             .field("leader_ttl", &self.leader_ttl)
             .field("settle", &self.settle)
             .field("fence_budget", &self.fence_budget)
+            .field("keep", &self.keep)
             .field("hook", &self.hook.is_some())
             .finish_non_exhaustive()
     }

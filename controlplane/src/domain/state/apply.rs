@@ -7,26 +7,30 @@ use ferrypost_proto::{
     store::v1 as stored,
 };
 
-use super::{Account, Change, Config, ENDED_MIGRATIONS, State, Values, Versioned, has_ended};
+use super::{Account, Change, Config, ENDED_MIGRATIONS, Past, State, Values, Versioned, has_ended};
 use crate::kv::{
     Event, KeyValue, Rev,
     keys::Key,
     value::{Stored, Value},
 };
 
-/// What one transaction changed in routing.
+/// What one transaction changed.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// In the store's order.
+    /// In routing, in the store's order.
     pub changes: Vec<Change>,
     /// The head was written.
     pub moved_head: bool,
+    /// Migrations that were written or removed.
+    pub migrations: Vec<MigrationId>,
 }
 
-/// What one event changed in routing.
+/// What one event changed.
 enum Effect {
     /// Nothing.
     None,
+    /// A migration was written or removed.
+    Migration(MigrationId),
     /// The head moved.
     Head,
     /// A change that data planes are told of.
@@ -40,6 +44,7 @@ impl State {
         for event in events {
             match self.apply_event(event) {
                 Effect::None => {}
+                Effect::Migration(id) => applied.migrations.push(id),
                 Effect::Head => applied.moved_head = true,
                 Effect::Routing(change) => applied.changes.push(change),
             }
@@ -95,7 +100,10 @@ impl State {
                     Some((replica, found.revision))
                 });
             }
-            Key::Migration(id) => self.put_migration(id, entry),
+            Key::Migration(id) => {
+                self.put_migration(&id, entry);
+                return Effect::Migration(id);
+            }
             Key::Registration(id) => put(&mut self.registrations, id, entry),
             Key::Departed(id, boot) => put(&mut self.departed, (id, boot), entry),
             Key::Expelled(id, boot) => put(Arc::make_mut(&mut self.expelled), (id, boot), entry),
@@ -113,13 +121,15 @@ impl State {
     fn delete(&mut self, key: &Key) -> Effect {
         match key {
             Key::Account(id) => {
-                if let Some(account) = self.accounts.remove(id.as_str(), id) {
+                if let Some(account) = self.accounts.get(id).cloned() {
+                    self.accounts.remove_mut(id);
+                    self.awaited.remove(&account);
                     self.count_account(&account, -1);
                     return Effect::Routing(Change::Removed(id.clone()));
                 }
             }
             Key::Name(name) => {
-                self.names.remove(name, &**name);
+                self.names.remove_mut(&**name);
             }
             Key::Config => self.config = None,
             Key::Head => self.head = Head::default(),
@@ -128,10 +138,8 @@ impl State {
             Key::Rewound => self.rewound = None,
             Key::Leader => self.leader = None,
             Key::Migration(id) => {
-                if let Some(migration) = self.migrations.remove(id.as_str(), id) {
-                    count(&mut self.counts.migrations, migration.value.state(), -1);
-                    self.ended.retain(|(_, ended)| ended != id);
-                }
+                self.remove_migration(id);
+                return Effect::Migration(id.clone());
             }
             Key::Registration(id) => drop(self.registrations.remove(id)),
             Key::Departed(id, boot) => drop(self.departed.remove(&(id.clone(), boot.clone()))),
@@ -162,7 +170,7 @@ impl State {
         // One copy of every id: the one that is in the map, if there is one.
         let id = self
             .accounts
-            .entry(id.as_str(), &id)
+            .get_key_value(&id)
             .map_or(id, |(known, _)| known.clone());
         let mut account = Account::read(&id, &entry.value, entry.mod_revision);
         if let Account::Unreadable(account) = &account {
@@ -171,12 +179,12 @@ impl State {
         self.share_strings(&mut account);
         let account = Arc::new(account);
         self.count_account(&account, 1);
-        if let Some(before) = self
-            .accounts
-            .insert(id.as_str(), id.clone(), account.clone())
-        {
+        if let Some(before) = self.accounts.get(&id).cloned() {
+            self.awaited.remove(&before);
             self.count_account(&before, -1);
         }
+        self.awaited.insert(&account);
+        self.accounts.insert_mut(id, account.clone());
         Effect::Routing(Change::Account(account))
     }
 
@@ -186,7 +194,7 @@ impl State {
             return;
         };
         for name in &mut placement.names {
-            if let Some((known, _)) = self.names.entry(name, &**name) {
+            if let Some((known, _)) = self.names.get_key_value(&**name) {
                 *name = known.clone();
             }
         }
@@ -213,12 +221,12 @@ impl State {
             tracing::error!("a name points to no account");
             return;
         };
-        let account = self.accounts.entry(id.as_str(), &id);
+        let account = self.accounts.get_key_value(&id);
         let shared = account
             .and_then(|(_, account)| account.names().iter().find(|known| *known == name).cloned());
         let id = account.map_or_else(|| id.clone(), |(known, _)| known.clone());
         let name = shared.unwrap_or_else(|| name.clone());
-        self.names.insert(&name.clone(), name, id);
+        self.names.insert_mut(name, id);
     }
 
     fn put_config(&mut self, entry: &KeyValue) -> Effect {
@@ -240,32 +248,44 @@ impl State {
         Effect::Routing(Change::Config(config))
     }
 
-    fn put_migration(&mut self, id: MigrationId, entry: &KeyValue) {
+    fn put_migration(&mut self, id: &MigrationId, entry: &KeyValue) {
         let Some(migration) = read::<stored::MigrationRecord>(entry) else {
             return;
         };
+        self.remove_migration(id);
         count(&mut self.counts.migrations, migration.value.state(), 1);
-        let ended = has_ended(&migration.value).then_some(migration.revision);
-        let before = self
-            .migrations
-            .insert(id.as_str(), id.clone(), Arc::new(migration));
-        if let Some(before) = &before {
-            count(&mut self.counts.migrations, before.value.state(), -1);
+        self.moves.insert(id, &migration);
+        if has_ended(&migration.value) {
+            self.past.insert_mut(id.clone(), Past::of(&migration));
+            self.ended.insert_mut((migration.revision, id.clone()));
         }
-        if let Some(ended) = ended
-            && !before.is_some_and(|before| has_ended(&before.value))
-        {
-            self.ended.insert((ended, id));
-            self.forget_ended();
-        }
+        self.migrations.insert_mut(id.clone(), Arc::new(migration));
+        self.forget_ended();
     }
 
-    /// An ended migration that is no longer kept stays in the counts.
-    fn forget_ended(&mut self) {
-        while self.ended.len() > ENDED_MIGRATIONS {
-            if let Some((_, oldest)) = self.ended.pop_first() {
-                self.migrations.remove(oldest.as_str(), &oldest);
+    fn remove_migration(&mut self, id: &MigrationId) {
+        let past = self.past.get(id).map(|past| past.state);
+        self.past.remove_mut(id);
+        let Some(migration) = self.migrations.get(id).cloned() else {
+            if let Some(state) = past {
+                count(&mut self.counts.migrations, state, -1);
             }
+            return;
+        };
+        count(&mut self.counts.migrations, migration.value.state(), -1);
+        self.moves.remove(id, &migration);
+        self.ended.remove_mut(&(migration.revision, id.clone()));
+        self.migrations.remove_mut(id);
+    }
+
+    /// Of an ended migration beyond the last ones only its [`Past`] is kept, and it stays in the counts.
+    fn forget_ended(&mut self) {
+        while self.ended.size() > ENDED_MIGRATIONS {
+            let Some(oldest) = self.ended.first().cloned() else {
+                return;
+            };
+            self.migrations.remove_mut(&oldest.1);
+            self.ended.remove_mut(&oldest);
         }
     }
 

@@ -2,25 +2,28 @@
 
 mod account;
 mod apply;
-mod buckets;
+mod awaited;
 mod change;
+mod moves;
+mod past;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use ferrypost_proto::{
     AccountId, BootId, DestinationId, Head, InstallationId, InstanceId, MigrationId, Phase,
     Problems, ReplicaId, Revision, RoutingConfig, TablePosition, store::v1 as stored, v1,
 };
 
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
+
 use crate::kv::{Rev, value::Stored};
 
 pub use account::{Account, Unreadable};
 pub use apply::Applied;
-pub use buckets::Buckets;
+use awaited::Awaited;
 pub use change::Change;
+pub use moves::{Lane, Moves, Waiting};
+pub use past::Past;
 
 /// Ended migrations that are kept in memory. Older ones are read from the store when somebody asks.
 pub const ENDED_MIGRATIONS: usize = 1_000;
@@ -91,10 +94,13 @@ pub struct State {
     rewound: Option<Arc<Versioned<stored::Rewound>>>,
     config: Option<Arc<Config>>,
     leader: Option<(ReplicaId, Rev)>,
-    accounts: Buckets<AccountId, Arc<Account>>,
-    names: Buckets<Arc<str>, AccountId>,
-    migrations: Buckets<MigrationId, Arc<Versioned<stored::MigrationRecord>>>,
-    ended: BTreeSet<(Rev, MigrationId)>,
+    accounts: RedBlackTreeMapSync<AccountId, Arc<Account>>,
+    names: RedBlackTreeMapSync<Arc<str>, AccountId>,
+    migrations: RedBlackTreeMapSync<MigrationId, Arc<Versioned<stored::MigrationRecord>>>,
+    ended: RedBlackTreeSetSync<(Rev, MigrationId)>,
+    past: RedBlackTreeMapSync<MigrationId, Past>,
+    moves: Moves,
+    awaited: Awaited,
     registrations: Values<InstanceId, stored::Registration>,
     departed: Values<(InstanceId, BootId), stored::Departed>,
     expelled: Arc<Values<(InstanceId, BootId), stored::Expelled>>,
@@ -168,14 +174,12 @@ impl State {
 
     /// An account's record.
     pub fn account(&self, id: &AccountId) -> Option<&Arc<Account>> {
-        self.accounts
-            .entry(id.as_str(), id)
-            .map(|(_, account)| account)
+        self.accounts.get(id)
     }
 
     /// The account that a canonical name points to.
     pub fn account_of(&self, name: &str) -> Option<&AccountId> {
-        self.names.entry(name, name).map(|(_, id)| id)
+        self.names.get(name)
     }
 
     /// The record of the account that a canonical name points to.
@@ -183,9 +187,9 @@ impl State {
         self.account(self.account_of(name)?)
     }
 
-    /// All records, in an order of their own.
+    /// All records, by account id.
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.accounts.iter().map(|(_, account)| account)
+        self.accounts.values()
     }
 
     /// The records after `after` (all, without it) by account id.
@@ -193,17 +197,20 @@ impl State {
         &self,
         after: Option<&AccountId>,
     ) -> impl Iterator<Item = &Arc<Account>> {
-        self.accounts.iter_sorted(after).map(|(_, account)| account)
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.accounts
+            .range((after, Bound::Unbounded))
+            .map(|(_, account)| account)
     }
 
     /// How many records there are.
     pub fn account_count(&self) -> usize {
-        self.accounts.len()
+        self.accounts.size()
     }
 
     /// How many names they have.
     pub fn name_count(&self) -> usize {
-        self.names.len()
+        self.names.size()
     }
 
     /// Records and migrations by what they are.
@@ -213,16 +220,34 @@ impl State {
 
     /// A migration, if it is under way or one of the last [`ENDED_MIGRATIONS`] that ended.
     pub fn migration(&self, id: &MigrationId) -> Option<&Arc<Versioned<stored::MigrationRecord>>> {
-        self.migrations
-            .entry(id.as_str(), id)
-            .map(|(_, migration)| migration)
+        self.migrations.get(id)
     }
 
-    /// The migrations that are kept, in an order of their own.
+    /// The migrations that are kept in memory, by their ids.
     pub fn migrations(
         &self,
     ) -> impl Iterator<Item = (&MigrationId, &Arc<Versioned<stored::MigrationRecord>>)> {
         self.migrations.iter()
+    }
+
+    /// All ended migrations that are in the store, by their ids.
+    pub fn past(&self) -> impl Iterator<Item = (&MigrationId, &Past)> {
+        self.past.iter()
+    }
+
+    /// What is remembered of a migration that has ended.
+    pub fn past_migration(&self, id: &MigrationId) -> Option<&Past> {
+        self.past.get(id)
+    }
+
+    /// The migrations that have not ended, in the order in which they are looked at.
+    pub fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    /// True if a move waits for data planes to apply a record with an epoch above `before`, up to `applied`.
+    pub fn awaits(&self, before: Revision, applied: Revision) -> bool {
+        self.awaited.is_any_between(self.base(), before, applied)
     }
 
     /// The data planes that could be serving.

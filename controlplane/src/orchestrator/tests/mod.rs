@@ -5,6 +5,8 @@ mod doubt;
 mod hooks;
 mod moves;
 mod plane;
+mod prune;
+mod queue;
 mod waiting;
 mod world;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ferrypost_proto::{
     DestinationId, Phase,
     store::v1::{Expelled, LiveRejected},
-    v1::{Blocker, BlockerReason},
+    v1::{self, Blocker, BlockerReason},
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     world::World,
 };
 use crate::{
+    domain::queue,
     failpoint::Action,
     store::{keys, value::Stored},
 };
@@ -190,13 +191,10 @@ async fn only_so_many_accounts_are_fenced_at_once(world: World) {
         .eventually("two fences and three that wait", |state| {
             let waiting = moves.iter().filter(|id| {
                 let migration = state.migration(id).expect("it is there");
-                let reasons: Vec<_> = migration
-                    .value
-                    .blockers
-                    .iter()
-                    .map(Blocker::reason)
-                    .collect();
-                reasons == [BlockerReason::FenceBudget]
+                let waits = migration.value.phase() == v1::Phase::Copying;
+                let shown = queue::waits_for(state, &migration.value, 2);
+                let reasons: Vec<_> = shown.iter().map(Blocker::reason).collect();
+                waits && reasons == [BlockerReason::FenceBudget]
             });
             assert!(state.counts().fenced() <= 2);
             (state.counts().fenced() == 2 && waiting.count() == 3).then_some(())

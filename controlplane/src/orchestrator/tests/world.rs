@@ -31,13 +31,13 @@ use crate::{
     mirror::{Mirror, MirrorOptions},
     orchestrator::{OrchestratorOptions, run},
     store::{
-        Rev, Store, Txn, TxnOutcome,
+        Rev, Store, Txn, TxnOutcome, Write,
         embedded::{EmbeddedConfig, EmbeddedStore},
         keys,
         testing::EtcdServer,
         value::Stored,
     },
-    wall_clock,
+    wall_clock::{self, WallClock},
 };
 
 /// Nothing takes as long as this unless it hangs.
@@ -191,7 +191,11 @@ impl World {
             settle: Duration::from_millis(300),
             fence_budget: 20,
             hook: None,
+            keep: Duration::from_hours(720),
+            prune_every: Duration::from_hours(1),
+            clock: WallClock::default(),
             failpoints: failpoints.clone(),
+            looks: Arc::default(),
         };
         change(&mut options);
         let stop = CancellationToken::new();
@@ -227,6 +231,24 @@ impl World {
         destination: Option<&str>,
         delta_hook: bool,
     ) -> MigrationId {
+        loop {
+            let state = self.mirror.catch_up(PATIENCE).await.unwrap();
+            let (id, txn) = self.begin(&state, account, destination, delta_hook);
+            if let Ok(TxnOutcome::Committed(revision)) = self.store.transact(txn).await {
+                self.mirror.at_least(revision, PATIENCE).await.unwrap();
+                return id;
+            }
+        }
+    }
+
+    /// What begins a move.
+    fn begin(
+        &self,
+        state: &State,
+        account: &str,
+        destination: Option<&str>,
+        delta_hook: bool,
+    ) -> (MigrationId, Txn) {
         let request = MoveRequest {
             account,
             names: &[],
@@ -237,17 +259,38 @@ impl World {
             window: self.window,
             delta_hook,
         };
-        loop {
-            let state = self.mirror.catch_up(PATIENCE).await.unwrap();
-            let verdict = start::start(&state, &self.random, &request, terms);
-            let MoveVerdict::Start(start) = verdict.expect("the move may start") else {
-                panic!("another move is under way");
-            };
-            let id = MigrationId::generate(self.random.bytes());
-            let change = start.change(&self.random, &id, Requester::default(), wall_clock::now());
-            if let Ok(TxnOutcome::Committed(revision)) = self.store.transact(change.txn()).await {
-                self.mirror.at_least(revision, PATIENCE).await.unwrap();
-                return id;
+        let verdict = start::start(state, &self.random, &request, terms);
+        let MoveVerdict::Start(start) = verdict.expect("the move may start") else {
+            panic!("another move is under way");
+        };
+        let id = MigrationId::generate(self.random.bytes());
+        let change = start.change(&self.random, &id, Requester::default(), wall_clock::now());
+        (id, change.txn())
+    }
+
+    /// Asks for moves of `user<n>@example.org` to the target, as many in one transaction as it takes.
+    pub(super) async fn queue(&self, accounts: std::ops::Range<usize>) {
+        let names: Vec<_> = accounts.map(|n| format!("user{n}@example.org")).collect();
+        for few in names.chunks(40) {
+            loop {
+                let state = self.mirror.catch_up(PATIENCE).await.unwrap();
+                let mut all = Txn::new();
+                for name in few {
+                    let (_, one) = self.begin(&state, name, Some("target"), false);
+                    let new: Vec<_> = one
+                        .guards
+                        .into_iter()
+                        .filter(|guard| !all.guards.contains(guard))
+                        .collect();
+                    all.guards.extend(new);
+                    let is_new = |write: &Write| all.writes.iter().all(|w| w.key() != write.key());
+                    let new: Vec<_> = one.writes.into_iter().filter(is_new).collect();
+                    all.writes.extend(new);
+                }
+                if let Ok(TxnOutcome::Committed(revision)) = self.store.transact(all).await {
+                    self.mirror.at_least(revision, PATIENCE).await.unwrap();
+                    break;
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{MigrationId, v1};
 
-use super::{MigrationDesk, Patience, request::check_reason, waiting::is_decided};
+use super::{MigrationDesk, Patience, request::check_reason};
 use crate::{
     domain::state::State,
     refusal::{Answer, Reason, Refusal},
@@ -29,44 +29,47 @@ impl MigrationDesk {
         check_reason(reason)?;
         self.migration(id).await?;
         self.core
-            .transact(|state| ask_to_abort(state, id, by, reason))
+            .transact(|state| self.ask_to_abort(state, id, by, reason))
             .await?;
-        self.until(Patience::Limited(UNTIL_DECIDED), |state| {
-            is_decided(state, id).then_some(())
-        })
-        .await?;
+        self.decided(id, Patience::Limited(UNTIL_DECIDED)).await?;
         let (state, migration) = self.migration(id).await?;
         if migration.state() == v1::MigrationState::Succeeded {
             return Err(already_decided(&migration));
         }
         Ok((state, migration))
     }
-}
 
-fn ask_to_abort(state: &State, id: &MigrationId, by: &str, reason: &str) -> Answer<Step<()>> {
-    // The mirror forgets only what has ended.
-    let Some(record) = state.migration(id) else {
-        return Ok(Step::Done(()));
-    };
-    match record.value.state() {
-        v1::MigrationState::Aborted => return Ok(Step::Done(())),
-        v1::MigrationState::Succeeded => {
-            let shown = super::view::of_record(state, id, record);
-            return Err(already_decided(&shown));
+    fn ask_to_abort(
+        &self,
+        state: &State,
+        id: &MigrationId,
+        by: &str,
+        reason: &str,
+    ) -> Answer<Step<()>> {
+        // The mirror forgets only what has ended.
+        let Some(record) = state.migration(id) else {
+            return Ok(Step::Done(()));
+        };
+        match record.value.state() {
+            v1::MigrationState::Aborted => return Ok(Step::Done(())),
+            v1::MigrationState::Succeeded => {
+                let shown = self.show(state, id, record);
+                return Err(already_decided(&shown));
+            }
+            _ => not_rewound(state)?,
         }
-        _ => not_rewound(state)?,
+        if !record.value.abort_requested_by.is_empty() {
+            return Ok(Step::Done(()));
+        }
+        let mut asked = record.value.clone();
+        by.clone_into(&mut asked.abort_requested_by);
+        reason.clone_into(&mut asked.abort_reason);
+        let key = keys::migration(id);
+        let txn = Txn::new()
+            .at(key.clone(), record.revision)
+            .put(key, asked.bytes());
+        Ok(Step::Write(txn, ()))
     }
-    if !record.value.abort_requested_by.is_empty() {
-        return Ok(Step::Done(()));
-    }
-    let mut asked = record.value.clone();
-    by.clone_into(&mut asked.abort_requested_by);
-    reason.clone_into(&mut asked.abort_reason);
-    let key = keys::migration(id);
-    let txn = Txn::new()
-        .at(key.clone(), record.revision)
-        .put(key, asked.bytes());
-    Ok(Step::Write(txn, ()))
 }
 
 fn already_decided(migration: &v1::Migration) -> Refusal {

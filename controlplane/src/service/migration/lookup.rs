@@ -1,10 +1,10 @@
 //! Finding migrations: the mirror keeps those under way and the last that ended, the store all.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{MigrationId, store::v1::MigrationRecord, v1};
 
-use super::{MigrationDesk, view};
+use super::MigrationDesk;
 use crate::{
     domain::state::{State, Versioned},
     refusal::{Answer, Reason, Refusal},
@@ -41,18 +41,15 @@ impl MigrationDesk {
     /// [`Reason::MigrationNotFound`].
     pub async fn migration(&self, id: &MigrationId) -> Answer<(Arc<State>, v1::Migration)> {
         let state = self.core.caught_up().await?;
-        if let Some(migration) = view::of_state(&state, id) {
+        if let Some(migration) = self.shown(&state, id) {
             return Ok((state, migration));
         }
         let (stored, _) = self.core.mirror.store().get(&keys::migration(id)).await?;
-        let record = stored.as_ref().and_then(read).ok_or_else(|| {
-            Refusal::new(
-                Reason::MigrationNotFound,
-                format!("there is no migration {id}"),
-            )
-            .with("migration", id)
-        })?;
-        let migration = view::of_record(&state, id, &record);
+        let record = stored
+            .as_ref()
+            .and_then(read)
+            .ok_or_else(|| not_found(id, self.core.migrations.keep_ended))?;
+        let migration = self.show(&state, id, &record);
         Ok((state, migration))
     }
 
@@ -83,7 +80,7 @@ impl MigrationDesk {
         found.truncate(size);
         let migrations = found
             .iter()
-            .map(|(id, record)| view::of_record(&state, id, record))
+            .map(|(id, record)| self.show(&state, id, record))
             .collect();
         Ok(MigrationPage {
             state,
@@ -120,6 +117,18 @@ impl MigrationDesk {
         }
         Ok(found)
     }
+}
+
+fn not_found(id: &MigrationId, kept: Duration) -> Refusal {
+    let days = kept.as_secs() / (24 * 60 * 60);
+    Refusal::new(
+        Reason::MigrationNotFound,
+        format!(
+            "there is no migration {id}: there never was, or it ended longer ago than the {days} days for which \
+             ended migrations are kept (migrations.keep_ended)"
+        ),
+    )
+    .with("migration", id)
 }
 
 fn read(entry: &KeyValue) -> Option<Versioned<MigrationRecord>> {

@@ -90,7 +90,7 @@ impl MigrationDesk {
                 risks: start.residual_risks(),
                 verdict: MoveVerdict::Start(start),
             }),
-            MoveVerdict::Join(migration) => Ok(joining(state, migration)),
+            MoveVerdict::Join(migration) => Ok(self.joining(state, migration)),
         }
     }
 
@@ -175,7 +175,8 @@ impl MigrationDesk {
             source: shown.source,
             target: shown.target,
             disconnects: Vec::new(),
-            blockers: super::view::of_state(state, &migration)
+            blockers: self
+                .shown(state, &migration)
                 .map(|now| now.blockers)
                 .unwrap_or_default(),
             residual_risks: shown.residual_risks,
@@ -202,14 +203,16 @@ fn requested(txn: Txn, order: &MoveOrder, migration: &MigrationId) -> Txn {
     txn.absent(key.clone()).put(key, entry.bytes())
 }
 
-fn joining(state: &State, migration: MigrationId) -> Draft {
-    let shown = super::view::of_state(state, &migration).unwrap_or_default();
-    Draft {
-        accounts: shown.accounts,
-        source: shown.source,
-        target: shown.target,
-        risks: shown.residual_risks,
-        verdict: MoveVerdict::Join(migration),
+impl MigrationDesk {
+    fn joining(&self, state: &State, migration: MigrationId) -> Draft {
+        let shown = self.shown(state, &migration).unwrap_or_default();
+        Draft {
+            accounts: shown.accounts,
+            source: shown.source,
+            target: shown.target,
+            risks: shown.residual_risks,
+            verdict: MoveVerdict::Join(migration),
+        }
     }
 }
 

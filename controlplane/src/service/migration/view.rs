@@ -3,26 +3,40 @@
 use ferrypost_proto::{
     AccountId, MigrationId, Revision,
     store::v1::{DrainedReport, MigrationRecord},
-    v1::{self, BlockerReason, MigrationState, Phase},
+    v1::{self, MigrationState, Phase},
 };
 
-use crate::{
-    domain::migration::next_calls,
-    domain::state::{State, Versioned},
+use super::MigrationDesk;
+use crate::domain::{
+    fence,
+    migration::next_calls,
+    queue,
+    state::{State, Versioned},
 };
 
-/// The migration, if the mirror keeps it.
-pub(super) fn of_state(state: &State, id: &MigrationId) -> Option<v1::Migration> {
-    state
-        .migration(id)
-        .map(|record| of_record(state, id, record))
+impl MigrationDesk {
+    /// The migration, if the mirror keeps it.
+    pub(super) fn shown(&self, state: &State, id: &MigrationId) -> Option<v1::Migration> {
+        let record = state.migration(id)?;
+        Some(self.show(state, id, record))
+    }
+
+    /// The migration as its record and the fleet have it.
+    pub(super) fn show(
+        &self,
+        state: &State,
+        id: &MigrationId,
+        record: &Versioned<MigrationRecord>,
+    ) -> v1::Migration {
+        of_record(state, id, record, self.core.migrations.fence_budget)
+    }
 }
 
-/// The migration as its record and the fleet have it.
-pub(super) fn of_record(
+fn of_record(
     state: &State,
     id: &MigrationId,
     record: &Versioned<MigrationRecord>,
+    budget: usize,
 ) -> v1::Migration {
     let stored = &record.value;
     v1::Migration {
@@ -37,7 +51,7 @@ pub(super) fn of_record(
             .iter()
             .map(|call| (*call).to_owned())
             .collect(),
-        blockers: blockers(state, stored),
+        blockers: blockers(state, stored, budget),
         abort_cause: stored.abort_cause.clone(),
         residual_risks: stored.residual_risks.clone(),
         request_id: stored.request_id.clone(),
@@ -61,34 +75,29 @@ fn is_latest(state: &State, id: &MigrationId, record: &MigrationRecord) -> bool 
     })
 }
 
-/// What the leader has written down, and what only those who are not the leader can see.
-fn blockers(state: &State, record: &MigrationRecord) -> Vec<v1::Blocker> {
-    if !matches!(
-        record.state(),
-        MigrationState::Queued | MigrationState::Running
-    ) {
-        return Vec::new();
-    }
-    let mut blockers = record.blockers.clone();
-    let mut add = |reason: BlockerReason, message: &str| {
-        if !blockers.iter().any(|known| known.reason() == reason) {
-            blockers.push(v1::Blocker {
-                reason: reason.into(),
-                who: String::new(),
-                message: message.to_owned(),
-            });
+/// What stands in the way, of a move that waits for its fence as of this very state.
+fn blockers(state: &State, record: &MigrationRecord, budget: usize) -> Vec<v1::Blocker> {
+    match record.state() {
+        MigrationState::Queued if record.abort_requested_by.is_empty() => {
+            queue::waits_for(state, record, budget)
         }
-    };
-    if state.leader().is_none() {
-        add(BlockerReason::NoLeader, "no leader drives migrations now");
+        MigrationState::Queued | MigrationState::Running => {
+            let mut blockers = record.blockers.clone();
+            add(&mut blockers, fence::everywhere(state));
+            blockers
+        }
+        _ => Vec::new(),
     }
-    if state.rewound().is_some() {
-        add(
-            BlockerReason::Rewound,
-            "the store was found restored to an older state",
-        );
+}
+
+/// Adds those whose reasons are not there yet.
+fn add(blockers: &mut Vec<v1::Blocker>, more: Vec<v1::Blocker>) {
+    for blocker in more {
+        let same = |known: &v1::Blocker| known.reason() == blocker.reason();
+        if !blockers.iter().any(same) {
+            blockers.push(blocker);
+        }
     }
-    blockers
 }
 
 /// What the data planes have done, while the fence or the release of the flip is not over.

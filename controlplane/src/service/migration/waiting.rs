@@ -20,8 +20,7 @@ impl MigrationDesk {
         id: &MigrationId,
         patience: Patience,
     ) -> Answer<(Arc<State>, v1::Migration)> {
-        self.until(patience, |state| is_decided(state, id).then_some(()))
-            .await?;
+        self.decided(id, patience).await?;
         let (state, migration) = self.migration(id).await?;
         if migration.state() == v1::MigrationState::Aborted {
             return Err(stayed(&migration));
@@ -29,30 +28,20 @@ impl MigrationDesk {
         Ok((state, migration))
     }
 
-    /// Looks at every state that the mirror reaches, until `look` finds something or patience ends.
-    /// `None`: it ended first.
-    pub(super) async fn until<T>(
-        &self,
-        patience: Patience,
-        look: impl Fn(&State) -> Option<T>,
-    ) -> Answer<Option<T>> {
-        let mut changed = self.core.mirror.changed();
-        let found = async {
-            loop {
-                changed.borrow_and_update();
-                if let Some(found) = look(&self.core.mirror.read()) {
-                    return Ok(Some(found));
-                }
-                if changed.changed().await.is_err() {
-                    return Err(ending());
-                }
+    /// Waits until the migration has succeeded or was aborted, or patience ends. Thousands may wait, so each
+    /// looks only when its own migration was written.
+    pub(super) async fn decided(&self, id: &MigrationId, patience: Patience) -> Answer<()> {
+        let mut changes = self.core.mirror.changes_of(id);
+        let decided = async {
+            while !is_decided(&self.core.mirror.read(), id) {
+                changes.next().await;
             }
         };
         tokio::select! {
             biased;
-            found = found => found,
+            () = decided => Ok(()),
             () = self.core.ending.cancelled() => Err(ending()),
-            () = expired(patience) => Ok(None),
+            () = expired(patience) => Ok(()),
         }
     }
 
@@ -98,22 +87,34 @@ impl Watching {
         }))
     }
 
-    /// The migration once it looks different; `None` if it is gone.
+    /// The migration once it looks different, for whatever reason; `None` if it is gone.
     async fn changed(&self) -> Answer<Option<(Arc<State>, v1::Migration)>> {
-        let mirror = &self.desk.core.mirror;
-        let changed = self.desk.until(Patience::Unlimited, |state| {
-            match super::view::of_state(state, &self.id) {
-                Some(now) if Some(&now) == self.shown.as_ref() => None,
-                now => Some(now.map(|now| (mirror.read(), now))),
+        let core = &self.desk.core;
+        let mut changed = core.mirror.changed();
+        let different = async {
+            loop {
+                changed.borrow_and_update();
+                let state = core.mirror.read();
+                match self.desk.shown(&state, &self.id) {
+                    Some(now) if Some(&now) == self.shown.as_ref() => {}
+                    now => return Ok(now.map(|now| (state, now))),
+                }
+                if changed.changed().await.is_err() {
+                    return Err(ending());
+                }
             }
-        });
-        Ok(changed.await?.flatten())
+        };
+        tokio::select! {
+            biased;
+            different = different => different,
+            () = core.ending.cancelled() => Err(ending()),
+        }
     }
 }
 
 /// True once a migration has flipped or was aborted. One that the mirror does not know has been decided
 /// long ago: it forgets only what has ended, and every caller has found the migration before.
-pub(super) fn is_decided(state: &State, id: &MigrationId) -> bool {
+fn is_decided(state: &State, id: &MigrationId) -> bool {
     state.migration(id).is_none_or(|migration| {
         matches!(
             migration.value.state(),

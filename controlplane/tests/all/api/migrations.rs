@@ -3,10 +3,11 @@
 use ferrypost_controlplane::{
     domain::state::ENDED_MIGRATIONS,
     store::{Txn, keys, value::Stored},
+    wall_clock,
 };
 use ferrypost_proto::{
     MigrationId,
-    store::v1::MigrationRecord,
+    store::v1::{MigrationRecord, RequestEntry},
     v1::{self, BlockerReason, MigrationState, Phase},
 };
 use ferrypost_runtime::Random;
@@ -676,4 +677,47 @@ async fn waiting_for_a_migration_that_ended_long_ago_ends_at_once() {
     };
     let answer = world.migrations().abort_migration(request).await;
     assert_eq!(reason(answer), "ALREADY_DECIDED");
+}
+
+/// Thirty days by default. Whoever asks for it learns why it is gone, and its request id is free again.
+#[tokio::test]
+async fn a_migration_that_was_pruned_is_not_found_and_its_request_id_may_be_used_anew() {
+    let world = World::new().await;
+    let old = MigrationId::generate(Random::from_os().bytes());
+    let mut long_ago = wall_clock::now();
+    long_ago.seconds -= 31 * 24 * 60 * 60;
+    let record = MigrationRecord {
+        state: MigrationState::Succeeded.into(),
+        phase: Phase::Settled.into(),
+        ended_at: Some(long_ago),
+        request_id: "wave 1".to_owned(),
+        ..MigrationRecord::default()
+    };
+    let request = RequestEntry {
+        migration_id: old.as_str().to_owned(),
+        fingerprint: b"another request's".to_vec().into(),
+        ..RequestEntry::default()
+    };
+    let txn = Txn::new()
+        .put(keys::migration(&old), Stored::new(record).bytes())
+        .put(keys::request("wave 1"), Stored::new(request).bytes());
+    let world = world.restart_after([txn]).await;
+    let message = eventually(async || {
+        let request = v1::GetMigrationRequest {
+            migration_id: old.as_str().to_owned(),
+        };
+        let answer = world.migrations().get_migration(request).await;
+        answer.err().map(|status| status.message().to_owned())
+    })
+    .await;
+    assert!(message.contains("longer ago than the 30 days"), "{message}");
+    let request = v1::MigrateRequest {
+        request_id: "wave 1".to_owned(),
+        validate_only: false,
+        wait: milliseconds(0),
+        ..migrate("alice@example.org", "target")
+    };
+    let answer = world.migrations().migrate(request).await.expect("begins");
+    let migration = answer.into_inner().migration.expect("a migration");
+    assert_ne!(migration.migration_id, old.as_str());
 }
