@@ -36,14 +36,13 @@ use crate::{
         Backends,
         health::{Prober, ProberSettings},
         logins::Logins,
-        offer::Offers,
     },
     config::{Admin, Config},
     control_plane::ControlPlaneConnector,
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     limits::ShutdownLimits,
     listener::{Listening, Permits},
-    metrics::{RelayIo, TABLE},
+    metrics::TABLE,
     net::{
         self, TcpListener,
         dial::Dialer,
@@ -53,7 +52,12 @@ use crate::{
     },
     ready::Readiness,
     registry::{CloseReason, Registry},
-    session::{context::Services, relay::Budget},
+    session::{
+        NoTokens,
+        context::Services,
+        line::{Line, line},
+        relay::Budget,
+    },
     state_dir::StateDir,
     tables::Tables,
 };
@@ -128,14 +132,14 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
         version: env!("CARGO_PKG_VERSION").to_owned(),
         admin_address: addresses.admin.to_string(),
     };
-    let parts = Parts::new(config, random, beside.clone());
+    let mut parts = Parts::new(config, random, beside.clone());
     let prober = parts.start_prober(config);
-    parts.start_offers(config);
+    parts.start_lines(config);
     let feed = parts.start_feed(config, identity.clone(), state, prober);
     let source = Arc::new(parts.stats(identity, &feed, &sockets.listeners));
     sockets.admin.serve(config.admin(), source, &parts.services);
     for listener in sockets.listeners {
-        parts.start_listener(config, listener);
+        parts.start_listener(listener);
     }
     Ok(Bound {
         addresses,
@@ -160,7 +164,7 @@ struct Parts {
     logins: Logins,
     budget: Budget,
     metrics: Arc<Metrics>,
-    offers: HashMap<ProtocolKind, Offers>,
+    lines: HashMap<ProtocolKind, Arc<dyn Line>>,
     readiness: Readiness,
     lookups: Shutdown,
     services: Shutdown,
@@ -188,10 +192,7 @@ impl Parts {
             logins: Logins::default(),
             budget: Budget::new(limits.connections.kept),
             metrics: Arc::new(Metrics::new(TABLE)),
-            offers: protocols(config)
-                .into_iter()
-                .map(|kind| (kind, Offers::new(kind)))
-                .collect(),
+            lines: HashMap::new(),
             readiness: Readiness::new(),
             lookups,
             services: Shutdown::on(beside),
@@ -212,12 +213,27 @@ impl Parts {
         prober
     }
 
-    fn start_offers(&self, config: &Config) {
-        for offers in self.offers.values() {
-            let group = config.group().to_owned();
-            let (backends, tables) = (self.backends.clone(), self.tables.clone());
-            let keeping = offers.clone().keep_fresh(group, backends, tables);
+    /// Begins with every protocol that has a listener.
+    fn start_lines(&mut self, config: &Config) {
+        let services = Arc::new(Services {
+            metrics: Arc::clone(&self.metrics),
+            tables: self.tables.clone(),
+            registry: Arc::clone(&self.registry),
+            dialer: Arc::clone(&self.dialer),
+            logins: self.logins.clone(),
+            group: config.group().to_owned(),
+            limits: *config.limits(),
+            budget: self.budget.clone(),
+            tokens: Arc::new(NoTokens),
+            random: self.random.clone(),
+            redact: config.log().redact.clone(),
+            draining: self.sessions.draining().clone(),
+        });
+        for kind in protocols(config) {
+            let line = line(kind, Arc::clone(&services));
+            let keeping = line.keep_fresh(self.backends.clone());
             self.services.spawn_background(keeping);
+            self.lines.insert(kind, line);
         }
     }
 
@@ -248,7 +264,7 @@ impl Parts {
     }
 
     fn stats(&self, identity: Identity, feed: &FeedHandle, listeners: &[Listening]) -> Stats {
-        let offers = self.offers.iter();
+        let lines = self.lines.iter();
         Stats {
             identity,
             started: Instant::now(),
@@ -259,32 +275,18 @@ impl Parts {
             budget: self.budget.clone(),
             metrics: Arc::clone(&self.metrics),
             registry: Arc::clone(&self.registry),
-            offers: offers
-                .map(|(kind, offers)| (kind.as_str(), offers.clone()))
+            lines: lines
+                .map(|(kind, line)| (kind.as_str(), Arc::clone(line)))
                 .collect(),
             listeners: listeners.iter().map(Into::into).collect(),
         }
     }
 
-    fn start_listener(&self, config: &Config, listener: Listening) {
-        let services = Arc::new(Services {
-            relay_io: RelayIo::of(&self.metrics, listener.protocol()),
-            metrics: Arc::clone(&self.metrics),
-            tables: self.tables.clone(),
-            registry: Arc::clone(&self.registry),
-            offers: self.offers[&listener.protocol()].clone(),
-            dialer: Arc::clone(&self.dialer),
-            logins: self.logins.clone(),
-            budget: self.budget.clone(),
-            group: config.group().to_owned(),
-            limits: *config.limits(),
-            random: self.random.clone(),
-            redact: config.log().redact.clone(),
-            draining: self.sessions.draining().clone(),
-        });
+    fn start_listener(&self, listener: Listening) {
+        let line = Arc::clone(&self.lines[&listener.protocol()]);
         keep_fresh(listener.tls(), &self.services);
         self.sessions
-            .spawn(listener.serve(services, self.sessions.clone()));
+            .spawn(listener.serve(line, self.sessions.clone()));
     }
 }
 

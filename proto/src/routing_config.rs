@@ -157,6 +157,17 @@ pub enum Announcement {
     ImapId,
 }
 
+impl Announcement {
+    /// As logs write it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ProxyV2 => "proxy_v2",
+            Self::ImapId => "imap_id",
+        }
+    }
+}
+
 /// One mistake in a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {

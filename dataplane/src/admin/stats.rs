@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
-    backend::{Backends, Caution, Target, TlsVerdict, Verdict, logins::Logins, offer::Offers},
+    backend::{Backends, Caution, Target, TlsVerdict, Verdict, logins::Logins},
     config::ListenerTls,
     feed::{Connection, FeedStatus, Identity},
     listener::{Counts, Listening},
@@ -25,7 +25,7 @@ use crate::{
     net::tls_server::ServerTls,
     ready::Readiness,
     registry::Registry,
-    session::relay::Budget,
+    session::{line::Line, relay::Budget},
 };
 
 /// Where the document's facts come from.
@@ -49,7 +49,7 @@ pub struct Stats {
     /// The sessions.
     pub registry: Arc<Registry>,
     /// What is offered before login, by protocol.
-    pub offers: BTreeMap<&'static str, Offers>,
+    pub lines: BTreeMap<&'static str, Arc<dyn Line>>,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
 }
@@ -237,9 +237,9 @@ impl Stats {
             sessions: self.sessions(),
             relayed: self.relayed(),
             offer: self
-                .offers
+                .lines
                 .iter()
-                .map(|(protocol, offers)| (*protocol, offers.current().capabilities().to_string()))
+                .map(|(protocol, line)| (*protocol, line.offered().join(" ")))
                 .collect(),
             listeners: self
                 .listeners
@@ -387,9 +387,7 @@ impl From<Verdict> for Destination {
             greeting: some(verdict.report.greeting),
             caution: verdict.report.caution.map(Caution::word),
             endpoint: some(verdict.report.endpoint),
-            capabilities: verdict
-                .capabilities
-                .map(|list| list.iter().map(ToOwned::to_owned).collect()),
+            capabilities: verdict.capabilities.map(|offered| offered.items().to_vec()),
             checked_seconds_ago: Some(seconds_since(verdict.checked)),
             last_success_seconds_ago: verdict.last_success.map(seconds_since),
             last_login_seconds_ago: None,

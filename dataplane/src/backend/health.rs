@@ -11,12 +11,11 @@ use std::{
 };
 
 use ferrypost_proto::{
-    Announcement, DestinationId, Endpoint, EndpointTls, RoutingConfig, Trust,
-    routing::v1::EndpointHealth, v1,
+    DestinationId, Endpoint, EndpointTls, RoutingConfig, Trust, routing::v1::EndpointHealth,
 };
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
-    BackendViolation, Capabilities, LineProtocol, Negotiate, ProtocolKind, TlsFacts, imap::Imap,
+    BackendViolation, LineProtocol, Negotiate as _, ProtocolKind, TlsFacts, dispatch,
 };
 use futures_util::future::join_all;
 use rustls::AlertDescription;
@@ -24,8 +23,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backends, Caution, Problem, Report, Target, TlsVerdict, on_the_wire,
-    open::{Caller, OpenError, Opened, open},
+    Backends, Caution, Offered, Problem, Report, Target, TlsVerdict, on_the_wire,
+    open::{Caller, OpenError, Opened, announces_in_protocol, open},
     second_look::about_the_header,
 };
 use crate::{
@@ -198,9 +197,9 @@ impl Prober {
 
     /// Asks once and takes note of the answer. Says when to ask again.
     async fn ask(&self, target: &Target, kind: ProtocolKind, endpoint: Option<&Endpoint>) -> Next {
-        let report = match (endpoint, kind) {
-            (None, _) => Report::without_endpoint(),
-            (Some(endpoint), ProtocolKind::Imap) => visit::<Imap>(&self.dialer, endpoint).await,
+        let report = match endpoint {
+            None => Report::without_endpoint(),
+            Some(endpoint) => dispatch!(kind, P => visit::<P>(&self.dialer, endpoint).await),
         };
         let well = report.problem.is_none();
         let doubt = self.backends.record(target, report);
@@ -223,9 +222,13 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Rep
             report.address = Some(opened.address);
             report.tls = protection(endpoint, opened.tls.as_ref());
             opened.back.greeting().clone_into(&mut report.greeting);
-            report.capabilities = opened.back.offered().cloned();
-            report.problem = fit(report.capabilities.as_ref(), endpoint);
-            report.caution = caution(endpoint, &opened.back);
+            let offered = opened.back.offered();
+            let announced = announces_in_protocol(endpoint);
+            report.capabilities = offered.map(Offered::of);
+            let fit = P::fit(offered, announced);
+            report.problem = fit.err().map(violation_problem);
+            let unread = announced && P::ignores_announcements(&opened.back);
+            report.caution = unread.then_some(Caution::AnnouncementUnread);
             leave(opened).await;
         }
         Err(failure) => {
@@ -291,37 +294,6 @@ fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
         version: facts.version,
         cipher: facts.cipher,
     })
-}
-
-/// Why sessions cannot be relayed to a server that offers this, although it answers.
-fn fit(offered: Option<&Capabilities>, endpoint: &Endpoint) -> Option<Problem> {
-    match (offered, endpoint.protocol) {
-        (None, _) => Some(Problem::NoCapabilities),
-        (Some(offered), v1::Protocol::Imap) => fit_for_imap(offered, endpoint.announcement).err(),
-        (Some(_), _) => None,
-    }
-}
-
-/// Whether sessions can be relayed to an IMAP server that offers this.
-fn fit_for_imap(offered: &Capabilities, announcement: Announcement) -> Result<(), Problem> {
-    let mechanism = offered.has("AUTH=PLAIN") || offered.has("AUTH=LOGIN");
-    if !mechanism && offered.has("LOGINDISABLED") {
-        return Err(Problem::NoLogin);
-    }
-    if announcement == Announcement::ImapId && !offered.has("ID") {
-        return Err(Problem::NoAnnouncement);
-    }
-    Ok(())
-}
-
-/// What is amiss with a server that sessions can be relayed to.
-fn caution<B: Negotiate>(endpoint: &Endpoint, back: &B) -> Option<Caution> {
-    // Dovecot takes whom it trusts for secured already; Stalwart reads the announcement of nobody.
-    let distrusted = back
-        .offered_in_clear()
-        .is_some_and(|offered| offered.has("LOGINDISABLED"));
-    let unread = distrusted || back.greeting().starts_with("Stalwart ");
-    (endpoint.announcement == Announcement::ImapId && unread).then_some(Caution::AnnouncementUnread)
 }
 
 fn certificate_error(error: &OpenError) -> Option<Refused> {

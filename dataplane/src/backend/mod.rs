@@ -14,6 +14,7 @@
 pub mod health;
 pub mod logins;
 pub mod offer;
+mod offered;
 pub mod open;
 mod second_look;
 #[cfg(test)]
@@ -26,8 +27,10 @@ use std::{
 };
 
 use ferrypost_proto::{DestinationId, routing::v1::EndpointHealth, v1};
-use ferrypost_wire::{Capabilities, ProtocolKind};
+use ferrypost_wire::ProtocolKind;
 use tokio::{sync::watch, time::Instant};
+
+pub use offered::Offered;
 
 /// One thing to know something about: a destination, for one protocol.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,9 +52,9 @@ pub struct Verdict {
     pub report: Report,
     /// What it offers after TLS and before login: what one of its last two answers named, so that one that is
     /// short by accident takes nothing away. Kept while it is down.
-    pub capabilities: Option<Capabilities>,
+    pub capabilities: Option<Offered>,
     /// The last answer by itself.
-    said: Option<Capabilities>,
+    said: Option<Offered>,
 }
 
 impl Verdict {
@@ -110,7 +113,7 @@ pub struct Report {
     /// The greeting, printable and shortened.
     pub greeting: String,
     /// What it offers after TLS and before login.
-    pub capabilities: Option<Capabilities>,
+    pub capabilities: Option<Offered>,
     /// Why sessions cannot be relayed there.
     pub problem: Option<Problem>,
     /// What to know of it although they are.
@@ -234,11 +237,15 @@ impl Problem {
     }
 }
 
-/// The contract's name for a protocol.
-pub const fn on_the_wire(protocol: ProtocolKind) -> v1::Protocol {
-    match protocol {
-        ProtocolKind::Imap => v1::Protocol::Imap,
-    }
+/// The contract's name for a protocol: the one that is written like ours.
+///
+/// # Panics
+/// Never: a test walks over all protocols.
+pub fn on_the_wire(protocol: ProtocolKind) -> v1::Protocol {
+    (1..)
+        .map_while(|number| v1::Protocol::try_from(number).ok())
+        .find(|named| named.word() == protocol.as_str())
+        .expect("the contract knows every protocol that is spoken here")
 }
 
 /// The verdicts in force. Cheap to clone; clones share one state.

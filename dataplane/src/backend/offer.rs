@@ -12,40 +12,41 @@ use std::sync::Arc;
 
 use ferrypost_proto::{DestinationId, Unlisted};
 use ferrypost_routing::RoutingTable;
-use ferrypost_wire::{Capabilities, LineProtocol, Offer, ProtocolKind, imap::Imap};
+use ferrypost_wire::{Capabilities as _, LineProtocol, Offer as _};
 use tokio::sync::watch;
 
-use super::{Backends, Target, on_the_wire};
+use super::{Backends, Offered, Target, on_the_wire};
 use crate::tables::Tables;
 
-/// What a destination is taken to offer that somebody may be sent to and that never answered: what a
-/// login needs, and not a word more.
-const LEAST: &[u8] = b"IMAP4rev1 AUTH=PLAIN";
-
 /// What is offered on the listeners of one protocol. Cheap to clone; clones share one state.
-#[derive(Debug, Clone)]
-pub struct Offers {
-    protocol: ProtocolKind,
-    current: watch::Sender<Arc<Offer>>,
+pub struct Offers<P: LineProtocol>(watch::Sender<Arc<P::Offer>>);
+
+impl<P: LineProtocol> Clone for Offers<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
-impl Offers {
+impl<P: LineProtocol> Default for Offers<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: LineProtocol> Offers<P> {
     /// Our own minimum, until something is known.
-    pub fn new(protocol: ProtocolKind) -> Self {
-        Self {
-            protocol,
-            current: watch::Sender::new(Arc::new(offer(protocol, &[]))),
-        }
+    pub fn new() -> Self {
+        Self(watch::Sender::new(Arc::new(P::offer(&[]))))
     }
 
     /// What is offered now.
-    pub fn current(&self) -> Arc<Offer> {
-        Arc::clone(&self.current.borrow())
+    pub fn current(&self) -> Arc<P::Offer> {
+        Arc::clone(&self.0.borrow())
     }
 
     /// Follows it.
-    pub fn watch(&self) -> watch::Receiver<Arc<Offer>> {
-        self.current.subscribe()
+    pub fn watch(&self) -> watch::Receiver<Arc<P::Offer>> {
+        self.0.subscribe()
     }
 
     /// Makes the offer anew whenever what it rests on changes. Never returns.
@@ -57,8 +58,8 @@ impl Offers {
             verdicts.mark_unchanged();
             table.mark_unchanged();
             if let Some(table) = tables.current() {
-                let lists = lists(self.protocol, &group, &backends, &table);
-                self.publish(offer(self.protocol, &lists), first);
+                let lists = lists::<P>(&group, &backends, &table);
+                self.publish(P::offer(&lists), first);
                 first = false;
             }
             // Neither sender is dropped while we hold its owner.
@@ -70,14 +71,19 @@ impl Offers {
     }
 
     /// The first offer replaces a guess; only what shrinks after it is drift.
-    fn publish(&self, offer: Offer, first: bool) {
-        self.current.send_if_modified(|current| {
+    fn publish(&self, offer: P::Offer, first: bool) {
+        self.0.send_if_modified(|current| {
             if **current == offer {
                 return false;
             }
-            let now = offer.capabilities();
-            let gone = current.capabilities().filtered(|word| !now.has(word));
-            let protocol = self.protocol.as_str();
+            let now = offer.items();
+            let gone: Vec<_> = current
+                .items()
+                .into_iter()
+                .filter(|item| !now.iter().any(|other| other.eq_ignore_ascii_case(item)))
+                .collect();
+            let (now, gone) = (now.join(" "), gone.join(" "));
+            let protocol = P::KIND.as_str();
             if first {
                 tracing::info!(protocol, offer = %now, "this is offered before login");
             } else if gone.is_empty() {
@@ -91,20 +97,13 @@ impl Offers {
     }
 }
 
-fn offer(protocol: ProtocolKind, destinations: &[Capabilities]) -> Offer {
-    match protocol {
-        ProtocolKind::Imap => Imap::offer(destinations),
-    }
-}
-
 /// The lists that count.
-fn lists(
-    protocol: ProtocolKind,
+fn lists<P: LineProtocol>(
     group: &str,
     backends: &Backends,
     table: &RoutingTable,
-) -> Vec<Capabilities> {
-    let protocol = on_the_wire(protocol);
+) -> Vec<P::Capabilities> {
+    let protocol = on_the_wire(P::KIND);
     let config = table.config();
     let mut lists = Vec::new();
     for (id, destination) in config.destinations() {
@@ -113,7 +112,9 @@ fn lists(
             continue;
         };
         if let Some(words) = &endpoint.capabilities {
-            lists.push(Capabilities::parse(words.join(" ").as_bytes()));
+            lists.push(P::Capabilities::from_items(
+                words.iter().map(String::as_str),
+            ));
             continue;
         }
         let target = Target {
@@ -123,10 +124,10 @@ fn lists(
         let said = backends
             .verdict(&target)
             .and_then(|verdict| verdict.capabilities);
-        if let Some(said) = said {
+        if let Some(said) = said.as_ref().map(Offered::read) {
             lists.push(said);
         } else if may_be_sent_to(id, table) {
-            lists.push(Capabilities::parse(LEAST));
+            lists.push(P::least());
         }
     }
     lists

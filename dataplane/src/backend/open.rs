@@ -211,6 +211,11 @@ fn preface(endpoint: &Endpoint, caller: Caller<'_>) -> Vec<u8> {
     }
 }
 
+/// Whether clients are announced there in the protocol's own words.
+pub(super) fn announces_in_protocol(endpoint: &Endpoint) -> bool {
+    endpoint.announcement == Announcement::ImapId
+}
+
 fn settings(
     dialer: &Dialer,
     endpoint: &Endpoint,
@@ -219,8 +224,10 @@ fn settings(
 ) -> BackSettings {
     // Never both: with PROXY the server checks its trust against the client's address, and ignores the
     // rest.
-    let announce = match (endpoint.announcement, caller) {
-        (Announcement::ImapId, Caller::Client(announced)) => Some(announced.client.clone()),
+    let announce = match caller {
+        Caller::Client(announced) if announces_in_protocol(endpoint) => {
+            Some(announced.client.clone())
+        }
         _ => None,
     };
     let introduction = match caller {

@@ -10,7 +10,10 @@ use ferrypost_proto::{
 };
 use ferrypost_routing::Assembly;
 use ferrypost_runtime::{Random, shutdown::Shutdown};
-use ferrypost_wire::{ProtocolKind, imap::Imap};
+use ferrypost_wire::{
+    ProtocolKind,
+    imap::{Capabilities, Imap},
+};
 
 use super::{
     health::{Prober, ProberSettings, visit},
@@ -184,7 +187,13 @@ async fn a_server_with_implicit_tls_is_reported_whole() {
     assert_eq!(report.problem, None);
     assert_eq!(report.address, Some(backend.address));
     assert_eq!(report.greeting, "ready when you are");
-    assert!(report.capabilities.unwrap().has("AUTH=PLAIN"));
+    assert!(
+        report
+            .capabilities
+            .unwrap()
+            .read::<Capabilities>()
+            .has("AUTH=PLAIN")
+    );
     let TlsVerdict::Verified { trust, version, .. } = report.tls else {
         panic!("{:?}", report.tls);
     };
@@ -195,7 +204,7 @@ async fn a_server_with_implicit_tls_is_reported_whole() {
 async fn what_counts_is_what_is_offered_after_starttls() {
     let report = visited(start(Way::StartTls, Manners::default())).await;
     assert_eq!(report.problem, None);
-    let capabilities = report.capabilities.unwrap();
+    let capabilities: Capabilities = report.capabilities.unwrap().read();
     assert!(capabilities.has("AUTH=PLAIN") && !capabilities.has("LOGINDISABLED"));
 }
 
@@ -296,7 +305,7 @@ fn every_word_has_its_remedy_in_the_documents() {
 struct Following {
     prober: Arc<Prober>,
     backends: Backends,
-    offers: Offers,
+    offers: Offers<Imap>,
     tables: Tables,
     shutdown: Shutdown,
 }
@@ -316,7 +325,7 @@ fn following() -> Following {
     let prober = Prober::new(settings, backends.clone(), dialer(), Random::seeded(1));
     let prober = Arc::new(prober);
     shutdown.spawn_background(Arc::clone(&prober).run(tables.clone(), shutdown.clone()));
-    let offers = Offers::new(ProtocolKind::Imap);
+    let offers = Offers::<Imap>::new();
     let (known, followed) = (backends.clone(), tables.clone());
     let keeping = offers.clone().keep_fresh(String::new(), known, followed);
     shutdown.spawn_background(keeping);
@@ -454,15 +463,17 @@ pub(super) fn target(destination: &str) -> Target {
     }
 }
 
+fn offered(capabilities: &str) -> Offered {
+    Offered::of(&Capabilities::parse(capabilities.as_bytes()))
+}
+
 fn report(capabilities: &str, problem: Option<Problem>) -> Report {
     Report {
         endpoint: "mail.example.org:993".to_owned(),
         address: None,
         tls: TlsVerdict::Unknown,
         greeting: String::new(),
-        capabilities: problem
-            .is_none()
-            .then(|| Capabilities::parse(capabilities.as_bytes())),
+        capabilities: problem.is_none().then(|| offered(capabilities)),
         problem,
         caution: None,
     }
@@ -480,7 +491,13 @@ async fn a_destination_that_goes_down_keeps_its_list_and_last_success() {
     assert!(!verdict.reachable());
     assert_eq!(verdict.word(), "refused");
     assert_eq!(verdict.last_success, Some(up));
-    assert!(verdict.capabilities.unwrap().has("IDLE"));
+    assert!(
+        verdict
+            .capabilities
+            .unwrap()
+            .read::<Capabilities>()
+            .has("IDLE")
+    );
     assert_eq!(backends.endpoints()[0].problem, "refused");
 }
 
@@ -532,4 +549,11 @@ fn a_removed_destination_is_forgotten_and_one_that_was_not_asked_is_not_reported
     backends.record(&target("old"), report("IMAP4rev1", None));
     assert_eq!(backends.all().keys().collect::<Vec<_>>(), [&target("new")]);
     assert!(backends.endpoints().is_empty());
+}
+
+#[test]
+fn the_contract_knows_every_protocol_that_is_spoken_here() {
+    for kind in ProtocolKind::ALL {
+        assert_eq!(on_the_wire(*kind).word(), kind.as_str());
+    }
 }

@@ -159,7 +159,11 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
         "what it is called in logs, as \"imaps\"",
         section.parsed("name", label),
     );
-    let protocol = section.required_word("protocol", &[("imap", ProtocolKind::Imap)]);
+    let protocols: Vec<_> = ProtocolKind::ALL
+        .iter()
+        .map(|kind| (kind.as_str(), *kind))
+        .collect();
+    let protocol = section.required_word("protocol", &protocols);
     let address = section.required(
         "address",
         "where clients connect, as \"0.0.0.0:993\"",

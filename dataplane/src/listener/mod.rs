@@ -10,9 +10,7 @@ use ferrypost_runtime::{
     shutdown::Shutdown,
     tls::FileError,
 };
-use ferrypost_wire::{
-    ClientReply, Farewell, Front as _, FrontSettings, LineProtocol, ProtocolKind, imap::Imap,
-};
+use ferrypost_wire::ProtocolKind;
 use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 
 pub use count::Counts;
@@ -26,7 +24,7 @@ use crate::{
         proxy::{self, Ends},
         tls_server::ServerTls,
     },
-    session::{self, Connection, context::Services},
+    session::{Connection, line::Line},
 };
 
 /// How long a client that is turned away may take to read why.
@@ -142,26 +140,26 @@ impl Listening {
     }
 
     /// Serves clients until the process begins to stop; then the socket is closed, and the sessions go on.
-    pub async fn serve(self, services: Arc<Services>, shutdown: Shutdown) {
+    pub async fn serve(self, line: Arc<dyn Line>, shutdown: Shutdown) {
         let draining = shutdown.draining().clone();
         _ = draining
-            .run_until_cancelled(self.accept_all(services, shutdown))
+            .run_until_cancelled(self.accept_all(line, shutdown))
             .await;
     }
 
-    async fn accept_all(self, services: Arc<Services>, shutdown: Shutdown) {
+    async fn accept_all(self, line: Arc<dyn Line>, shutdown: Shutdown) {
         let complaints = Complaints::of(&self.settings.name);
         let accept = || net::accept(&self.socket);
         accept::connections(&complaints, accept, |(stream, peer)| {
-            let (settings, services) = (Arc::clone(&self.settings), Arc::clone(&services));
+            let (settings, line) = (Arc::clone(&self.settings), Arc::clone(&line));
             match settings.permits.place(settings.places.as_ref()) {
                 // In a box, since a future is copied into each of the futures around it.
                 Ok(place) => {
-                    shutdown.spawn(Box::pin(settings.welcome(services, stream, peer, place)));
+                    shutdown.spawn(Box::pin(settings.welcome(line, stream, peer, place)));
                 }
                 Err(full) => {
                     complaints.about(&full);
-                    shutdown.spawn(turn_away(settings, services, stream));
+                    shutdown.spawn(turn_away(settings, line, stream));
                 }
             }
         })
@@ -173,14 +171,14 @@ impl Settings {
     /// Serves one client.
     async fn welcome(
         self: Arc<Self>,
-        services: Arc<Services>,
+        line: Arc<dyn Line>,
         mut stream: TcpStream,
         peer: SocketAddr,
         place: Place,
     ) {
         let _opened = self.counts.opened();
         let newcomer = self.counts.newcomer();
-        let Some(ends) = self.ends(&services, &mut stream, peer).await else {
+        let Some(ends) = self.ends(&*line, &mut stream, peer).await else {
             return;
         };
         match self.permits.origin(ends.peer.ip()) {
@@ -193,11 +191,11 @@ impl Settings {
                     tls: self.tls.clone(),
                     newcomer,
                 };
-                self.serve(services, connection, (place, origin)).await;
+                self.serve(line, connection, (place, origin)).await;
             }
             Err(full) => {
                 tracing::info!(listener = &*self.name, client = %ends.peer, reason = %full, "turned away");
-                turn_away(Arc::clone(&self), services, stream).await;
+                turn_away(Arc::clone(&self), line, stream).await;
             }
         }
     }
@@ -205,7 +203,7 @@ impl Settings {
     /// Both ends of the connection: its own, or those that a load balancer which we trust tells.
     async fn ends(
         &self,
-        services: &Services,
+        line: &dyn Line,
         stream: &mut TcpStream,
         peer: SocketAddr,
     ) -> Option<Ends> {
@@ -215,7 +213,7 @@ impl Settings {
         if !trusted.iter().any(|network| network.contains(peer.ip())) {
             return Some(direct);
         }
-        let limit = services.limits.preauth.handshake;
+        let limit = line.services().limits.preauth.handshake;
         match timeout(limit, proxy::receive(stream)).await {
             Ok(Ok(told)) => Some(told.unwrap_or(direct)),
             Ok(Err(error)) => {
@@ -231,34 +229,19 @@ impl Settings {
 
     async fn serve(
         &self,
-        services: Arc<Services>,
+        line: Arc<dyn Line>,
         connection: Connection,
         _places: (Place, OriginPlace),
     ) {
         let listener = Arc::clone(&self.name);
-        match self.config.protocol {
-            ProtocolKind::Imap => session::run::<Imap>(services, listener, connection).await,
-        }
+        line.serve(listener, connection).await;
     }
 }
 
 /// Tells a client that there is no room, where that costs no handshake.
-async fn turn_away(settings: Arc<Settings>, services: Arc<Services>, mut stream: TcpStream) {
+async fn turn_away(settings: Arc<Settings>, line: Arc<dyn Line>, mut stream: TcpStream) {
     if settings.config.tls == ListenerTls::StartTls {
-        let farewell = match settings.config.protocol {
-            ProtocolKind::Imap => no_room::<Imap>(&services),
-        };
+        let farewell = line.no_room();
         _ = timeout(TURNED_AWAY, stream.write_all(&farewell)).await;
     }
-}
-
-fn no_room<P: LineProtocol>(services: &Services) -> Vec<u8> {
-    let mut front = P::front(FrontSettings {
-        channel: ferrypost_wire::Channel::Clear,
-        offer: services.offers.current(),
-        limits: services.limits.preauth.front,
-    });
-    let mut out = Vec::new();
-    front.reply(ClientReply::Closing(Farewell::TooMany), &mut out);
-    out
 }

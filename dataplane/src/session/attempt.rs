@@ -7,7 +7,7 @@
 use std::pin::pin;
 
 use ferrypost_proto::{DestinationId, Endpoint, Name};
-use ferrypost_wire::{Acceptance, Credentials, LineProtocol, Negotiate as _, SessionReference};
+use ferrypost_wire::{Credentials, LineProtocol, Negotiate as _, SessionReference};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, debug_span};
 
@@ -15,6 +15,7 @@ use tracing::{Instrument as _, debug_span};
 use super::sabotage::reach;
 use super::{
     context::{Services, Trail},
+    identity::identify,
     login::{self, Verdict},
     outcome::AttemptError,
     preauth::Preauth,
@@ -29,10 +30,10 @@ use crate::{
 };
 
 /// A login that the backend has accepted and that may be relayed.
-pub(super) struct Accepted {
+pub(super) struct Accepted<W> {
     pub(super) backend: BackendLeg,
     pub(super) guard: SessionGuard,
-    pub(super) acceptance: Acceptance,
+    pub(super) welcome: W,
 }
 
 /// A login on its way.
@@ -47,7 +48,10 @@ pub(super) struct Attempt<'a, P: LineProtocol> {
 
 impl<P: LineProtocol> Attempt<'_, P> {
     /// Takes the login through all its stages.
-    pub(super) async fn run(&mut self, credentials: Credentials) -> Result<Accepted, AttemptError> {
+    pub(super) async fn run(
+        &mut self,
+        credentials: Credentials,
+    ) -> Result<Accepted<P::Welcome>, AttemptError> {
         let name = self.identify(&credentials)?;
         let (guard, opened) = reach(self, name).await?;
         self.log_in(guard, opened, credentials).await
@@ -55,17 +59,10 @@ impl<P: LineProtocol> Attempt<'_, P> {
 
     /// The canonical name behind the credentials.
     fn identify(&mut self, credentials: &Credentials) -> Result<Name, AttemptError> {
-        let table = self
-            .services
-            .tables
-            .current()
-            .ok_or(AttemptError::NoTable)?;
-        let authorization = credentials.authorization().map(str::as_bytes);
-        let authentication = credentials.authentication().as_bytes();
-        let name = table
-            .config()
-            .names()
-            .identify(authentication, authorization)?;
+        let table = self.services.tables.current();
+        let table = table.ok_or(AttemptError::NoTable)?;
+        let names = table.config().names();
+        let name = identify(names, &*self.services.tokens, credentials)?;
         self.trail.name = Some(name.clone());
         Ok(name)
     }
@@ -179,7 +176,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         mut guard: SessionGuard,
         opened: Opened<P>,
         credentials: Credentials,
-    ) -> Result<Accepted, AttemptError> {
+    ) -> Result<Accepted<P::Welcome>, AttemptError> {
         let Opened { mut leg, back, .. } = opened;
         let limits = self.services.limits;
         let began = Instant::now();
@@ -198,13 +195,13 @@ impl<P: LineProtocol> Attempt<'_, P> {
         };
         self.trail.replay = began.elapsed();
         let refused = match verdict {
-            Ok(Verdict::Accepted(acceptance)) => {
+            Ok(Verdict::Accepted(welcome)) => {
                 guard.backend_accepted();
                 return match guard.recheck() {
                     Ok(()) => Ok(Accepted {
                         backend: leg,
                         guard,
-                        acceptance,
+                        welcome,
                     }),
                     Err(recheck) => {
                         if let Some(proof) = login::close(leg, limits.relay.close).await {

@@ -10,16 +10,16 @@ use ferrypost_wire::{LineProtocol, ProtocolKind, SessionReference};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::identity::TokenOwner;
 use super::outcome::{self, AttemptError, Blame, SessionError};
 use super::relay::{Budget, RelayEnd};
 use crate::{
     backend::{
         logins::Logins,
-        offer::Offers,
         open::{OpenFailure, Opened, Times},
     },
     limits::Limits,
-    metrics::{LOGINS, RelayIo, SESSIONS},
+    metrics::{LOGINS, SESSIONS},
     net::{CloseProof, dial::Dialer},
     redact::Redact,
     registry::Registry,
@@ -32,8 +32,6 @@ pub struct Services {
     pub tables: Tables,
     /// Who is here.
     pub registry: Arc<Registry>,
-    /// What is offered before login.
-    pub offers: Offers,
     /// The way to the servers.
     pub dialer: Arc<Dialer>,
     /// How logins have fared there.
@@ -44,14 +42,14 @@ pub struct Services {
     pub limits: Limits,
     /// What sessions may keep for those that do not take it.
     pub budget: Budget,
+    /// Whose bearer tokens are.
+    pub tokens: Arc<dyn TokenOwner>,
     /// Makes references.
     pub random: Random,
     /// How names are shown in logs.
     pub redact: Redact,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Of those, what its relays count as bytes flow.
-    pub relay_io: RelayIo,
     /// Cancelled when this process begins to stop: who is not logged in is sent away.
     pub draining: CancellationToken,
 }
@@ -172,7 +170,7 @@ impl Record {
             epoch = route.and_then(|route| route.epoch).map(tracing::field::display),
             address = trail.address.map(tracing::field::display),
             backend_tls = trail.tls,
-            announcement = trail.announcement.map(announcement),
+            announcement = trail.announcement.map(Announcement::word),
             held_us = micros(trail.held),
             connect_us = micros(trail.times.connect),
             handshake_us = micros(trail.times.handshake),
@@ -266,14 +264,6 @@ fn millis(time: Duration) -> u64 {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-const fn announcement(announcement: Announcement) -> &'static str {
-    match announcement {
-        Announcement::None => "none",
-        Announcement::ProxyV2 => "proxy_v2",
-        Announcement::ImapId => "imap_id",
-    }
 }
 
 fn proof(proof: Option<CloseProof>) -> &'static str {

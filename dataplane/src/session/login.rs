@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ferrypost_wire::{Acceptance, BackendViolation, Login, LoginStep, Rejection};
+use ferrypost_wire::{BackendViolation, Login, LoginStep, Rejection};
 use tokio::time::timeout;
 
 use super::outcome::{AttemptError, ReplayError};
@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// What a backend says to a login.
-pub(super) enum Verdict {
+pub(super) enum Verdict<W> {
     /// Yes.
-    Accepted(Acceptance),
+    Accepted(W),
     /// No.
     Rejected(Rejection),
 }
@@ -27,17 +27,17 @@ pub(super) enum Verdict {
 ///
 /// # Errors
 /// [`ReplayError`]: there is none.
-pub(super) async fn replay(
+pub(super) async fn replay<L: Login>(
     leg: &mut BackendLeg,
-    mut login: impl Login,
+    mut login: L,
     limit: Duration,
-) -> Result<Verdict, ReplayError> {
+) -> Result<Verdict<L::Welcome>, ReplayError> {
     let verdict = async {
         loop {
             match login.step(leg.buffer())? {
                 LoginStep::NeedMore => leg.fill().await.map_err(too_long)?,
                 LoginStep::Send(secret) => leg.write_secret(secret).await?,
-                LoginStep::Accepted(acceptance) => return Ok(Verdict::Accepted(acceptance)),
+                LoginStep::Accepted(welcome) => return Ok(Verdict::Accepted(welcome)),
                 LoginStep::Rejected(rejection) => return Ok(Verdict::Rejected(rejection)),
             }
         }
@@ -60,11 +60,11 @@ fn too_long(error: LegError) -> ReplayError {
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The verdict on a login that is told to end: under a fence it is waited for a moment longer.
-pub(super) async fn last_word(
-    replay: impl Future<Output = Result<Verdict, ReplayError>>,
+pub(super) async fn last_word<W>(
+    replay: impl Future<Output = Result<Verdict<W>, ReplayError>>,
     reason: CloseReason,
     limit: Duration,
-) -> Result<Verdict, AttemptError> {
+) -> Result<Verdict<W>, AttemptError> {
     if reason != CloseReason::Moved {
         return Err(AttemptError::Told(reason));
     }

@@ -7,14 +7,17 @@
 //!     login    the credentials, once, on a leg that may carry them
 //!   relay      bytes both ways, until one side or we end it; everything of the login is freed before
 //!   outcome    what happened, whose fault it was, what the client hears
+//!   line       what one protocol's sessions share, and where it is chosen
+//!   identity   whose login it is
 //!   context    what all sessions share, and the lines in the log
 //! ```
 //!
-//! [`run`] is generic over the protocol: a new one is machines in the wire crate and a line where
-//! listeners are started.
+//! [`run`] is generic over the protocol: a new one is a directory and a line in the wire crate.
 
 mod attempt;
 pub mod context;
+mod identity;
+pub mod line;
 mod login;
 mod newcomer;
 pub mod outcome;
@@ -27,32 +30,29 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
-use ferrypost_wire::{Follower, LineProtocol, Negotiate};
+use ferrypost_wire::{Follower, LineProtocol};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span};
 
 use crate::registry::SessionGuard;
 use attempt::{Accepted, Attempt};
 use context::{Record, Services, Trail};
+use line::LineServices;
 use outcome::{AttemptError, SessionError};
 use preauth::Preauth;
 use relay::{Parties, Relay};
 
+pub use identity::{NoTokens, TokenOwner};
 pub use newcomer::{Newcomer, Newcomers};
 pub use preauth::Connection;
 
 /// Serves one connection.
 pub fn run<P: LineProtocol>(
-    services: Arc<Services>,
+    line: Arc<LineServices<P>>,
     listener: Arc<str>,
     connection: Connection,
-) -> impl Future<Output = ()> + Send
-where
-    P::Front: Send,
-    P::Back: Send,
-    <P::Back as Negotiate>::Login: Send,
-    P::Follow: Send,
-{
+) -> impl Future<Output = ()> + Send {
+    let services = Arc::clone(&line.services);
     let record = Record {
         reference: services.reference(),
         peer: connection.peer,
@@ -67,7 +67,7 @@ where
     let span = debug_span!("session", reference = %record.reference, client = %record.peer);
     // A future is as large as the largest thing that it ever holds, and most of a session's life is an
     // idle relay: what a login needs lies in a box that is gone by then.
-    let login = Box::pin(log_in::<P>(services, record, connection).instrument(span));
+    let login = Box::pin(log_in::<P>(line, services, record, connection).instrument(span));
     async move {
         if let Some(session) = login.await {
             session.relay().await;
@@ -92,11 +92,12 @@ impl<F: Follower> Session<F> {
 
 /// Everything up to the relay. `None`: the session is over, and that is in the log.
 async fn log_in<P: LineProtocol>(
+    line: Arc<LineServices<P>>,
     services: Arc<Services>,
     mut record: Record,
     connection: Connection,
 ) -> Option<Box<Session<P::Follow>>> {
-    let opened = Preauth::<P>::open(&services, connection)
+    let opened = Preauth::<P>::open(&line, connection)
         .instrument(debug_span!("tls"))
         .await;
     let mut client = match opened {
@@ -114,7 +115,7 @@ async fn log_in<P: LineProtocol>(
                     parties,
                     services.limits.relay,
                     &services.budget,
-                    services.relay_io.clone(),
+                    line.relay_io.clone(),
                 ),
                 guard,
                 record,
@@ -134,7 +135,7 @@ async fn until_accepted<P: LineProtocol>(
     services: &Services,
     record: &mut Record,
     client: &mut Preauth<P>,
-) -> Result<Accepted, SessionError> {
+) -> Result<Accepted<P::Welcome>, SessionError> {
     loop {
         let offered = client
             .next_login()
@@ -171,9 +172,9 @@ async fn until_accepted<P: LineProtocol>(
 /// What is left of a login when it has succeeded.
 fn hand_over<P: LineProtocol>(
     client: Preauth<P>,
-    accepted: Accepted,
+    accepted: Accepted<P::Welcome>,
 ) -> (Parties<P::Follow>, SessionGuard) {
-    let (client, welcome, follower) = client.accept(accepted.acceptance);
+    let (client, welcome, follower) = client.accept(accepted.welcome);
     let parties = Parties {
         client,
         backend: accepted.backend,

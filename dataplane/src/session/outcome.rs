@@ -50,6 +50,9 @@ pub enum AttemptError {
     /// The login has no canonical name.
     #[error("no name: {0}")]
     NoName(#[from] NameError),
+    /// Nobody here can tell whose token it is.
+    #[error("nobody can tell whose token it is")]
+    TokenUnread,
     /// The name goes nowhere, as configured.
     #[error("refused: {0}")]
     Refused(Refusal),
@@ -114,6 +117,7 @@ impl AttemptError {
         match self {
             Self::Unfit(_) => "malformed",
             Self::NoName(_) => "no_name",
+            Self::TokenUnread => "token_unread",
             Self::Refused(_) => "refused",
             Self::NoTable => "no_table",
             Self::TooManyHeld(_) => "too_many_held",
@@ -136,7 +140,9 @@ impl AttemptError {
             Self::Rejected(rejection) if rejection.is_about_the_login() => Blame::Client,
             Self::NoTable | Self::HeldTooLong | Self::NoEndpoint => Blame::ControlPlane,
             Self::Open(_) | Self::Replay(_) | Self::Rejected(_) => Blame::Backend,
-            Self::TooManyHeld(_) | Self::RouteChanged | Self::Told(_) => Blame::Us,
+            Self::TokenUnread | Self::TooManyHeld(_) | Self::RouteChanged | Self::Told(_) => {
+                Blame::Us
+            }
         }
     }
 
@@ -147,7 +153,8 @@ impl AttemptError {
             Self::Unfit(invalid) => ClientReply::Unfit(*invalid),
             Self::NoName(_) | Self::Refused(_) => ClientReply::AuthFailed,
             Self::Rejected(rejection) => ClientReply::Rejected(rejection.clone()),
-            Self::NoTable
+            Self::TokenUnread
+            | Self::NoTable
             | Self::TooManyHeld(_)
             | Self::HeldTooLong
             | Self::NoEndpoint
@@ -202,6 +209,9 @@ pub enum SessionError {
     /// Too many logins failed.
     #[error("too many failed logins")]
     TooManyFailures,
+    /// Our own machine asked for what has no place where it asked.
+    #[error("the protocol's machine asked for what has no place there")]
+    Machine,
     /// The registry ended it.
     #[error("told to end: {reason}", reason = .0.word())]
     Told(CloseReason),
@@ -220,6 +230,7 @@ impl SessionError {
             Self::Left => "client_left",
             Self::LoginTimeout => "login_timeout",
             Self::TooManyFailures => "too_many_failures",
+            Self::Machine => "machine_error",
             Self::Told(reason) => reason.word(),
         }
     }
@@ -228,7 +239,7 @@ impl SessionError {
     pub const fn blame(&self) -> Blame {
         match self {
             Self::Client(LegError::Ended) | Self::Left => Blame::Nobody,
-            Self::Told(_) => Blame::Us,
+            Self::Machine | Self::Told(_) => Blame::Us,
             Self::Handshake(_)
             | Self::HandshakeTimeout
             | Self::Client(_)
@@ -248,7 +259,8 @@ impl SessionError {
             | Self::HandshakeTimeout
             | Self::Client(_)
             | Self::Violation(_)
-            | Self::Left => None,
+            | Self::Left
+            | Self::Machine => None,
         }
     }
 }

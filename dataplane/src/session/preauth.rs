@@ -3,15 +3,14 @@
 use std::{io, net::SocketAddr};
 
 use ferrypost_wire::{
-    Acceptance, Channel, ClientFacts, ClientReply, ClientViolation, Credentials, Front,
-    FrontSettings, FrontStep, HopLimit, InvalidCredentials, LineProtocol, SessionReference,
-    TlsFacts,
+    Channel, ClientFacts, ClientReply, ClientViolation, Credentials, Front, FrontStep, HopLimit,
+    InvalidCredentials, LineProtocol, SessionReference, TlsFacts,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    context::Services,
+    line::LineServices,
     newcomer::Newcomer,
     outcome::{AttemptError, SessionError},
     relay::LINGER,
@@ -65,19 +64,16 @@ pub(super) struct Preauth<P: LineProtocol> {
 impl<P: LineProtocol> Preauth<P> {
     /// Greets a client and brings it under TLS. Nothing that could be a secret is taken before.
     pub(super) async fn open(
-        services: &Services,
+        line: &LineServices<P>,
         connection: Connection,
     ) -> Result<Self, SessionError> {
+        let services = &line.services;
         let limits = services.limits.preauth;
         let deadline = Instant::now() + limits.login;
         let leg = Leg::new(connection.stream, limits.front.max_line + LINE_SLACK);
-        let mut front = P::front(FrontSettings {
-            channel: match connection.mode {
-                ListenerTls::Implicit => Channel::Secure,
-                ListenerTls::StartTls => Channel::Clear,
-            },
-            offer: services.offers.current(),
-            limits: limits.front,
+        let mut front = line.front(match connection.mode {
+            ListenerTls::Implicit => Channel::Secure,
+            ListenerTls::StartTls => Channel::Clear,
         });
         let mut greeting = Vec::new();
         front.greet(&mut greeting);
@@ -101,10 +97,11 @@ impl<P: LineProtocol> Preauth<P> {
         } = timeout(limits.handshake, handshake)
             .await
             .map_err(|_| SessionError::HandshakeTimeout)??;
+        let mut unasked = Vec::new();
         if connection.mode == ListenerTls::StartTls {
-            front.secured();
+            front.secured(&mut unasked);
         }
-        Ok(Self {
+        let mut client = Self {
             leg,
             front,
             tls: facts,
@@ -116,7 +113,11 @@ impl<P: LineProtocol> Preauth<P> {
             deadline,
             failures: 0,
             _newcomer: connection.newcomer,
-        })
+        };
+        if !unasked.is_empty() {
+            client.say(&unasked).await?;
+        }
+        Ok(client)
     }
 
     /// Answers the client until it logs in, or tries to with what cannot be credentials.
@@ -134,9 +135,7 @@ impl<P: LineProtocol> Preauth<P> {
             FrontStep::Login(credentials) => Ok(Ok(credentials)),
             FrontStep::Unfit(invalid) => Ok(Err(invalid)),
             FrontStep::Close => Err(SessionError::Left),
-            FrontStep::NeedMore | FrontStep::StartTls => {
-                unreachable!("a machine under TLS neither starts it nor stops for more input")
-            }
+            FrontStep::NeedMore | FrontStep::StartTls => Err(SessionError::Machine),
         }
     }
 
@@ -214,10 +213,10 @@ impl<P: LineProtocol> Preauth<P> {
 
     /// Ends pre-authentication: yields the leg, the words in which the client is to learn that it is logged
     /// in, and what watches the relay.
-    pub(super) fn accept(self, acceptance: Acceptance) -> (Leg<Encrypted>, Vec<u8>, P::Follow) {
-        let mut welcome = Vec::new();
-        let follower = self.front.accept(acceptance, &mut welcome);
-        (self.leg, welcome, follower)
+    pub(super) fn accept(self, welcome: P::Welcome) -> (Leg<Encrypted>, Vec<u8>, P::Follow) {
+        let mut out = Vec::new();
+        let follower = self.front.accept(welcome, &mut out);
+        (self.leg, out, follower)
     }
 
     /// Ends a session that did not come to be relayed.
@@ -241,8 +240,9 @@ impl<F: Front> Clear<'_, F> {
         let error = match step {
             Ok(FrontStep::StartTls) => return Ok(self.leg),
             Ok(FrontStep::Close) => SessionError::Left,
+            // A login in clear is not even looked at.
             Ok(FrontStep::NeedMore | FrontStep::Login(_) | FrontStep::Unfit(_)) => {
-                unreachable!("a machine in clear takes no login")
+                SessionError::Machine
             }
             Err(error) => error,
         };

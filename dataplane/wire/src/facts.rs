@@ -87,12 +87,14 @@ impl HopLimit {
     }
 }
 
-/// What a client said about itself before it logged in: the fields of IMAP's ID command
-/// (RFC 2971). Untrusted: the machine that announces it drops what only a proxy may say.
+/// What a client said about itself before it logged in, in whatever way its protocol has. Untrusted: the
+/// machine that announces it drops what only a proxy may say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Introduction {
-    /// The fields in the order in which they came.
-    pub fields: Vec<IdField>,
+    /// The name that it greeted us with (EHLO, RFC 5321 §4.1.1.1): printable US-ASCII without spaces.
+    pub helo: Option<String>,
+    /// The fields of IMAP's ID command (RFC 2971), in the order in which they came.
+    pub id: Vec<IdField>,
 }
 
 /// One field of an [`Introduction`]: printable US-ASCII, within the lengths of RFC 2971 §3.3.

@@ -36,7 +36,7 @@
 //! - A secret on a leg that may be in clear: [`NegotiateStep`] has no variant that carries one, and
 //!   [`Login`] exists only by consuming a [`Negotiate`] that is ready.
 //! - A relay before the backend's OK: the [`Follower`] that a relay needs comes only from
-//!   [`Front::accept`], which takes an [`Acceptance`], which only a [`Login`] makes.
+//!   [`Front::accept`], which takes a [`LineProtocol::Welcome`], which only a [`Login`] makes.
 //! - Answering a login twice: [`Front::reply`] takes the pending request out of the machine and
 //!   [`Front::accept`] consumes the machine itself.
 //! - A secret in a log: [`Secret`] and [`Credentials`] have no `Debug`, `Display`, `Clone` or
@@ -45,8 +45,8 @@
 //! None of these compiles:
 //!
 //! ```compile_fail,E0382
-//! use ferrypost_wire::{Acceptance, ClientReply, Front};
-//! fn answer_twice<F: Front>(mut front: F, accepted: Acceptance, out: &mut Vec<u8>) {
+//! use ferrypost_wire::{ClientReply, Front};
+//! fn answer_twice<F: Front>(mut front: F, accepted: F::Welcome, out: &mut Vec<u8>) {
 //!     front.accept(accepted, out);
 //!     front.reply(ClientReply::AuthFailed, out);
 //! }
@@ -58,14 +58,14 @@
 //! }
 //! ```
 //! ```compile_fail,E0451
-//! use ferrypost_wire::{Acceptance, Capabilities};
+//! use ferrypost_wire::imap::{Acceptance, Capabilities};
 //! fn made_up(capabilities: Capabilities) -> Acceptance {
 //!     Acceptance { capabilities, untagged: Vec::new(), text: String::new() }
 //! }
 //! ```
 //! ```compile_fail,E0308
-//! use ferrypost_wire::{Capabilities, FrontSettings, Offer};
-//! fn offer_anything(settings: &mut FrontSettings, list: Capabilities) {
+//! use ferrypost_wire::{FrontSettings, imap::{Capabilities, Offer}};
+//! fn offer_anything(settings: &mut FrontSettings<Offer>, list: Capabilities) {
 //!     settings.offer = std::sync::Arc::new(list);
 //! }
 //! ```
@@ -79,50 +79,71 @@
 #![warn(missing_docs)]
 
 mod buf;
-mod capability;
+#[macro_use]
+mod dispatch;
 mod facts;
 pub mod imap;
+mod refusal;
 mod reply;
-mod sasl;
+pub mod sasl;
 mod secret;
 mod settings;
 mod text;
 
+use std::fmt;
+
 pub use buf::{Full, LineTooLong, WireBuf};
-pub use capability::{Capabilities, Offer};
 pub use facts::{
     ClientFacts, HopLimit, IdField, Introduction, InvalidReference, SessionReference, TlsFacts,
 };
+pub use refusal::Refusal;
 pub use reply::{
-    Acceptance, BackendViolation, ClientReply, ClientViolation, Farewell, Rejection, RejectionKind,
+    BackendViolation, ClientReply, ClientViolation, Farewell, Rejection, RejectionKind,
 };
-pub use secret::{Credentials, InvalidCredentials, Secret, SecretWriter};
+pub use secret::{
+    Bearer, BearerFrame, Credentials, InvalidCredentials, Password, Secret, SecretWriter,
+};
 pub use settings::{BackLimits, BackSettings, Channel, FrontLimits, FrontSettings};
 
-/// The protocols that this crate speaks: a closed set, fit for a metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProtocolKind {
+protocols! {
     /// `IMAP4rev1` and `IMAP4rev2` (RFC 3501, RFC 9051).
-    Imap,
+    Imap: imap::Imap = "imap",
 }
 
-impl ProtocolKind {
-    /// The protocol's name in lower case, as configuration, metrics and ALPN (RFC 7301) write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Imap => "imap",
-        }
-    }
+/// What a server says that it can do: each protocol has a form of its own.
+///
+/// Equal are two that mean the same, in whatever order and case: a server that shuffles its list has not
+/// changed.
+pub trait Capabilities: Clone + Eq + fmt::Debug + Send + Sync + 'static {
+    /// Takes them one by one, as a server says them or as an operator writes them in their place; what is
+    /// not fit is left out.
+    fn from_items<'a>(items: impl IntoIterator<Item = &'a str>) -> Self;
+
+    /// One by one, printable and bounded; [`from_items`](Self::from_items) makes the same of them.
+    fn items(&self) -> Vec<String>;
 }
 
-/// One protocol: its three machines and how they are made.
-pub trait LineProtocol {
+/// What we offer to clients before login, on a leg that may carry secrets. Made only by
+/// [`LineProtocol::offer`], so that nothing is offered that a destination cannot do.
+pub trait Offer: Eq + fmt::Debug + Send + Sync + 'static {
+    /// What it says, one by one, for the operator's eyes.
+    fn items(&self) -> Vec<String>;
+}
+
+/// One protocol: its three machines, how they are made, and what it says in its own form.
+pub trait LineProtocol: Sized + 'static {
     /// Which protocol this is.
     const KIND: ProtocolKind;
+    /// What a server says that it can do.
+    type Capabilities: Capabilities;
+    /// What we say that we can do, before login.
+    type Offer: Offer;
+    /// What a backend says to a login that it accepts. Made only by a [`Login`].
+    type Welcome: fmt::Debug + Send + 'static;
     /// The machine that faces the client before it is logged in.
-    type Front: Front<Follow = Self::Follow>;
+    type Front: Front<Follow = Self::Follow, Welcome = Self::Welcome>;
     /// The machine that faces the backend until it may be given credentials.
-    type Back: Negotiate;
+    type Back: Negotiate<Capabilities = Self::Capabilities, Login: Login<Welcome = Self::Welcome>>;
     /// The machine that watches the relay.
     type Follow: Follower;
 
@@ -132,10 +153,25 @@ pub trait LineProtocol {
     /// The result is their intersection, without what the proxy cannot carry, with what it does by
     /// itself as far as every destination can be replayed with. With no destination known it is the
     /// proxy's own minimum.
-    fn offer(destinations: &[Capabilities]) -> Offer;
+    fn offer(destinations: &[Self::Capabilities]) -> Self::Offer;
+
+    /// The least that a server can offer to which a login can be replayed: what a destination is taken
+    /// to offer that never answered.
+    fn least() -> Self::Capabilities;
+
+    /// Whether sessions can be relayed to a server that offers this (`None`: it did not say), where
+    /// `announced` is whether clients are announced to it in the protocol's own words.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn fit(offered: Option<&Self::Capabilities>, announced: bool) -> Result<(), BackendViolation>;
+
+    /// Whether a server that was brought to where a login may be sent is seen not to read the protocol's
+    /// own announcement of clients.
+    fn ignores_announcements(back: &Self::Back) -> bool;
 
     /// The machine for a client that has just connected.
-    fn front(settings: FrontSettings) -> Self::Front;
+    fn front(settings: FrontSettings<Self::Offer>) -> Self::Front;
 
     /// The machine for a backend connection that has just been opened (after the handshake, where
     /// TLS is implicit).
@@ -143,9 +179,11 @@ pub trait LineProtocol {
 }
 
 /// The client's side before login: we are the server.
-pub trait Front {
+pub trait Front: Send + 'static {
     /// What watches the relay once this client is logged in.
     type Follow: Follower;
+    /// What the backend said to the login.
+    type Welcome;
 
     /// Writes the greeting. Called once, before the first [`step`](Self::step); it may go out in
     /// the TLS handshake's last flight.
@@ -165,8 +203,9 @@ pub trait Front {
     ) -> Result<FrontStep, ClientViolation>;
 
     /// The TLS handshake that [`FrontStep::StartTls`] asked for is done: forgets all that the
-    /// client said in clear (RFC 9051 §6.2.1).
-    fn secured(&mut self);
+    /// client said in clear (RFC 9051 §6.2.1), and appends to `out` what it is to read unasked, where
+    /// the protocol has it so (RFC 5804 §2.2).
+    fn secured(&mut self, out: &mut Vec<u8>);
 
     /// What the client has said about itself so far, to be announced to the backend.
     fn introduction(&self) -> Introduction;
@@ -178,13 +217,15 @@ pub trait Front {
     /// Answers the pending login, if there is one, with something other than success; with
     /// [`ClientReply::Closing`] it also says goodbye.
     ///
-    /// The pending request is gone afterwards. Unless the reply [closes](ClientReply::closes) the
-    /// session the client may try again.
+    /// The pending request is gone afterwards, though the machine may keep its last words until the
+    /// client has answered one more challenge (RFC 7628 §3.2.3), which the next
+    /// [`step`](Self::step) reads. Unless the reply [closes](ClientReply::closes) the session the
+    /// client may try again.
     fn reply(&mut self, reply: ClientReply, out: &mut Vec<u8>);
 
     /// Answers the pending login with success, in the backend's words, and yields what the relay
     /// needs. The last act before the relay.
-    fn accept(self, acceptance: Acceptance, out: &mut Vec<u8>) -> Self::Follow;
+    fn accept(self, welcome: Self::Welcome, out: &mut Vec<u8>) -> Self::Follow;
 }
 
 /// What the driver is to do after [`Front::step`].
@@ -210,7 +251,9 @@ pub enum FrontStep {
 /// The backend's side up to the point where it may be given credentials: we are the client.
 ///
 /// It may run in clear and has no way to emit a secret.
-pub trait Negotiate {
+pub trait Negotiate: Send + 'static {
+    /// What a server says that it can do.
+    type Capabilities: Capabilities;
     /// What this becomes when it is ready.
     type Login: Login;
 
@@ -236,10 +279,10 @@ pub trait Negotiate {
 
     /// What the backend offered in clear, if it said so before STARTTLS; for the operator's eyes,
     /// never for a decision.
-    fn offered_in_clear(&self) -> Option<&Capabilities>;
+    fn offered_in_clear(&self) -> Option<&Self::Capabilities>;
 
     /// What the backend offers on the leg as it is now; complete after [`NegotiateStep::Ready`].
-    fn offered(&self) -> Option<&Capabilities>;
+    fn offered(&self) -> Option<&Self::Capabilities>;
 
     /// Writes a polite end for a connection that will not be logged in (a health probe's).
     fn leave(&mut self, out: &mut Vec<u8>);
@@ -262,24 +305,27 @@ pub enum NegotiateStep {
 
 /// The backend's side from the first octet of a secret to the verdict. Driven only on a leg that
 /// may carry secrets.
-pub trait Login {
+pub trait Login: Send + 'static {
+    /// What the backend says to a login that it accepts.
+    type Welcome;
+
     /// Consumes what it can of `input`. What the backend sends behind its OK stays in `input` and
     /// belongs to the relay.
     ///
     /// # Errors
     /// No verdict was or will be reached: the client gets a temporary error, and the login is not
     /// tried elsewhere, since credentials may have been sent.
-    fn step(&mut self, input: &mut WireBuf) -> Result<LoginStep, BackendViolation>;
+    fn step(&mut self, input: &mut WireBuf) -> Result<LoginStep<Self::Welcome>, BackendViolation>;
 }
 
 /// What the driver is to do after [`Login::step`].
-pub enum LoginStep {
+pub enum LoginStep<W> {
     /// Read more, step again.
     NeedMore,
     /// Send this to the backend and step again.
     Send(Secret),
     /// Logged in: [`Front::accept`].
-    Accepted(Acceptance),
+    Accepted(W),
     /// Refused: [`Front::reply`] with [`ClientReply::Rejected`], and drop the backend leg.
     Rejected(Rejection),
 }
@@ -288,7 +334,7 @@ pub enum LoginStep {
 ///
 /// Both directions are shown to it in the order in which they are forwarded. It allocates nothing
 /// and holds no more than a few hundred bytes.
-pub trait Follower {
+pub trait Follower: Send + 'static {
     /// Looks at bytes from the client *before* they are forwarded.
     ///
     /// `chunk` starts with what the last verdict did not forward, if there was any. With `draining`
@@ -347,26 +393,24 @@ pub enum Then {
     Refuse(Refusal),
 }
 
-/// Why a follower ends a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// UNAUTHENTICATE (RFC 8437): a second login on this connection would stay on the first
-    /// account's server.
-    #[error("the client asked to log in anew on a connection that belongs to one account")]
-    Relogin,
-    /// A literal whose length no server can mean.
-    #[error("the client announced a literal of an impossible length")]
-    ImpossibleLiteral,
-}
-
 /// Whether a relayed session may be closed without cutting anything short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Safety {
     /// No command is open (or only IDLE is) and both directions are at a boundary.
     Safe,
-    /// A command or an answer is on its way.
+    /// A command or an answer is on its way. Past a limit it may be cut.
     Busy,
+    /// The backend has been given something whole that it may have taken over, and has not said so yet: an
+    /// end here, and the client does it again. No limit cuts it; a fence that waits for it does not drain.
+    Committed,
     /// The stream can no longer be followed (compressed, or not as expected): no words of ours may
     /// be put into it.
     Opaque,
+}
+
+impl Safety {
+    /// Whether something is on its way that an end here would cut short.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Busy | Self::Committed)
+    }
 }

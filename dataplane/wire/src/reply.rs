@@ -1,12 +1,15 @@
 //! What is said to a client, what a backend's verdict was, and how peers break the rules.
 
-use crate::capability::Capabilities;
 use crate::secret::InvalidCredentials;
 use crate::text::printable;
 
 /// The longest text of a backend that is passed on, in octets. Long enough for a sentence and a
 /// link; a backend that says more is not worth a client's parser.
-const MAX_PASSED_TEXT: usize = 240;
+pub(crate) const MAX_PASSED_TEXT: usize = 240;
+
+/// The longest code that is kept, in octets, and the longest last challenge.
+const MAX_CODE: usize = 32;
+const MAX_CHALLENGE: usize = 4096;
 
 /// An answer to a login, or an end of the session, decided by the driver. The only words of ours
 /// that a client can ever read, beside the machines' own answers to commands.
@@ -83,6 +86,7 @@ pub struct Rejection {
     text: String,
     said: Option<String>,
     is_about_the_login: bool,
+    challenge: Option<Vec<u8>>,
 }
 
 impl Rejection {
@@ -94,6 +98,7 @@ impl Rejection {
             text: String::new(),
             said: None,
             is_about_the_login: true,
+            challenge: None,
         }
     }
 
@@ -105,27 +110,38 @@ impl Rejection {
         }
     }
 
-    /// A refusal that is passed on with `code`, one of the machine's own constants, and `text`, the
-    /// backend's, of which only what is printable is kept, up to a limit.
-    pub(crate) fn passed_on(kind: RejectionKind, code: &'static str, text: &[u8]) -> Self {
+    /// A refusal that is passed on with `code`, one of the machine's own constants as its protocol writes
+    /// it (`UNAVAILABLE`, `SYS/TEMP`, `454 4.7.0`), and `text`, the backend's, of which only what is
+    /// printable is kept, up to a limit.
+    pub fn passed_on(kind: RejectionKind, code: &'static str, text: &[u8]) -> Self {
         Self {
             kind,
             code: Some(code),
             text: printable(text, MAX_PASSED_TEXT),
             said: None,
             is_about_the_login: true,
+            challenge: None,
         }
     }
 
-    /// The same with the backend's own code, and whether that code says that the login is wrong.
-    pub(crate) fn with_server_code(
-        self,
-        code: impl Into<String>,
-        is_about_the_login: bool,
-    ) -> Self {
+    /// The same with the backend's own code, which is kept if it can be one, and whether that code says
+    /// that the login is wrong.
+    #[must_use]
+    pub fn with_server_code(self, code: &str, is_about_the_login: bool) -> Self {
+        let is_one = (1..=MAX_CODE).contains(&code.len()) && is_code(code);
         Self {
-            said: Some(code.into()),
+            said: is_one.then(|| code.to_owned()),
             is_about_the_login,
+            ..self
+        }
+    }
+
+    /// The same with the challenge that the backend ended a bearer token's exchange with, decoded
+    /// (RFC 7628 §3.2.2): the client may read it before it is told no. One that is too long is left out.
+    #[must_use]
+    pub fn with_challenge(self, challenge: Vec<u8>) -> Self {
+        Self {
+            challenge: Some(challenge).filter(|octets| octets.len() <= MAX_CHALLENGE),
             ..self
         }
     }
@@ -135,8 +151,8 @@ impl Rejection {
         self.kind
     }
 
-    /// The backend's machine-readable code, passed on or not, for the operator's eyes: at most 32 of A to Z
-    /// and hyphen. `None` if it gave none.
+    /// The backend's machine-readable code, passed on or not, for the operator's eyes: at most 32 octets.
+    /// `None` if it gave none.
     pub fn server_code(&self) -> Option<&str> {
         self.said.as_deref()
     }
@@ -156,33 +172,19 @@ impl Rejection {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// What the client is to be challenged with once more before it is told no, decoded.
+    pub fn challenge(&self) -> Option<&[u8]> {
+        self.challenge.as_deref()
+    }
 }
 
-/// A backend's OK to a login: what the client is to learn from it. Made only by a
-/// [`Login`](crate::Login).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acceptance {
-    /// What the backend offers to this account.
-    pub(crate) capabilities: Capabilities,
-    /// Whole lines for the client that the backend sent before its OK, with their ends.
-    pub(crate) untagged: Vec<u8>,
-    /// The OK's text, printable and shortened.
-    pub(crate) text: String,
-}
-
-impl Acceptance {
-    /// What the backend offers to this account, as it said itself.
-    pub fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    pub(crate) fn new(capabilities: Capabilities, untagged: Vec<u8>, text: &[u8]) -> Self {
-        Self {
-            capabilities,
-            untagged,
-            text: printable(text, MAX_PASSED_TEXT),
-        }
-    }
+/// Capitals in one word (`SYS/TEMP`), or numbers (`454 4.7.0`): anything else may be the beginning of a
+/// sentence about somebody.
+fn is_code(code: &str) -> bool {
+    let is_word = |octet: u8| octet.is_ascii_uppercase() || octet == b'-' || octet == b'/';
+    let is_number = |octet: u8| octet.is_ascii_digit() || octet == b'.' || octet == b' ';
+    code.bytes().all(is_word) || code.bytes().all(is_number)
 }
 
 /// How a client broke the rules so that its session must end. The client's fault.

@@ -58,10 +58,37 @@ impl Secret {
 ///     [credentials.clone(), credentials]
 /// }
 /// ```
-pub struct Credentials {
+pub enum Credentials {
+    /// A name and a password.
+    Password(Password),
+    /// A token, whose bearer is whoever its issuer says.
+    Bearer(Bearer),
+}
+
+/// A name and a password, and whom to act as.
+pub struct Password {
     authorization: Option<String>,
     authentication: String,
-    password: Secret,
+    secret: Secret,
+}
+
+/// A bearer token (RFC 6750) with what came beside it in the mechanism's frame. What is said there of a
+/// name proves nothing, and servers may ignore it: the token decides.
+pub struct Bearer {
+    frame: BearerFrame,
+    name: Option<String>,
+    host: Option<String>,
+    port: Option<u16>,
+    token: Secret,
+}
+
+/// The mechanism in which a token came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BearerFrame {
+    /// RFC 7628.
+    OauthBearer,
+    /// Its predecessor, which has a name and no address.
+    Xoauth2,
 }
 
 /// Why something is not fit to be credentials. It never says what it was.
@@ -92,20 +119,17 @@ pub enum InvalidCredentials {
 }
 
 impl Credentials {
-    /// Checks and takes a login: `authorization` is whom to act as, if that was said (RFC 4616 §2),
-    /// `authentication` whose password it is. An empty `authorization` is none.
+    /// Checks and takes a login by password: `authorization` is whom to act as, if that was said
+    /// (RFC 4616 §2), `authentication` whose password it is. An empty `authorization` is none.
     ///
     /// # Errors
     /// [`InvalidCredentials`] says which part is not fit.
-    pub fn new(
+    pub fn password(
         authorization: &[u8],
         authentication: &[u8],
         password: Secret,
     ) -> Result<Self, InvalidCredentials> {
-        let authorization = match authorization {
-            [] => None,
-            name => Some(login_name(name)?),
-        };
+        let authorization = optional_name(authorization)?;
         let authentication = login_name(authentication)?;
         if password.is_empty() {
             return Err(InvalidCredentials::EmptyPassword);
@@ -113,13 +137,15 @@ impl Credentials {
         if password.octets().contains(&0) {
             return Err(InvalidCredentials::NulInPassword);
         }
-        Ok(Self {
+        Ok(Self::Password(Password {
             authorization,
             authentication,
-            password,
-        })
+            secret: password,
+        }))
     }
+}
 
+impl Password {
     /// The name that decides where the session goes: whom the client wants to act as, which is not
     /// always whose password it sent.
     pub fn name(&self) -> &str {
@@ -140,7 +166,78 @@ impl Credentials {
 
     /// The password.
     pub fn password(&self) -> &Secret {
-        &self.password
+        &self.secret
+    }
+}
+
+impl Bearer {
+    /// Checks and takes a token, in the frame in which it came. An empty `name` is none.
+    ///
+    /// # Errors
+    /// [`InvalidCredentials`] says which part is not fit.
+    pub fn new(frame: BearerFrame, name: &[u8], token: Secret) -> Result<Self, InvalidCredentials> {
+        let name = optional_name(name)?;
+        if token.is_empty() {
+            return Err(InvalidCredentials::EmptyPassword);
+        }
+        // RFC 6750 §2.1 has fewer; what is not graphic could end the frame.
+        if !token.octets().iter().all(u8::is_ascii_graphic) {
+            return Err(InvalidCredentials::Malformed);
+        }
+        Ok(Self {
+            frame,
+            name,
+            host: None,
+            port: None,
+            token,
+        })
+    }
+
+    /// The mechanism in which it came.
+    pub fn frame(&self) -> BearerFrame {
+        self.frame
+    }
+
+    /// The name beside the token, if there was one. It may be another's than the token's.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The host that the client says it connected to, if it did.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// The port, likewise.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The token.
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// The same with the address that the client says it connected to.
+    ///
+    /// # Errors
+    /// [`InvalidCredentials::Malformed`]: the host is not printable.
+    pub fn at(self, host: Option<&[u8]>, port: Option<u16>) -> Result<Self, InvalidCredentials> {
+        let host = match host {
+            None | Some([]) => None,
+            Some(host) if host.iter().all(u8::is_ascii_graphic) => {
+                Some(String::from_utf8_lossy(host).into_owned())
+            }
+            Some(_) => return Err(InvalidCredentials::Malformed),
+        };
+        Ok(Self { host, port, ..self })
+    }
+}
+
+fn optional_name(octets: &[u8]) -> Result<Option<String>, InvalidCredentials> {
+    match octets {
+        [] => Ok(None),
+        name => login_name(name).map(Some),
     }
 }
 
@@ -220,6 +317,31 @@ mod tests {
         SecretWriter::with_capacity(0).text(octets).finish()
     }
 
+    fn password(authorization: &[u8], authentication: &[u8]) -> Password {
+        match Credentials::password(authorization, authentication, secret(b"x")) {
+            Ok(Credentials::Password(password)) => password,
+            _ => panic!("a password is fit"),
+        }
+    }
+
+    #[test]
+    fn a_token_may_come_without_a_name_and_never_with_what_could_end_its_frame() {
+        let bearer = |name, token| Bearer::new(BearerFrame::Xoauth2, name, secret(token));
+        assert!(bearer(b"", b"t").is_ok_and(|token| token.name().is_none()));
+        assert_eq!(
+            bearer(b"", b"").err(),
+            Some(InvalidCredentials::EmptyPassword)
+        );
+        for token in [&b"t\x01auth=Bearer u"[..], b"a b", b"\xff"] {
+            assert_eq!(
+                bearer(b"", token).err(),
+                Some(InvalidCredentials::Malformed)
+            );
+        }
+        let refused = bearer(b"al\x01ice", b"t").err();
+        assert_eq!(refused, Some(InvalidCredentials::ControlCharacter));
+    }
+
     #[test]
     fn a_secret_is_composed_across_growth() {
         let composed = SecretWriter::with_capacity(1)
@@ -235,12 +357,10 @@ mod tests {
 
     #[test]
     fn the_route_follows_the_authorization_identity_where_there_is_one() {
-        let master = Credentials::new(b"alice", b"admin", secret(b"x"))
-            .ok()
-            .unwrap();
+        let master = password(b"alice", b"admin");
         assert_eq!(master.name(), "alice");
         assert_eq!(master.authentication(), "admin");
-        let plain = Credentials::new(b"", b"alice", secret(b"x")).ok().unwrap();
+        let plain = password(b"", b"alice");
         assert_eq!(plain.name(), "alice");
         assert_eq!(plain.authorization(), None);
     }
@@ -254,22 +374,22 @@ mod tests {
             b"al\x7fice",
             "al\u{85}ice".as_bytes(),
         ] {
-            let refused = Credentials::new(b"", name, secret(b"x")).err();
+            let refused = Credentials::password(b"", name, secret(b"x")).err();
             assert_eq!(refused, Some(InvalidCredentials::ControlCharacter));
-            let refused = Credentials::new(name, b"admin", secret(b"x")).err();
+            let refused = Credentials::password(name, b"admin", secret(b"x")).err();
             assert_eq!(refused, Some(InvalidCredentials::ControlCharacter));
         }
     }
 
     #[test]
     fn empty_names_and_passwords_are_refused() {
-        let refused = Credentials::new(b"", b"", secret(b"x")).err();
+        let refused = Credentials::password(b"", b"", secret(b"x")).err();
         assert_eq!(refused, Some(InvalidCredentials::EmptyName));
-        let refused = Credentials::new(b"", b"alice", secret(b"")).err();
+        let refused = Credentials::password(b"", b"alice", secret(b"")).err();
         assert_eq!(refused, Some(InvalidCredentials::EmptyPassword));
-        let refused = Credentials::new(b"", b"alice", secret(b"a\0b")).err();
+        let refused = Credentials::password(b"", b"alice", secret(b"a\0b")).err();
         assert_eq!(refused, Some(InvalidCredentials::NulInPassword));
-        let refused = Credentials::new(b"", b"\xff", secret(b"x")).err();
+        let refused = Credentials::password(b"", b"\xff", secret(b"x")).err();
         assert_eq!(refused, Some(InvalidCredentials::NotUtf8));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::capability::Offer;
 use crate::facts::{ClientFacts, Introduction};
 
 /// Whether a leg may carry a secret as it is.
@@ -14,13 +13,13 @@ pub enum Channel {
     Secure,
 }
 
-/// What a [`Front`](crate::Front) is made with.
-#[derive(Debug, Clone)]
-pub struct FrontSettings {
+/// What a [`Front`](crate::Front) is made with. `O` is the protocol's [`Offer`](crate::Offer).
+#[derive(Debug)]
+pub struct FrontSettings<O> {
     /// How the client is connected.
     pub channel: Channel,
     /// What to offer before login.
-    pub offer: Arc<Offer>,
+    pub offer: Arc<O>,
     /// What a stranger may make us do.
     pub limits: FrontLimits,
 }

@@ -8,7 +8,7 @@ mod world;
 
 mod sloppy;
 
-use ferrypost_wire::ClientReply;
+use ferrypost_wire::{ClientReply, Credentials};
 use sloppy::{Case, END, masked, octets, summary, table};
 use world::{Setup, Stage, World};
 
@@ -74,8 +74,11 @@ fn drive(world: &mut World, input: &[u8], split: bool) {
                     world.reply(ClientReply::Unfit(invalid));
                 }
                 Stage::Offered(credentials) => {
-                    let right = credentials.name() == USER
-                        && credentials.password().expose() == PASSWORD.as_bytes();
+                    let Credentials::Password(login) = credentials else {
+                        panic!("IMAP offers no tokens");
+                    };
+                    let right =
+                        login.name() == USER && login.password().expose() == PASSWORD.as_bytes();
                     if right {
                         log_in(world);
                     } else {

@@ -18,7 +18,8 @@ mod world;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ferrypost_wire::{Capabilities, Channel, ClientReply, Farewell};
+use ferrypost_wire::imap::Capabilities;
+use ferrypost_wire::{Channel, ClientReply, Credentials, Farewell};
 use world::{Setup, Stage, World};
 
 /// One test for each file, and one that finds a file without a test.
@@ -272,11 +273,11 @@ impl<'a> Script<'a> {
         let place = self.place();
         let world = self.world();
         match (words, &world.stage) {
-            (["login", name, password], Stage::Offered(seen)) => {
+            (["login", name, password], Stage::Offered(Credentials::Password(seen))) => {
                 assert_eq!(seen.name(), *name, "{place}");
                 assert_eq!(seen.password().expose(), password.as_bytes(), "{place}");
             }
-            (["login", name, as_whom, password], Stage::Offered(seen)) => {
+            (["login", name, as_whom, password], Stage::Offered(Credentials::Password(seen))) => {
                 assert_eq!(seen.name(), *name, "{place}");
                 assert_eq!(seen.authentication(), *as_whom, "{place}");
                 assert_eq!(seen.password().expose(), password.as_bytes(), "{place}");
@@ -312,7 +313,7 @@ impl<'a> Script<'a> {
                 assert_eq!(format!("{seen:?}"), *what, "{place}");
             }
             (["refused", what], Stage::Refused(seen)) => {
-                assert_eq!(format!("{seen:?}"), *what, "{place}");
+                assert_eq!(format!("{:?}", seen.farewell()), *what, "{place}");
                 // Of the refused command the backend may have read a part, but never its end.
                 assert!(!world.to_backend.contains(&b'\n'), "{place}");
                 world.to_backend.clear();

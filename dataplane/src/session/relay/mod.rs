@@ -156,8 +156,7 @@ impl Cause {
         match self {
             Self::Told { reason, .. } => Some(farewell(reason)),
             Self::Idle => Some(Farewell::IdleTimeout),
-            Self::Refused(Refusal::Relogin) => Some(Farewell::Relogin),
-            Self::Refused(Refusal::ImpossibleLiteral) => Some(Farewell::ProtocolError),
+            Self::Refused(refusal) => Some(refusal.farewell()),
             Self::ClientEnded
             | Self::BackendEnded
             | Self::ClientFailed(_)

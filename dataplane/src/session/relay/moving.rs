@@ -232,7 +232,7 @@ impl<F: Follower> Moving<F> {
     /// The client has ended its side. The backend learns of it when it has answered everything that it can: a
     /// server that sees the end first may leave commands undone.
     fn poll_end_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
-        if self.follower.safety() != Safety::Busy || self.follower.awaits_the_client() {
+        if !self.follower.safety().is_open() || self.follower.awaits_the_client() {
             ready!(self.backend.poll_finish(cx)).map_err(|error| backend_failed(&error))?;
         }
         Poll::Pending
@@ -296,7 +296,7 @@ impl<F: Follower> Moving<F> {
         }
         let reason = self.draining?.reason;
         // Of an opaque stream nobody can tell when it would be safe: there is nothing to wait for.
-        let done = self.follower.safety() != Safety::Busy;
+        let done = !self.follower.safety().is_open();
         done.then_some(Cause::Told { reason, cut: false })
     }
 
@@ -329,8 +329,18 @@ impl<F: Follower> Moving<F> {
         is_overdue
     }
 
+    /// Whether an end here might make the client do again what the backend has taken over: no limit cuts
+    /// that.
+    fn is_committed(&self) -> bool {
+        self.follower.safety() == Safety::Committed
+    }
+
     /// When the next limit is hit, if nothing happens until then.
     fn deadline(&self) -> Instant {
+        if self.is_committed() {
+            // What ends it is the backend's word or its connection's end, and either wakes us.
+            return Instant::now() + self.limits.idle;
+        }
         let stuck = |side: &Side| side.stuck_since().map(|since| since + self.limits.stalled);
         [
             Some(self.last_move + self.limits.idle),
@@ -346,6 +356,9 @@ impl<F: Follower> Moving<F> {
     }
 
     fn expired(&self, now: Instant) -> Option<Cause> {
+        if self.is_committed() {
+            return None;
+        }
         let stuck = |side: &Side| {
             side.stuck_since()
                 .is_some_and(|since| now >= since + self.limits.stalled)

@@ -14,7 +14,7 @@ use ferrypost_proto::{
 use ferrypost_routing::{Assembly, RoutingTable, Touched};
 use ferrypost_runtime::tls::CertificateFiles;
 use ferrypost_runtime::{Random, metrics::Metrics, shutdown::Shutdown};
-use ferrypost_wire::{ProtocolKind, imap::Imap};
+use ferrypost_wire::{LineProtocol, ProtocolKind, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
@@ -30,13 +30,12 @@ use crate::{
     backend::{
         Target,
         logins::{Latest, Logins},
-        offer::Offers,
     },
     config::{Listener, ListenerTls},
     fence::Fences,
     limits::{KnownNetwork, Limits},
     listener::{Listening, Permits},
-    metrics::{RelayIo, TABLE},
+    metrics::TABLE,
     net::{
         dial::Dialer,
         resolver::{Resolver, tests::Book},
@@ -45,7 +44,10 @@ use crate::{
     },
     redact::Redact,
     registry::{CloseReason, Registry},
-    session::{self, Connection, Newcomers, context::Services, relay::Budget},
+    session::{
+        self, Connection, Newcomers, NoTokens, TokenOwner, context::Services, line::LineServices,
+        relay::Budget,
+    },
     tables::Tables,
 };
 
@@ -129,6 +131,8 @@ pub(crate) struct Way {
     pub(crate) announcement: v1::Announcement,
     /// The name of both servers; `None`: their address.
     pub(crate) host: Option<&'static str>,
+    /// Where both servers are, in place of the scripted ones.
+    pub(crate) at: Option<std::net::SocketAddr>,
 }
 
 impl Default for Way {
@@ -141,6 +145,7 @@ impl Default for Way {
             },
             announcement: v1::Announcement::None,
             host: None,
+            at: None,
         }
     }
 }
@@ -173,6 +178,7 @@ pub(crate) struct Plan {
     /// How we speak TLS to the servers.
     pub(crate) backend_tls: ClientTls,
     pub(crate) known_networks: Vec<KnownNetwork>,
+    pub(crate) tokens: Arc<dyn TokenOwner>,
 }
 
 impl Default for Plan {
@@ -192,6 +198,7 @@ impl Default for Plan {
             names: Book::default(),
             backend_tls: ClientTls::new(),
             known_networks: Vec::new(),
+            tokens: Arc::new(NoTokens),
         }
     }
 }
@@ -231,6 +238,11 @@ impl World {
     }
 
     pub(crate) fn with(plan: Plan) -> Self {
+        Self::speaking::<Imap>(plan)
+    }
+
+    /// A world in which another protocol is spoken.
+    pub(crate) fn speaking<P: LineProtocol>(plan: Plan) -> Self {
         let random = Random::seeded(1);
         let old = Backend::start(plan.old);
         let new = Backend::start(plan.new);
@@ -241,16 +253,15 @@ impl World {
         let budget = Budget::new(plan.limits.connections.kept);
         let metrics = Arc::new(Metrics::new(TABLE));
         let services = Arc::new(Services {
-            relay_io: RelayIo::of(&metrics, ProtocolKind::Imap),
             metrics: Arc::clone(&metrics),
             tables: tables.clone(),
             registry: Arc::clone(&registry),
-            offers: Offers::new(ProtocolKind::Imap),
             dialer: Arc::new(Dialer::new(plan.backend_tls, plan.limits.backend, resolver)),
             logins: Logins::default(),
             group: String::new(),
             limits: plan.limits,
             budget: budget.clone(),
+            tokens: plan.tokens,
             random: random.clone(),
             redact: Redact::full(),
             draining: shutdown.draining().clone(),
@@ -272,7 +283,8 @@ impl World {
         )
         .unwrap();
         let (address, tls) = (listening.address(), listening.tls());
-        tokio::spawn(listening.serve(Arc::clone(&services), shutdown.clone()));
+        let line = Arc::new(LineServices::<P>::new(Arc::clone(&services)));
+        tokio::spawn(listening.serve(line, shutdown.clone()));
         let world = Self {
             address,
             root: plan.authority.root,
@@ -320,6 +332,7 @@ impl World {
     }
 
     fn config(&self, way: &Way) -> v1::RoutingConfig {
+        let at = |backend: &Backend| way.at.unwrap_or(backend.address);
         let destination = |id: &str, backend: &Backend| v1::Destination {
             id: id.into(),
             without: Vec::new(),
@@ -327,8 +340,8 @@ impl World {
                 protocol: v1::Protocol::Imap.into(),
                 host: way
                     .host
-                    .map_or_else(|| backend.address.ip().to_string(), str::to_owned),
-                port: u32::from(backend.address.port()),
+                    .map_or_else(|| at(backend).ip().to_string(), str::to_owned),
+                port: u32::from(at(backend).port()),
                 tls: Some(way.tls.clone()),
                 announcement: way.announcement.into(),
                 ..Default::default()
@@ -361,7 +374,8 @@ impl World {
             tls: self.tls.clone(),
             newcomer: Newcomers::default().enter(),
         };
-        let session = session::run::<Imap>(Arc::clone(&self.services), "test".into(), connection);
+        let line = Arc::new(LineServices::<Imap>::new(Arc::clone(&self.services)));
+        let session = session::run(line, "test".into(), connection);
         size_of_val(&session)
     }
 

@@ -1,10 +1,10 @@
 //! The backend's side up to the point where a secret may be sent: we are the client.
 
+use super::capability::Capabilities;
 use super::id;
 use super::login::ImapLogin;
 use super::response::{Code, Lines, Response, Status, parse, split_code};
 use crate::buf::WireBuf;
-use crate::capability::Capabilities;
 use crate::facts::{ClientFacts, Introduction};
 use crate::reply::BackendViolation;
 use crate::secret::Credentials;
@@ -199,6 +199,7 @@ impl ImapBack {
 }
 
 impl Negotiate for ImapBack {
+    type Capabilities = Capabilities;
     type Login = ImapLogin;
 
     fn step(
@@ -277,7 +278,7 @@ mod tests {
         let step = back.step(&mut input, &mut Vec::new());
         assert_eq!(step, Ok(NegotiateStep::NeedMore));
         let password = SecretWriter::with_capacity(0).text(b"secret").finish();
-        let credentials = Credentials::new(b"", b"alice", password).ok().unwrap();
+        let credentials = Credentials::password(b"", b"alice", password).ok().unwrap();
         let step = back.into_login(credentials).step(&mut input);
         assert!(matches!(step, Err(BackendViolation::NotReady)));
     }

@@ -138,8 +138,8 @@ pub(super) fn id(command: &[u8]) -> Option<Introduction> {
         if value.is_none() && !nil(&mut lexer) {
             return None;
         }
-        if introduction.fields.len() < MAX_ID_FIELDS {
-            introduction.fields.extend(id_field(&name, value.as_ref()));
+        if introduction.id.len() < MAX_ID_FIELDS {
+            introduction.id.extend(id_field(&name, value.as_ref()));
         }
     }
 }
@@ -245,10 +245,10 @@ mod tests {
         assert_eq!(id(b"a ID NIL"), Some(Introduction::default()));
         assert_eq!(id(b"a ID ()"), Some(Introduction::default()));
         let read = id(b"a ID (\"name\" \"Mutt\" \"os\" NIL \"x\" {2}\r\nyz)").unwrap();
-        assert_eq!(read.fields.len(), 3);
-        assert_eq!(read.fields[1].value, None);
-        assert_eq!(read.fields[2].value.as_deref(), Some("yz"));
-        let kept = |command: String| id(command.as_bytes()).unwrap().fields.len();
+        assert_eq!(read.id.len(), 3);
+        assert_eq!(read.id[1].value, None);
+        assert_eq!(read.id[2].value.as_deref(), Some("yz"));
+        let kept = |command: String| id(command.as_bytes()).unwrap().id.len();
         let many = |count| format!("a ID ({})", ["\"k\" \"v\""].repeat(count).join(" "));
         assert_eq!((kept(many(30)), kept(many(31))), (30, 30));
         let value = |length| format!("a ID (\"k\" \"{}\")", "v".repeat(length));
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn an_odd_pair_in_id_does_not_cost_the_others() {
         let read = id(b"a ID ( \"a\"  \"b\" \"c\" NIL \"d\" ) x").unwrap();
-        let names: Vec<_> = read.fields.iter().map(|field| &*field.name).collect();
+        let names: Vec<_> = read.id.iter().map(|field| &*field.name).collect();
         assert_eq!(names, ["a", "c"]);
         for command in [&b"a ID"[..], b"a ID ", b"a ID ( )", b"a ID nil x"] {
             assert_eq!(id(command), Some(Introduction::default()));
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn an_id_value_with_line_ends_is_dropped() {
         let read = id(b"a ID (\"a\" {4}\r\nx\r\ny \"b\" \"c\")").unwrap();
-        assert_eq!(read.fields.len(), 1);
-        assert_eq!(read.fields[0].name, "b");
+        assert_eq!(read.id.len(), 1);
+        assert_eq!(read.id[0].name, "b");
     }
 }

@@ -22,6 +22,17 @@ use super::{quirks, words};
 use crate::reply::Farewell;
 use crate::{ClientVerdict, Follower, Refusal, Safety, Then};
 
+/// UNAUTHENTICATE (RFC 8437): a second login on this connection would stay on the first account's server.
+const RELOGIN: Refusal = Refusal::new(
+    "the client asked to log in anew on a connection that belongs to one account",
+    Farewell::Relogin,
+);
+/// A literal whose length no server can mean.
+const IMPOSSIBLE_LITERAL: Refusal = Refusal::new(
+    "the client announced a literal of an impossible length",
+    Farewell::ProtocolError,
+);
+
 const UNTAGGED: Fingerprint = Fingerprint::of(b'*');
 const CONTINUE: Fingerprint = Fingerprint::of(b'+');
 
@@ -115,7 +126,7 @@ impl ImapFollower {
     /// Why the command whose name is known now must not be completed, if so.
     fn refusal(&self) -> Option<Refusal> {
         let asks_relogin = self.client.second().is(b"UNAUTHENTICATE");
-        asks_relogin.then_some(Refusal::Relogin)
+        asks_relogin.then_some(RELOGIN)
     }
 
     /// The client's line is over: its command goes on behind a literal, or is complete.
@@ -127,7 +138,7 @@ impl ImapFollower {
         }
         if let Some(literal) = self.client.announced_by_client() {
             if literal.length > MAX_LITERAL {
-                self.refused = Some(Refusal::ImpossibleLiteral);
+                self.refused = Some(IMPOSSIBLE_LITERAL);
             }
             self.client.enter_literal(literal.length);
             if literal.synchronising {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::ImapFollower;
+use super::acceptance::Acceptance;
+use super::capability::{Capabilities, Offer};
 use super::command::{self, Head, Verb};
 use super::lex::{Announcement, MAX_LITERAL, Tag, announced_literal};
 use super::{offer, words};
 use crate::buf::WireBuf;
-use crate::capability::{Capabilities, Offer};
 use crate::facts::Introduction;
-use crate::reply::{Acceptance, ClientReply, ClientViolation};
+use crate::reply::{ClientReply, ClientViolation};
 use crate::sasl::{Exchange, Mechanism, Progress};
 use crate::secret::{Credentials, InvalidCredentials, Secret, SecretWriter};
 use crate::settings::{Channel, FrontLimits, FrontSettings};
@@ -93,7 +94,7 @@ struct Room {
 type Outcome = Result<Option<FrontStep>, ClientViolation>;
 
 impl ImapFront {
-    pub(super) fn new(settings: FrontSettings) -> Self {
+    pub(super) fn new(settings: FrontSettings<Offer>) -> Self {
         Self {
             channel: settings.channel,
             offer: settings.offer,
@@ -332,7 +333,7 @@ impl ImapFront {
             _ => match command::id(text.octets()) {
                 Some(introduction) => {
                     // The first one counts, as with the servers behind us.
-                    if self.introduction.fields.is_empty() {
+                    if self.introduction.id.is_empty() {
                         self.introduction = introduction;
                     }
                     words::untagged(out, "ID (\"name\" \"Ferrypost\")");
@@ -349,7 +350,7 @@ impl ImapFront {
             let text = "BAD Use AUTHENTICATE for a name beyond US-ASCII (RFC 6855).";
             return self.malformed(&tag, text, out);
         }
-        let credentials = Credentials::new(b"", name.octets(), password);
+        let credentials = Credentials::password(b"", name.octets(), password);
         Ok(Some(self.offered(tag, credentials)))
     }
 
@@ -361,9 +362,10 @@ impl ImapFront {
         };
         let offered = |mechanism: &Mechanism| {
             let list = self.offer.capabilities();
-            list.has(mechanism.capability())
+            list.has(&offer::word(*mechanism))
         };
-        let Some(mechanism) = Mechanism::from_name(mechanism) else {
+        let ours = |mechanism: &Mechanism| offer::MECHANISMS.contains(mechanism);
+        let Some(mechanism) = Mechanism::from_name(mechanism).filter(ours) else {
             self.leftover = Leftover::Responses;
             return self.malformed(&tag, "NO This mechanism is not offered.", out);
         };
@@ -547,6 +549,7 @@ impl Room {
 
 impl Front for ImapFront {
     type Follow = ImapFollower;
+    type Welcome = Acceptance;
 
     fn greet(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"* OK [CAPABILITY ");
@@ -566,7 +569,7 @@ impl Front for ImapFront {
         }
     }
 
-    fn secured(&mut self) {
+    fn secured(&mut self, _out: &mut Vec<u8>) {
         self.channel = Channel::Secure;
         self.state = State::Command;
         self.asked_capability = false;

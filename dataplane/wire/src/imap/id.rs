@@ -93,7 +93,7 @@ impl<'a> List<'a> {
 
     /// Appends what the client said about itself, without the words by which only a proxy may speak.
     fn own_words(&mut self, introduction: &Introduction) {
-        for field in introduction.fields.iter().filter(|it| is_harmless(it)) {
+        for field in introduction.id.iter().filter(|it| is_harmless(it)) {
             self.pair(&field.name, field.value.as_deref());
         }
     }
@@ -124,7 +124,8 @@ mod tests {
             session: SessionReference::new("fp-1".to_owned()).unwrap(),
             hops: HopLimit::FIRST,
             introduction: Introduction {
-                fields: fields
+                helo: None,
+                id: fields
                     .iter()
                     .map(|&(name, value)| IdField {
                         name: name.to_owned(),

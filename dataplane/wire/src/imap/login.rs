@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
+use super::acceptance::Acceptance;
 use super::back::Tags;
+use super::capability::Capabilities;
 use super::lex::{can_be_quoted, write_quoted};
+use super::offer;
 use super::quirks;
 use super::response::{Code, Lines, Response, Status, parse, split_code};
 use crate::buf::WireBuf;
-use crate::capability::Capabilities;
-use crate::reply::{Acceptance, BackendViolation, Rejection, RejectionKind};
-use crate::sasl::{self, Mechanism};
-use crate::secret::{Credentials, Secret, SecretWriter};
+use crate::reply::{BackendViolation, Rejection, RejectionKind};
+use crate::sasl;
+use crate::secret::{Credentials, Password, Secret, SecretWriter};
 use crate::text::atom;
 use crate::{Login, LoginStep};
 
@@ -88,7 +90,7 @@ impl ImapLogin {
     }
 
     /// Takes a line; `None` when it decides nothing.
-    fn take(&mut self, line: &[u8]) -> Result<Option<LoginStep>, BackendViolation> {
+    fn take(&mut self, line: &[u8]) -> Result<Option<LoginStep<Acceptance>>, BackendViolation> {
         match parse(line, self.tags.current().as_bytes()) {
             Some(Response::Tagged(status, text)) => self.tagged(status, text).map(Some),
             Some(Response::Continue) => match self.pieces.pop_front() {
@@ -112,7 +114,11 @@ impl ImapLogin {
         }
     }
 
-    fn tagged(&mut self, status: Status, text: &[u8]) -> Result<LoginStep, BackendViolation> {
+    fn tagged(
+        &mut self,
+        status: Status,
+        text: &[u8],
+    ) -> Result<LoginStep<Acceptance>, BackendViolation> {
         if self.state == State::Capabilities {
             return match (status, &self.capabilities) {
                 (Status::Ok, Some(_)) => self.accepted(),
@@ -131,7 +137,7 @@ impl ImapLogin {
     }
 
     /// The backend said OK: goes on to ask what it offers, unless it has said so.
-    fn logged_in(&mut self, text: &[u8]) -> Result<LoginStep, BackendViolation> {
+    fn logged_in(&mut self, text: &[u8]) -> Result<LoginStep<Acceptance>, BackendViolation> {
         if !self.pieces.is_empty() {
             // It agreed before it had heard everything.
             return Err(BackendViolation::Malformed);
@@ -158,7 +164,7 @@ impl ImapLogin {
         Ok(LoginStep::Send(command.finish()))
     }
 
-    fn accepted(&mut self) -> Result<LoginStep, BackendViolation> {
+    fn accepted(&mut self) -> Result<LoginStep<Acceptance>, BackendViolation> {
         self.state = State::Over;
         let capabilities = self
             .capabilities
@@ -204,7 +210,9 @@ impl ImapLogin {
 }
 
 impl Login for ImapLogin {
-    fn step(&mut self, input: &mut WireBuf) -> Result<LoginStep, BackendViolation> {
+    type Welcome = Acceptance;
+
+    fn step(&mut self, input: &mut WireBuf) -> Result<LoginStep<Acceptance>, BackendViolation> {
         match self.state {
             State::Impossible(violation) => return Err(violation),
             State::Over => return Ok(LoginStep::NeedMore),
@@ -229,7 +237,19 @@ impl Login for ImapLogin {
 /// Composes a login in the best way that the backend offers and the credentials allow: PLAIN, which
 /// says everything; the LOGIN command; the LOGIN mechanism. `None` if there is none.
 fn compose(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Option<Vec<Secret>> {
-    if offered.has(Mechanism::Plain.capability()) {
+    match credentials {
+        Credentials::Password(password) => compose_password(tag, offered, password),
+        // Not offered by our own front either.
+        Credentials::Bearer(_) => None,
+    }
+}
+
+fn compose_password(
+    tag: &str,
+    offered: &Capabilities,
+    credentials: &Password,
+) -> Option<Vec<Secret>> {
+    if offered.has(offer::PLAIN) {
         return Some(authenticate_plain(tag, offered, credentials));
     }
     let acts_as_another = credentials
@@ -242,10 +262,12 @@ fn compose(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Opti
     if !offered.has("LOGINDISABLED") && credentials.authentication().is_ascii() {
         return Some(login_command(tag, offered, credentials));
     }
-    (offered.has(Mechanism::Login.capability())).then(|| authenticate_login(tag, credentials))
+    offered
+        .has(offer::LOGIN)
+        .then(|| authenticate_login(tag, credentials))
 }
 
-fn authenticate_plain(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Vec<Secret> {
+fn authenticate_plain(tag: &str, offered: &Capabilities, credentials: &Password) -> Vec<Secret> {
     let message = sasl::encode_plain(credentials);
     let command = SecretWriter::with_capacity(2 * message.len() + 64)
         .text(tag.as_bytes())
@@ -257,7 +279,7 @@ fn authenticate_plain(tag: &str, offered: &Capabilities, credentials: &Credentia
     vec![command.text(b"\r\n").finish(), response(&message)]
 }
 
-fn authenticate_login(tag: &str, credentials: &Credentials) -> Vec<Secret> {
+fn authenticate_login(tag: &str, credentials: &Password) -> Vec<Secret> {
     let command = SecretWriter::with_capacity(64)
         .text(tag.as_bytes())
         .text(b" AUTHENTICATE LOGIN\r\n");
@@ -276,7 +298,7 @@ fn response(message: &Secret) -> Secret {
         .finish()
 }
 
-fn login_command(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Vec<Secret> {
+fn login_command(tag: &str, offered: &Capabilities, credentials: &Password) -> Vec<Secret> {
     let mut writer = PieceWriter::new(offered);
     writer.text(tag.as_bytes());
     writer.text(b" LOGIN ");
@@ -370,7 +392,7 @@ fn rejection(text: &[u8]) -> Rejection {
         return Rejection::credentials().with_server_code("AUTHENTICATIONFAILED", true);
     }
     match atom(code.name) {
-        Some(unknown) => Rejection::unexplained().with_server_code(unknown, false),
+        Some(unknown) => Rejection::unexplained().with_server_code(&unknown, false),
         None => Rejection::unexplained(),
     }
 }
@@ -381,7 +403,7 @@ mod tests {
 
     fn pieces(offered: &str, name: &str, password: &str) -> Option<Vec<String>> {
         let password = SecretWriter::with_capacity(0).text(password.as_bytes());
-        let credentials = Credentials::new(b"", name.as_bytes(), password.finish());
+        let credentials = Credentials::password(b"", name.as_bytes(), password.finish());
         let offered = Capabilities::parse(offered.as_bytes());
         let pieces = compose("F1", &offered, &credentials.ok().unwrap())?;
         let text = |piece: &Secret| String::from_utf8(piece.expose().to_vec()).unwrap();

@@ -1,6 +1,8 @@
 //! `IMAP4rev1` and `IMAP4rev2` (RFC 3501, RFC 9051), up to the login and around it.
 //!
 //! ```text
+//!   capability  what a server offers and what we offer: lists of words
+//!   acceptance  what a backend says to a login that it accepts
 //!   lex       tags, atoms, quoted strings, literals: the grammar of both directions
 //!   command   what a client asks for before it is logged in
 //!   front     we are the server, until the login succeeds
@@ -15,7 +17,9 @@
 //!   words     what we say ourselves
 //! ```
 
+mod acceptance;
 mod back;
+mod capability;
 mod command;
 mod follow;
 mod front;
@@ -28,14 +32,15 @@ mod response;
 mod scan;
 mod words;
 
+pub use acceptance::Acceptance;
 pub use back::ImapBack;
+pub use capability::{Capabilities, Offer};
 pub use follow::ImapFollower;
 pub use front::ImapFront;
 pub use login::ImapLogin;
 
-use crate::capability::{Capabilities, Offer};
 use crate::settings::{BackSettings, FrontSettings};
-use crate::{LineProtocol, ProtocolKind};
+use crate::{BackendViolation, LineProtocol, Negotiate as _, ProtocolKind};
 
 /// IMAP.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +48,9 @@ pub struct Imap;
 
 impl LineProtocol for Imap {
     const KIND: ProtocolKind = ProtocolKind::Imap;
+    type Capabilities = Capabilities;
+    type Offer = Offer;
+    type Welcome = Acceptance;
     type Front = ImapFront;
     type Back = ImapBack;
     type Follow = ImapFollower;
@@ -51,7 +59,24 @@ impl LineProtocol for Imap {
         offer::before_login(destinations)
     }
 
-    fn front(settings: FrontSettings) -> ImapFront {
+    fn least() -> Capabilities {
+        Capabilities::parse(b"IMAP4rev1 AUTH=PLAIN")
+    }
+
+    fn fit(offered: Option<&Capabilities>, announced: bool) -> Result<(), BackendViolation> {
+        let offered = offered.ok_or(BackendViolation::CapabilitiesMissing)?;
+        offer::fit(offered, announced)
+    }
+
+    fn ignores_announcements(back: &ImapBack) -> bool {
+        // Dovecot takes whom it trusts for secured already; Stalwart reads the announcement of nobody.
+        let distrusted = back
+            .offered_in_clear()
+            .is_some_and(|offered| offered.has("LOGINDISABLED"));
+        distrusted || back.greeting().starts_with("Stalwart ")
+    }
+
+    fn front(settings: FrontSettings<Offer>) -> ImapFront {
         ImapFront::new(settings)
     }
 

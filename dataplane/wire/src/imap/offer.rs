@@ -1,11 +1,36 @@
 //! What may be offered before login and said after it.
 
-use crate::capability::{Capabilities, Offer};
+use super::capability::{Capabilities, Offer};
+use crate::BackendViolation;
 use crate::sasl::Mechanism;
 
 /// The two revisions of the protocol (RFC 3501, RFC 9051).
 const REVISION_1: &str = "IMAP4rev1";
 const REVISION_2: &str = "IMAP4rev2";
+
+/// The mechanisms that we take.
+pub(super) const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+
+/// How mechanisms are offered (RFC 9051 §6.1.1).
+pub(super) const PLAIN: &str = "AUTH=PLAIN";
+pub(super) const LOGIN: &str = "AUTH=LOGIN";
+
+/// The word by which a server offers a mechanism.
+pub(super) fn word(mechanism: Mechanism) -> String {
+    format!("AUTH={}", mechanism.name())
+}
+
+/// Whether sessions can be relayed to a server that offers this, and that clients are announced to by
+/// ID if `announced`.
+pub(super) fn fit(offered: &Capabilities, announced: bool) -> Result<(), BackendViolation> {
+    if !can_replay_login(offered) {
+        return Err(BackendViolation::NoMechanism);
+    }
+    if announced && !offered.has("ID") {
+        return Err(BackendViolation::AnnounceMissing);
+    }
+    Ok(())
+}
 
 /// The list that a client sees before login, on a leg that may carry secrets.
 ///
@@ -39,9 +64,9 @@ pub(super) fn before_login(destinations: &[Capabilities]) -> Offer {
             offer.add(word);
         }
     }
-    for mechanism in [Mechanism::Plain, Mechanism::Login] {
+    for mechanism in MECHANISMS {
         if destinations.iter().all(|list| can_replay(mechanism, list)) {
-            offer.add(mechanism.capability());
+            offer.add(&word(mechanism));
         }
     }
     if !destinations.iter().all(can_replay_login) {
@@ -89,16 +114,15 @@ pub(super) fn after_login(backend: &Capabilities) -> Capabilities {
 fn can_replay(mechanism: Mechanism, list: &Capabilities) -> bool {
     match mechanism {
         // Only PLAIN itself can say whom to act as.
-        Mechanism::Plain => list.has(Mechanism::Plain.capability()),
+        Mechanism::Plain => list.has(PLAIN),
         Mechanism::Login => can_replay_login(list),
+        Mechanism::Bearer(_) => list.has(&word(mechanism)),
     }
 }
 
 /// Whether a backend that offers `list` can be logged in with a name and a password.
 fn can_replay_login(list: &Capabilities) -> bool {
-    list.has(Mechanism::Plain.capability())
-        || list.has(Mechanism::Login.capability())
-        || !list.has("LOGINDISABLED")
+    list.has(PLAIN) || list.has(LOGIN) || !list.has("LOGINDISABLED")
 }
 
 /// LITERAL+ where every backend takes non-synchronising literals of any length, LITERAL- where one

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use ferrypost_wire::{
-    BackLimits, BackSettings, Channel, ClientReply, ClientVerdict, Credentials, Farewell, Follower,
-    Front, FrontLimits, FrontSettings, FrontStep, IdField, Introduction, LineProtocol, Login,
-    LoginStep, Negotiate, NegotiateStep, Refusal, SecretWriter, Then, WireBuf,
+    BackLimits, BackSettings, Capabilities, Channel, ClientReply, ClientVerdict, Credentials,
+    Farewell, Follower, Front, FrontLimits, FrontSettings, FrontStep, IdField, Introduction,
+    LineProtocol, Login, LoginStep, Negotiate, NegotiateStep, Refusal, SecretWriter, Then, WireBuf,
 };
 
 /// Room for a whole input; the machines' own limits are far below.
@@ -59,7 +59,7 @@ fn run_front<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) 
                 Ok(FrontStep::NeedMore) => break,
                 Ok(FrontStep::StartTls) => {
                     trace.events.push("start TLS".to_owned());
-                    front.secured();
+                    front.secured(&mut trace.written);
                 }
                 Ok(FrontStep::Login(credentials)) => {
                     trace.events.push(describe(&credentials));
@@ -87,12 +87,20 @@ fn run_front<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) 
 }
 
 fn describe(credentials: &Credentials) -> String {
-    format!(
-        "login {:?} {:?} {:?}",
-        credentials.authorization(),
-        credentials.authentication(),
-        credentials.password().expose()
-    )
+    match credentials {
+        Credentials::Password(login) => format!(
+            "login {:?} {:?} {:?}",
+            login.authorization(),
+            login.authentication(),
+            login.password().expose()
+        ),
+        Credentials::Bearer(bearer) => format!(
+            "token {:?} {:?} {:?}",
+            bearer.frame(),
+            bearer.name(),
+            bearer.token().expose()
+        ),
+    }
 }
 
 /// Checks the machines that face the backend.
@@ -107,7 +115,8 @@ fn run_back<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) -
         channel,
         announce: None,
         introduction: Introduction {
-            fields: vec![IdField {
+            helo: Some("client.example.org".to_owned()),
+            id: vec![IdField {
                 name: "name".to_owned(),
                 value: Some("a \"client\"".to_owned()),
             }],
@@ -152,10 +161,14 @@ fn step_back<P: LineProtocol>(
                 Some(Stage::Negotiating(back))
             }
             Ok(NegotiateStep::Ready) => {
-                let offered = back.offered().map(ToString::to_string);
+                let offered = back.offered().map(Capabilities::items);
                 trace
                     .events
                     .push(format!("ready {} {offered:?}", back.greeting()));
+                if let (Some(offered), Some(items)) = (back.offered(), offered) {
+                    let again = P::Capabilities::from_items(items.iter().map(String::as_str));
+                    assert!(again == *offered, "what is offered is lost on paper");
+                }
                 Some(Stage::LoggingIn(back.into_login(credentials())))
             }
             Err(violation) => over(trace, violation.to_string()),
@@ -183,7 +196,7 @@ fn over<P: LineProtocol>(trace: &mut Trace, event: String) -> Option<Stage<P>> {
 
 fn credentials() -> Credentials {
     let password = SecretWriter::with_capacity(8).text("gehe\u{ef}m".as_bytes());
-    Credentials::new(b"", b"alice", password.finish())
+    Credentials::password(b"", b"alice", password.finish())
         .unwrap_or_else(|_| unreachable!("these credentials are fit"))
 }
 
@@ -278,7 +291,7 @@ pub(crate) fn follow<F: Follower + Default>(
             // UNAUTHENTICATE never did.
             let rest = split_up.forwarded.strip_prefix(whole.forwarded.as_slice());
             let rest = rest.expect("in pieces at least as much goes through");
-            assert!(refusal != Refusal::Relogin || !rest.contains(&b'\n'));
+            assert!(refusal.farewell() != Farewell::Relogin || !rest.contains(&b'\n'));
             return;
         }
         assert_eq!(whole.state(), split_up.state());

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use ferrypost_wire::imap::{Imap, ImapBack, ImapFollower, ImapFront, ImapLogin};
+use ferrypost_wire::imap::{
+    Acceptance, Capabilities, Imap, ImapBack, ImapFollower, ImapFront, ImapLogin,
+};
 use ferrypost_wire::{
-    Acceptance, BackLimits, BackSettings, BackendViolation, Capabilities, Channel, ClientFacts,
-    ClientReply, ClientViolation, Credentials, Farewell, Follower, Front, FrontLimits,
-    FrontSettings, FrontStep, HopLimit, InvalidCredentials, LineProtocol, Login, LoginStep,
-    Negotiate, NegotiateStep, Refusal, Rejection, Safety, SessionReference, Then, TlsFacts,
-    WireBuf,
+    BackLimits, BackSettings, BackendViolation, Channel, ClientFacts, ClientReply, ClientViolation,
+    Credentials, Farewell, Follower, Front, FrontLimits, FrontSettings, FrontStep, HopLimit,
+    InvalidCredentials, LineProtocol, Login, LoginStep, Negotiate, NegotiateStep, Refusal,
+    Rejection, Safety, SessionReference, Then, TlsFacts, WireBuf,
 };
 
 /// Where the session is.
@@ -147,7 +148,8 @@ impl World {
             panic!("the client did not ask for TLS");
         };
         assert!(self.from_client.is_empty(), "injected before the handshake");
-        self.front().secured();
+        let front = self.front.as_mut().expect("not yet accepted");
+        front.secured(&mut self.to_client);
         self.run();
     }
 

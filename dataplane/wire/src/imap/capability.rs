@@ -1,4 +1,4 @@
-//! Lists of what a server offers.
+//! What a server offers, and what we offer: lists of words.
 
 use std::fmt;
 
@@ -43,17 +43,7 @@ impl Capabilities {
         Self(self.0.iter().filter(|word| keep(word)).cloned().collect())
     }
 
-    /// The words of both lists.
-    #[must_use]
-    pub fn and(&self, other: &Self) -> Self {
-        let mut both = self.clone();
-        for word in other.iter() {
-            both.add(word);
-        }
-        both
-    }
-
-    pub(crate) fn add(&mut self, word: &str) {
+    pub(super) fn add(&mut self, word: &str) {
         let fit = !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic());
         if fit && self.0.len() < MAX_WORDS && !self.has(word) {
             self.0.push(word.to_owned());
@@ -61,7 +51,7 @@ impl Capabilities {
     }
 
     /// Appends the words to `out`, separated by spaces.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         for (position, word) in self.0.iter().enumerate() {
             if position > 0 {
                 out.push(b' ');
@@ -81,6 +71,20 @@ impl PartialEq for Capabilities {
 
 impl Eq for Capabilities {}
 
+impl crate::Capabilities for Capabilities {
+    fn from_items<'a>(items: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut words = Self::default();
+        for word in items {
+            words.add(word);
+        }
+        words
+    }
+
+    fn items(&self) -> Vec<String> {
+        self.0.clone()
+    }
+}
+
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(" "))
@@ -88,19 +92,24 @@ impl fmt::Display for Capabilities {
 }
 
 /// What we offer to clients before login, on a leg that may carry secrets. Made only by
-/// [`LineProtocol::offer`](crate::LineProtocol::offer), so that nothing is offered that a
-/// destination cannot do.
+/// [`LineProtocol::offer`](crate::LineProtocol::offer).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer(Capabilities);
 
 impl Offer {
-    pub(crate) fn new(capabilities: Capabilities) -> Self {
+    pub(super) fn new(capabilities: Capabilities) -> Self {
         Self(capabilities)
     }
 
     /// The list that clients see.
     pub fn capabilities(&self) -> &Capabilities {
         &self.0
+    }
+}
+
+impl crate::Offer for Offer {
+    fn items(&self) -> Vec<String> {
+        self.0.0.clone()
     }
 }
 

@@ -1,0 +1,41 @@
+//! Whose login it is.
+
+use ferrypost_proto::{Name, NamePolicy};
+use ferrypost_wire::{Bearer, Credentials};
+
+use super::outcome::AttemptError;
+
+/// Says whose a bearer token is. The name beside a token proves nothing, and servers ignore it: a route
+/// that followed it could lead an account's token to a server that the account has left.
+pub trait TokenOwner: Send + Sync {
+    /// The login name of the token's owner; `None` where nobody can tell.
+    fn owner(&self, bearer: &Bearer) -> Option<String>;
+}
+
+/// Cannot tell of any token.
+#[derive(Debug, Clone, Copy)]
+pub struct NoTokens;
+
+impl TokenOwner for NoTokens {
+    fn owner(&self, _: &Bearer) -> Option<String> {
+        None
+    }
+}
+
+/// The canonical name behind the credentials.
+pub(super) fn identify(
+    names: &NamePolicy,
+    tokens: &dyn TokenOwner,
+    credentials: &Credentials,
+) -> Result<Name, AttemptError> {
+    match credentials {
+        Credentials::Password(login) => {
+            let authorization = login.authorization().map(str::as_bytes);
+            Ok(names.identify(login.authentication().as_bytes(), authorization)?)
+        }
+        Credentials::Bearer(bearer) => {
+            let owner = tokens.owner(bearer).ok_or(AttemptError::TokenUnread)?;
+            Ok(names.identify(owner.as_bytes(), None)?)
+        }
+    }
+}
