@@ -12,6 +12,9 @@ mod logins;
 mod moves;
 mod relays;
 mod stuck;
+mod toy;
+#[path = "../../../wire/tests/toy/mod.rs"]
+mod toy_protocol;
 pub(crate) mod world;
 
 use std::time::Duration;
