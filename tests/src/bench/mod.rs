@@ -4,7 +4,8 @@
 //!   clients, [`backend`] is the server behind them, `meter` reads what the kernel counts.
 //! - `churn` asks what an idle session costs among many that come and go.
 //! - `handshakes` asks what TLS costs by the kind of the key.
-//! - `routes` asks routing tables. `moves` moves accounts between two Dovecots.
+//! - `routes` asks routing tables. `moves` moves accounts between two Dovecots,
+//!   `queue` thousands of them.
 //! - `table` prints, `facts` says where and with what.
 //!
 //! It judges nothing but prints each goal beside its figure: a machine that does something else at the
@@ -18,6 +19,7 @@ mod handshakes;
 mod load;
 mod meter;
 mod moves;
+mod queue;
 pub mod relay;
 mod rig;
 mod routes;
@@ -40,6 +42,8 @@ pub enum Part {
     Churn,
     /// Moves.
     Moves,
+    /// Thousands of moves that wait for their turn.
+    Queue,
 }
 
 /// Measures everything, or one part, and prints it.
@@ -69,6 +73,10 @@ pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
     if wants(Part::Moves) {
         table::progress("moves between two Dovecots");
         table::print_moves(&moves::measure().await?);
+    }
+    if wants(Part::Queue) {
+        table::progress("queues of moves (some minutes)");
+        table::print_queues(&queue::measure().await?);
     }
     Ok(())
 }

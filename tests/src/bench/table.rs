@@ -6,6 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use super::churn::Churned;
 use super::handshakes::Handshakes;
 use super::moves::Moves;
+use super::queue::Queue;
 use super::relay::Measured;
 use super::routes::{Routes, Times};
 
@@ -151,6 +152,38 @@ pub(super) fn print_churn(all: &[Churned]) {
         let [fresh, churned] = [one.fresh, one.among_logins].map(|octets| octets / 1024.0);
         let left = mebibytes(one.left);
         println!("{:32}{fresh:>12.1}{churned:>12.1}{left:>16.1}", one.proxy);
+    }
+}
+
+/// Two queues a store, the short one first.
+pub(super) fn print_queues(queues: &[Queue]) {
+    println!();
+    println!(
+        "{:32}{:>8}{:>12}{:>8}  goal for the longer over the shorter",
+        "moves queued at once", "moves", "CPU ms each", "took s"
+    );
+    for pair in queues.chunks(2) {
+        let each = |queue: &Queue| queue.cpu.as_secs_f64() * 1e3;
+        for queue in pair {
+            print!(
+                "{:32}{:>8}{:>12.2}{:>8.1}",
+                queue.store,
+                queue.moves,
+                each(queue),
+                queue.took.as_secs_f64()
+            );
+            match pair {
+                [short, long] if queue.moves == long.moves => println!(
+                    "  {:.2}: {}",
+                    each(long) / each(short),
+                    Goal {
+                        limit: 1.5,
+                        reached: each(long) / each(short)
+                    }
+                ),
+                _ => println!(),
+            }
+        }
     }
 }
 
