@@ -182,8 +182,9 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         stats: Stats(StatsDesk::new(core, fleet.clone(), store_kind)),
         routing_configs: RoutingConfigs(routing),
     };
+    let routing_streams = Routing::new(fleet, config.data_planes().identity);
     server::serve_operators(operators, services, &mirror, &shutdown)?;
-    server::serve_data_planes(data_planes, Routing::new(fleet), &mirror, &shutdown);
+    server::serve_data_planes(data_planes, routing_streams, &mirror, &shutdown);
     tracing::info!(operators = %addresses.0, data_planes = %addresses.1, store = store_kind,
         replica = %config.replica(), "the control plane answers");
     Ok(Bound {

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ferrypost_proto::{RoutingConfig, SCHEMA, v1};
+use ferrypost_proto::{RoutingConfig, SCHEMAS, v1};
 use ferrypost_runtime::config::{Document, Mistakes, Section, read_text};
 
 /// A valid routing configuration from a file.
@@ -48,7 +48,11 @@ impl RoutingFile {
         file.finish()?;
         match checked {
             Ok(config) => Ok(Self {
-                document,
+                // In force it says what its readers need, not what it was written for.
+                document: v1::RoutingConfig {
+                    schema: config.schema(),
+                    ..document
+                },
                 config,
                 sources,
             }),
@@ -78,6 +82,7 @@ fn place_in_file(place: &str) -> String {
         (".tls.mode", ".tls"),
         (".tls.ca_pem", ".ca_file"),
         (".tls.pin_sha256", ".pin_sha256"),
+        (".tls.next_pin_sha256", ".next_pin_sha256"),
         (".tls.server_name", ".server_name"),
         (".tls.plaintext_consent", ".plaintext_consent"),
         ("names.default_domain", "names.bare_names.default_domain"),
@@ -95,7 +100,9 @@ fn place_in_file(place: &str) -> String {
 
 fn read_root(root: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::RoutingConfig {
     v1::RoutingConfig {
-        schema: root.number("schema", 1..=u32::MAX).unwrap_or(SCHEMA),
+        schema: root
+            .number("schema", 1..=u32::MAX)
+            .unwrap_or(SCHEMAS.oldest()),
         destinations: root.tables("destinations", |destination| v1::Destination {
             id: destination.text("id").unwrap_or_default(),
             endpoints: destination.tables("endpoints", |endpoint| read_endpoint(endpoint, sources)),
@@ -242,6 +249,7 @@ fn read_tls(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> Option<v1::En
         verification: pin.or(authority),
         server_name,
         plaintext_consent,
+        next_pin_sha256: endpoint.text("next_pin_sha256").unwrap_or_default(),
     })
 }
 
@@ -291,7 +299,7 @@ announcement = "imap_id"
     #[test]
     fn a_small_file_is_the_document_that_it_says() {
         let file = RoutingFile::parse(SMALL, Path::new("/etc/routing.toml")).expect("valid");
-        assert_eq!(file.document().schema, SCHEMA);
+        assert_eq!(file.document().schema, 1);
         assert_eq!(file.config().default_destination().as_str(), "source");
         assert_eq!(file.sources(), [Path::new("/etc/routing.toml")]);
     }

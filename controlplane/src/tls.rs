@@ -84,6 +84,8 @@ pub(crate) struct CertificateNames {
     pub(crate) common_name: Option<String>,
     /// DNS names, mail addresses and URIs among the subject's alternative names (RFC 5280 §4.2.1.6).
     pub(crate) alternative_names: Vec<String>,
+    /// The DNS names among them, in lower case.
+    pub(crate) dns_names: Vec<String>,
 }
 
 impl CertificateNames {
@@ -98,23 +100,22 @@ impl CertificateNames {
             .next()
             .and_then(|name| name.as_str().ok())
             .map(str::to_owned);
-        let alternative_names = match certificate.subject_alternative_name() {
-            Ok(Some(extension)) => extension
-                .value
-                .general_names
-                .iter()
-                .filter_map(|name| match name {
-                    GeneralName::DNSName(text)
-                    | GeneralName::RFC822Name(text)
-                    | GeneralName::URI(text) => Some((*text).to_owned()),
-                    _ => None,
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
+        let extension = certificate.subject_alternative_name().ok().flatten();
+        let names = extension.map_or(&[][..], |extension| &extension.value.general_names[..]);
+        let alternative = names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => {
+                Some((*text).to_owned())
+            }
+            _ => None,
+        });
+        let dns = names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(text) => Some(text.to_ascii_lowercase()),
+            _ => None,
+        });
         Self {
             common_name,
-            alternative_names,
+            alternative_names: alternative.collect(),
+            dns_names: dns.collect(),
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use ferrypost_proto::{
-    AccountId, Epoch, MigrationId, Name, Record,
+    AccountId, Epoch, MigrationId, Name, Record, TraceParent,
     routing::v1::{Drained, DrainedAccount, Draining},
 };
 use ferrypost_routing::{RoutingTable, Touched};
@@ -57,6 +57,8 @@ struct State {
 #[derive(Debug)]
 struct Fence {
     migration: Option<MigrationId>,
+    /// The trace of the move, so that what is done here for it can be found with the rest.
+    trace: Option<TraceParent>,
     names: BTreeSet<Name>,
     ledger: Arc<Ledger>,
     /// Drained was said on this connection.
@@ -194,6 +196,7 @@ impl Fences {
                 && sessions_left(&self.registry, &fence.names) == 0
             {
                 fence.reported = true;
+                fence.log("a fence is drained");
                 accounts.push(DrainedAccount {
                     account_id: account.as_str().to_owned(),
                     fence_epoch: Some((*epoch).into()),
@@ -228,13 +231,22 @@ enum Due {
 
 impl Fence {
     fn new(record: &Record, changed: Arc<Notify>) -> Self {
-        Self {
+        let fence = Self {
             migration: record.migration.clone(),
+            trace: record.trace,
             names: BTreeSet::new(),
             ledger: Arc::new(Ledger::new(changed)),
             reported: false,
             next_draining: Instant::now(),
-        }
+        };
+        fence.log("a fence begins");
+        fence
+    }
+
+    fn log(&self, what: &'static str) {
+        let migration = self.migration.as_ref().map(MigrationId::as_str);
+        let trace = self.trace.map(|trace| trace.trace_id());
+        tracing::debug!(migration, trace, closed = self.ledger.closed(), "{what}");
     }
 
     fn draining(&self, account: &AccountId, epoch: Epoch, left: usize) -> Draining {

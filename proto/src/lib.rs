@@ -6,13 +6,13 @@
 //!
 //! Both planes depend on this crate; it depends on neither. It holds the generated messages and the
 //! few types and functions that must mean the same on both sides: identifiers and revisions
-//! ([`types`]), the canonicalisation of logins ([`Name`], [`NamePolicy`]), the validated
+//! ([`types`]), versions ([`Versions`]) and traces ([`TraceParent`]), the canonicalisation of logins ([`Name`], [`NamePolicy`]), the validated
 //! [`RoutingConfig`] and the account's [`Record`].
 //!
 //! # The rules of the stream
 //!
-//! 1. **Resume.** The subscriber's [`Hello`](routing::v1::Hello) names the contract and the position
-//!    that it has *applied*. The server answers with deltas if its change log reaches back to that
+//! 1. **Resume.** The subscriber's [`Hello`](routing::v1::Hello) names the versions that it speaks
+//!    ([`Versions`]) and the position that it has *applied*. The server answers with deltas if its change log reaches back to that
 //!    revision, else with a snapshot. A delta whose `from` is not the table's revision ends the
 //!    stream, and the subscriber resyncs.
 //! 2. **Check, then publish.** Everything is converted and checked before it is published. A bad entry
@@ -41,23 +41,31 @@
 mod name;
 mod record;
 mod routing_config;
+mod trace;
 pub mod types;
+mod versions;
 
 pub use name::{
     BareNames, DomainName, MAX_LOGIN_BYTES, MAX_NAME_BYTES, Name, NameError, NamePolicy,
 };
 pub use record::{Record, Rejected};
 pub use routing_config::{
-    Announcement, Destination, Endpoint, EndpointTls, PlaintextConsent, Problem, Problems, Refusal,
-    RoutingConfig, SCHEMA, Trust, Unlisted, UnlistedRoute, Verification,
+    Announcement, Destination, DisabledEndpoint, Endpoint, EndpointTls, PlaintextConsent, Problem,
+    Problems, Refusal, RoutingConfig, SCHEMAS, Trust, Unlisted, UnlistedRoute, UnreadableSchema,
+    Verification,
 };
+pub use trace::{BadTraceParent, TraceParent};
 pub use types::{
     AccountId, BootId, DestinationId, Epoch, Head, InstallationId, InstanceId, MigrationId, Phase,
     ReplicaId, Revision, StateId, TablePosition,
 };
+pub use versions::{EmptyRange, Speaks, Versions};
 
-/// The version of the stream's contract.
-pub const CONTRACT: u32 = 1;
+/// The versions of the stream's contract that this code speaks.
+///
+/// 2: both sides state ranges; rejected endpoints; `traceparent`. What a version adds is such that a side
+/// that does not know it may pass it over, or is sent only where that version is spoken.
+pub const CONTRACTS: Versions = Versions::new(1, 2);
 
 /// The largest snapshot chunk that is sent, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! An account's record as a data plane receives it.
 
 use crate::{
-    AccountId, DestinationId, Epoch, MigrationId, Name, NamePolicy, Phase, Revision,
+    AccountId, DestinationId, Epoch, MigrationId, Name, NamePolicy, Phase, Revision, TraceParent,
     routing::v1::{self as wire, RejectReason},
 };
 
@@ -24,6 +24,8 @@ pub struct Record {
     pub fence: Option<Epoch>,
     /// The move under way, or the last one.
     pub migration: Option<MigrationId>,
+    /// In the held window: the trace that the move belongs to. It is carried, and decides nothing.
+    pub trace: Option<TraceParent>,
 }
 
 /// An entry that cannot be taken over. The data plane holds its account fenced and reports it.
@@ -97,6 +99,7 @@ impl Record {
             epoch,
             fence,
             migration: MigrationId::parse(&entry.migration_id).ok(),
+            trace: entry.traceparent.parse().ok(),
         })
     }
 }
@@ -133,6 +136,7 @@ mod tests {
             epoch: Some(v1::Revision { base: 0, store: 7 }),
             fence_epoch: None,
             migration_id: format!("move-{}", "1".repeat(26)),
+            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
         }
     }
 
@@ -154,6 +158,21 @@ mod tests {
         later.fence_epoch = Some(v1::Revision { base: 0, store: 7 });
         let later = Record::from_wire(&later, &policy()).expect("valid");
         assert_eq!(later.fence, record.fence);
+    }
+
+    #[test]
+    fn a_trace_that_is_none_rejects_nothing() {
+        let traced = Record::from_wire(&entry(), &policy()).expect("valid");
+        let trace = traced.trace.map(|trace| trace.to_string());
+        assert_eq!(trace, Some(entry().traceparent));
+        let mut wrong = entry();
+        wrong.traceparent = "x".repeat(100_000);
+        let record = Record::from_wire(&wrong, &policy()).expect("valid all the same");
+        let untraced = Record {
+            trace: None,
+            ..traced
+        };
+        assert_eq!(record, untraced);
     }
 
     #[test]

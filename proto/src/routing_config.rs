@@ -8,14 +8,18 @@ use std::{
     fmt,
 };
 
-use crate::{BareNames, DestinationId, DomainName, Name, NamePolicy, v1};
+use crate::{BareNames, DestinationId, DomainName, Name, NamePolicy, Speaks, Versions, v1};
 
-/// The version of the document that this code understands.
-pub const SCHEMA: u32 = 1;
+/// The versions of the document that this code reads.
+///
+/// 2: the certificate that is to follow a pinned one. What a reader of an older version would get wrong by
+/// passing it over raises the version that a document needs ([`RoutingConfig::schema`]).
+pub const SCHEMAS: Versions = Versions::new(1, 2);
 
 /// A valid routing configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoutingConfig {
+    schema: u32,
     names: NamePolicy,
     default_destination: DestinationId,
     domains: HashMap<DomainName, Unlisted>,
@@ -72,18 +76,53 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Destination {
     endpoints: Vec<Endpoint>,
+    disabled: Vec<DisabledEndpoint>,
+}
+
+/// An endpoint that says something that this version does not know, so that nothing may be sent there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisabledEndpoint {
+    /// What is spoken there, as it came: it may be what is not known.
+    pub protocol: i32,
+    /// As in [`Endpoint`].
+    pub group: Option<String>,
+    /// What is not known, as `tls.mode`.
+    pub field: &'static str,
 }
 
 impl Destination {
     /// The endpoint for a protocol, as a data plane of `group` reaches it: the one for its group, else
-    /// the one for every group.
+    /// the one for every group. None if that one is disabled: another one is another way.
     pub fn endpoint(&self, protocol: v1::Protocol, group: &str) -> Option<&Endpoint> {
         let of = |wanted: Option<&str>| {
             self.endpoints
                 .iter()
                 .find(|e| e.protocol == protocol && e.group.as_deref() == wanted)
         };
-        of(Some(group)).or_else(|| of(None))
+        let disabled = self
+            .disabled
+            .iter()
+            .any(|e| e.protocol == protocol.into() && e.group.as_deref() == Some(group));
+        of(Some(group)).or_else(|| of(None).filter(|_| !disabled))
+    }
+
+    /// The disabled endpoints that a data plane of `group` would use.
+    pub fn disabled(&self, group: &str) -> impl Iterator<Item = &DisabledEndpoint> {
+        self.disabled
+            .iter()
+            .filter(move |disabled| match &disabled.group {
+                Some(of) => of == group,
+                None => !self.has_own(disabled.protocol, group),
+            })
+    }
+
+    /// Whether `group` has an endpoint of its own for a protocol.
+    fn has_own(&self, protocol: i32, group: &str) -> bool {
+        let usable = self.endpoints.iter().map(|e| (e.protocol.into(), &e.group));
+        let disabled = self.disabled.iter().map(|e| (e.protocol, &e.group));
+        usable
+            .chain(disabled)
+            .any(|(spoken, of)| spoken == protocol && of.as_deref() == Some(group))
     }
 
     /// All endpoints.
@@ -143,7 +182,12 @@ pub enum Trust {
     /// These certificates, in PEM.
     Ca(String),
     /// Nobody: it is this very certificate.
-    PinSha256([u8; 32]),
+    PinSha256 {
+        /// Its digest.
+        pin: [u8; 32],
+        /// The digest of the one that is to follow it, which is taken as well.
+        next: Option<[u8; 32]>,
+    },
 }
 
 /// How the client's address is made known to a server.
@@ -199,7 +243,46 @@ impl fmt::Display for Problems {
     }
 }
 
+/// A document of a version that is not read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the routing configuration needs schema {needs}, and {reads} is read here")]
+pub struct UnreadableSchema {
+    /// The version that the document needs.
+    pub needs: u32,
+    /// The versions that are read here.
+    pub reads: Versions,
+}
+
 impl RoutingConfig {
+    /// Reads a document as it is in force, which another version may have written. An endpoint with a
+    /// value that is not known here is disabled; whatever else is wrong is a mistake.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn in_force(wire: &v1::RoutingConfig) -> Result<Self, Problems> {
+        check::in_force(wire)
+    }
+
+    /// Whether this process reads documents like this one.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn expect_readable(wire: &v1::RoutingConfig) -> Result<(), UnreadableSchema> {
+        let reads = Speaks::here().schemas;
+        if reads.contains(wire.schema) {
+            return Ok(());
+        }
+        Err(UnreadableSchema {
+            needs: wire.schema,
+            reads,
+        })
+    }
+
+    /// The oldest version of the document that has all that this one uses: what its readers must read.
+    pub const fn schema(&self) -> u32 {
+        self.schema
+    }
+
     /// How a login becomes a name.
     pub fn names(&self) -> &NamePolicy {
         &self.names

@@ -207,6 +207,17 @@ pub struct DataPlanes {
     /// `token_file`: a bearer token that data planes must send, as well as a certificate if one is
     /// asked for.
     pub token: Option<PathBuf>,
+    /// `identity`: `any` (the default) or `certificate`, which needs `tls.client_ca_file`.
+    pub identity: Identity,
+}
+
+/// Which instance id a data plane may claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// Any: who may open the stream is believed.
+    Any,
+    /// A DNS name among its certificate's alternative names, in whole.
+    Certificate,
 }
 
 /// `[routing]`: who owns the routing configuration.

@@ -13,8 +13,8 @@ use ferrypost_runtime::{
 };
 
 use super::{
-    CertificateName, Config, DataPlanes, EtcdAccess, HookConfig, Hooks, IdentityConfig, Migrations,
-    Operators, Role, Routing, RoutingSource, StoreConfig, TlsFiles, TokenConfig,
+    CertificateName, Config, DataPlanes, EtcdAccess, HookConfig, Hooks, Identity, IdentityConfig,
+    Migrations, Operators, Role, Routing, RoutingSource, StoreConfig, TlsFiles, TokenConfig,
 };
 use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
 
@@ -294,11 +294,26 @@ fn read_data_planes(root: &Section<'_>) -> DataPlanes {
             listen: section.address("listen").unwrap_or_else(|| loopback(9081)),
             tls: read_tls(section),
             token: section.token_file("token_file"),
+            identity: section
+                .word(
+                    "identity",
+                    &[
+                        ("any", Identity::Any),
+                        ("certificate", Identity::Certificate),
+                    ],
+                )
+                .unwrap_or(Identity::Any),
         };
         let has_client_ca = data_planes
             .tls
             .as_ref()
             .is_some_and(|tls| tls.client_ca.is_some());
+        if data_planes.identity == Identity::Certificate && !has_client_ca {
+            section.wrong(
+                "identity",
+                "needs tls.client_ca_file, which says whose certificates are believed",
+            );
+        }
         let authenticated = section.has("token_file") || has_client_ca;
         check_exposure(
             section,
@@ -312,6 +327,7 @@ fn read_data_planes(root: &Section<'_>) -> DataPlanes {
         listen: loopback(9081),
         tls: None,
         token: None,
+        identity: Identity::Any,
     })
 }
 

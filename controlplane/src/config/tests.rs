@@ -256,5 +256,5 @@ fn every_word_that_the_example_names_is_taken() {
         }
         keys.push(key);
     }
-    assert_eq!(keys, ["source", "format", "level"]);
+    assert_eq!(keys, ["identity", "source", "format", "level"]);
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use ferrypost_proto::{
     AccountId, BootId, InstanceId, MigrationId, Revision,
-    store::v1::{DrainedReport, Live, LiveEndpoint, Registration},
+    store::v1::{DrainedReport, Live, LiveEndpoint, LiveRejectedEndpoint, Registration},
     v1::{Blocker, BlockerReason},
 };
 
@@ -76,7 +76,8 @@ struct Plane<'a> {
     instance: &'a InstanceId,
     /// `None`: it does not answer.
     live: Option<&'a Live>,
-    unreachable: Vec<Blocker>,
+    /// What it has against an endpoint of either destination.
+    endpoints: Vec<Blocker>,
 }
 
 impl<'a> Outlook<'a> {
@@ -87,16 +88,12 @@ impl<'a> Outlook<'a> {
             .iter()
             .map(|(instance, registration)| {
                 let live = live(state, instance, registration);
-                let endpoints = live.map_or(&[][..], |live| &live.endpoints);
-                let concerned = endpoints.iter().filter(|endpoint| {
-                    let destination = endpoint.destination.as_str();
-                    !endpoint.reachable && (destination == source || destination == target)
-                });
-                let unreachable = concerned.map(|endpoint| cannot_reach(instance, endpoint));
                 Plane {
                     instance,
                     live,
-                    unreachable: unreachable.collect(),
+                    endpoints: live.map_or_else(Vec::new, |live| {
+                        at_endpoints(instance, live, source, target)
+                    }),
                 }
             });
         Self {
@@ -109,7 +106,7 @@ impl<'a> Outlook<'a> {
 
     /// True if nothing stands in the way of all of them.
     pub fn is_clear(&self) -> bool {
-        let may_fence = |plane: &Plane<'_>| plane.live.is_some() && plane.unreachable.is_empty();
+        let may_fence = |plane: &Plane<'_>| plane.live.is_some() && plane.endpoints.is_empty();
         self.everywhere.is_empty()
             && self.unsettled.is_empty()
             && !self.planes.is_empty()
@@ -180,9 +177,35 @@ impl Plane<'_> {
                 ));
             }
         }
-        blockers.extend(self.unreachable.iter().cloned());
+        blockers.extend(self.endpoints.iter().cloned());
         blockers
     }
+}
+
+/// The endpoints of both sides of a move that a data plane does not know, and those that it cannot reach.
+fn at_endpoints(instance: &InstanceId, live: &Live, source: &str, target: &str) -> Vec<Blocker> {
+    let is_side = |destination: &str| destination == source || destination == target;
+    let unknown = live.rejected_endpoints.iter();
+    let unknown = unknown.filter(|endpoint| is_side(&endpoint.destination));
+    let unreachable = live
+        .endpoints
+        .iter()
+        .filter(|endpoint| !endpoint.reachable && is_side(endpoint.destination.as_str()));
+    unknown
+        .map(|endpoint| does_not_know(instance, endpoint))
+        .chain(unreachable.map(|endpoint| cannot_reach(instance, endpoint)))
+        .collect()
+}
+
+fn does_not_know(instance: &InstanceId, endpoint: &LiveRejectedEndpoint) -> Blocker {
+    blocker(
+        BlockerReason::EntryRejected,
+        instance.as_str(),
+        format!(
+            "{instance} is of a version that does not know {} of an endpoint of {}: upgrade it",
+            endpoint.field, endpoint.destination
+        ),
+    )
 }
 
 fn cannot_reach(instance: &InstanceId, endpoint: &LiveEndpoint) -> Blocker {

@@ -5,7 +5,8 @@
 //!   change it.
 //! * [`start`]: what Migrate and Rollback write. [`migration`]: what comes next in a move. [`queue`]: whose turn it is. [`fence`]: what
 //!   the fleet says about it. [`transition`]: what each step writes, under which guards.
-//! * [`commit`]: how every change of routing is written.
+//! * [`readers`]: which data planes read a routing configuration. [`commit`]: how every change of routing
+//!   is written.
 
 pub mod commit;
 pub mod fence;
@@ -14,6 +15,7 @@ pub mod migration;
 mod model;
 pub mod placement;
 pub mod queue;
+pub mod readers;
 pub mod resolution;
 pub mod start;
 pub mod state;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    AccountId, DestinationId, MigrationId, Phase, Revision, routing::v1 as wire,
+    AccountId, DestinationId, MigrationId, Phase, Revision, TraceParent, routing::v1 as wire,
     store::v1::AccountRecord, v1,
 };
 
@@ -32,6 +32,8 @@ pub struct Placement {
     pub fence_epoch: Option<Rev>,
     /// How long the held window may last.
     pub window: Duration,
+    /// The trace that the move belongs to, in the held window. Boxed: few accounts have one at a time.
+    pub trace: Option<Box<TraceParent>>,
     /// The store revision of the record; 0 for one that is not written yet.
     pub epoch: Rev,
     /// Encoded fields of a newer version, written back as they came.
@@ -65,6 +67,7 @@ impl Placement {
             migration_id: None,
             fence_epoch: None,
             window: Duration::ZERO,
+            trace: None,
             epoch: 0,
             later: Box::default(),
             schema: 0,
@@ -115,6 +118,7 @@ impl Placement {
             },
             fence_epoch: (record.fence_epoch != 0).then_some(record.fence_epoch),
             window,
+            trace: record.traceparent.parse().ok().map(Box::new),
             epoch,
             later,
             schema: record.schema,
@@ -138,6 +142,7 @@ impl Placement {
                 .unwrap_or_default(),
             fence_epoch: self.fence_epoch.unwrap_or_default(),
             window: prost_types::Duration::try_from(self.window).ok(),
+            traceparent: self.traceparent(),
         };
         Stored::from_parts(record, self.later.clone())
     }
@@ -147,6 +152,11 @@ impl Placement {
         self.phase
             .is_fenced()
             .then(|| self.fence_epoch.unwrap_or(self.epoch))
+    }
+
+    fn traceparent(&self) -> String {
+        let trace = self.trace.as_deref();
+        trace.map(ToString::to_string).unwrap_or_default()
     }
 
     /// What data planes are told.
@@ -166,6 +176,12 @@ impl Placement {
                 .clone()
                 .map(String::from)
                 .unwrap_or_default(),
+            // A replica of an earlier version leaves it in the record when the window ends.
+            traceparent: if self.phase.is_fenced() {
+                self.traceparent()
+            } else {
+                String::new()
+            },
         }
     }
 
@@ -225,6 +241,7 @@ mod tests {
         placement.migration_id = Some(MigrationId::generate(random.bytes()));
         placement.fence_epoch = Some(7);
         placement.window = Duration::from_secs(20);
+        placement.trace = Some(Box::new(TraceParent::generate(random.bytes())));
         placement.epoch = 9;
         placement
     }
@@ -252,12 +269,12 @@ mod tests {
     fn what_a_newer_version_added_is_written_back() {
         let before = placement();
         let mut bytes = before.to_stored().bytes().to_vec();
-        bytes.extend_from_slice(b"\x52\x03new");
+        bytes.extend_from_slice(b"\x5a\x03new");
         let mut after =
             Placement::from_stored(before.account.clone(), Stored::read(&bytes).unwrap(), 9)
                 .unwrap();
         after.phase = Phase::Flipped;
-        assert!(after.to_stored().bytes().ends_with(b"\x52\x03new"));
+        assert!(after.to_stored().bytes().ends_with(b"\x5a\x03new"));
     }
 
     #[test]
@@ -269,6 +286,15 @@ mod tests {
         assert_eq!(placement.fence(), Some(9));
         placement.phase = Phase::Flipped;
         assert_eq!(placement.fence(), None);
+    }
+
+    #[test]
+    fn data_planes_are_told_the_trace_in_the_held_window_alone() {
+        let mut placement = placement();
+        let trace = placement.trace.as_deref().map(ToString::to_string);
+        assert_eq!(Some(placement.entry(0).traceparent), trace);
+        placement.phase = Phase::Flipped;
+        assert_eq!(placement.entry(0).traceparent, "");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
     AccountId, DestinationId, MigrationId, Name, NameError, Phase, Refusal, RoutingConfig,
-    store::v1::MigrationRecord, v1,
+    TraceParent, store::v1::MigrationRecord, v1,
 };
 use ferrypost_runtime::Random;
 
@@ -49,6 +49,8 @@ pub struct Requester {
     pub requested_by: String,
     /// Why; may be empty.
     pub reason: String,
+    /// The trace that the request belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// What a request comes to.
@@ -400,6 +402,10 @@ impl MoveStart {
             state: v1::MigrationState::Queued.into(),
             phase: v1::Phase::Copying.into(),
             delta_hook: self.terms.delta_hook,
+            traceparent: requester
+                .trace
+                .map(|trace| trace.to_string())
+                .unwrap_or_default(),
             ..MigrationRecord::default()
         };
         change

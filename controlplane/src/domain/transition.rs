@@ -138,7 +138,11 @@ pub struct Pen<'a> {
 impl Pen<'_> {
     /// COPYING → FENCING. No data plane may have come or gone since the state was looked at.
     pub fn fence(self, state: &State, of: &Move) -> Txn {
-        let next = Self::advance(of, Phase::Fencing, |placement| placement.fence_epoch = None);
+        let trace = of.migration.value.traceparent.parse().ok().map(Box::new);
+        let next = Self::advance(of, Phase::Fencing, |placement| {
+            placement.fence_epoch = None;
+            placement.trace.clone_from(&trace);
+        });
         self.write(of, &next, |migration| migration.blockers.clear())
             .fleet(state.fleet())
             .txn()
@@ -166,6 +170,7 @@ impl Pen<'_> {
                 placement.previous_home = Some(std::mem::replace(&mut placement.home, target));
             }
             placement.fence_epoch = None;
+            placement.trace = None;
         });
         let change = self.write(of, &next, |migration| {
             migration.held = held.and_then(|held| prost_types::Duration::try_from(held).ok());
@@ -192,6 +197,7 @@ impl Pen<'_> {
         let next = Self::advance(of, Phase::Settled, |placement| {
             placement.target = None;
             placement.fence_epoch = None;
+            placement.trace = None;
         });
         let change = self.write(of, &next, |migration| {
             migration.state = v1::MigrationState::Aborted.into();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use ferrypost_proto::{
-    InstanceId, ReplicaId,
+    InstanceId, ReplicaId, TraceParent,
     routing::v1::{Command, CommandResult, command},
     store::v1::{StoredCommand, StoredResult},
     types::identifier,
@@ -31,11 +31,21 @@ pub struct Asked {
 impl Fleet {
     /// Asks every registered data plane, wherever its stream is served. Waits 5 s at most, whatever
     /// `within` says.
-    pub async fn ask(&self, question: &command::Command, within: Duration) -> Asked {
+    pub async fn ask(
+        &self,
+        question: &command::Command,
+        within: Duration,
+        trace: TraceParent,
+    ) -> Asked {
         let within = within.min(LONGEST_WAIT);
         let state = self.mirror().read();
         let asking = state.registrations().keys().map(|instance| async {
-            let result = time::timeout(within, self.ask_one(instance, question.clone())).await;
+            let command = Command {
+                command_id: identifier(self.0.options.random.bytes()),
+                command: Some(question.clone()),
+                traceparent: trace.to_string(),
+            };
+            let result = time::timeout(within, self.ask_one(instance, command)).await;
             (instance.clone(), result.ok().flatten())
         });
         let mut asked = Asked::default();
@@ -48,15 +58,7 @@ impl Fleet {
         asked
     }
 
-    async fn ask_one(
-        &self,
-        instance: &InstanceId,
-        question: command::Command,
-    ) -> Option<CommandResult> {
-        let command = Command {
-            command_id: identifier(self.0.options.random.bytes()),
-            command: Some(question),
-        };
+    async fn ask_one(&self, instance: &InstanceId, command: Command) -> Option<CommandResult> {
         if let Some(stream) = self.with_streams(|streams| streams.get(instance).cloned()) {
             return stream.run(command).await;
         }

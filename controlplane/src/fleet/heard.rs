@@ -82,6 +82,20 @@ pub(super) fn rejected(said: &Rejected) -> Vec<stored::LiveRejected> {
         .collect()
 }
 
+/// The endpoints that are not used, as they are kept.
+pub(super) fn rejected_endpoints(said: &Rejected) -> Vec<stored::LiveRejectedEndpoint> {
+    said.endpoints
+        .iter()
+        .filter(|endpoint| endpoint.destination.len() <= WORD && endpoint.field.len() <= WORD)
+        .take(ENDPOINTS)
+        .map(|endpoint| stored::LiveRejectedEndpoint {
+            destination: endpoint.destination.clone(),
+            protocol: endpoint.protocol,
+            field: cut(&endpoint.field),
+        })
+        .collect()
+}
+
 /// The entries that are worth a line each in the log.
 pub(super) fn logged(said: &Rejected) -> impl Iterator<Item = &RejectedEntry> {
     said.entries.iter().take(LOGGED)
@@ -97,6 +111,7 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ferrypost_proto::routing::v1::RejectedEndpoint;
     use ferrypost_runtime::Random;
 
     use super::*;
@@ -119,9 +134,19 @@ mod tests {
         };
         let said = Rejected {
             entries: (0..5_000).map(entry).collect(),
+            endpoints: vec![RejectedEndpoint::default(); 5_000],
             ..Rejected::default()
         };
         assert_eq!(rejected(&said).len(), REJECTED);
+        assert_eq!(rejected_endpoints(&said).len(), ENDPOINTS);
+        let endless = Rejected {
+            endpoints: vec![RejectedEndpoint {
+                field: "f".repeat(WORD + 1),
+                ..RejectedEndpoint::default()
+            }],
+            ..Rejected::default()
+        };
+        assert!(rejected_endpoints(&endless).is_empty());
         assert_eq!(logged(&said).count(), LOGGED);
     }
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use ferrypost_proto::{
-    BootId, InstallationId, InstanceId, Revision, StateId, TablePosition,
+    BootId, InstallationId, InstanceId, Revision, StateId, TablePosition, Versions,
     routing::v1::Hello,
     store::v1::{Registration, Rewound},
 };
 
 use super::{
-    Fleet, heard,
+    Claimable, Fleet, heard,
     registration::{self, Claim, Known, Verdict},
 };
 use crate::{
@@ -38,6 +38,8 @@ pub(super) struct Joined {
     pub(super) boot: BootId,
     /// The installation that it joined.
     pub(super) installation: InstallationId,
+    /// The contract that is spoken with it.
+    pub(super) contract: u32,
     /// When its registration was written: no older snapshot may be sent.
     pub(super) registered: Rev,
     /// How far this replica had read when it joined.
@@ -60,13 +62,14 @@ struct Introduction {
 
 impl Fleet {
     /// Admits a data plane: compares histories, judges the claim, writes the registration.
-    pub(super) async fn join(&self, hello: Hello) -> Answer<Joined> {
+    pub(super) async fn join(&self, hello: Hello, claimable: &Claimable) -> Answer<Joined> {
         let who = introduce(hello)?;
+        claimable.expect(&who.instance)?;
         for _ in 0..ATTEMPTS {
             // Rule 9: a replica that may be behind its subscriber catches up before it says anything.
             let state = self.mirror().catch_up(PATIENCE).await.map_err(behind)?;
             // First of all: the table of another installation's data plane proves nothing about ours.
-            registration::belongs(&who.claim, installation_of(&state)?)
+            let contract = registration::belongs(&who.claim, installation_of(&state)?)
                 .map_err(|refusal| refused(refusal, &who))?;
             if let Some(applied) = &who.applied
                 && state.rewound().is_none()
@@ -75,8 +78,8 @@ impl Fleet {
                 self.write_rewound(&who, applied, &state).await?;
                 continue;
             }
-            if let Some(joined) = self.register(&who, &state).await? {
-                return Ok(joined);
+            if let Some(registered) = self.register(&who, &state).await? {
+                return joined(&who, &state, contract, registered);
             }
         }
         Err(Refusal::new(
@@ -124,9 +127,8 @@ impl Fleet {
         self.commit(txn).await.map(|_| ())
     }
 
-    /// One attempt; `None` when somebody else wrote first.
-    async fn register(&self, who: &Introduction, state: &State) -> Answer<Option<Joined>> {
-        let installation = installation_of(state)?;
+    /// One attempt: when the registration was written; `None` when somebody else wrote first.
+    async fn register(&self, who: &Introduction, state: &State) -> Answer<Option<Rev>> {
         let registration = state.registrations().get(&who.instance);
         let life = (who.instance.clone(), who.claim.boot.clone());
         let known = Known {
@@ -137,34 +139,41 @@ impl Fleet {
                 .map(|live| live.value.boot.as_str()),
             expelled: state.expelled().contains_key(&life),
             rewound: state.rewound().is_some(),
+            needs: state.config().map(|config| config.raw.schema),
         };
         let predecessor = match registration::judge(&who.claim, &known) {
             Verdict::Refuse(refusal) => return Err(refused(refusal, who)),
-            Verdict::Resume => {
-                let registered = registration.map_or(0, |registration| registration.revision);
-                return Ok(Some(joined(who, state, installation, registered)));
-            }
+            Verdict::Resume => return self.resume(who, state).await,
             Verdict::Register => None,
             Verdict::Succeed { .. } => registration.map(|registration| &*registration.value),
         };
-        let key = keys::registration(&who.instance);
-        let revision = registration.map_or(0, |registration| registration.revision);
-        let txn = Txn::new()
-            .at(key.clone(), revision)
-            .absent(keys::expelled(&who.instance, &who.claim.boot))
-            .absent(keys::REWOUND)
-            .put(key, Stored::new(new_registration(who, predecessor)).bytes());
+        let new = Stored::new(new_registration(who, predecessor));
         failpoint::hit("registration.before").await;
-        let committed = self.commit(change_fleet(txn, state.fleet())).await?;
+        let committed = self.commit(writing(who, state, &new)).await?;
         failpoint::hit("registration.after").await;
-        Ok(committed.map(|registered| {
+        if let Some(revision) = committed {
             let succeeded = predecessor.map(|predecessor| predecessor.boot.as_str());
             tracing::info!(
-                instance = %who.instance, boot = %who.claim.boot, succeeded, revision = registered,
-                "a data plane has registered"
+                instance = %who.instance, boot = %who.claim.boot, succeeded, revision,
+                version = who.hello.version, contracts = %who.claim.contracts,
+                schemas = %who.claim.schemas, "a data plane has registered"
             );
-            joined(who, state, installation, registered)
-        }))
+        }
+        Ok(committed)
+    }
+
+    /// A stream that comes back. Its registration may lack what the data plane speaks, if a replica of an
+    /// earlier version has written it.
+    async fn resume(&self, who: &Introduction, state: &State) -> Answer<Option<Rev>> {
+        let Some(registration) = state.registrations().get(&who.instance) else {
+            return Ok(None);
+        };
+        let mut restated = registration.value.clone();
+        who.state_versions(&mut restated);
+        if restated == registration.value || state.rewound().is_some() {
+            return Ok(Some(registration.revision));
+        }
+        self.commit(writing(who, state, &restated)).await
     }
 
     /// Ends a registration by the data plane's own word. True once it is gone.
@@ -222,27 +231,48 @@ fn installation_of(state: &State) -> Answer<&InstallationId> {
         .ok_or_else(|| Refusal::new(Reason::StoreUnavailable, "the installation has no id yet"))
 }
 
-fn joined(
-    who: &Introduction,
-    state: &State,
-    installation: &InstallationId,
-    registered: Rev,
-) -> Joined {
+/// The write of a registration. It holds for the registration that was there, for the fleet, and for the
+/// routing configuration that the data plane must read.
+fn writing(who: &Introduction, state: &State, registration: &Stored<Registration>) -> Txn {
+    let key = keys::registration(&who.instance);
+    let before = state.registrations().get(&who.instance);
+    let txn = Txn::new()
+        .at(key.clone(), before.map_or(0, |before| before.revision))
+        .at(
+            keys::CONFIG,
+            state.config().map_or(0, |config| config.version),
+        )
+        .absent(keys::expelled(&who.instance, &who.claim.boot))
+        .absent(keys::REWOUND)
+        .put(key, registration.bytes());
+    change_fleet(txn, state.fleet())
+}
+
+fn joined(who: &Introduction, state: &State, contract: u32, registered: Rev) -> Answer<Joined> {
     let resumes = |position: &TablePosition| position.revision.base() == state.base();
-    Joined {
+    Ok(Joined {
         instance: who.instance.clone(),
         boot: who.claim.boot.clone(),
-        installation: installation.clone(),
+        installation: installation_of(state)?.clone(),
+        contract,
         registered,
         seen: state.revision(),
         base: state.base(),
         position: who.applied.clone().filter(resumes),
         rewound: state.rewound().is_some(),
+    })
+}
+
+impl Introduction {
+    /// Writes down what the data plane speaks.
+    fn state_versions(&self, registration: &mut Registration) {
+        registration.contracts = Some(self.claim.contracts.into());
+        registration.schemas = Some(self.claim.schemas.into());
     }
 }
 
 fn new_registration(who: &Introduction, predecessor: Option<&Registration>) -> Registration {
-    Registration {
+    let mut registration = Registration {
         boot: who.claim.boot.as_str().to_owned(),
         state_id: who.claim.state.as_str().to_owned(),
         group: who.hello.group.clone(),
@@ -254,7 +284,9 @@ fn new_registration(who: &Introduction, predecessor: Option<&Registration>) -> R
             .map(registration::past_boots)
             .unwrap_or_default(),
         ..Registration::default()
-    }
+    };
+    who.state_versions(&mut registration);
+    registration
 }
 
 fn introduce(hello: Hello) -> Answer<Introduction> {
@@ -269,7 +301,8 @@ fn introduce(hello: Hello) -> Answer<Introduction> {
     Ok(Introduction {
         instance: InstanceId::parse(&hello.instance).map_err(|_| invalid("instance"))?,
         claim: Claim {
-            contract: hello.contract,
+            contracts: contracts(&hello).ok_or_else(|| invalid("contracts"))?,
+            schemas: Versions::stated(hello.schemas).map_err(|_| invalid("schemas"))?,
             installation,
             boot: BootId::parse(&hello.boot).map_err(|_| invalid("boot"))?,
             state: StateId::parse(&hello.state_id).map_err(|_| invalid("state_id"))?,
@@ -285,12 +318,21 @@ fn introduce(hello: Hello) -> Answer<Introduction> {
     })
 }
 
+/// One of contract 1 states no range.
+fn contracts(hello: &Hello) -> Option<Versions> {
+    match hello.contracts {
+        Some(range) => range.try_into().ok(),
+        None => (hello.contract > 0).then(|| Versions::only(hello.contract)),
+    }
+}
+
 fn refused(refusal: registration::Refusal, who: &Introduction) -> Refusal {
     use registration::Refusal as Why;
     tracing::warn!(instance = %who.instance, boot = %who.claim.boot, reason = refusal.reason(),
         "a data plane was refused");
     let reason = match refusal {
-        Why::ContractUnsupported => Reason::ContractUnsupported,
+        Why::ContractUnsupported { .. } => Reason::ContractUnsupported,
+        Why::SchemaUnsupported { .. } => Reason::SchemaUnsupported,
         Why::InstallationMismatch => Reason::InstallationMismatch,
         Why::InstanceInUse => Reason::InstanceInUse,
         Why::Expelled => Reason::Expelled,

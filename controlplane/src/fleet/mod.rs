@@ -11,6 +11,7 @@
 //! stream and one leader decides. What only somebody who looks wants to know stays here.
 
 mod ask;
+mod claimable;
 mod heard;
 mod join;
 mod lease;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use ask::Asked;
+pub(crate) use claimable::Claimable;
 pub use view::View;
 
 use crate::{mirror::Mirror, store::LeaseId};

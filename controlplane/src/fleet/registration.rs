@@ -4,7 +4,7 @@
 //! holds the lock on the same state directory, an operator's expulsion. Silence is none of them:
 //! partitioned and dead look the same from here.
 
-use ferrypost_proto::{BootId, CONTRACT, InstallationId, StateId, store::v1::Registration};
+use ferrypost_proto::{BootId, InstallationId, Speaks, StateId, Versions, store::v1::Registration};
 
 /// How many boot ids a registration remembers as succeeded.
 const PAST_BOOTS: usize = 16;
@@ -12,8 +12,10 @@ const PAST_BOOTS: usize = 16;
 /// What a data plane says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// The contract that it speaks.
-    pub(super) contract: u32,
+    /// The contracts that it speaks.
+    pub(super) contracts: Versions,
+    /// The schemas of the routing configuration that it reads.
+    pub(super) schemas: Versions,
     /// The installation that it has pinned, if it has been here before.
     pub(super) installation: Option<InstallationId>,
     /// One life of its process.
@@ -33,6 +35,8 @@ pub(super) struct Known<'a> {
     pub(super) expelled: bool,
     /// The store was restored (G16).
     pub(super) rewound: bool,
+    /// The schema that the routing configuration in force needs; `None` while there is none.
+    pub(super) needs: Option<u32>,
 }
 
 /// What becomes of a claim.
@@ -54,9 +58,27 @@ pub(super) enum Verdict {
 /// Why a data plane may not join. The words are the stream's `ErrorInfo` reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// It speaks another contract.
-    #[error("this control plane speaks contract {CONTRACT} only: upgrade one of the two")]
-    ContractUnsupported,
+    /// It speaks no contract that is spoken here.
+    #[error(
+        "the data plane speaks contract {theirs} and this control plane {ours}: upgrade the older one"
+    )]
+    ContractUnsupported {
+        /// What is spoken here.
+        ours: Versions,
+        /// What it speaks.
+        theirs: Versions,
+    },
+    /// It does not read the routing configuration in force.
+    #[error(
+        "the routing configuration in force needs schema {needs} and the data plane reads {reads}: \
+         upgrade the data plane, or apply a document that does without what is new"
+    )]
+    SchemaUnsupported {
+        /// What the document needs.
+        needs: u32,
+        /// What it reads.
+        reads: Versions,
+    },
     /// It belongs to another installation.
     #[error(
         "the data plane's state directory is pinned to another installation: it talks to the wrong \
@@ -84,7 +106,8 @@ impl Refusal {
     /// The `ErrorInfo` reason.
     pub(super) const fn reason(self) -> &'static str {
         match self {
-            Self::ContractUnsupported => "CONTRACT_UNSUPPORTED",
+            Self::ContractUnsupported { .. } => "CONTRACT_UNSUPPORTED",
+            Self::SchemaUnsupported { .. } => "SCHEMA_UNSUPPORTED",
             Self::InstallationMismatch => "INSTALLATION_MISMATCH",
             Self::InstanceInUse => "INSTANCE_IN_USE",
             Self::Expelled => "EXPELLED",
@@ -94,12 +117,14 @@ impl Refusal {
     }
 }
 
-/// Whether a claim is one of this installation, in words that this version understands. Nothing that a
-/// stranger says counts, so this is asked before anything else.
-pub(super) fn belongs(claim: &Claim, installation: &InstallationId) -> Result<(), Refusal> {
-    if claim.contract != CONTRACT {
-        return Err(Refusal::ContractUnsupported);
-    }
+/// Whether a claim is one of this installation, in words that both sides understand: the contract that is
+/// spoken. Nothing that a stranger says counts, so this is asked before anything else.
+pub(super) fn belongs(claim: &Claim, installation: &InstallationId) -> Result<u32, Refusal> {
+    let ours = Speaks::here().contracts;
+    let theirs = claim.contracts;
+    let contract = ours
+        .highest_common(theirs)
+        .ok_or(Refusal::ContractUnsupported { ours, theirs })?;
     if claim
         .installation
         .as_ref()
@@ -107,11 +132,26 @@ pub(super) fn belongs(claim: &Claim, installation: &InstallationId) -> Result<()
     {
         return Err(Refusal::InstallationMismatch);
     }
-    Ok(())
+    Ok(contract)
 }
 
 /// Decides on a claim that [`belongs`].
 pub(super) fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
+    match (place(claim, known), known.needs) {
+        (Verdict::Refuse(refusal), _) => Verdict::Refuse(refusal),
+        // Whoever may have the place must also be able to fill it.
+        (_, Some(needs)) if !claim.schemas.contains(needs) => {
+            Verdict::Refuse(Refusal::SchemaUnsupported {
+                needs,
+                reads: claim.schemas,
+            })
+        }
+        (verdict, _) => verdict,
+    }
+}
+
+/// Whose place a claim takes.
+fn place(claim: &Claim, known: &Known<'_>) -> Verdict {
     if known.expelled {
         return Verdict::Refuse(Refusal::Expelled);
     }
@@ -156,8 +196,10 @@ pub(super) fn past_boots(predecessor: &Registration) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use ferrypost_proto::{CONTRACTS, SCHEMAS};
     use ferrypost_runtime::Random;
+
+    use super::*;
 
     struct Scene {
         installation: InstallationId,
@@ -169,7 +211,8 @@ mod tests {
         let random = Random::seeded(11);
         let installation = InstallationId::generate(random.bytes());
         let claim = Claim {
-            contract: CONTRACT,
+            contracts: CONTRACTS,
+            schemas: SCHEMAS,
             installation: Some(installation.clone()),
             boot: BootId::generate(random.bytes()),
             state: StateId::generate(random.bytes()),
@@ -193,6 +236,7 @@ mod tests {
                 live_boot: None,
                 expelled: false,
                 rewound: false,
+                needs: Some(SCHEMAS.oldest()),
             }
         }
     }
@@ -279,16 +323,78 @@ mod tests {
     #[test]
     fn strangers_are_told_what_they_are() {
         let scene = scene();
+        let later = Versions::only(CONTRACTS.newest() + 1);
         let other = Claim {
-            contract: CONTRACT + 1,
+            contracts: later,
             ..scene.claim.clone()
         };
-        assert_eq!(belongs(&scene.claim, &scene.installation), Ok(()));
-        let refused = Err(Refusal::ContractUnsupported);
+        let spoken = belongs(&scene.claim, &scene.installation);
+        assert_eq!(spoken, Ok(CONTRACTS.newest()));
+        let refused = Err(Refusal::ContractUnsupported {
+            ours: CONTRACTS,
+            theirs: later,
+        });
         assert_eq!(belongs(&other, &scene.installation), refused);
         let elsewhere = InstallationId::generate(Random::seeded(12).bytes());
         let refused = Err(Refusal::InstallationMismatch);
         assert_eq!(belongs(&scene.claim, &elsewhere), refused);
+    }
+
+    #[test]
+    fn the_highest_contract_of_both_is_spoken() {
+        let scene = scene();
+        for (theirs, spoken) in [
+            (Versions::FIRST, 1),
+            (Versions::new(1, 2), 2),
+            (Versions::new(2, 9), CONTRACTS.newest()),
+        ] {
+            let claim = Claim {
+                contracts: theirs,
+                ..scene.claim.clone()
+            };
+            let joined = belongs(&claim, &scene.installation);
+            assert_eq!(joined, Ok(spoken), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn nobody_takes_a_place_without_reading_the_document_in_force() {
+        fn needing<'a>(known: &Known<'a>) -> Known<'a> {
+            Known {
+                needs: Some(2),
+                ..known.clone()
+            }
+        }
+        let mut scene = scene();
+        scene.claim.schemas = Versions::only(1);
+        let refused = Verdict::Refuse(Refusal::SchemaUnsupported {
+            needs: 2,
+            reads: Versions::only(1),
+        });
+        let known = needing(&scene.known());
+        assert_eq!(judge(&scene.claim, &known), refused, "a successor");
+        let newcomer = Known {
+            registration: None,
+            ..known
+        };
+        assert_eq!(judge(&scene.claim, &newcomer), refused);
+        let nothing_in_force = Known {
+            needs: None,
+            ..newcomer
+        };
+        assert_eq!(judge(&scene.claim, &nothing_in_force), Verdict::Register);
+        scene.registration.boot = scene.claim.boot.as_str().to_owned();
+        let resuming = needing(&scene.known());
+        assert_eq!(judge(&scene.claim, &resuming), refused);
+        let expelled = Known {
+            expelled: true,
+            ..resuming
+        };
+        // What is final is said first: an upgrade would not help.
+        assert_eq!(
+            judge(&scene.claim, &expelled),
+            Verdict::Refuse(Refusal::Expelled)
+        );
     }
 
     #[test]

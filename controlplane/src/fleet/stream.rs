@@ -10,7 +10,7 @@ use std::{
 };
 
 use ferrypost_proto::{
-    AccountId, CONTRACT, InstanceId, MigrationId, Revision, TablePosition,
+    AccountId, InstanceId, MigrationId, Revision, Speaks, TablePosition,
     routing::v1::{
         self as wire, Command, CommandResult, Goodbye, GoodbyeAccepted, Health, Heartbeat, Hello,
         StreamRequest, StreamResponse, Welcome, stream_request::Message as Said,
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Fleet, View, heard,
+    Claimable, Fleet, View, heard,
     join::Joined,
     report::{self, Report},
 };
@@ -116,12 +116,13 @@ impl Fleet {
     pub(crate) async fn serve<S>(
         &self,
         mut requests: S,
+        claimable: &Claimable,
     ) -> Answer<mpsc::Receiver<Result<StreamResponse, Status>>>
     where
         S: Stream<Item = Result<StreamRequest, Status>> + Send + Unpin + 'static,
     {
         let hello = introduction(&mut requests).await?;
-        let joined = self.join(hello).await?;
+        let joined = self.join(hello, claimable).await?;
         let (outgoing, responses) = mpsc::channel(QUEUE);
         let fleet = self.clone();
         self.0.tasks.spawn(async move {
@@ -290,12 +291,14 @@ impl Listener<'_> {
 
     async fn welcome(&self) -> Answer<()> {
         let welcome = Welcome {
-            contract: CONTRACT,
+            contract: self.joined.contract,
             installation: self.joined.installation.as_str().to_owned(),
             registered: Some(Revision::new(self.joined.base, self.joined.registered).into()),
             heartbeat_interval: prost_types::Duration::try_from(self.fleet.heartbeat()).ok(),
             rewound: self.joined.rewound,
             replica: self.fleet.0.options.replica.as_str().to_owned(),
+            contracts: Some(Speaks::here().contracts.into()),
+            schemas: Some(Speaks::here().schemas.into()),
         };
         self.outgoing
             .send(Ok(told(Told::Welcome(welcome))))
@@ -406,8 +409,17 @@ impl Listener<'_> {
                 rejected = rejected.entries.len(),
                 "a data plane rejected an entry and holds its account");
         }
+        let endpoints = heard::rejected_endpoints(rejected);
+        for endpoint in &endpoints {
+            tracing::warn!(instance = %self.joined.instance, destination = endpoint.destination,
+                field = endpoint.field, "a data plane does not use an endpoint that says something its \
+                version does not know");
+        }
         let kept = heard::rejected(rejected);
-        self.live(|live| live.rejected = kept);
+        self.live(|live| {
+            live.rejected = kept;
+            live.rejected_endpoints = endpoints;
+        });
     }
 
     fn health(&mut self, health: Health) {

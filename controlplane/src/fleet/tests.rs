@@ -1,11 +1,13 @@
 //! The server side of the stream's rules, on the embedded store.
 
+mod versions;
 mod world;
 
 use std::time::Duration;
 
 use ferrypost_proto::{
-    BootId, InstallationId, MigrationId, Phase, ReplicaId, Revision, TablePosition,
+    BootId, CONTRACTS, InstallationId, MigrationId, Phase, ReplicaId, Revision, TablePosition,
+    TraceParent,
     routing::v1::{
         self as wire, Applied, CommandResult, Drained, DrainedAccount, Goodbye, Health, Hello,
         KickedSessions, command, command_result, stream_request::Message as Said,
@@ -200,10 +202,11 @@ async fn rule_11_a_table_of_another_installation_proves_nothing() {
         applied: Some(position.clone().into()),
         installation,
         contract,
+        contracts: None,
         ..world.hello("stranger")
     };
     let elsewhere = InstallationId::generate(world.random.bytes()).into();
-    let contract = ferrypost_proto::CONTRACT;
+    let contract = CONTRACTS.newest();
     let refused = world.connect(stranger(elsewhere, contract)).await.err();
     assert_eq!(reason(&refused.unwrap()), "INSTALLATION_MISMATCH");
     let ours = world.installation.as_str().to_owned();
@@ -424,6 +427,7 @@ async fn an_answer_for_another_replica_that_nobody_takes_is_removed() {
         command: Some(command::Command::KickSessions(wire::KickSessions {
             names: vec!["a".into()],
         })),
+        traceparent: String::new(),
     };
     let stored = StoredCommand {
         instance: "dp".to_owned(),
@@ -471,8 +475,11 @@ async fn a_question_reaches_every_data_plane_and_names_the_silent_ones() {
             })),
         }));
     };
+    let trace = TraceParent::generate(world.random.bytes());
     let (asked, ()) = tokio::join!(
-        world.fleet.ask(&question, Duration::from_millis(500)),
+        world
+            .fleet
+            .ask(&question, Duration::from_millis(500), trace),
         answering
     );
     assert_eq!(asked.unreachable, [World::instance("silent")]);

@@ -9,7 +9,7 @@ use ferrypost_proto::{
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{caller, page, patience};
+use super::{caller, page, patience, traceparent};
 use crate::{
     refusal::{Answer, Reason, Refusal},
     service::migration::{MigrationDesk, MigrationFilter, MoveKind, MoveOrder, Moved},
@@ -50,6 +50,7 @@ impl MigrationService for Migrations {
         request: Request<v1::MigrateRequest>,
     ) -> Result<Response<v1::MigrateResponse>, Status> {
         let requested_by = caller(&request);
+        let trace = self.0.trace(traceparent(&request));
         let request = request.into_inner();
         let order = MoveOrder {
             kind: MoveKind::Migrate {
@@ -61,6 +62,7 @@ impl MigrationService for Migrations {
             request_id: request.request_id,
             reason: request.reason,
             requested_by,
+            trace,
         };
         let (header, moved) = self
             .moved(&order, request.validate_only, request.wait)
@@ -77,6 +79,7 @@ impl MigrationService for Migrations {
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         let requested_by = caller(&request);
+        let trace = self.0.trace(traceparent(&request));
         let request = request.into_inner();
         let order = MoveOrder {
             kind: MoveKind::Rollback,
@@ -85,6 +88,7 @@ impl MigrationService for Migrations {
             request_id: request.request_id,
             reason: request.reason,
             requested_by,
+            trace,
         };
         let (header, moved) = self
             .moved(&order, request.validate_only, request.wait)

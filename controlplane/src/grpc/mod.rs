@@ -19,6 +19,7 @@ mod status;
 
 use std::time::Duration;
 
+use ferrypost_proto::TraceParent;
 use tonic::Request;
 
 use self::auth::Caller;
@@ -31,6 +32,16 @@ fn caller<T>(request: &Request<T>) -> String {
         .extensions()
         .get::<Caller>()
         .map_or_else(String::new, |caller| (*caller.name).to_owned())
+}
+
+/// The trace that the caller says its call belongs to, as it says it. Two say nothing (W3C Trace Context
+/// §4.3).
+fn traceparent<T>(request: &Request<T>) -> Option<&str> {
+    let mut all = request.metadata().get_all(TraceParent::HEADER).iter();
+    match (all.next(), all.next()) {
+        (Some(only), None) => only.to_str().ok(),
+        _ => None,
+    }
 }
 
 /// How long a caller waits: unset means until the outcome is known.

@@ -1,9 +1,12 @@
 //! `StatsService`.
 
-use ferrypost_proto::v1::{self, stats_service_server::StatsService};
+use ferrypost_proto::{
+    Speaks,
+    v1::{self, stats_service_server::StatsService},
+};
 use tonic::{Request, Response, Status};
 
-use super::{caller, page};
+use super::{caller, page, traceparent};
 use crate::{
     domain::state::State,
     service::stats::{ExpelOrder, StatsDesk},
@@ -35,6 +38,8 @@ impl StatsService for Stats {
             rewound: rewound(state),
             store: figures.store_kind.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            contracts: Some(Speaks::here().contracts.into()),
+            schemas: Some(Speaks::here().schemas.into()),
         }))
     }
 
@@ -65,9 +70,10 @@ impl StatsService for Stats {
         &self,
         request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let trace = self.0.trace(traceparent(&request));
         let request = request.into_inner();
         let size = page::size(request.page_size);
-        let report = self.0.sessions(&request.account, size).await?;
+        let report = self.0.sessions(&request.account, size, trace).await?;
         let header = self.0.header(&report);
         let (sessions, truncated) = report.answer;
         Ok(Response::new(v1::ListSessionsResponse {
@@ -81,9 +87,12 @@ impl StatsService for Stats {
         &self,
         request: Request<v1::KickSessionsRequest>,
     ) -> Result<Response<v1::KickSessionsResponse>, Status> {
-        let by = caller(&request);
+        let (by, trace) = (caller(&request), self.0.trace(traceparent(&request)));
         let request = request.into_inner();
-        let report = self.0.kick(&request.account, &by, &request.reason).await?;
+        let report = self
+            .0
+            .kick(&request.account, &by, &request.reason, trace)
+            .await?;
         Ok(Response::new(v1::KickSessionsResponse {
             header: Some(self.0.header(&report)),
             kicked: report.answer,

@@ -93,6 +93,8 @@ reasons! {
 
     /// The caller's role does not reach.
     RoleTooLow = "ROLE_TOO_LOW", PermissionDenied;
+    /// A data plane's certificate does not name its instance id.
+    IdentityMismatch = "IDENTITY_MISMATCH", PermissionDenied;
 
     /// The write would change where a name goes.
     WouldChangeRoute = "WOULD_CHANGE_ROUTE", FailedPrecondition;
@@ -126,8 +128,10 @@ reasons! {
     RecordUnreadable = "RECORD_UNREADABLE", FailedPrecondition;
     /// The store was restored to an older state.
     Rewound = "REWOUND", FailedPrecondition;
-    /// The stream's contract is another one.
+    /// The two sides of a stream speak no common contract.
     ContractUnsupported = "CONTRACT_UNSUPPORTED", FailedPrecondition;
+    /// A data plane does not read the routing configuration.
+    SchemaUnsupported = "SCHEMA_UNSUPPORTED", FailedPrecondition;
     /// The data plane belongs to another installation.
     InstallationMismatch = "INSTALLATION_MISMATCH", FailedPrecondition;
     /// The instance id is in use.

@@ -14,7 +14,7 @@ mod subject;
 
 use std::{sync::Arc, time::Duration};
 
-use ferrypost_proto::{ReplicaId, RoutingConfig, v1};
+use ferrypost_proto::{ReplicaId, RoutingConfig, TraceParent, v1};
 use ferrypost_runtime::Random;
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +61,11 @@ pub(crate) enum Step<T> {
 }
 
 impl Core {
+    /// The trace that a call belongs to: its caller's, or one of its own.
+    pub(crate) fn trace(&self, of_caller: Option<&str>) -> TraceParent {
+        TraceParent::of_caller(of_caller, self.random.bytes())
+    }
+
     /// The state with everything that was acknowledged to anyone before this call.
     pub(crate) async fn caught_up(&self) -> Answer<Arc<State>> {
         Ok(self.mirror.catch_up(CATCH_UP).await?)

@@ -8,7 +8,7 @@ use super::{Core, Step, file_keeper::Authority, migration::check_reason, not_rew
 use crate::{
     config::{Routing, RoutingSource},
     domain::state::State,
-    domain::{commit::RoutingChange, resolution::config_refusals},
+    domain::{commit::RoutingChange, readers::not_read_by, resolution::config_refusals},
     refusal::{Answer, Reason, Refusal},
     routing_file::RoutingFile,
     store::{Rev, keys},
@@ -109,6 +109,11 @@ impl RoutingDesk {
         if config.raw == *file.document() {
             return None;
         }
+        let unread = not_read_by(state, file.config().schema());
+        if self.source == RoutingSource::File && !unread.is_empty() {
+            let unread: Vec<_> = unread.iter().map(ToString::to_string).collect();
+            return Some(format!("the file is not applied: {}", unread.join("; ")));
+        }
         if self.source == RoutingSource::Api {
             return Some(
                 "the file says something else; with routing.source = \"api\" it only seeds an empty \
@@ -145,11 +150,16 @@ impl RoutingDesk {
         }
         check_reason(&order.reason)?;
         let checked = RoutingConfig::try_from(&order.config)?;
+        // In force it says what its readers need, not what it was written for.
+        let document = v1::RoutingConfig {
+            schema: checked.schema(),
+            ..order.config.clone()
+        };
         let (state, ()) = self
             .core
             .transact(|state| {
                 expect_version(state, order.expected_version)?;
-                match replace(&self.core, state, &order.config, &checked)? {
+                match replace(&self.core, state, &document, &checked)? {
                     Some(change) if !order.validate_only => Ok(Step::Write(change.txn(), ())),
                     _ => Ok(Step::Done(())),
                 }
@@ -204,8 +214,8 @@ impl RoutingDesk {
 }
 
 /// The write that puts a document in force; `None` when it is. The comparison of routes holds for
-/// everything that it has looked at: the document in force, the last change of routing, and whether a
-/// data plane has ever registered.
+/// everything that it has looked at: the document in force, the last change of routing, and the set of
+/// registrations, each of which says what its data plane reads.
 fn replace(
     core: &Core,
     state: &State,
@@ -217,6 +227,7 @@ fn replace(
     if in_force.is_some_and(|config| config.raw == *document) {
         return Ok(None);
     }
+    expect_read(state, checked.schema())?;
     let refusals = config_refusals(state, checked);
     if !refusals.is_empty() {
         let mut refusal = Refusal::new(
@@ -237,6 +248,21 @@ fn replace(
             .fleet(state.fleet())
             .at(keys::HEAD.to_vec(), state.head().store),
     ))
+}
+
+/// Every registered data plane must read what comes into force.
+fn expect_read(state: &State, needs: u32) -> Answer<()> {
+    let unread = not_read_by(state, needs);
+    let Some(first) = unread.first() else {
+        return Ok(());
+    };
+    let refusal = Refusal::new(Reason::SchemaUnsupported, first.to_string())
+        .with("data_plane", &first.instance)
+        .with("reads", first.reads)
+        .with("needs", needs);
+    Err(unread.iter().fold(refusal, |refusal, unread| {
+        refusal.violated(&unread.instance, unread)
+    }))
 }
 
 fn expect_version(state: &State, expected: Option<Revision>) -> Answer<()> {

@@ -108,7 +108,7 @@ impl RoutingTable {
     }
 
     fn accept_config(&self, wire: &v1::RoutingConfig) -> Result<Arc<RoutingConfig>, ApplyError> {
-        let config = RoutingConfig::try_from(wire)?;
+        let config = RoutingConfig::in_force(wire)?;
         let same_names = config.names() == self.config.names();
         let homes_stay = self
             .base

@@ -37,10 +37,19 @@ fn entries() -> impl Strategy<Value = AccountEntry> {
         -1..12_i32,
         revisions(),
         revisions(),
-        text(),
+        (text(), text()),
     )
         .prop_map(
-            |(account_id, names, home, target, phase, epoch, fence_epoch, migration_id)| {
+            |(
+                account_id,
+                names,
+                home,
+                target,
+                phase,
+                epoch,
+                fence_epoch,
+                (migration_id, traceparent),
+            )| {
                 AccountEntry {
                     account_id,
                     names,
@@ -50,6 +59,7 @@ fn entries() -> impl Strategy<Value = AccountEntry> {
                     epoch,
                     fence_epoch,
                     migration_id,
+                    traceparent,
                 }
             },
         )

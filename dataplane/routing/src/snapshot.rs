@@ -86,7 +86,7 @@ impl Assembly {
         let config = chunk.config.as_ref().ok_or(SnapshotError::Incomplete)?;
         let mut assembly = Self {
             position,
-            config: Arc::new(RoutingConfig::try_from(config)?),
+            config: Arc::new(RoutingConfig::in_force(config)?),
             builder: BaseBuilder::new(random),
             exact: Vec::new(),
             next: 0,

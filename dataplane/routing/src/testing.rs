@@ -34,7 +34,7 @@ pub fn config() -> v1::RoutingConfig {
         unlisted,
     };
     v1::RoutingConfig {
-        schema: ferrypost_proto::SCHEMA,
+        schema: 1,
         destinations: ["source", "target", "third"].map(destination).to_vec(),
         default_destination: "source".into(),
         domains: vec![

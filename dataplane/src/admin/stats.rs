@@ -149,6 +149,8 @@ struct ControlConnection {
     state: &'static str,
     seconds_in_state: f64,
     replica: Option<String>,
+    /// The version of the contract that is spoken with it.
+    contract: Option<u32>,
     installation: Option<String>,
     /// The store was restored to an older state: nothing new is taken over.
     rewound: bool,
@@ -325,6 +327,7 @@ fn control_connection(feed: FeedStatus) -> ControlConnection {
         },
         seconds_in_state: seconds_since(feed.since),
         replica: feed.replica,
+        contract: feed.contract,
         installation: feed.installation.map(Into::into),
         rewound: feed.rewound,
         last_error: match feed.connection {

@@ -92,7 +92,7 @@ fn start(config: &Config) -> Bound {
 /// One server, `old`, which is the default for `example.org`.
 fn routing(backend: &Backend) -> v1::RoutingConfig {
     v1::RoutingConfig {
-        schema: ferrypost_proto::SCHEMA,
+        schema: 1,
         destinations: vec![v1::Destination {
             id: "old".to_owned(),
             without: Vec::new(),

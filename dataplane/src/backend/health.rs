@@ -285,7 +285,7 @@ fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
             match verification.trust {
                 Trust::Platform => "platform",
                 Trust::Ca(_) => "ca",
-                Trust::PinSha256(_) => "pin",
+                Trust::PinSha256 { .. } => "pin",
             }
         }
     };

@@ -145,6 +145,7 @@ fn started(way: Way, manners: Manners) -> (Backend, v1::Endpoint) {
             server_name: verification.iter().map(|_| "localhost").collect(),
             plaintext_consent: verification.is_none(),
             verification,
+            ..Default::default()
         }),
         announcement: announcement.into(),
         ..Default::default()

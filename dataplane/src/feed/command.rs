@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{
-    DestinationId, Name, NamePolicy,
+    DestinationId, Name, NamePolicy, TraceParent,
     routing::v1::{
         Command, CommandResult, KickedSessions, ListSessions, Probe, Probed, SessionInfo,
         SessionList, command::Command as Kind, command_result::Result as Outcome,
@@ -45,6 +45,10 @@ impl Commands {
 
     /// Runs a command. `None`: the result comes from [`finished`](Self::finished).
     pub(super) fn run(&mut self, command: Command) -> Option<CommandResult> {
+        if let Ok(trace) = command.traceparent.parse::<TraceParent>() {
+            let trace = trace.trace_id();
+            tracing::debug!(command = %command.command_id.escape_debug(), trace, "a command");
+        }
         let outcome = match command.command {
             Some(Kind::ListSessions(list)) => self.list(&list),
             Some(Kind::KickSessions(kick)) => self.kick(&kick.names),

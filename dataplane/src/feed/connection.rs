@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    CHUNK_BYTES, CONTRACT, InstallationId, Revision,
+    CHUNK_BYTES, InstallationId, Revision, Speaks, Versions,
     routing::v1::{
-        Applied, Goodbye, Health, Hello, Rejected, StreamResponse, Welcome,
-        routing_service_client::RoutingServiceClient, stream_request::Message as Up,
+        Applied, Goodbye, Health, Hello, Rejected, RejectedEndpoint, RejectedEntry, StreamResponse,
+        Welcome, routing_service_client::RoutingServiceClient, stream_request::Message as Up,
         stream_response::Message as Down,
     },
 };
@@ -93,7 +93,7 @@ impl Feed {
         let silence = SILENT_INTERVALS * heartbeat_interval(&welcome);
         up.set_patience(silence);
         self.welcome(welcome)?;
-        let rejected = self.replica.rejected();
+        let rejected = self.replica.rejected(&self.identity.group);
         if let Some(rejected) = rejected.clone() {
             up.send(Up::Rejected(rejected)).await?;
         }
@@ -117,8 +117,11 @@ impl Feed {
     }
 
     fn hello(&self) -> Hello {
+        let Speaks { contracts, schemas } = Speaks::here();
         Hello {
-            contract: CONTRACT,
+            contract: contracts.oldest(),
+            contracts: Some(contracts.into()),
+            schemas: Some(schemas.into()),
             instance: self.identity.instance.as_str().to_owned(),
             boot: self.identity.boot.as_str().to_owned(),
             state_id: self.state.state_id().as_str().to_owned(),
@@ -135,9 +138,11 @@ impl Feed {
 
     /// This data plane is registered; with whom, is written down before anything is believed.
     fn welcome(&mut self, welcome: Welcome) -> Result<(), FeedError> {
-        if welcome.contract != CONTRACT {
-            return Err(FeedError::Contract(welcome.contract));
+        let contract = welcome.contract;
+        if !Speaks::here().contracts.contains(contract) {
+            return Err(FeedError::Contract(contract));
         }
+        let theirs = Versions::stated(welcome.contracts).unwrap_or(Versions::FIRST);
         let installation = InstallationId::parse(&welcome.installation)?;
         // Waits for the disk, once in this directory's life, with no session to wait for it.
         self.state.pin(&installation)?;
@@ -147,11 +152,13 @@ impl Feed {
         if welcome.rewound {
             warn!("the store was restored from an older state: keeping what is known");
         }
-        info!(replica = %welcome.replica.escape_debug(), %installation, "registered with the control plane");
+        info!(replica = %welcome.replica.escape_debug(), %installation, contract, speaks = %theirs,
+            "registered with the control plane");
         self.shared.stands(Connection::Syncing);
         self.shared.status.send_modify(|status| {
             status.replica = Some(welcome.replica);
             status.installation = Some(installation);
+            status.contract = Some(contract);
             status.rewound = welcome.rewound;
             status.problem = None;
         });
@@ -247,9 +254,8 @@ impl Feed {
         stream: &mut Stream,
         table: &RoutingTable,
     ) -> Result<(), FeedError> {
-        let rejected = self.replica.rejected();
-        let said = stream.rejected.as_ref().map(|said| &said.entries);
-        if rejected.as_ref().map(|now| &now.entries) != said {
+        let rejected = self.replica.rejected(&self.identity.group);
+        if rejected.as_ref().map(what) != stream.rejected.as_ref().map(what) {
             stream.rejected.clone_from(&rejected);
             if let Some(rejected) = rejected {
                 stream.up.send(Up::Rejected(rejected)).await?;
@@ -310,6 +316,11 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// What is rejected, at whatever revision.
+fn what(rejected: &Rejected) -> (&[RejectedEntry], &[RejectedEndpoint]) {
+    (&rejected.entries, &rejected.endpoints)
 }
 
 fn heartbeat_interval(welcome: &Welcome) -> Duration {

@@ -1,6 +1,6 @@
 //! Why a connection to the control plane ends, and what follows from it.
 
-use ferrypost_proto::{InstallationId, types::IdError};
+use ferrypost_proto::{InstallationId, Speaks, UnreadableSchema, types::IdError};
 use ferrypost_routing::{ApplyError, SnapshotError};
 use tonic_types::StatusExt as _;
 
@@ -28,8 +28,10 @@ pub(super) enum FeedError {
     Unexpected,
     #[error("it names itself by an id that is none: {0}")]
     BadId(#[from] IdError),
-    #[error("it speaks contract {0}")]
+    #[error("it speaks contract {}, and {} is spoken here", .0, Speaks::here().contracts)]
     Contract(u32),
+    #[error(transparent)]
+    Schema(#[from] UnreadableSchema),
     #[error("it belongs to installation {offered}, not to {pinned}")]
     OtherInstallation {
         pinned: InstallationId,
@@ -71,10 +73,13 @@ impl FeedError {
                 Some("INSTANCE_IN_USE") => Verdict::Refused(Refused::InstanceInUse),
                 Some("INSTALLATION_MISMATCH") => Verdict::Refused(Refused::OtherInstallation),
                 Some("CONTRACT_UNSUPPORTED") => Verdict::Refused(Refused::Contract),
+                Some("SCHEMA_UNSUPPORTED") => Verdict::Refused(Refused::Schema),
+                Some("IDENTITY_MISMATCH") => Verdict::Refused(Refused::Identity),
                 _ => Verdict::Retry,
             },
             Self::OtherInstallation { .. } => Verdict::Refused(Refused::OtherInstallation),
             Self::Contract(_) => Verdict::Refused(Refused::Contract),
+            Self::Schema(_) => Verdict::Refused(Refused::Schema),
             _ => Verdict::Retry,
         }
     }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{
-    Revision, TablePosition,
-    routing::v1::{Delta, Rejected, RejectedEntry, SnapshotChunk},
+    Revision, RoutingConfig, TablePosition,
+    routing::v1::{
+        Delta, Rejected, RejectedEndpoint, RejectedEntry, SnapshotChunk, change::Change,
+    },
 };
 use ferrypost_routing::{Assembly, Merge, RoutingTable, SnapshotError, Touched};
 use ferrypost_runtime::Random;
@@ -79,6 +81,9 @@ impl Replica {
         &mut self,
         chunk: SnapshotChunk,
     ) -> Result<Option<Arc<RoutingTable>>, FeedError> {
+        if let Some(config) = &chunk.config {
+            RoutingConfig::expect_readable(config)?;
+        }
         let last = chunk.last;
         let assembly = self.add(chunk).await?;
         if !last {
@@ -119,6 +124,11 @@ impl Replica {
         let Some(held) = held.filter(|_| self.assembly.is_none()) else {
             return Err(SnapshotError::OutOfOrder.into());
         };
+        for change in &delta.changes {
+            if let Some(Change::Config(config)) = &change.change {
+                RoutingConfig::expect_readable(config)?;
+            }
+        }
         let applied = held.apply(delta)?;
         let table = self.put_in_force(applied.table, &applied.touched);
         self.merge_if_due(&table);
@@ -163,15 +173,28 @@ impl Replica {
         self.assembly.is_none() && !self.snapshot_wanted && self.tables.current().is_some()
     }
 
-    /// The rejected entries of the table in force, as the control plane is told.
-    pub(super) fn rejected(&self) -> Option<Rejected> {
+    /// What of the table in force could not be taken over, as the control plane is told: entries, and the
+    /// endpoints that a data plane of `group` would use.
+    pub(super) fn rejected(&self, group: &str) -> Option<Rejected> {
         let table = self.tables.current()?;
         let entries: Vec<RejectedEntry> = table.rejected();
         Some(Rejected {
             revision: Some(table.position().revision.into()),
             entries,
+            endpoints: disabled(table.config(), group),
         })
     }
+}
+
+fn disabled(config: &RoutingConfig, group: &str) -> Vec<RejectedEndpoint> {
+    let all = config.destinations().iter();
+    all.flat_map(|(id, destination)| destination.disabled(group).map(move |it| (id, it)))
+        .map(|(id, disabled)| RejectedEndpoint {
+            destination: id.as_str().to_owned(),
+            protocol: disabled.protocol,
+            field: disabled.field.to_owned(),
+        })
+        .collect()
 }
 
 /// Runs work that takes long where no task waits for it.

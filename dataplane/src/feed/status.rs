@@ -1,6 +1,6 @@
 //! What `/stats` shows of the control connection.
 
-use ferrypost_proto::{InstallationId, TablePosition};
+use ferrypost_proto::{InstallationId, Speaks, TablePosition};
 use tokio::time::Instant;
 
 /// The control connection as it is now.
@@ -12,6 +12,8 @@ pub struct FeedStatus {
     pub since: Instant,
     /// The replica that answered last.
     pub replica: Option<String>,
+    /// The version of the contract that is spoken with it.
+    pub contract: Option<u32>,
     /// The installation that is pinned.
     pub installation: Option<InstallationId>,
     /// The store was restored: this data plane keeps what it has (rule 11).
@@ -48,9 +50,22 @@ pub enum Refused {
     /// Either side belongs to another installation.
     #[error("the control plane belongs to another installation")]
     OtherInstallation,
-    /// The control plane does not speak our contract.
-    #[error("the control plane does not speak this contract version")]
+    /// The control plane speaks no contract that we do.
+    #[error(
+        "the control plane speaks no contract that this data plane does, which is {}: upgrade the older",
+        Speaks::here().contracts
+    )]
     Contract,
+    /// The routing configuration in force is of a version that we do not read.
+    #[error(
+        "the routing configuration in force needs a later schema than this data plane reads, which is \
+         {}: upgrade it",
+        Speaks::here().schemas
+    )]
+    Schema,
+    /// Our certificate is not that of our instance id.
+    #[error("the control plane wants a client certificate with the instance id as a DNS name")]
+    Identity,
 }
 
 /// Why the feed is over.
@@ -73,6 +88,7 @@ impl FeedStatus {
             connection: Connection::Connecting,
             since: Instant::now(),
             replica: None,
+            contract: None,
             installation,
             rewound: false,
             table: None,

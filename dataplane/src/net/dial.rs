@@ -234,7 +234,7 @@ pub(crate) mod tests {
             ..Default::default()
         };
         let config = v1::RoutingConfig {
-            schema: ferrypost_proto::SCHEMA,
+            schema: 1,
             destinations: vec![v1::Destination {
                 id: "old".to_owned(),
                 endpoints: vec![endpoint],

@@ -44,7 +44,7 @@ pub struct ClientTls {
 enum TrustKey {
     Platform,
     Ca(String),
-    Pin([u8; 32]),
+    Pin([u8; 32], Option<[u8; 32]>),
 }
 
 /// Why a destination's TLS failed.
@@ -138,7 +138,7 @@ impl ClientTls {
         let key = match trust {
             Trust::Platform => TrustKey::Platform,
             Trust::Ca(pem) => TrustKey::Ca(pem.clone()),
-            Trust::PinSha256(pin) => TrustKey::Pin(*pin),
+            Trust::PinSha256 { pin, next } => TrustKey::Pin(*pin, *next),
         };
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = ready.get(&key) {
@@ -156,18 +156,18 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.crypto))
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3");
-        let builder = match trust {
-            Trust::Platform => builder.with_platform_verifier().map_err(TlsError::Roots)?,
-            Trust::Ca(pem) => builder.with_root_certificates(roots(pem)?),
-            Trust::PinSha256(pin) => {
-                builder
+        let builder =
+            match trust {
+                Trust::Platform => builder.with_platform_verifier().map_err(TlsError::Roots)?,
+                Trust::Ca(pem) => builder.with_root_certificates(roots(pem)?),
+                Trust::PinSha256 { pin, next } => builder
                     .dangerous()
                     .with_custom_certificate_verifier(Arc::new(Pinned {
                         sha256: *pin,
+                        next: *next,
                         crypto: Arc::clone(&self.crypto),
-                    }))
-            }
-        };
+                    })),
+            };
         Ok(builder.with_no_client_auth())
     }
 }
@@ -211,9 +211,12 @@ fn refused(reason: &CertificateError) -> Refused {
     }
 }
 
-/// Accepts one certificate, whatever it says about itself: the operator has named it by its digest.
+/// Accepts one certificate, and the one that is to follow it, whatever they say about themselves: the
+/// operator has named them by their digests.
 struct Pinned {
     sha256: [u8; 32],
+    /// The one that is to follow it.
+    next: Option<[u8; 32]>,
     crypto: Arc<CryptoProvider>,
 }
 
@@ -227,7 +230,8 @@ impl ServerCertVerifier for Pinned {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let digest = Sha256::digest(end_entity);
-        if bool::from(digest.as_slice().ct_eq(&self.sha256)) {
+        let is = |pin: &[u8; 32]| bool::from(digest.as_slice().ct_eq(pin));
+        if is(&self.sha256) || self.next.as_ref().is_some_and(is) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())

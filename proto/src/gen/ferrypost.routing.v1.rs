@@ -57,7 +57,8 @@ pub mod stream_response {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
-    /// Version of this contract that the data plane speaks. 1.
+    /// The oldest version of this contract that the data plane speaks: all that a control plane of
+    /// contract 1 looks at.
     #[prost(uint32, tag = "1")]
     pub contract: u32,
     /// Its name, from its configuration: 1 to 63 of a-z, 0-9, hyphen and dot.
@@ -85,6 +86,12 @@ pub struct Hello {
     /// For people: the address of its admin endpoint.
     #[prost(string, tag = "9")]
     pub admin_address: ::prost::alloc::string::String,
+    /// The versions of this contract that it speaks. Unset: `contract` alone. Contract 2.
+    #[prost(message, optional, tag = "10")]
+    pub contracts: ::core::option::Option<super::super::v1::VersionRange>,
+    /// The schemas of the routing configuration that it reads. Unset: 1 alone. Contract 2.
+    #[prost(message, optional, tag = "11")]
+    pub schemas: ::core::option::Option<super::super::v1::VersionRange>,
 }
 /// How far a table reaches in the store's history.
 #[allow(clippy::all)]
@@ -163,6 +170,22 @@ pub struct Rejected {
     pub revision: ::core::option::Option<super::super::v1::Revision>,
     #[prost(message, repeated, tag = "2")]
     pub entries: ::prost::alloc::vec::Vec<RejectedEntry>,
+    /// Endpoints of the routing configuration that apply to this data plane and say something that its
+    /// version does not know. It does not use them. Contract 2.
+    #[prost(message, repeated, tag = "3")]
+    pub endpoints: ::prost::alloc::vec::Vec<RejectedEndpoint>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RejectedEndpoint {
+    #[prost(string, tag = "1")]
+    pub destination: ::prost::alloc::string::String,
+    /// May be a number that neither side knows.
+    #[prost(enumeration = "super::super::v1::Protocol", tag = "2")]
+    pub protocol: i32,
+    /// What is not known, as "announcement" or "tls.mode".
+    #[prost(string, tag = "3")]
+    pub field: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -216,6 +239,7 @@ pub struct Goodbye {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
+    /// What is spoken on this stream: the highest version that both sides speak.
     #[prost(uint32, tag = "1")]
     pub contract: u32,
     /// Pin this; refuse any other from now on.
@@ -232,6 +256,12 @@ pub struct Welcome {
     /// For people: the replica that answers.
     #[prost(string, tag = "6")]
     pub replica: ::prost::alloc::string::String,
+    /// The versions of this contract that the replica speaks. Unset: `contract` alone. Contract 2.
+    #[prost(message, optional, tag = "7")]
+    pub contracts: ::core::option::Option<super::super::v1::VersionRange>,
+    /// The schemas of the routing configuration that the replica reads. Unset: 1 alone. Contract 2.
+    #[prost(message, optional, tag = "8")]
+    pub schemas: ::core::option::Option<super::super::v1::VersionRange>,
 }
 /// A part of a snapshot, at most 1 MiB. Chunks of one snapshot come in order, with nothing but
 /// commands and heartbeats between them.
@@ -311,12 +341,19 @@ pub struct AccountEntry {
     /// Empty without a move.
     #[prost(string, tag = "8")]
     pub migration_id: ::prost::alloc::string::String,
+    /// The trace that the move belongs to (W3C Trace Context), in the held window only. What is not valid
+    /// is none. Contract 2.
+    #[prost(string, tag = "9")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
+    /// The trace of the call that asks (W3C Trace Context). What is not valid is none. Contract 2.
+    #[prost(string, tag = "5")]
+    pub traceparent: ::prost::alloc::string::String,
     #[prost(oneof = "command::Command", tags = "2, 3, 4")]
     pub command: ::core::option::Option<command::Command>,
 }
@@ -581,9 +618,10 @@ pub mod routing_service_client {
         }
         /// One stream a data plane, for as long as it lives. The first request is Hello, the first response
         /// Welcome. Refusals end the stream with a status whose ErrorInfo reason is one of:
-        /// CONTRACT_UNSUPPORTED, INSTALLATION_MISMATCH, INSTANCE_IN_USE, EXPELLED, SUPERSEDED (final: the
-        /// process must be restarted or reconfigured), REWOUND (a new registration under `rewound`), BEHIND,
-        /// STORE_UNAVAILABLE (try again with backoff).
+        /// CONTRACT_UNSUPPORTED, SCHEMA_UNSUPPORTED, IDENTITY_MISMATCH, INSTALLATION_MISMATCH,
+        /// INSTANCE_IN_USE, EXPELLED, SUPERSEDED (final: the process must be restarted, upgraded or
+        /// reconfigured), REWOUND (a new registration under `rewound`), BEHIND, STORE_UNAVAILABLE (try again
+        /// with backoff).
         pub async fn stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::StreamRequest>,
@@ -633,9 +671,10 @@ pub mod routing_service_server {
             + 'static;
         /// One stream a data plane, for as long as it lives. The first request is Hello, the first response
         /// Welcome. Refusals end the stream with a status whose ErrorInfo reason is one of:
-        /// CONTRACT_UNSUPPORTED, INSTALLATION_MISMATCH, INSTANCE_IN_USE, EXPELLED, SUPERSEDED (final: the
-        /// process must be restarted or reconfigured), REWOUND (a new registration under `rewound`), BEHIND,
-        /// STORE_UNAVAILABLE (try again with backoff).
+        /// CONTRACT_UNSUPPORTED, SCHEMA_UNSUPPORTED, IDENTITY_MISMATCH, INSTALLATION_MISMATCH,
+        /// INSTANCE_IN_USE, EXPELLED, SUPERSEDED (final: the process must be restarted, upgraded or
+        /// reconfigured), REWOUND (a new registration under `rewound`), BEHIND, STORE_UNAVAILABLE (try again
+        /// with backoff).
         async fn stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::StreamRequest>>,

@@ -83,6 +83,9 @@ pub struct AccountRecord {
     /// How long the held window may last.
     #[prost(message, optional, tag = "9")]
     pub window: ::core::option::Option<::prost_types::Duration>,
+    /// The trace that the move belongs to, from FENCING to the end of the held window.
+    #[prost(string, tag = "10")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 /// /names/<bucket>/<canonical>
 #[allow(clippy::all)]
@@ -118,6 +121,13 @@ pub struct Registration {
     /// Boot ids that were succeeded, the latest last, at most 16: they are refused.
     #[prost(string, repeated, tag = "9")]
     pub past_boots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What it speaks, as it has said itself. Unset: 1 alone.
+    #[prost(message, optional, tag = "10")]
+    pub contracts: ::core::option::Option<super::super::v1::VersionRange>,
+    /// The schemas of the routing configuration that it reads. Unset: 1 alone. No document that it does
+    /// not read comes into force while it is registered.
+    #[prost(message, optional, tag = "11")]
+    pub schemas: ::core::option::Option<super::super::v1::VersionRange>,
 }
 /// /expelled/<instance>/<boot>
 #[allow(clippy::all)]
@@ -166,6 +176,19 @@ pub struct Live {
     /// Endpoints that it cannot reach.
     #[prost(message, repeated, tag = "7")]
     pub endpoints: ::prost::alloc::vec::Vec<LiveEndpoint>,
+    /// Endpoints that it does not use.
+    #[prost(message, repeated, tag = "8")]
+    pub rejected_endpoints: ::prost::alloc::vec::Vec<LiveRejectedEndpoint>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiveRejectedEndpoint {
+    #[prost(string, tag = "1")]
+    pub destination: ::prost::alloc::string::String,
+    #[prost(enumeration = "super::super::v1::Protocol", tag = "2")]
+    pub protocol: i32,
+    #[prost(string, tag = "3")]
+    pub field: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -237,6 +260,9 @@ pub struct MigrationRecord {
     /// True: the delta hook runs for this move (decided when it was requested).
     #[prost(bool, tag = "20")]
     pub delta_hook: bool,
+    /// The trace that the move belongs to.
+    #[prost(string, tag = "21")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 /// /requests/<request id>
 #[allow(clippy::all)]

@@ -11,6 +11,15 @@ pub struct Revision {
     #[prost(uint64, tag = "2")]
     pub store: u64,
 }
+/// Versions that one side speaks or reads, both ends included. Never empty: 1 \<= oldest \<= newest.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VersionRange {
+    #[prost(uint32, tag = "1")]
+    pub oldest: u32,
+    #[prost(uint32, tag = "2")]
+    pub newest: u32,
+}
 /// What every response says about itself.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -354,6 +363,10 @@ pub struct Migration {
     /// What each data plane has reported for this fence.
     #[prost(message, repeated, tag = "18")]
     pub data_planes: ::prost::alloc::vec::Vec<DataPlaneProgress>,
+    /// The trace that the move belongs to (W3C Trace Context): the `traceparent` metadata of the call that
+    /// asked for it, or one that was made for it. Empty: a move of an earlier version.
+    #[prost(string, tag = "19")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -505,7 +518,8 @@ pub enum BlockerReason {
     Unspecified = 0,
     /// A registered data plane has not answered within two heartbeats.
     DataPlaneSilent = 1,
-    /// A data plane rejected an entry of the account.
+    /// A data plane rejected an entry of the account, or does not use an endpoint of a destination that says
+    /// something which its version does not know.
     EntryRejected = 2,
     /// A destination cannot be reached on a protocol in use.
     DestinationUnreachable = 3,
@@ -2250,7 +2264,9 @@ pub struct ApplyRoutingConfigResponse {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RoutingConfig {
-    /// Version of this message's meaning. 1.
+    /// Version of this message's meaning. In a request: what the document was written for; a control plane
+    /// that does not read it refuses the document instead of dropping what it does not know. In force: the
+    /// oldest version that has all that the document uses, so that an old fleet reads what is old.
     #[prost(uint32, tag = "1")]
     pub schema: u32,
     /// The servers. At least one, with distinct ids.
@@ -2399,6 +2415,10 @@ pub struct EndpointTls {
     /// "I know that passwords cross this leg unencrypted", for `MODE_NONE` only.
     #[prost(bool, tag = "5")]
     pub plaintext_consent: bool,
+    /// The certificate that is to follow, beside `pin_sha256` and in the same form: a server can change its
+    /// own without a login lost. Unset: none. Schema 2.
+    #[prost(string, tag = "6")]
+    pub next_pin_sha256: ::prost::alloc::string::String,
     /// How the certificate is checked. Unset: against the platform's roots.
     #[prost(oneof = "endpoint_tls::Verification", tags = "2, 3")]
     pub verification: ::core::option::Option<endpoint_tls::Verification>,
@@ -2624,7 +2644,8 @@ pub mod routing_config_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Replaces the document. All errors are reported at once, each with its place. A document that
-        /// would change where any name goes is refused (G0). Refused under `routing.source = "file"`.
+        /// would change where any name goes is refused (G0), and one that a registered data plane does not
+        /// read, naming that data plane. Refused under `routing.source = "file"`.
         pub async fn apply_routing_config(
             &mut self,
             request: impl tonic::IntoRequest<super::ApplyRoutingConfigRequest>,
@@ -2678,7 +2699,8 @@ pub mod routing_config_service_server {
             tonic::Status,
         >;
         /// Replaces the document. All errors are reported at once, each with its place. A document that
-        /// would change where any name goes is refused (G0). Refused under `routing.source = "file"`.
+        /// would change where any name goes is refused (G0), and one that a registered data plane does not
+        /// read, naming that data plane. Refused under `routing.source = "file"`.
         async fn apply_routing_config(
             &self,
             request: tonic::Request<super::ApplyRoutingConfigRequest>,
@@ -2945,6 +2967,12 @@ pub struct GetStatsResponse {
     pub store: ::prost::alloc::string::String,
     #[prost(string, tag = "13")]
     pub version: ::prost::alloc::string::String,
+    /// What this replica speaks with data planes.
+    #[prost(message, optional, tag = "14")]
+    pub contracts: ::core::option::Option<VersionRange>,
+    /// The schemas of the routing configuration that this replica reads.
+    #[prost(message, optional, tag = "15")]
+    pub schemas: ::core::option::Option<VersionRange>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3038,6 +3066,28 @@ pub struct DataPlane {
     /// True: serves clients.
     #[prost(bool, tag = "15")]
     pub ready: bool,
+    /// Versions of the stream's contract that it speaks.
+    #[prost(message, optional, tag = "16")]
+    pub contracts: ::core::option::Option<VersionRange>,
+    /// Schemas of the routing configuration that it reads.
+    #[prost(message, optional, tag = "17")]
+    pub schemas: ::core::option::Option<VersionRange>,
+    /// Endpoints that it does not use, since they say something that its version does not know. No
+    /// account is moved from or to their destinations.
+    #[prost(message, repeated, tag = "18")]
+    pub rejected_endpoints: ::prost::alloc::vec::Vec<RejectedEndpoint>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RejectedEndpoint {
+    #[prost(string, tag = "1")]
+    pub destination: ::prost::alloc::string::String,
+    /// A number that is no Protocol here is one of a later version.
+    #[prost(enumeration = "Protocol", tag = "2")]
+    pub protocol: i32,
+    /// What it does not know, as "announcement" or "tls.mode".
+    #[prost(string, tag = "3")]
+    pub field: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3200,7 +3250,7 @@ pub enum SyncState {
     NotSent = 2,
     /// Something was sent and is not applied yet, or it has stopped answering.
     Stale = 3,
-    /// Has rejected an entry.
+    /// Has rejected an entry or an endpoint.
     Error = 4,
 }
 impl SyncState {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    Announcement, Destination, Endpoint, EndpointTls, PlaintextConsent, Problem, Problems,
-    RoutingConfig, SCHEMA, Trust, Unlisted, Verification,
+    Announcement, Destination, DisabledEndpoint, Endpoint, EndpointTls, PlaintextConsent, Problem,
+    Problems, RoutingConfig, Trust, Unlisted, Verification,
 };
 use crate::{
-    BareNames, DestinationId, DomainName, NamePolicy,
+    BareNames, DestinationId, DomainName, NamePolicy, Speaks,
     v1::{self, endpoint_tls::Mode},
 };
 
@@ -19,10 +19,20 @@ impl TryFrom<&v1::RoutingConfig> for RoutingConfig {
     }
 }
 
+pub(super) fn in_force(wire: &v1::RoutingConfig) -> Result<RoutingConfig, Problems> {
+    let checker = Checker {
+        unknown_disables: true,
+        ..Checker::default()
+    };
+    checker.check(wire)
+}
+
 /// Collects mistakes while it walks the document.
 #[derive(Default)]
 struct Checker {
     problems: Vec<Problem>,
+    /// A value that is not known here disables its endpoint instead of being a mistake.
+    unknown_disables: bool,
 }
 
 impl Checker {
@@ -34,8 +44,13 @@ impl Checker {
     }
 
     fn check(mut self, wire: &v1::RoutingConfig) -> Result<RoutingConfig, Problems> {
-        if wire.schema != SCHEMA {
-            self.wrong("schema", format!("must be {SCHEMA}, is {}", wire.schema));
+        let reads = Speaks::here().schemas;
+        if !reads.contains(wire.schema) {
+            self.wrong("schema", format!("must be {reads}, is {}", wire.schema));
+        }
+        let schema = needed(wire);
+        if !reads.contains(schema) {
+            self.wrong("schema", format!("{schema} is used, and {reads} is read"));
         }
         let destinations = self.destinations(&wire.destinations);
         let known: BTreeSet<&str> = destinations.keys().map(DestinationId::as_str).collect();
@@ -46,6 +61,7 @@ impl Checker {
         match (names, default_destination) {
             (Some(names), Some(default_destination)) if self.problems.is_empty() => {
                 Ok(RoutingConfig {
+                    schema,
                     names,
                     default_destination,
                     domains,
@@ -182,7 +198,7 @@ impl Checker {
         }
         for (n, destination) in wire.iter().enumerate() {
             let place = format!("destinations[{n}]");
-            let endpoints = self.endpoints(&place, &destination.endpoints);
+            let read = self.endpoints(&place, &destination.endpoints);
             self.same_protocols(&place, destination, wire);
             match DestinationId::parse(&destination.id) {
                 Err(_) => self.wrong(
@@ -190,7 +206,7 @@ impl Checker {
                     "must be 1 to 63 of a-z, 0-9 and hyphen, starting with a letter",
                 ),
                 Ok(id) => {
-                    if destinations.insert(id, Destination { endpoints }).is_some() {
+                    if destinations.insert(id, read).is_some() {
                         self.wrong(format!("{place}.id"), "is there twice");
                     }
                 }
@@ -199,21 +215,33 @@ impl Checker {
         destinations
     }
 
-    fn endpoints(&mut self, place: &str, wire: &[v1::Endpoint]) -> Vec<Endpoint> {
+    fn endpoints(&mut self, place: &str, wire: &[v1::Endpoint]) -> Destination {
         if wire.is_empty() {
             self.wrong(format!("{place}.endpoints"), "there must be at least one");
         }
         let mut seen = BTreeSet::new();
         let mut endpoints = Vec::new();
+        let mut disabled = Vec::new();
         for (n, endpoint) in wire.iter().enumerate() {
             let place = format!("{place}.endpoints[{n}]");
             let group = endpoint.when.as_ref().map(|when| when.group.clone());
             if !seen.insert((endpoint.protocol, group)) {
                 self.wrong(&place, "another endpoint has the same protocol and group");
             }
-            endpoints.extend(self.endpoint(&place, endpoint));
+            // What else such an endpoint says may mean something else there.
+            match unknown_value(endpoint) {
+                Some(unknown) if self.unknown_disables => disabled.push(unknown),
+                Some(unknown) => self.wrong(
+                    format!("{place}.{}", unknown.field),
+                    "is a value that this version does not know",
+                ),
+                None => endpoints.extend(self.endpoint(&place, endpoint)),
+            }
         }
-        endpoints
+        Destination {
+            endpoints,
+            disabled,
+        }
     }
 
     /// What any destination speaks in a group, this one speaks there too, or says that it does not.
@@ -322,7 +350,7 @@ impl Checker {
                 );
                 None
             }
-            Mode::None if verified => {
+            Mode::None if verified || !wire.next_pin_sha256.is_empty() => {
                 self.wrong(place, "without TLS there is no certificate to verify");
                 None
             }
@@ -363,17 +391,20 @@ impl Checker {
                 return None;
             }
             Some(Wire::PinSha256(hex)) => {
-                let Some(pin) = parse_pin(hex) else {
-                    self.wrong(
-                        format!("{place}.pin_sha256"),
-                        "must be the certificate's SHA-256 as 64 hex digits (colons may stand \
-                         between bytes)",
-                    );
-                    return None;
+                let pin = self.pin(format!("{place}.pin_sha256"), hex);
+                let next = match wire.next_pin_sha256.as_str() {
+                    "" => None,
+                    hex => Some(self.pin(format!("{place}.next_pin_sha256"), hex)?),
                 };
-                Trust::PinSha256(pin)
+                Trust::PinSha256 { pin: pin?, next }
             }
         };
+        if !matches!(trust, Trust::PinSha256 { .. }) && !wire.next_pin_sha256.is_empty() {
+            self.wrong(
+                format!("{place}.next_pin_sha256"),
+                "goes with pin_sha256, which it is to follow",
+            );
+        }
         let server_name = if wire.server_name.is_empty() {
             &endpoint.host
         } else {
@@ -383,6 +414,18 @@ impl Checker {
             trust,
             server_name: server_name.clone(),
         })
+    }
+
+    fn pin(&mut self, place: String, hex: &str) -> Option<[u8; 32]> {
+        let pin = parse_pin(hex);
+        if pin.is_none() {
+            self.wrong(
+                place,
+                "must be the certificate's SHA-256 as 64 hex digits (colons may stand between \
+                 bytes)",
+            );
+        }
+        pin
     }
 
     fn announcement(
@@ -421,6 +464,36 @@ impl Checker {
             }
         }
     }
+}
+
+/// The oldest version of the document that has all that this one uses. Every field and every value that
+/// a later version adds is asked for here, unless a reader that passes it over is still right.
+fn needed(wire: &v1::RoutingConfig) -> u32 {
+    let mut endpoints = wire.destinations.iter().flat_map(|d| &d.endpoints);
+    let second = endpoints.any(|endpoint| {
+        let tls = endpoint.tls.as_ref();
+        tls.is_some_and(|tls| !tls.next_pin_sha256.is_empty())
+    });
+    if second { 2 } else { 1 }
+}
+
+/// What an endpoint says that this version does not know, if anything.
+fn unknown_value(endpoint: &v1::Endpoint) -> Option<DisabledEndpoint> {
+    let mode = endpoint.tls.as_ref().map(|tls| tls.mode);
+    let field = if v1::Protocol::try_from(endpoint.protocol).is_err() {
+        "protocol"
+    } else if mode.is_some_and(|mode| Mode::try_from(mode).is_err()) {
+        "tls.mode"
+    } else if v1::Announcement::try_from(endpoint.announcement).is_err() {
+        "announcement"
+    } else {
+        return None;
+    };
+    Some(DisabledEndpoint {
+        protocol: endpoint.protocol,
+        group: endpoint.when.as_ref().map(|when| when.group.clone()),
+        field,
+    })
 }
 
 /// A protocol, and the group that it is spoken in (none: in each).

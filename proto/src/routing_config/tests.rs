@@ -22,7 +22,7 @@ fn document() -> v1::RoutingConfig {
         endpoints: vec![endpoint()],
     };
     v1::RoutingConfig {
-        schema: SCHEMA,
+        schema: 1,
         destinations: vec![destination("source"), destination("target")],
         default_destination: "source".into(),
         domains: vec![
@@ -208,4 +208,127 @@ fn a_protocol_that_is_spoken_in_a_group_is_spoken_there_by_all() {
     assert_eq!(problems(&grouped), ["destinations[1].endpoints"]);
     grouped.destinations[0].endpoints.pop();
     RoutingConfig::try_from(&grouped).expect("all data planes are inside");
+}
+
+#[test]
+fn a_document_needs_no_more_than_the_version_of_what_it_uses() {
+    let mut document = document();
+    document.schema = SCHEMAS.newest();
+    let plain = RoutingConfig::try_from(&document).expect("valid");
+    assert_eq!(plain.schema(), 1, "it says 2 and uses nothing of it");
+    let pin = |digit: &str| digit.repeat(64);
+    let tls = document.destinations[0].endpoints[0].tls.as_mut();
+    let tls = tls.expect("TLS");
+    tls.verification = Some(v1::endpoint_tls::Verification::PinSha256(pin("a")));
+    tls.next_pin_sha256 = pin("b");
+    document.schema = 1;
+    let rotating = RoutingConfig::try_from(&document).expect("valid");
+    assert_eq!(rotating.schema(), 2);
+    let endpoint = &rotating
+        .destinations()
+        .values()
+        .next()
+        .expect("one")
+        .endpoints()[0];
+    let EndpointTls::Implicit(verification) = &endpoint.tls else {
+        panic!("{endpoint:?}");
+    };
+    let pins = Trust::PinSha256 {
+        pin: [0xaa; 32],
+        next: Some([0xbb; 32]),
+    };
+    assert_eq!(verification.trust, pins);
+}
+
+#[test]
+fn a_certificate_that_is_to_follow_needs_one_that_it_follows() {
+    let mut document = document();
+    let next = |document: &mut v1::RoutingConfig, hex: &str| {
+        let tls = document.destinations[0].endpoints[0].tls.as_mut();
+        hex.clone_into(&mut tls.expect("TLS").next_pin_sha256);
+    };
+    next(&mut document, &"b".repeat(64));
+    let place = "destinations[0].endpoints[0].tls.next_pin_sha256";
+    assert_eq!(problems(&document), [place]);
+    let tls = document.destinations[0].endpoints[0].tls.as_mut();
+    tls.expect("TLS").verification =
+        Some(v1::endpoint_tls::Verification::PinSha256("a".repeat(64)));
+    next(&mut document, "no digest");
+    assert_eq!(problems(&document), [place]);
+}
+
+#[test]
+fn a_version_that_is_not_read_here_is_refused() {
+    for schema in [0, SCHEMAS.newest() + 1] {
+        let document = v1::RoutingConfig {
+            schema,
+            ..document()
+        };
+        assert_eq!(problems(&document), ["schema"]);
+        let refused = RoutingConfig::expect_readable(&document);
+        let needs = schema;
+        let reads = SCHEMAS;
+        assert_eq!(refused, Err(UnreadableSchema { needs, reads }));
+    }
+}
+
+#[test]
+fn a_value_of_a_later_version_is_a_mistake_in_a_request_and_disables_its_endpoint_in_force() {
+    type Change = fn(&mut v1::Endpoint);
+    let changes: [(&str, Change); 3] = [
+        ("protocol", |endpoint| endpoint.protocol = 77),
+        ("announcement", |endpoint| endpoint.announcement = 77),
+        ("tls.mode", |endpoint| {
+            endpoint.tls.as_mut().expect("TLS").mode = 77;
+        }),
+    ];
+    let source = DestinationId::parse("source").expect("an id");
+    for (field, change) in changes {
+        let mut document = document();
+        let mut later = endpoint();
+        later.when = Some(v1::Condition {
+            group: "gateway".into(),
+        });
+        change(&mut later);
+        // Nothing else that such an endpoint says is judged: it may mean something else there.
+        later.host.clear();
+        document.destinations[0].endpoints.push(later);
+        let place = format!("destinations[0].endpoints[1].{field}");
+        assert!(problems(&document).contains(&place), "{field}");
+
+        let config = RoutingConfig::in_force(&document).expect("the rest is valid");
+        let destination = config.destination(&source).expect("it is there");
+        let reached = |group| destination.endpoint(v1::Protocol::Imap, group).is_some();
+        let rejected = |group| destination.disabled(group).next().map(|e| e.field);
+        assert_eq!(rejected("gateway"), Some(field));
+        assert_eq!(
+            reached("gateway"),
+            field == "protocol",
+            "no other way is taken"
+        );
+        assert!(reached("sidecar"), "{field}");
+        assert_eq!(rejected("sidecar"), None);
+    }
+}
+
+#[test]
+fn a_group_with_an_endpoint_of_its_own_does_not_miss_a_disabled_one_for_every_group() {
+    let mut document = document();
+    let mut own = endpoint();
+    own.when = Some(v1::Condition {
+        group: "gateway".into(),
+    });
+    document.destinations[0].endpoints[0].announcement = 77;
+    document.destinations[0].endpoints.push(own);
+    let config = RoutingConfig::in_force(&document).expect("valid");
+    let source = DestinationId::parse("source").expect("an id");
+    let destination = config.destination(&source).expect("it is there");
+    assert_eq!(destination.disabled("gateway").count(), 0);
+    assert!(
+        destination
+            .endpoint(v1::Protocol::Imap, "gateway")
+            .is_some()
+    );
+    assert_eq!(destination.disabled("").count(), 1);
+    assert!(destination.endpoint(v1::Protocol::Imap, "").is_none());
 }

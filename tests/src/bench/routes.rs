@@ -177,7 +177,7 @@ fn config() -> v1::RoutingConfig {
         }],
     };
     v1::RoutingConfig {
-        schema: ferrypost_proto::SCHEMA,
+        schema: 1,
         destinations: vec![destination("source"), destination("target")],
         default_destination: "source".to_owned(),
         domains: (0..DOMAINS)

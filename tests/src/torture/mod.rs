@@ -14,6 +14,7 @@
 mod liveness;
 mod mover;
 mod nemesis;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,6 +75,9 @@ pub enum Aim {
     Endurance,
     /// That a build is broken by itself: there are no faults, and the first violation ends the run.
     Violation,
+    /// That versions mix: all processes begin as the version before, are upgraded one after the other, and
+    /// are taken back.
+    Upgrade,
 }
 
 /// What to do to which world.
@@ -162,11 +166,18 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     if faults {
         world = world.links().moody_hook(plan.seed, MOODS);
     }
+    if plan.aim == Aim::Upgrade {
+        world = upgrade::beginning(world);
+    }
     let mut world = world.start().await?;
     let recorder = Recorder::new();
     let workload = start_clients(&world, &recorder, &plan);
     let mut movers = Movers::start(&world, &recorder, &plan);
     let mut nemesis = Nemesis::new(StdRng::seed_from_u64(plan.seed ^ 1));
+    let mut upgraded = BTreeMap::new();
+    if plan.aim == Aim::Upgrade {
+        upgraded = upgrade::there_and_back(&mut world).await?;
+    }
     let end = Instant::now() + plan.duration;
     let latest = end + plan.duration * PATIENCE;
     // A seed that freezes the control plane twice in a row needs longer until enough has happened.
@@ -197,7 +208,7 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         complaints,
         summary: Summary::of(&history, |_| true),
         moves: (flipped, history.moves.len() - flipped),
-        faults: nemesis.done(),
+        faults: nemesis.done().into_iter().chain(upgraded).collect(),
         kept: None,
     };
     if !report.is_clean() {

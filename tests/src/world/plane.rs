@@ -19,6 +19,9 @@ use super::link::Link;
 /// Above a data plane's limit for its last sessions (20 s) and its goodbye (5 s).
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+/// Chooses the versions that a program speaks.
+const SPEAKS: &str = "FERRYPOST_SPEAKS";
+
 /// A program and where it runs. Dropping it kills the process, unless it was to survive.
 #[derive(Debug)]
 pub struct Plane {
@@ -94,6 +97,15 @@ impl Plane {
         }
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Whether it speaks one version less from the next start on, as a build of the version before does.
+    /// The programs must have been built with `--all-features`.
+    pub fn speaks_the_previous_version(&mut self, previous: bool) {
+        self.envs.retain(|(name, _)| name != SPEAKS);
+        if previous {
+            self.set_env(SPEAKS, "previous");
+        }
     }
 
     /// Sets an environment variable for the next start.

@@ -19,6 +19,7 @@ mod restore;
 mod stubborn;
 mod thin_road;
 mod torture;
+mod versions;
 mod walkthrough;
 
 /// A file that is not named above would be a test that never runs.

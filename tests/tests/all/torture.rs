@@ -65,6 +65,16 @@ async fn a_sound_build_survives_on_etcd_with_two_control_planes() {
     assert!(report.is_clean(), "{report}");
 }
 
+/// Old and new replicas, old and new data planes, in every mixture that the order of an upgrade has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_upgrade_and_the_way_back_lose_nothing() {
+    let world = World::builder().store(StoreKind::Etcd).control_planes(2);
+    let report = run(world, plan(4, Aim::Upgrade)).await;
+    assert!(report.is_clean(), "{report}");
+    let replaced: usize = report.faults.values().sum();
+    assert_eq!(replaced, 8, "{report}");
+}
+
 /// A broken build must be found out within a run of these seconds.
 async fn is_found_out(world: Builder, defect: &str) {
     let report = run(world, plan(10, Aim::Violation)).await;

@@ -126,6 +126,7 @@ impl Unreadable {
             epoch: Some(Revision::new(base, self.epoch).into()),
             fence_epoch: None,
             migration_id: self.record.migration_id.clone(),
+            traceparent: String::new(),
         }
     }
 }

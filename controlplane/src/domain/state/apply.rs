@@ -235,7 +235,7 @@ impl State {
         else {
             return Effect::None;
         };
-        let checked = RoutingConfig::try_from(&raw);
+        let checked = RoutingConfig::in_force(&raw);
         if let Err(problems) = &checked {
             tracing::error!(%problems, "the stored routing configuration is not valid here");
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ferrypost_proto::{
-    AccountId, BootId, DestinationId, InstallationId, InstanceId, MigrationId, Phase, ReplicaId,
-    StateId, TablePosition,
+    AccountId, BootId, CONTRACTS, DestinationId, InstallationId, InstanceId, MigrationId, Phase,
+    ReplicaId, SCHEMAS, StateId, TablePosition,
     routing::v1::{
         self as wire, Hello, StreamRequest, StreamResponse, stream_request::Message as Said,
         stream_response::Message as Told,
@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use super::super::{Fleet, FleetOptions};
+use super::super::{Claimable, Fleet, FleetOptions};
 use crate::{
     domain::state::State,
     domain::{commit::RoutingChange, placement::Placement},
@@ -96,7 +96,9 @@ impl World {
 
     pub(super) fn hello(&self, instance: &str) -> Hello {
         Hello {
-            contract: ferrypost_proto::CONTRACT,
+            contract: CONTRACTS.oldest(),
+            contracts: Some(CONTRACTS.into()),
+            schemas: Some(SCHEMAS.into()),
             instance: instance.to_owned(),
             boot: BootId::generate(self.random.bytes()).into(),
             state_id: StateId::generate(self.random.bytes()).into(),
@@ -113,7 +115,7 @@ impl World {
         .unwrap();
         let told = self
             .fleet
-            .serve(UnboundedReceiverStream::new(requests))
+            .serve(UnboundedReceiverStream::new(requests), &Claimable::Any)
             .await?;
         Ok(Peer { said, told, hello })
     }
@@ -206,7 +208,7 @@ pub(super) fn document() -> v1::RoutingConfig {
         }],
     };
     v1::RoutingConfig {
-        schema: ferrypost_proto::SCHEMA,
+        schema: SCHEMAS.oldest(),
         destinations: vec![destination("source"), destination("target")],
         default_destination: "source".into(),
         names: Some(v1::NamePolicy {

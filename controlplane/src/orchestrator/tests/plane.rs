@@ -177,6 +177,7 @@ impl Plane {
                     problem: "connection refused".to_owned(),
                 })
                 .collect(),
+            rejected_endpoints: Vec::new(),
         };
         if live != said {
             self.write(Txn::new().put(key, Stored::new(live).bytes()))

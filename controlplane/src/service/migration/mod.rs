@@ -16,7 +16,7 @@ mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
-use ferrypost_proto::{MigrationId, v1};
+use ferrypost_proto::{MigrationId, TraceParent, v1};
 
 pub use lookup::{MigrationFilter, MigrationPage};
 pub(in crate::service) use request::check_reason;
@@ -63,6 +63,11 @@ impl MigrationDesk {
     /// What every answer says about itself.
     pub fn header(&self, state: &State, unreachable: Vec<String>) -> v1::ResponseHeader {
         self.core.header(state, unreachable)
+    }
+
+    /// The trace that a call belongs to.
+    pub(crate) fn trace(&self, of_caller: Option<&str>) -> TraceParent {
+        self.core.trace(of_caller)
     }
 
     /// What a move would do, without doing it.

@@ -77,7 +77,7 @@ impl MigrationDesk {
             names,
             limit: LISTED,
         });
-        let asked = self.fleet.ask(&question, within).await;
+        let asked = self.fleet.ask(&question, within, draft.trace).await;
         let mut disconnects = Vec::new();
         for (instance, result) in &asked.answers {
             if let Some(Said::SessionList(list)) = &result.result {

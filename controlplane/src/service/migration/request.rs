@@ -1,5 +1,6 @@
 //! What a caller asks for, checked for form, and its meaning as a fingerprint.
 
+use ferrypost_proto::TraceParent;
 use sha2::{Digest as _, Sha256};
 
 use crate::refusal::{Answer, Refusal};
@@ -29,6 +30,8 @@ pub struct MoveOrder {
     pub reason: String,
     /// Who.
     pub requested_by: String,
+    /// The trace that the order belongs to.
+    pub trace: TraceParent,
 }
 
 /// Whereto an account is moved.
@@ -125,6 +128,7 @@ mod tests {
             request_id: "r 1".into(),
             reason: "because".into(),
             requested_by: "somebody".into(),
+            trace: TraceParent::generate([1; 24]),
         }
     }
 
@@ -137,6 +141,7 @@ mod tests {
             },
             reason: "another".into(),
             requested_by: "else".into(),
+            trace: TraceParent::generate([2; 24]),
             ..order()
         };
         assert_eq!(order().fingerprint(), same.fingerprint());

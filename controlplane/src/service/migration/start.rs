@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ferrypost_proto::{MigrationId, store::v1::RequestEntry, v1};
+use ferrypost_proto::{MigrationId, TraceParent, store::v1::RequestEntry, v1};
 
 use super::{MigrationDesk, MoveKind, MoveOrder, Patience, plan};
 use crate::{
@@ -27,6 +27,7 @@ pub(super) struct Draft {
     pub(super) source: String,
     pub(super) target: String,
     pub(super) risks: Vec<String>,
+    pub(super) trace: TraceParent,
     verdict: MoveVerdict,
 }
 
@@ -88,9 +89,10 @@ impl MigrationDesk {
                 source: start.source.clone().into(),
                 target: start.target.clone().into(),
                 risks: start.residual_risks(),
+                trace: order.trace,
                 verdict: MoveVerdict::Start(start),
             }),
-            MoveVerdict::Join(migration) => Ok(self.joining(state, migration)),
+            MoveVerdict::Join(migration) => Ok(self.joining(state, migration, order.trace)),
         }
     }
 
@@ -133,6 +135,7 @@ impl MigrationDesk {
             request_id: order.request_id.clone(),
             requested_by: order.requested_by.clone(),
             reason: order.reason.clone(),
+            trace: Some(order.trace),
         };
         let change = start
             .change(&self.core.random, &migration, requester, wall_clock::now())
@@ -143,6 +146,7 @@ impl MigrationDesk {
                 self.core.failpoints.reach("copying.after").await?;
                 tracing::info!(%migration, account = %start.placement.account, source = %start.source,
                     target = %start.target, by = order.requested_by, reason = order.reason,
+                    trace = order.trace.trace_id(),
                     "a move was asked for");
                 Ok(Some(migration))
             }
@@ -204,13 +208,14 @@ fn requested(txn: Txn, order: &MoveOrder, migration: &MigrationId) -> Txn {
 }
 
 impl MigrationDesk {
-    fn joining(&self, state: &State, migration: MigrationId) -> Draft {
+    fn joining(&self, state: &State, migration: MigrationId, trace: TraceParent) -> Draft {
         let shown = self.shown(state, &migration).unwrap_or_default();
         Draft {
             accounts: shown.accounts,
             source: shown.source,
             target: shown.target,
             risks: shown.residual_risks,
+            trace,
             verdict: MoveVerdict::Join(migration),
         }
     }

@@ -61,6 +61,7 @@ fn of_record(
         ended_at: stored.ended_at,
         held: stored.held,
         data_planes: progress(state, id, record),
+        traceparent: stored.traceparent.clone(),
     }
 }
 

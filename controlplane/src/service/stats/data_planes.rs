@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferrypost_proto::{InstanceId, MigrationId, Revision, store::v1 as stored, v1};
+use ferrypost_proto::{InstanceId, MigrationId, Revision, Versions, store::v1 as stored, v1};
 
 use super::{Report, StatsDesk};
 use crate::{
@@ -123,10 +123,29 @@ fn data_plane(
             });
             rejected.collect()
         }),
+        rejected_endpoints: live.map_or_else(Vec::new, rejected_endpoints),
+        contracts: Some(stated(registered.contracts)),
+        schemas: Some(stated(registered.schemas)),
         blocks: blocks(state, instance, &registered.boot),
         ready: live.is_some_and(|live| view.map_or(live.ready, |view| view.ready)),
         ..v1::DataPlane::default()
     }
+}
+
+fn rejected_endpoints(live: &stored::Live) -> Vec<v1::RejectedEndpoint> {
+    let rejected = live.rejected_endpoints.iter();
+    rejected
+        .map(|endpoint| v1::RejectedEndpoint {
+            destination: endpoint.destination.clone(),
+            protocol: endpoint.protocol,
+            field: endpoint.field.clone(),
+        })
+        .collect()
+}
+
+/// A data plane that a replica of contract 1 has registered has stated nothing.
+fn stated(range: Option<v1::VersionRange>) -> v1::VersionRange {
+    range.unwrap_or_else(|| Versions::FIRST.into())
 }
 
 /// The replica that serves the stream knows what was sent. The others know what the data plane has to
@@ -140,7 +159,7 @@ fn sync(
     let Some(live) = live else {
         return v1::SyncState::Stale;
     };
-    if !live.rejected.is_empty() {
+    if !live.rejected.is_empty() || !live.rejected_endpoints.is_empty() {
         return v1::SyncState::Error;
     }
     let wanted = match view {

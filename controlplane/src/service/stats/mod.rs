@@ -6,7 +6,7 @@ mod expel;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    InstanceId,
+    InstanceId, TraceParent,
     routing::v1::{self as stream, command::Command, command_result::Result as Said},
     v1,
 };
@@ -74,6 +74,11 @@ impl StatsDesk {
         self.core.header(&report.state, report.unreachable.clone())
     }
 
+    /// The trace that a call belongs to.
+    pub(crate) fn trace(&self, of_caller: Option<&str>) -> TraceParent {
+        self.core.trace(of_caller)
+    }
+
     /// The figures that are not in the state itself.
     ///
     /// # Errors
@@ -110,6 +115,7 @@ impl StatsDesk {
         &self,
         account: &str,
         size: u32,
+        trace: TraceParent,
     ) -> Answer<Report<(Vec<v1::Session>, bool)>> {
         let state = self.core.present()?;
         let names = match account {
@@ -120,7 +126,7 @@ impl StatsDesk {
             }
         };
         let question = Command::ListSessions(stream::ListSessions { names, limit: size });
-        let (said, unreachable) = self.ask(&question).await;
+        let (said, unreachable) = self.ask(&question, trace).await;
         let mut sessions = Vec::new();
         let mut truncated = false;
         for (instance, said) in said {
@@ -140,7 +146,13 @@ impl StatsDesk {
     ///
     /// # Errors
     /// When the account is empty or none.
-    pub async fn kick(&self, account: &str, by: &str, reason: &str) -> Answer<Report<u64>> {
+    pub async fn kick(
+        &self,
+        account: &str,
+        by: &str,
+        reason: &str,
+        trace: TraceParent,
+    ) -> Answer<Report<u64>> {
         subject::given(account)?;
         check_reason(reason)?;
         let state = self.core.caught_up().await?;
@@ -148,7 +160,7 @@ impl StatsDesk {
         let names = subject::session_names(&state, routing, account)?;
         tracing::info!(by, reason, "the sessions of an account are closed");
         let question = Command::KickSessions(stream::KickSessions { names });
-        let (said, unreachable) = self.ask(&question).await;
+        let (said, unreachable) = self.ask(&question, trace).await;
         let kicked = said.iter().map(|(_, said)| match said {
             Said::KickedSessions(kicked) => kicked.kicked,
             _ => 0,
@@ -162,7 +174,7 @@ impl StatsDesk {
 
     async fn count(&self) -> (BTreeMap<InstanceId, Counted>, Vec<String>) {
         let question = Command::ListSessions(stream::ListSessions::default());
-        let (said, unreachable) = self.ask(&question).await;
+        let (said, unreachable) = self.ask(&question, self.trace(None)).await;
         let counts = said.into_iter().filter_map(|(instance, said)| match said {
             Said::SessionList(list) => Some((
                 instance,
@@ -177,8 +189,12 @@ impl StatsDesk {
     }
 
     /// Asks every registered data plane. One that could not run the command counts as not reached.
-    async fn ask(&self, question: &Command) -> (Vec<(InstanceId, Said)>, Vec<String>) {
-        let asked = self.fleet.ask(question, ANSWER_WITHIN).await;
+    async fn ask(
+        &self,
+        question: &Command,
+        trace: TraceParent,
+    ) -> (Vec<(InstanceId, Said)>, Vec<String>) {
+        let asked = self.fleet.ask(question, ANSWER_WITHIN, trace).await;
         let mut said = Vec::new();
         let mut unreachable: Vec<String> =
             asked.unreachable.into_iter().map(String::from).collect();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use ferrypost_controlplane::{app, config::Config};
 use ferrypost_proto::{
-    CONTRACT, DESCRIPTORS,
+    CONTRACTS, DESCRIPTORS,
     routing::v1::{Hello, StreamRequest, routing_service_client::RoutingServiceClient},
     v1::{self, stats_service_client::StatsServiceClient},
 };
@@ -20,6 +20,7 @@ use tonic_types::StatusExt as _;
 
 use super::{
     certs::Authority,
+    data_plane::{hello, opening},
     world::{PATIENCE, QUICK, ROUTING, World, eventually, reason},
 };
 
@@ -258,11 +259,11 @@ async fn health_answers_everybody_with_yes_or_no() {
 #[tokio::test]
 async fn the_planes_listeners_do_not_know_each_others_callers() {
     let (bound, _directory) = guarded("", "token_file = \"plane\"").await;
-    let hello = |token: &'static str| {
+    let hello_with = |token: &'static str| {
         let hello = StreamRequest {
             message: Some(
                 ferrypost_proto::routing::v1::stream_request::Message::Hello(Hello {
-                    contract: CONTRACT,
+                    contract: CONTRACTS.oldest(),
                     ..Hello::default()
                 }),
             ),
@@ -274,14 +275,14 @@ async fn the_planes_listeners_do_not_know_each_others_callers() {
     };
     let mut planes = RoutingServiceClient::new(channel(bound.data_planes()).await);
     assert_eq!(
-        reason(planes.stream(hello(ADMIN)).await),
+        reason(planes.stream(hello_with(ADMIN)).await),
         "CREDENTIALS_REQUIRED"
     );
     // The right token is let in; this Hello is refused for what it says.
     assert_eq!(
         reason(
             planes
-                .stream(hello("data-plane-token-0123456789abcdef0123456789"))
+                .stream(hello_with("data-plane-token-0123456789abcdef0123456789"))
                 .await
         ),
         "FIELD_INVALID"
@@ -472,6 +473,68 @@ async fn an_operators_certificate_opens_no_stream() {
         reason_of(&stats.expect_err("a data plane")),
         "CREDENTIALS_REQUIRED"
     );
+}
+
+/// What a data plane is told. Right after the start the store has not been read yet, so that it has to ask
+/// again; every other answer is final.
+async fn answered(channel: Channel, instance: &str) -> Result<(), Status> {
+    eventually(async || {
+        let mut client = RoutingServiceClient::new(channel.clone());
+        match client.stream(opening(hello(instance))).await {
+            Err(status) if status.code() == Code::Unavailable => None,
+            answer => Some(answer.map(drop)),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_data_planes_certificate_is_bound_to_its_instance_id_where_that_is_wanted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let authority = Authority::new();
+    tls(&authority, directory.path());
+    let files = "[data_planes.tls]\ncert_file = \"server.pem\"\nkey_file = \"server.key\"\n\
+                 client_ca_file = \"ca.pem\"\n";
+    let bound = format!("identity = \"certificate\"\n{files}");
+    let bound = start(&directory, "", &bound).await.expect("started");
+    let opened = async |certificate: &str, instance: &str| {
+        let identity = authority.issue(certificate).identity();
+        let channel = secure(bound.data_planes(), &authority, Some(identity))
+            .await
+            .expect("its certificate is one of ours");
+        answered(channel, instance).await
+    };
+    opened("dp-1", "dp-1").await.expect("its own");
+    opened("DP-2.mail.example", "dp-2.mail.example")
+        .await
+        .expect("a DNS name has no case");
+    for (certificate, instance) in [
+        ("dp-1", "dp-3"),
+        ("dp-1.mail", "dp-1"),
+        ("*.mail", "dp.mail"),
+    ] {
+        let refused = opened(certificate, instance).await.expect_err("another's");
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(reason_of(&refused), "IDENTITY_MISMATCH", "{certificate}");
+    }
+
+    let open = tempfile::tempdir().expect("a directory");
+    authority.write(&open.path().join("ca.pem"));
+    tls(&authority, open.path());
+    let anybody = start(&open, "", files).await.expect("started");
+    let identity = authority.issue("dp-1").identity();
+    let channel = secure(anybody.data_planes(), &authority, Some(identity)).await;
+    let joined = answered(channel.expect("let in"), "dp-9").await;
+    joined.expect("it is off unless it is asked for");
+}
+
+#[tokio::test]
+async fn a_bound_identity_needs_certificates() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let error = start(&directory, "", "identity = \"certificate\"")
+        .await
+        .expect_err("nobody shows a certificate");
+    assert!(error.to_string().contains("client_ca_file"), "{error:#}");
 }
 
 #[tokio::test]

@@ -6,12 +6,12 @@ use std::{
 };
 
 use ferrypost_proto::{
-    BootId, CONTRACT, Phase, StateId,
+    BootId, CONTRACTS, Phase, SCHEMAS, StateId,
     routing::v1::{
         AccountEntry, Applied, Command, CommandResult, Drained, DrainedAccount, EndpointHealth,
-        Health, Hello, KickedSessions, RejectReason, Rejected, RejectedEntry, SessionInfo,
-        SessionList, StreamRequest, StreamResponse, TablePosition, change::Change, command,
-        command_result, routing_service_client::RoutingServiceClient,
+        Health, Hello, KickedSessions, RejectReason, Rejected, RejectedEndpoint, RejectedEntry,
+        SessionInfo, SessionList, StreamRequest, StreamResponse, TablePosition, change::Change,
+        command, command_result, routing_service_client::RoutingServiceClient,
         stream_request::Message as Say, stream_response::Message as Heard,
     },
 };
@@ -32,6 +32,8 @@ pub(crate) struct Manner {
     pub(crate) unconfirmed: u32,
     /// It rejects every record.
     pub(crate) rejects: bool,
+    /// Endpoints that it does not use.
+    pub(crate) rejected_endpoints: Vec<RejectedEndpoint>,
     /// What it says when it is asked for sessions.
     pub(crate) sessions: Vec<SessionInfo>,
     /// Its verdicts.
@@ -45,6 +47,7 @@ impl Default for Manner {
             applies: true,
             unconfirmed: 0,
             rejects: false,
+            rejected_endpoints: Vec::new(),
             sessions: Vec::new(),
             endpoints: Vec::new(),
         }
@@ -56,6 +59,8 @@ pub(crate) struct DataPlane {
     pub(crate) boot: String,
     manner: Arc<Mutex<Manner>>,
     entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
+    traces: Arc<Mutex<Vec<String>>>,
+    say: mpsc::Sender<StreamRequest>,
     task: JoinHandle<()>,
 }
 
@@ -68,15 +73,11 @@ impl Drop for DataPlane {
 impl DataPlane {
     /// Registers, and waits until it counts as connected with a first table.
     pub(crate) async fn join(world: &World, instance: &str, manner: Manner) -> Self {
-        let random = Random::from_os();
-        let hello = Hello {
-            contract: CONTRACT,
-            instance: instance.to_owned(),
-            boot: BootId::generate(random.bytes()).into(),
-            state_id: StateId::generate(random.bytes()).into(),
-            version: "test".to_owned(),
-            ..Hello::default()
-        };
+        Self::join_as(world, hello(instance), manner).await
+    }
+
+    /// The same for one that introduces itself otherwise.
+    pub(crate) async fn join_as(world: &World, hello: Hello, manner: Manner) -> Self {
         let boot = hello.boot.clone();
         let manner = Arc::new(Mutex::new(manner));
         let entries = Arc::new(Mutex::new(BTreeMap::new()));
@@ -86,6 +87,8 @@ impl DataPlane {
             boot,
             manner,
             entries,
+            traces: stream.traces.clone(),
+            say: stream.say.clone(),
             task: tokio::spawn(stream.run()),
         };
         data_plane.connected(world).await;
@@ -115,7 +118,60 @@ impl DataPlane {
     }
 }
 
+impl DataPlane {
+    /// The traces of the commands that it was told.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        traces.clone()
+    }
+
+    /// Says anew which endpoints it does not use.
+    pub(crate) async fn reject_endpoints(&self) {
+        let manner = self
+            .manner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let endpoints = manner.rejected_endpoints;
+        let rejected = Say::Rejected(Rejected {
+            endpoints,
+            ..Rejected::default()
+        });
+        let message = StreamRequest {
+            message: Some(rejected),
+        };
+        self.say.send(message).await.expect("the stream is open");
+    }
+}
+
+/// How a data plane of this version introduces itself.
+pub(crate) fn hello(instance: &str) -> Hello {
+    let random = Random::from_os();
+    Hello {
+        contract: CONTRACTS.oldest(),
+        contracts: Some(CONTRACTS.into()),
+        schemas: Some(SCHEMAS.into()),
+        instance: instance.to_owned(),
+        boot: BootId::generate(random.bytes()).into(),
+        state_id: StateId::generate(random.bytes()).into(),
+        version: "test".to_owned(),
+        ..Hello::default()
+    }
+}
+
+/// The requests of a stream that says hello and nothing more.
+pub(crate) fn opening(
+    hello: Hello,
+) -> impl tokio_stream::Stream<Item = StreamRequest> + Send + 'static {
+    use tokio_stream::StreamExt as _;
+    let hello = StreamRequest {
+        message: Some(Say::Hello(hello)),
+    };
+    tokio_stream::once(hello).chain(tokio_stream::pending())
+}
+
 struct Stream {
+    traces: Arc<Mutex<Vec<String>>>,
     say: mpsc::Sender<StreamRequest>,
     heard: tonic::Streaming<StreamResponse>,
     manner: Arc<Mutex<Manner>>,
@@ -139,6 +195,7 @@ impl Stream {
         say.send(hello).await.expect("open");
         let heard = client.stream(ReceiverStream::new(saying)).await;
         Self {
+            traces: Arc::default(),
             say,
             heard: heard.expect("accepted").into_inner(),
             manner,
@@ -155,6 +212,7 @@ impl Stream {
                 Heard::SnapshotChunk(chunk) => {
                     self.take(chunk.accounts).await;
                     if chunk.last {
+                        self.rejected_endpoints().await;
                         self.applied(chunk.position).await;
                     }
                 }
@@ -224,8 +282,20 @@ impl Stream {
                 reason: RejectReason::BadName.into(),
                 field: "names".to_owned(),
             }],
+            endpoints: Vec::new(),
         }))
         .await;
+    }
+
+    async fn rejected_endpoints(&self) {
+        let endpoints = self.manner().rejected_endpoints;
+        if !endpoints.is_empty() {
+            self.say(Say::Rejected(Rejected {
+                endpoints,
+                ..Rejected::default()
+            }))
+            .await;
+        }
     }
 
     async fn applied(&self, position: Option<TablePosition>) {
@@ -247,6 +317,10 @@ impl Stream {
     }
 
     async fn obey(&self, command: Command) {
+        self.traces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(command.traceparent.clone());
         let sessions = self.manner().sessions;
         let of = |names: &[String]| -> Vec<SessionInfo> {
             let mut found = sessions.clone();

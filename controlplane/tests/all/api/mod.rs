@@ -9,4 +9,5 @@ mod placements;
 mod replicas;
 mod routing_config;
 mod stats;
+mod versions;
 mod world;

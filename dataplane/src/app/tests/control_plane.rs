@@ -183,12 +183,14 @@ impl RoutingService for Script {
 
 pub(crate) fn welcome() -> Down {
     Down::Welcome(Welcome {
-        contract: ferrypost_proto::CONTRACT,
+        contract: ferrypost_proto::CONTRACTS.newest(),
         installation: INSTALLATION.to_owned(),
         registered: Some(Revision::new(0, 4).into()),
         heartbeat_interval: Some(Duration::from_mins(1).try_into().unwrap()),
         rewound: false,
         replica: "cp-1".to_owned(),
+        contracts: None,
+        schemas: None,
     })
 }
 
@@ -212,6 +214,7 @@ pub(crate) fn fencing(name: &str, home: &str, revision: u64) -> Change {
             epoch: Some(Revision::new(0, revision).into()),
             fence_epoch: None,
             migration_id: MigrationId::generate(random.bytes()).into(),
+            traceparent: String::new(),
         })),
     }
 }

@@ -129,6 +129,7 @@ async fn run(stream: &mut Served, command: Kind) -> Outcome {
         .send(Down::Command(Command {
             command_id: "c1".into(),
             command: Some(command),
+            traceparent: String::new(),
         }))
         .await;
     let result = stream

@@ -3,3 +3,4 @@
 mod ends;
 mod rules;
 mod scripted;
+mod versions;

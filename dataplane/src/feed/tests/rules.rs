@@ -2,7 +2,7 @@
 //! about the store and has its tests there.
 
 use ferrypost_proto::{
-    Phase,
+    CONTRACTS, Phase, SCHEMAS,
     routing::v1::{RejectReason, stream_request::Message as Up, stream_response::Message as Down},
 };
 use ferrypost_routing::testing::*;
@@ -34,10 +34,12 @@ async fn resyncs_from(world: &mut World, broken: Served, store: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_1_hello_names_the_contract_and_what_is_applied() {
+async fn rule_1_hello_names_the_versions_and_what_is_applied() {
     let mut world = World::new();
     let (mut stream, hello) = world.welcomed().await;
-    assert_eq!(hello.contract, ferrypost_proto::CONTRACT);
+    assert_eq!(hello.contract, CONTRACTS.oldest());
+    assert_eq!(hello.contracts, Some(CONTRACTS.into()));
+    assert_eq!(hello.schemas, Some(SCHEMAS.into()));
     assert_eq!(hello.instance, "dp-1");
     assert_eq!((hello.applied, hello.installation.as_str()), (None, ""));
     stream.snapshot(chunk(5, vec![])).await;

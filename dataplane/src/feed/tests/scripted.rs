@@ -273,12 +273,14 @@ impl Served {
 
 pub(super) fn welcome() -> Welcome {
     Welcome {
-        contract: ferrypost_proto::CONTRACT,
+        contract: ferrypost_proto::CONTRACTS.newest(),
         installation: installation().as_str().to_owned(),
         registered: Some(testing::revision(1)),
         heartbeat_interval: prost_types::Duration::try_from(HEARTBEAT).ok(),
         rewound: false,
         replica: "cp-1".into(),
+        contracts: Some(ferrypost_proto::CONTRACTS.into()),
+        schemas: Some(ferrypost_proto::SCHEMAS.into()),
     }
 }
 

@@ -80,6 +80,27 @@ async fn a_pin_is_about_one_certificate_whoever_signed_it() {
     }
 }
 
+/// A server can change its certificate without a login lost.
+#[tokio::test]
+async fn the_certificate_that_is_to_follow_a_pinned_one_is_taken_beside_it() {
+    let authority = Authority::new();
+    let identity = authority.sign("whatever.example");
+    let [other, third] = [(), ()].map(|()| authority.sign("whatever.example").pin());
+    for (pin, next, expected) in [
+        (identity.pin(), other.clone(), "l OK"),
+        (other.clone(), identity.pin(), "l OK"),
+        (other, third, "l NO [UNAVAILABLE]"),
+    ] {
+        let mut way = Way::tls(Mode::Implicit, Verification::PinSha256(pin));
+        way.tls.next_pin_sha256 = next;
+        let tls = Tls::Implicit(identity.server());
+        let world = World::with(plan(Authority::new(), tls, way));
+        let mut client = world.client().await;
+        let answer = client.try_login("alice@example.org", "secret").await;
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_server_says_behind_its_answer_to_starttls_ends_the_connection() {
     let authority = Authority::new();

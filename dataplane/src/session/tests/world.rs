@@ -348,7 +348,7 @@ impl World {
             }],
         };
         v1::RoutingConfig {
-            schema: ferrypost_proto::SCHEMA,
+            schema: 1,
             destinations: vec![destination("old", &self.old), destination("new", &self.new)],
             default_destination: "old".into(),
             domains: vec![v1::Domain {
@@ -496,5 +496,6 @@ fn entry(
         } else {
             String::new()
         },
+        ..Default::default()
     }
 }
