@@ -26,8 +26,8 @@ use crate::{
     orchestrator::{self, OrchestratorOptions},
     routing_file::RoutingFile,
     service::{
-        Core, file_keeper, migration::MigrationDesk, placement::PlacementDesk,
-        routing_config::RoutingDesk, stats::StatsDesk,
+        Core, file_keeper, migration::MigrationUseCases, placement::PlacementUseCases,
+        routing_config::RoutingUseCases, stats::StatsUseCases,
     },
     store::{
         Store,
@@ -174,12 +174,12 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         shutdown.tracker(),
         shutdown.draining().clone(),
     );
-    let routing = RoutingDesk::new(core.clone(), config.routing());
+    let routing = RoutingUseCases::new(core.clone(), config.routing());
     keep_routing_file(routing.clone(), &shutdown);
     let services = OperatorServices {
-        migrations: Migrations(MigrationDesk::new(core.clone(), fleet.clone())),
-        placements: Placements(PlacementDesk::new(core.clone())),
-        stats: Stats(StatsDesk::new(core, fleet.clone(), store_kind)),
+        migrations: Migrations(MigrationUseCases::new(core.clone(), fleet.clone())),
+        placements: Placements(PlacementUseCases::new(core.clone())),
+        stats: Stats(StatsUseCases::new(core, fleet.clone(), store_kind)),
         routing_configs: RoutingConfigs(routing),
     };
     let routing_streams = Routing::new(fleet, config.data_planes().identity);
@@ -352,7 +352,7 @@ async fn settle_installation(
     Ok(failure)
 }
 
-fn keep_routing_file(desk: RoutingDesk, shutdown: &Shutdown) {
+fn keep_routing_file(desk: RoutingUseCases, shutdown: &Shutdown) {
     let token = shutdown.draining().clone();
     shutdown.spawn(async move {
         token.run_until_cancelled(file_keeper::keep(desk)).await;

@@ -76,7 +76,7 @@ pub async fn campaign<F, L>(
     while cancel.run_until_cancelled(vacant(&mirror)).await.is_some() {
         // Not cancelled in the middle: a lease that was granted is served or given back. What a store
         // that does not answer takes is its own limit.
-        match Term::begin(&mirror, &candidate).await {
+        match LeaseTerm::begin(&mirror, &candidate).await {
             Ok(Some(term)) => {
                 backoff.reset();
                 tracing::info!(token = term.token, "this replica drives migrations now");
@@ -109,7 +109,7 @@ async fn vacant(mirror: &Mirror) {
 }
 
 /// One term: a lease with `/leader` under it.
-struct Term {
+struct LeaseTerm {
     store: Arc<dyn Store>,
     mirror: Mirror,
     lease: LeaseId,
@@ -119,7 +119,7 @@ struct Term {
     until: watch::Sender<Instant>,
 }
 
-impl Term {
+impl LeaseTerm {
     /// Takes the lead if nobody has it.
     async fn begin(mirror: &Mirror, candidate: &Candidate) -> Result<Option<Self>, StoreError> {
         let store = mirror.store().clone();

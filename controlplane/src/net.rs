@@ -43,7 +43,7 @@ pub(crate) struct Peer {
 }
 
 /// An open connection, in clear or under TLS.
-pub(crate) struct Connection {
+pub(crate) struct PeerConnection {
     io: Io,
     peer: Peer,
     /// Makes room for another connection when this one is gone.
@@ -70,7 +70,7 @@ pub(crate) fn connections(
     listener: TcpListener,
     tls: Option<ServerTls>,
     shutdown: &Shutdown,
-) -> impl Stream<Item = io::Result<Connection>> + use<> {
+) -> impl Stream<Item = io::Result<PeerConnection>> + use<> {
     let (ready, connections) = mpsc::channel(64);
     let accepting = Accepting {
         name,
@@ -89,7 +89,7 @@ struct Accepting {
     listener: TcpListener,
     tls: Option<ServerTls>,
     room: Arc<Semaphore>,
-    ready: mpsc::Sender<io::Result<Connection>>,
+    ready: mpsc::Sender<io::Result<PeerConnection>>,
     shutdown: Shutdown,
 }
 
@@ -141,7 +141,7 @@ impl Accepting {
                 address,
                 certificate,
             };
-            let connection = Connection {
+            let connection = PeerConnection {
                 io,
                 peer,
                 _permit: permit,
@@ -167,7 +167,7 @@ async fn secure(
     Ok((Io::Tls(Box::new(stream)), certificate))
 }
 
-impl Connected for Connection {
+impl Connected for PeerConnection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
@@ -175,7 +175,7 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for PeerConnection {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -188,7 +188,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for PeerConnection {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

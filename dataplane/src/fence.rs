@@ -41,7 +41,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub struct Fences {
     registry: Arc<Registry>,
     /// Locked before any shard of the registry, never while one is held.
-    state: Mutex<State>,
+    state: Mutex<FenceState>,
     /// A fence began or ended, or a session of one is over.
     changed: Arc<Notify>,
     /// Names were dropped.
@@ -49,7 +49,7 @@ pub struct Fences {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FenceState {
     fences: BTreeMap<(AccountId, Epoch), Fence>,
 }
 
@@ -189,7 +189,7 @@ impl Fences {
     }
 
     /// Every drained account of a migration.
-    fn drained(&self, state: &mut State, migration: &MigrationId) -> Drained {
+    fn drained(&self, state: &mut FenceState, migration: &MigrationId) -> Drained {
         let mut accounts = Vec::new();
         for ((account, epoch), fence) in &mut state.fences {
             if fence.migration.as_ref() == Some(migration)
@@ -211,7 +211,7 @@ impl Fences {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FenceState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

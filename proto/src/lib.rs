@@ -50,8 +50,8 @@ pub use name::{
 };
 pub use record::{Record, Rejected};
 pub use routing_config::{
-    Announcement, Destination, DisabledEndpoint, Endpoint, EndpointTls, PlaintextConsent, Problem,
-    Problems, Refusal, RoutingConfig, SCHEMAS, Trust, Unlisted, UnlistedRoute, UnreadableSchema,
+    Announcement, Destination, DisabledEndpoint, Endpoint, EndpointTls, NoRoute, PlaintextConsent,
+    Problem, Problems, RoutingConfig, SCHEMAS, Trust, Unlisted, UnlistedRoute, UnreadableSchema,
     Verification,
 };
 pub use trace::{BadTraceParent, TraceParent};

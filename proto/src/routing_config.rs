@@ -45,7 +45,7 @@ pub enum UnlistedRoute {
     /// The installation's default destination.
     Default(DestinationId),
     /// Nowhere.
-    Refused(Refusal),
+    Refused(NoRoute),
 }
 
 impl UnlistedRoute {
@@ -60,7 +60,7 @@ impl UnlistedRoute {
 
 /// Why a name goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum NoRoute {
     /// Its domain is not configured.
     #[error("the domain is not configured")]
     UnknownDomain,
@@ -314,7 +314,7 @@ impl RoutingConfig {
             return match self.names.bare_names {
                 BareNames::Listed => UnlistedRoute::Default(self.default_destination.clone()),
                 BareNames::DefaultDomain(_) | BareNames::Refuse => {
-                    UnlistedRoute::Refused(Refusal::BareName)
+                    UnlistedRoute::Refused(NoRoute::BareName)
                 }
             };
         };
@@ -323,8 +323,8 @@ impl RoutingConfig {
             .ok()
             .and_then(|domain| self.domains.get(&domain))
         {
-            None => UnlistedRoute::Refused(Refusal::UnknownDomain),
-            Some(Unlisted::Refuse) => UnlistedRoute::Refused(Refusal::Unlisted),
+            None => UnlistedRoute::Refused(NoRoute::UnknownDomain),
+            Some(Unlisted::Refuse) => UnlistedRoute::Refused(NoRoute::Unlisted),
             Some(Unlisted::Default) => UnlistedRoute::Default(self.default_destination.clone()),
             Some(Unlisted::Destination(id)) => UnlistedRoute::DomainDefault(id.clone()),
         }

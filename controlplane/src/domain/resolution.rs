@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{
-    AccountId, DestinationId, Epoch, Name, Phase, Refusal, Revision, RoutingConfig, UnlistedRoute,
+    AccountId, DestinationId, Epoch, Name, NoRoute, Phase, Revision, RoutingConfig, UnlistedRoute,
     v1,
 };
 
@@ -25,7 +25,7 @@ pub enum Route {
     /// Nowhere for now: the account is fenced, or its record cannot be used.
     Held,
     /// Nowhere.
-    Refused(Refusal),
+    Refused(NoRoute),
 }
 
 impl Route {
@@ -117,7 +117,7 @@ pub fn find(
 
 /// Why a write to a record is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum WriteRefused {
     /// It would change where a name goes; that is what Migrate is for.
     #[error("{name} goes to {} today and would go to {}; use Migrate", or_nowhere(.from.as_ref()), or_nowhere(.to.as_ref()))]
     WouldChangeRoute {
@@ -229,21 +229,21 @@ pub struct WantedRecord {
 /// A name that goes nowhere today because its domain refuses names without a record may come to go somewhere:
 /// nobody serves it now, so there are never two who do. One in a domain that is not configured stays unserved,
 /// whatever record it has got: a server that ignores the domain part would take its login for another's.
-pub fn set_record(state: &State, wanted: WantedRecord) -> Result<RecordChange, Refused> {
+pub fn set_record(state: &State, wanted: WantedRecord) -> Result<RecordChange, WriteRefused> {
     let Some((config, routing)) = state.config().zip(state.routing()) else {
-        return Err(Refused::UnknownDestination(wanted.home));
+        return Err(WriteRefused::UnknownDestination(wanted.home));
     };
     expect_epoch(state, wanted.before.as_ref(), wanted.expected)?;
     if routing.destination(&wanted.home).is_none() {
-        return Err(Refused::UnknownDestination(wanted.home));
+        return Err(WriteRefused::UnknownDestination(wanted.home));
     }
     if wanted.names.is_empty() {
-        return Err(Refused::NoNames);
+        return Err(WriteRefused::NoNames);
     }
     let mut placement = match wanted.before {
         None => Placement::new(wanted.new_id, [], wanted.home.clone()),
         Some(before) if before.phase != Phase::Settled => {
-            return Err(Refused::NotSettled {
+            return Err(WriteRefused::NotSettled {
                 phase: before.phase,
             });
         }
@@ -256,13 +256,13 @@ pub fn set_record(state: &State, wanted: WantedRecord) -> Result<RecordChange, R
         match account {
             Some(account) if *account.id() == placement.account => {}
             Some(account) => {
-                return Err(Refused::NameTaken {
+                return Err(WriteRefused::NameTaken {
                     name: name.as_str().to_owned(),
                     account: account.id().clone(),
                 });
             }
-            None if matches!(route, Route::Refused(Refusal::UnknownDomain)) => {
-                return Err(Refused::NotServed {
+            None if matches!(route, Route::Refused(NoRoute::UnknownDomain)) => {
+                return Err(WriteRefused::NotServed {
                     name: name.as_str().to_owned(),
                 });
             }
@@ -294,13 +294,13 @@ pub fn delete_record(
     state: &State,
     placement: Placement,
     expected: Option<Revision>,
-) -> Result<RecordChange, Refused> {
+) -> Result<RecordChange, WriteRefused> {
     let Some((config, routing)) = state.config().zip(state.routing()) else {
-        return Err(Refused::UnknownDestination(placement.home));
+        return Err(WriteRefused::UnknownDestination(placement.home));
     };
     expect_epoch(state, Some(&placement), expected)?;
     if placement.phase != Phase::Settled {
-        return Err(Refused::NotSettled {
+        return Err(WriteRefused::NotSettled {
             phase: placement.phase,
         });
     }
@@ -328,12 +328,12 @@ fn expect_epoch(
     state: &State,
     before: Option<&Placement>,
     expected: Option<Revision>,
-) -> Result<(), Refused> {
+) -> Result<(), WriteRefused> {
     let found = before.map_or(Revision::ZERO, |placement| {
         Revision::new(state.base(), placement.epoch)
     });
     match expected {
-        Some(expected) if expected != found => Err(Refused::EpochMismatch {
+        Some(expected) if expected != found => Err(WriteRefused::EpochMismatch {
             found: Epoch::new(found),
         }),
         _ => Ok(()),
@@ -345,7 +345,7 @@ fn keeps_unlisted(
     routing: &RoutingConfig,
     name: &str,
     home: &DestinationId,
-) -> Result<(), Refused> {
+) -> Result<(), WriteRefused> {
     let after = routing
         .names()
         .canonicalise(name)
@@ -362,11 +362,11 @@ fn keeps_route(
     name: &str,
     from: Option<&DestinationId>,
     to: Option<&DestinationId>,
-) -> Result<(), Refused> {
+) -> Result<(), WriteRefused> {
     if from.is_none() || from == to {
         return Ok(());
     }
-    Err(Refused::WouldChangeRoute {
+    Err(WriteRefused::WouldChangeRoute {
         name: name.to_owned(),
         from: from.cloned(),
         to: to.cloned(),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    AccountId, DestinationId, MigrationId, Name, NameError, Phase, Refusal, RoutingConfig,
+    AccountId, DestinationId, MigrationId, Name, NameError, NoRoute, Phase, RoutingConfig,
     TraceParent, store::v1::MigrationRecord, v1,
 };
 use ferrypost_runtime::Random;
@@ -11,7 +11,7 @@ use ferrypost_runtime::Random;
 use super::{
     commit::RoutingChange,
     placement::Placement,
-    resolution::{Refused, Route, Subject, find, resolve},
+    resolution::{Route, Subject, WriteRefused, find, resolve},
 };
 use crate::{
     domain::state::{Account, State},
@@ -142,7 +142,7 @@ pub enum StartRefused {
     NoRouting,
     /// A rule about records forbids it.
     #[error(transparent)]
-    Record(#[from] Refused),
+    Record(#[from] WriteRefused),
 }
 
 /// Decides what a request to move comes to.
@@ -220,7 +220,7 @@ fn known(
 ) -> Result<Placement, StartRefused> {
     let placement = account
         .placement()
-        .ok_or_else(|| Refused::Unreadable(account.id().clone()))?;
+        .ok_or_else(|| WriteRefused::Unreadable(account.id().clone()))?;
     let own: BTreeSet<&str> = placement.names.iter().map(|name| &**name).collect();
     let called = called.map(Name::as_str);
     let given: BTreeSet<&str> = names
@@ -247,15 +247,15 @@ fn unlisted(
     for name in &names {
         let (route, account) = resolve(state, routing, name);
         if let Some(account) = account {
-            return Err(StartRefused::Record(Refused::NameTaken {
+            return Err(StartRefused::Record(WriteRefused::NameTaken {
                 name: name.as_str().to_owned(),
                 account: account.id().clone(),
             }));
         }
         let to = match route {
             Route::Placement(to) | Route::DomainDefault(to) | Route::Default(to) => to,
-            Route::Refused(Refusal::UnknownDomain) => {
-                return Err(StartRefused::Record(Refused::NotServed {
+            Route::Refused(NoRoute::UnknownDomain) => {
+                return Err(StartRefused::Record(WriteRefused::NotServed {
                     name: name.as_str().to_owned(),
                 }));
             }

@@ -126,7 +126,7 @@ impl Move {
 
 /// What all transitions of one leader are written with.
 #[derive(Debug, Clone, Copy)]
-pub struct Pen<'a> {
+pub struct TransitionWriter<'a> {
     /// For nonces.
     pub random: &'a Random,
     /// The leader's fencing token.
@@ -135,7 +135,7 @@ pub struct Pen<'a> {
     pub now: prost_types::Timestamp,
 }
 
-impl Pen<'_> {
+impl TransitionWriter<'_> {
     /// COPYING → FENCING. No data plane may have come or gone since the state was looked at.
     pub fn fence(self, state: &State, of: &Move) -> Txn {
         let trace = of.migration.value.traceparent.parse().ok().map(Box::new);

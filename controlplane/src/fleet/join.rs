@@ -9,8 +9,8 @@ use ferrypost_proto::{
 };
 
 use super::{
-    Claimable, Fleet, heard,
-    registration::{self, Claim, Known, Verdict},
+    Claimable, Fleet, bounds,
+    registration::{self, Claim, ClaimOutcome, Known},
 };
 use crate::{
     domain::commit::change_fleet,
@@ -142,10 +142,10 @@ impl Fleet {
             needs: state.config().map(|config| config.raw.schema),
         };
         let predecessor = match registration::judge(&who.claim, &known) {
-            Verdict::Refuse(refusal) => return Err(refused(refusal, who)),
-            Verdict::Resume => return self.resume(who, state).await,
-            Verdict::Register => None,
-            Verdict::Succeed { .. } => registration.map(|registration| &*registration.value),
+            ClaimOutcome::Refuse(refusal) => return Err(refused(refusal, who)),
+            ClaimOutcome::Resume => return self.resume(who, state).await,
+            ClaimOutcome::Register => None,
+            ClaimOutcome::Succeed { .. } => registration.map(|registration| &*registration.value),
         };
         let new = Stored::new(new_registration(who, predecessor));
         failpoint::hit("registration.before").await;
@@ -291,7 +291,7 @@ fn new_registration(who: &Introduction, predecessor: Option<&Registration>) -> R
 
 fn introduce(hello: Hello) -> Answer<Introduction> {
     let invalid = |field| Refusal::new(Reason::FieldInvalid, format!("hello.{field} is not valid"));
-    if let Some(field) = heard::oversized(&hello) {
+    if let Some(field) = bounds::oversized(&hello) {
         return Err(invalid(field));
     }
     let installation = match hello.installation.as_str() {
@@ -326,8 +326,8 @@ fn contracts(hello: &Hello) -> Option<Versions> {
     }
 }
 
-fn refused(refusal: registration::Refusal, who: &Introduction) -> Refusal {
-    use registration::Refusal as Why;
+fn refused(refusal: registration::JoinRefused, who: &Introduction) -> Refusal {
+    use registration::JoinRefused as Why;
     tracing::warn!(instance = %who.instance, boot = %who.claim.boot, reason = refusal.reason(),
         "a data plane was refused");
     let reason = match refusal {

@@ -11,14 +11,14 @@
 //! stream and one leader decides. What only somebody who looks wants to know stays here.
 
 mod ask;
+mod bounds;
 mod claimable;
-mod heard;
+mod dialogue;
 mod join;
 mod lease;
 mod registration;
 mod report;
 mod stream;
-mod talk;
 mod view;
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(super) struct Known<'a> {
 
 /// What becomes of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ClaimOutcome {
     /// It is registered already: the stream was lost and comes back.
     Resume,
     /// It is new.
@@ -52,12 +52,12 @@ pub(super) enum Verdict {
         predecessor: String,
     },
     /// It may not join.
-    Refuse(Refusal),
+    Refuse(JoinRefused),
 }
 
 /// Why a data plane may not join. The words are the stream's `ErrorInfo` reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum JoinRefused {
     /// It speaks no contract that is spoken here.
     #[error(
         "the data plane speaks contract {theirs} and this control plane {ours}: upgrade the older one"
@@ -102,7 +102,7 @@ pub(super) enum Refusal {
     Rewound,
 }
 
-impl Refusal {
+impl JoinRefused {
     /// The `ErrorInfo` reason.
     pub(super) const fn reason(self) -> &'static str {
         match self {
@@ -119,29 +119,29 @@ impl Refusal {
 
 /// Whether a claim is one of this installation, in words that both sides understand: the contract that is
 /// spoken. Nothing that a stranger says counts, so this is asked before anything else.
-pub(super) fn belongs(claim: &Claim, installation: &InstallationId) -> Result<u32, Refusal> {
+pub(super) fn belongs(claim: &Claim, installation: &InstallationId) -> Result<u32, JoinRefused> {
     let ours = Speaks::here().contracts;
     let theirs = claim.contracts;
     let contract = ours
         .highest_common(theirs)
-        .ok_or(Refusal::ContractUnsupported { ours, theirs })?;
+        .ok_or(JoinRefused::ContractUnsupported { ours, theirs })?;
     if claim
         .installation
         .as_ref()
         .is_some_and(|pinned| pinned != installation)
     {
-        return Err(Refusal::InstallationMismatch);
+        return Err(JoinRefused::InstallationMismatch);
     }
     Ok(contract)
 }
 
 /// Decides on a claim that [`belongs`].
-pub(super) fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
+pub(super) fn judge(claim: &Claim, known: &Known<'_>) -> ClaimOutcome {
     match (place(claim, known), known.needs) {
-        (Verdict::Refuse(refusal), _) => Verdict::Refuse(refusal),
+        (ClaimOutcome::Refuse(refusal), _) => ClaimOutcome::Refuse(refusal),
         // Whoever may have the place must also be able to fill it.
         (_, Some(needs)) if !claim.schemas.contains(needs) => {
-            Verdict::Refuse(Refusal::SchemaUnsupported {
+            ClaimOutcome::Refuse(JoinRefused::SchemaUnsupported {
                 needs,
                 reads: claim.schemas,
             })
@@ -151,23 +151,23 @@ pub(super) fn judge(claim: &Claim, known: &Known<'_>) -> Verdict {
 }
 
 /// Whose place a claim takes.
-fn place(claim: &Claim, known: &Known<'_>) -> Verdict {
+fn place(claim: &Claim, known: &Known<'_>) -> ClaimOutcome {
     if known.expelled {
-        return Verdict::Refuse(Refusal::Expelled);
+        return ClaimOutcome::Refuse(JoinRefused::Expelled);
     }
     let boot = claim.boot.as_str();
     let Some(registration) = known.registration else {
         return if known.rewound {
-            Verdict::Refuse(Refusal::Rewound)
+            ClaimOutcome::Refuse(JoinRefused::Rewound)
         } else {
-            Verdict::Register
+            ClaimOutcome::Register
         };
     };
     if registration.boot == boot && registration.state_id == claim.state.as_str() {
-        return Verdict::Resume;
+        return ClaimOutcome::Resume;
     }
     if registration.past_boots.iter().any(|past| past == boot) {
-        return Verdict::Refuse(Refusal::Superseded);
+        return ClaimOutcome::Refuse(JoinRefused::Superseded);
     }
     // The same state directory and a new boot id: the lock on the directory proves that the
     // predecessor is dead. A stream of it that still answers shows a copied directory, or has not
@@ -175,12 +175,12 @@ fn place(claim: &Claim, known: &Known<'_>) -> Verdict {
     let lock_proves_it = registration.state_id == claim.state.as_str();
     let still_answers = known.live_boot.is_some_and(|live| live != boot);
     if !lock_proves_it || still_answers {
-        return Verdict::Refuse(Refusal::InstanceInUse);
+        return ClaimOutcome::Refuse(JoinRefused::InstanceInUse);
     }
     if known.rewound {
-        return Verdict::Refuse(Refusal::Rewound);
+        return ClaimOutcome::Refuse(JoinRefused::Rewound);
     }
-    Verdict::Succeed {
+    ClaimOutcome::Succeed {
         predecessor: registration.boot.clone(),
     }
 }
@@ -248,14 +248,14 @@ mod tests {
             registration: None,
             ..scene.known()
         };
-        assert_eq!(judge(&scene.claim, &known), Verdict::Register);
+        assert_eq!(judge(&scene.claim, &known), ClaimOutcome::Register);
         let known = Known {
             rewound: true,
             ..known
         };
         assert_eq!(
             judge(&scene.claim, &known),
-            Verdict::Refuse(Refusal::Rewound)
+            ClaimOutcome::Refuse(JoinRefused::Rewound)
         );
     }
 
@@ -267,7 +267,7 @@ mod tests {
             rewound: true,
             ..scene.known()
         };
-        assert_eq!(judge(&scene.claim, &known), Verdict::Resume);
+        assert_eq!(judge(&scene.claim, &known), ClaimOutcome::Resume);
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         let predecessor = scene.registration.boot.clone();
         assert_eq!(
             judge(&scene.claim, &scene.known()),
-            Verdict::Succeed { predecessor }
+            ClaimOutcome::Succeed { predecessor }
         );
     }
 
@@ -290,13 +290,13 @@ mod tests {
         };
         assert_eq!(
             judge(&scene.claim, &known),
-            Verdict::Refuse(Refusal::InstanceInUse)
+            ClaimOutcome::Refuse(JoinRefused::InstanceInUse)
         );
         scene.registration.state_id = "another".to_owned();
         let known = scene.known();
         assert_eq!(
             judge(&scene.claim, &known),
-            Verdict::Refuse(Refusal::InstanceInUse)
+            ClaimOutcome::Refuse(JoinRefused::InstanceInUse)
         );
     }
 
@@ -310,13 +310,13 @@ mod tests {
         };
         assert_eq!(
             judge(&scene.claim, &known),
-            Verdict::Refuse(Refusal::Expelled)
+            ClaimOutcome::Refuse(JoinRefused::Expelled)
         );
         scene.registration.past_boots = vec![scene.claim.boot.as_str().to_owned()];
         let known = scene.known();
         assert_eq!(
             judge(&scene.claim, &known),
-            Verdict::Refuse(Refusal::Superseded)
+            ClaimOutcome::Refuse(JoinRefused::Superseded)
         );
     }
 
@@ -330,13 +330,13 @@ mod tests {
         };
         let spoken = belongs(&scene.claim, &scene.installation);
         assert_eq!(spoken, Ok(CONTRACTS.newest()));
-        let refused = Err(Refusal::ContractUnsupported {
+        let refused = Err(JoinRefused::ContractUnsupported {
             ours: CONTRACTS,
             theirs: later,
         });
         assert_eq!(belongs(&other, &scene.installation), refused);
         let elsewhere = InstallationId::generate(Random::seeded(12).bytes());
-        let refused = Err(Refusal::InstallationMismatch);
+        let refused = Err(JoinRefused::InstallationMismatch);
         assert_eq!(belongs(&scene.claim, &elsewhere), refused);
     }
 
@@ -367,7 +367,7 @@ mod tests {
         }
         let mut scene = scene();
         scene.claim.schemas = Versions::only(1);
-        let refused = Verdict::Refuse(Refusal::SchemaUnsupported {
+        let refused = ClaimOutcome::Refuse(JoinRefused::SchemaUnsupported {
             needs: 2,
             reads: Versions::only(1),
         });
@@ -382,7 +382,10 @@ mod tests {
             needs: None,
             ..newcomer
         };
-        assert_eq!(judge(&scene.claim, &nothing_in_force), Verdict::Register);
+        assert_eq!(
+            judge(&scene.claim, &nothing_in_force),
+            ClaimOutcome::Register
+        );
         scene.registration.boot = scene.claim.boot.as_str().to_owned();
         let resuming = needing(&scene.known());
         assert_eq!(judge(&scene.claim, &resuming), refused);
@@ -393,7 +396,7 @@ mod tests {
         // What is final is said first: an upgrade would not help.
         assert_eq!(
             judge(&scene.claim, &expelled),
-            Verdict::Refuse(Refusal::Expelled)
+            ClaimOutcome::Refuse(JoinRefused::Expelled)
         );
     }
 

@@ -19,7 +19,7 @@ use crate::{
 
 /// What the store should hold for one data plane.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Report {
+pub(super) struct PlaneReport {
     /// `/live`, while it answers.
     pub(super) live: Option<stored::Live>,
     /// What it has applied. It goes into `/live` when a migration waits for it.
@@ -77,7 +77,7 @@ impl Fleet {
     pub(super) async fn write_reports(
         &self,
         joined: &Joined,
-        mut reports: watch::Receiver<Report>,
+        mut reports: watch::Receiver<PlaneReport>,
     ) {
         let mut written = Written::default();
         let mut lease = self.0.lease.clone();
@@ -115,7 +115,7 @@ impl Fleet {
     async fn write_difference(
         &self,
         joined: &Joined,
-        report: &Report,
+        report: &PlaneReport,
         lease: Option<LeaseId>,
         written: &mut Written,
     ) -> Result<(), StoreError> {
@@ -220,8 +220,8 @@ fn with_applied(
 }
 
 /// The first report of a stream.
-pub(super) fn first(joined: &Joined, replica: &str) -> Report {
-    Report {
+pub(super) fn first(joined: &Joined, replica: &str) -> PlaneReport {
+    PlaneReport {
         live: Some(stored::Live {
             boot: joined.boot.as_str().to_owned(),
             replica: replica.to_owned(),
@@ -233,7 +233,7 @@ pub(super) fn first(joined: &Joined, replica: &str) -> Report {
 }
 
 /// Drops what is said about fences that are over, so that nothing is kept for ever.
-pub(super) fn prune(report: &mut Report, state: &State) {
+pub(super) fn prune(report: &mut PlaneReport, state: &State) {
     report
         .drained
         .retain(|migration, _| is_running(state, migration));

@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Claimable, Fleet, View, heard,
+    Claimable, Fleet, View, bounds,
     join::Joined,
-    report::{self, Report},
+    report::{self, PlaneReport},
 };
 use crate::{
     domain::placement::Placement,
@@ -252,7 +252,7 @@ struct Listener<'a> {
     joined: &'a Joined,
     outgoing: Outgoing,
     view: &'a watch::Sender<View>,
-    report: watch::Sender<Report>,
+    report: watch::Sender<PlaneReport>,
     pending: Pending,
     /// When the data plane last answered.
     heard: Instant,
@@ -403,19 +403,19 @@ impl Listener<'_> {
     }
 
     fn rejected(&mut self, rejected: &wire::Rejected) {
-        for entry in heard::logged(rejected) {
+        for entry in bounds::logged(rejected) {
             tracing::warn!(instance = %self.joined.instance, account = entry.account_id,
                 reason = entry.reason().as_str_name(), field = entry.field,
                 rejected = rejected.entries.len(),
                 "a data plane rejected an entry and holds its account");
         }
-        let endpoints = heard::rejected_endpoints(rejected);
+        let endpoints = bounds::rejected_endpoints(rejected);
         for endpoint in &endpoints {
             tracing::warn!(instance = %self.joined.instance, destination = endpoint.destination,
                 field = endpoint.field, "a data plane does not use an endpoint that says something its \
                 version does not know");
         }
-        let kept = heard::rejected(rejected);
+        let kept = bounds::rejected(rejected);
         self.live(|live| {
             live.rejected = kept;
             live.rejected_endpoints = endpoints;
@@ -424,8 +424,8 @@ impl Listener<'_> {
 
     fn health(&mut self, health: Health) {
         self.heard = Instant::now();
-        let endpoints = heard::endpoints(health.endpoints);
-        let kept = heard::to_live(&endpoints);
+        let endpoints = bounds::endpoints(health.endpoints);
+        let kept = bounds::to_live(&endpoints);
         let ready = health.ready;
         self.live(|live| {
             live.ready = ready;

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{caller, page, patience, traceparent};
 use crate::{
     refusal::{Answer, Reason, Refusal},
-    service::migration::{MigrationDesk, MigrationFilter, MoveKind, MoveOrder, Moved},
+    service::migration::{MigrationFilter, MigrationUseCases, MoveKind, MoveOrder, Moved},
     store::Rev,
 };
 
@@ -21,7 +21,7 @@ const LIST: &str = "migrations";
 
 /// The adapter.
 #[derive(Debug)]
-pub(crate) struct Migrations(pub(crate) MigrationDesk);
+pub(crate) struct Migrations(pub(crate) MigrationUseCases);
 
 impl Migrations {
     async fn moved(

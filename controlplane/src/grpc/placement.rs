@@ -8,14 +8,14 @@ use tonic::{Request, Response, Status};
 
 use super::{caller, page};
 use crate::refusal::{Reason, Refusal};
-use crate::service::placement::{DeleteOrder, PlacementDesk, RecordOrder};
+use crate::service::placement::{DeleteOrder, PlacementUseCases, RecordOrder};
 
 /// The name of the list in page tokens.
 const LIST: &str = "placements";
 
 /// The adapter.
 #[derive(Debug)]
-pub(crate) struct Placements(pub(crate) PlacementDesk);
+pub(crate) struct Placements(pub(crate) PlacementUseCases);
 
 #[tonic::async_trait]
 impl PlacementService for Placements {

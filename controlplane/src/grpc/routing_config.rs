@@ -5,11 +5,11 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::refusal::Refusal;
-use crate::service::routing_config::{ConfigOrder, RoutingDesk};
+use crate::service::routing_config::{ConfigOrder, RoutingUseCases};
 
 /// The adapter.
 #[derive(Debug)]
-pub(crate) struct RoutingConfigs(pub(crate) RoutingDesk);
+pub(crate) struct RoutingConfigs(pub(crate) RoutingUseCases);
 
 #[tonic::async_trait]
 impl RoutingConfigService for RoutingConfigs {

@@ -9,12 +9,12 @@ use tonic::{Request, Response, Status};
 use super::{caller, page, traceparent};
 use crate::{
     domain::state::State,
-    service::stats::{ExpelOrder, StatsDesk},
+    service::stats::{ExpelOrder, StatsUseCases},
 };
 
 /// The adapter.
 #[derive(Debug)]
-pub(crate) struct Stats(pub(crate) StatsDesk);
+pub(crate) struct Stats(pub(crate) StatsUseCases);
 
 #[tonic::async_trait]
 impl StatsService for Stats {

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::lead::{Term, Written, wait_changed};
+use super::lead::{DriverContext, Written, wait_changed};
 use crate::{
     domain::state::State,
     domain::{
@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// The driver of one migration.
 pub(super) struct Driver {
-    term: Arc<Term>,
+    term: Arc<DriverContext>,
     id: MigrationId,
     changed: watch::Receiver<Rev>,
     /// When this leader saw the held window begin.
@@ -54,7 +54,7 @@ struct Held {
 }
 
 impl Driver {
-    pub(super) fn new(term: Arc<Term>, id: MigrationId) -> Self {
+    pub(super) fn new(term: Arc<DriverContext>, id: MigrationId) -> Self {
         Self {
             changed: term.mirror.changed(),
             term,
@@ -313,7 +313,7 @@ impl Driver {
         &self,
         before: &'static str,
         after: &'static str,
-        txn: impl FnOnce(crate::domain::transition::Pen<'_>) -> Txn,
+        txn: impl FnOnce(crate::domain::transition::TransitionWriter<'_>) -> Txn,
     ) -> Written {
         if self.reach(before).await.is_err() {
             return Written::Unknown;

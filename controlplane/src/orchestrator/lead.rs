@@ -18,7 +18,7 @@ use super::{OrchestratorOptions, driver::Driver, prune::prune, settle::settle, s
 use crate::{
     domain::{
         queue::{Means, due},
-        transition::Pen,
+        transition::TransitionWriter,
     },
     leader::Leadership,
     mirror::Mirror,
@@ -33,7 +33,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// What everything that the leader runs stands on.
-pub(super) struct Term {
+pub(super) struct DriverContext {
     pub(super) mirror: Mirror,
     pub(super) options: Arc<OrchestratorOptions>,
     pub(super) leadership: Leadership,
@@ -56,7 +56,7 @@ pub(super) async fn lead(
     options: Arc<OrchestratorOptions>,
     leadership: Leadership,
 ) {
-    let term = Arc::new(Term {
+    let term = Arc::new(DriverContext {
         mirror,
         options,
         leadership,
@@ -68,7 +68,7 @@ pub(super) async fn lead(
 }
 
 /// Keeps a driver for every migration that is due, and none for those that wait behind others.
-async fn drive(term: &Arc<Term>) {
+async fn drive(term: &Arc<DriverContext>) {
     let mut drivers = JoinSet::new();
     let mut driven: HashSet<MigrationId> = HashSet::new();
     let mut changed = term.mirror.changed();
@@ -108,7 +108,7 @@ pub(super) async fn wait_changed(changed: &mut watch::Receiver<Rev>) {
     }
 }
 
-impl Term {
+impl DriverContext {
     /// What is given to all moves.
     fn means(&self) -> Means {
         Means {
@@ -125,8 +125,8 @@ impl Term {
     }
 
     /// What the leader's transitions are written with.
-    pub(super) fn pen(&self) -> Pen<'_> {
-        Pen {
+    pub(super) fn pen(&self) -> TransitionWriter<'_> {
+        TransitionWriter {
             random: &self.options.random,
             token: self.leadership.token(),
             now: wall_clock::now(),

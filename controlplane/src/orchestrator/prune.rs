@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use ferrypost_proto::{MigrationId, store::v1::RequestEntry};
 use tokio::time;
 
-use super::lead::Term;
+use super::lead::DriverContext;
 use crate::{
     domain::state::{Past, State},
     store::{KeyValue, Rev, StoreError, Txn, keys, value::Stored},
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 32;
 type Seen = (Vec<u8>, Rev);
 
 /// Prunes for ever.
-pub(super) async fn prune(term: &Arc<Term>) {
+pub(super) async fn prune(term: &Arc<DriverContext>) {
     loop {
         if let Err(error) = round(term).await {
             tracing::warn!(%error, "old migrations are not pruned yet");
@@ -32,7 +32,7 @@ pub(super) async fn prune(term: &Arc<Term>) {
     }
 }
 
-async fn round(term: &Term) -> Result<(), StoreError> {
+async fn round(term: &DriverContext) -> Result<(), StoreError> {
     let before = ends_before(term.options.clock.now().seconds, term.options.keep);
     for slice in keys::request_slices() {
         let range = term.mirror.store().range(&slice, None).await?;
@@ -95,7 +95,7 @@ fn is_last(state: &State, id: &MigrationId, past: &Past) -> bool {
 }
 
 /// Removes keys, if they are still as they were seen.
-async fn remove(term: &Term, old: Vec<Seen>) {
+async fn remove(term: &DriverContext, old: Vec<Seen>) {
     if !old.is_empty() {
         tracing::info!(keys = old.len(), "what ended long ago is pruned");
     }

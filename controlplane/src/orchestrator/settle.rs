@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use tokio::time::{self, Instant};
 
-use super::lead::{Term, wait_changed};
+use super::lead::{DriverContext, wait_changed};
 use crate::{
     domain::fence::{Unsettled, unsettled_ends},
     domain::state::State,
@@ -13,7 +13,7 @@ use crate::{
 
 /// Clears every unsettled end a settle time after this leader first saw it. A leader that takes over begins
 /// again: only its own clock is good enough.
-pub(super) async fn settle(term: &Arc<Term>) {
+pub(super) async fn settle(term: &Arc<DriverContext>) {
     let mut changed = term.mirror.changed();
     let mut seen: HashMap<(Unsettled, Rev), Instant> = HashMap::new();
     loop {

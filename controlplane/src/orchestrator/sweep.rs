@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time;
 
-use super::lead::{Term, wait_changed};
+use super::lead::{DriverContext, wait_changed};
 use crate::{
     domain::state::{State, has_ended},
     store::{Txn, keys},
@@ -18,7 +18,7 @@ const AT_ONCE: usize = 64;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Sweeps for ever.
-pub(super) async fn sweep(term: &Arc<Term>) {
+pub(super) async fn sweep(term: &Arc<DriverContext>) {
     let mut changed = term.mirror.changed();
     loop {
         changed.borrow_and_update();

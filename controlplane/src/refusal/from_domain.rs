@@ -3,13 +3,13 @@
 use ferrypost_proto::Problems;
 
 use super::{Reason, Refusal};
-use crate::domain::{resolution::Refused, start::StartRefused};
+use crate::domain::{resolution::WriteRefused, start::StartRefused};
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
+impl From<WriteRefused> for Refusal {
+    fn from(refused: WriteRefused) -> Self {
         let message = refused.to_string();
         match refused {
-            Refused::WouldChangeRoute { name, from, to } => {
+            WriteRefused::WouldChangeRoute { name, from, to } => {
                 let place = |id: Option<ferrypost_proto::DestinationId>| {
                     id.map(String::from).unwrap_or_default()
                 };
@@ -19,25 +19,25 @@ impl From<Refused> for Refusal {
                     .violated(&name, message)
                     .with("name", name)
             }
-            Refused::NotSettled { phase } => Self::new(Reason::MoveUnderWay, message)
+            WriteRefused::NotSettled { phase } => Self::new(Reason::MoveUnderWay, message)
                 .with("phase", format!("{phase:?}").to_ascii_uppercase()),
-            Refused::NameTaken { name, account } => Self::new(Reason::NameTaken, &message)
+            WriteRefused::NameTaken { name, account } => Self::new(Reason::NameTaken, &message)
                 .violated(&name, message)
                 .with("name", name)
                 .with("owner", account),
-            Refused::UnknownDestination(id) => Self::new(Reason::DestinationUnknown, &message)
+            WriteRefused::UnknownDestination(id) => Self::new(Reason::DestinationUnknown, &message)
                 .violated("destination", message)
                 .with("destination", id),
-            Refused::Unreadable(account) => {
+            WriteRefused::Unreadable(account) => {
                 Self::new(Reason::RecordUnreadable, message).with("account", account)
             }
-            Refused::EpochMismatch { found } => {
+            WriteRefused::EpochMismatch { found } => {
                 Self::new(Reason::EpochMismatch, message).with("found", found)
             }
-            Refused::NotServed { name } => Self::new(Reason::NameNotServed, &message)
+            WriteRefused::NotServed { name } => Self::new(Reason::NameNotServed, &message)
                 .violated(&name, message)
                 .with("name", name),
-            Refused::NoNames => Self::required("names"),
+            WriteRefused::NoNames => Self::required("names"),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{path::PathBuf, time::Duration};
 use ferrypost_runtime::reload::Stamps;
 use tokio::time;
 
-use super::routing_config::RoutingDesk;
+use super::routing_config::RoutingUseCases;
 use crate::{
     config::RoutingSource, domain::state::State, refusal::Kind, routing_file::RoutingFile,
     store::Rev,
@@ -36,7 +36,7 @@ struct Occasion {
 }
 
 /// Watches the file for as long as it is polled.
-pub async fn keep(desk: RoutingDesk) {
+pub async fn keep(desk: RoutingUseCases) {
     let mirror = desk.core().mirror.clone();
     let mut changed = mirror.changed();
     let mut keeper = Keeper::new(desk);
@@ -52,7 +52,7 @@ pub async fn keep(desk: RoutingDesk) {
 }
 
 struct Keeper {
-    desk: RoutingDesk,
+    desk: RoutingUseCases,
     /// The file and the certificates that it named when it was last read.
     sources: Vec<PathBuf>,
     files: Stamps,
@@ -70,7 +70,7 @@ enum Attempt {
 }
 
 impl Keeper {
-    fn new(desk: RoutingDesk) -> Self {
+    fn new(desk: RoutingUseCases) -> Self {
         let sources = vec![desk.file().to_owned()];
         Self {
             files: Stamps::of(&sources),

@@ -16,7 +16,7 @@ const MOST_NAMES: usize = 100;
 
 /// The use cases of `PlacementService`.
 #[derive(Debug, Clone)]
-pub struct PlacementDesk {
+pub struct PlacementUseCases {
     core: Arc<Core>,
 }
 
@@ -82,7 +82,7 @@ pub struct PlacementPage {
     pub next: Option<AccountId>,
 }
 
-impl PlacementDesk {
+impl PlacementUseCases {
     /// A desk over a store.
     pub fn new(core: Arc<Core>) -> Self {
         Self { core }
@@ -202,7 +202,7 @@ impl PlacementDesk {
                 let (routing, _) = routing(state)?;
                 let account = subject::find_record(state, routing, &order.account)?;
                 let Some(placement) = account.placement().cloned() else {
-                    return Err(resolution::Refused::Unreadable(account.id().clone()).into());
+                    return Err(resolution::WriteRefused::Unreadable(account.id().clone()).into());
                 };
                 let change = resolution::delete_record(state, placement, order.expected_epoch)?;
                 let id = account.id().clone();
@@ -269,7 +269,7 @@ fn wanted(
             account
                 .placement()
                 .cloned()
-                .ok_or_else(|| resolution::Refused::Unreadable(account.id().clone()))?,
+                .ok_or_else(|| resolution::WriteRefused::Unreadable(account.id().clone()))?,
         ),
         Subject::Unlisted(name) => {
             names.push(name);

@@ -16,7 +16,7 @@ use crate::{
 
 /// The use cases of `RoutingConfigService`.
 #[derive(Debug, Clone)]
-pub struct RoutingDesk {
+pub struct RoutingUseCases {
     core: Arc<Core>,
     source: RoutingSource,
     file: PathBuf,
@@ -63,7 +63,7 @@ pub struct Applied {
     pub warnings: Vec<String>,
 }
 
-impl RoutingDesk {
+impl RoutingUseCases {
     /// A desk over a store and the control plane's own file.
     pub fn new(core: Arc<Core>, routing: &Routing) -> Self {
         Self {

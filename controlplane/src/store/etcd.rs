@@ -44,13 +44,13 @@ use crate::kv::check_key;
 /// The store in etcd. See the [module documentation](self).
 #[derive(Clone, Debug)]
 pub struct EtcdStore {
-    connection: Connection,
+    connection: EtcdConnection,
     load_limit: Duration,
 }
 
 /// A client with the prefix and limits that go with it. Clones share it.
 #[derive(Clone)]
-struct Connection {
+struct EtcdConnection {
     client: Arc<RwLock<Client>>,
     access: Arc<EtcdConfig>,
     prefix: Vec<u8>,
@@ -85,7 +85,7 @@ impl EtcdStore {
         let members = u32::try_from(config.endpoints.len()).unwrap_or(u32::MAX);
         Ok(Self {
             load_limit: config.load_limit,
-            connection: Connection {
+            connection: EtcdConnection {
                 client: Arc::new(RwLock::new(client)),
                 prefix,
                 call_limit: config.call_limit,
@@ -280,7 +280,7 @@ fn kv_client(client: &Client) -> KvClient {
     client.kv_client().max_decoding_message_size(usize::MAX)
 }
 
-impl Connection {
+impl EtcdConnection {
     fn client(&self) -> Client {
         let client = self.client.read();
         client.unwrap_or_else(PoisonError::into_inner).clone()
@@ -372,9 +372,9 @@ impl Connection {
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for EtcdConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
+        f.debug_struct("EtcdConnection")
             .field("prefix", &self.prefix.escape_ascii().to_string())
             .finish_non_exhaustive()
     }

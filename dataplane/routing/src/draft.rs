@@ -41,14 +41,14 @@ pub(super) struct Draft {
 
 /// What is left of an account when its state was taken out.
 #[derive(Default)]
-pub(super) struct Former {
+pub(super) struct TakenOut {
     /// The epoch at which it was held.
     floor: Option<Epoch>,
     /// It lay in the base, with so many names.
     packed: Option<NameCount>,
 }
 
-impl Former {
+impl TakenOut {
     /// An account of a new table, which one before it held at `floor`.
     pub(super) const fn at(floor: Option<Epoch>) -> Self {
         Self {
@@ -83,8 +83,8 @@ impl Draft {
     }
 
     /// Takes out what is held about an account, so that its names are free.
-    pub(super) fn release(&mut self, account: &str) -> Former {
-        let mut former = Former::default();
+    pub(super) fn release(&mut self, account: &str) -> TakenOut {
+        let mut former = TakenOut::default();
         if let Some(rejection) = self.rejections.remove(account) {
             former.floor = rejection.floor;
             self.touched.names.extend(rejection.names);
@@ -113,12 +113,12 @@ impl Draft {
     }
 
     /// An account that was released stays without a record.
-    pub(super) fn removed(&mut self, former: &Former) {
+    pub(super) fn removed(&mut self, former: &TakenOut) {
         self.touched.dropped |= former.packed.is_some();
     }
 
     /// Gives an account that was released its new entry, or rejects that.
-    pub(super) fn claim(&mut self, entry: AccountEntry, former: &Former) {
+    pub(super) fn claim(&mut self, entry: AccountEntry, former: &TakenOut) {
         match self.check(&entry, former.floor) {
             Ok(record) => {
                 let key = AccountKey::from(&record.account);
@@ -197,7 +197,7 @@ impl Draft {
 
     /// Names of a settled account are known by hash alone: it has dropped some if it had more than are
     /// still found there.
-    fn note_dropped(&mut self, key: AccountKey, names: &[Name], former: &Former) {
+    fn note_dropped(&mut self, key: AccountKey, names: &[Name], former: &TakenOut) {
         let Some(had) = former.packed else { return };
         let base = &self.table.base;
         let kept = names

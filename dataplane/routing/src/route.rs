@@ -1,6 +1,6 @@
 //! What a name resolves to.
 
-use ferrypost_proto::{AccountId, DestinationId, Epoch, MigrationId, Refusal};
+use ferrypost_proto::{AccountId, DestinationId, Epoch, MigrationId, NoRoute};
 
 /// The answer to a look-up. There is no "look-up failed": tables are memory, and while there is none at
 /// all, nobody can ask (rule 5).
@@ -11,7 +11,7 @@ pub enum Resolution {
     /// Held: a move is in its window, or this data plane could not take the account's entry over.
     Fenced(Fenced),
     /// Goes nowhere, as a configured fact.
-    Refused(Refusal),
+    Refused(NoRoute),
 }
 
 /// Where a session goes, and why.

@@ -16,7 +16,7 @@ use super::{
     KeyedState, RoutingTable, TooManyRejected,
     account_key::AccountKey,
     base::{BaseBuilder, BuildError, Packed},
-    draft::{Draft, Former, check_alone},
+    draft::{Draft, TakenOut, check_alone},
     overlay::{Exact, Overlay},
     rejections::Rejections,
 };
@@ -144,7 +144,7 @@ impl Assembly {
                 return Err(BuildError::AccountTwice.into());
             }
             let floor = key.and_then(|key| previous?.epoch(key));
-            draft.claim(entry, &Former::at(floor));
+            draft.claim(entry, &TakenOut::at(floor));
         }
         Ok(draft.finish()?.0)
     }

@@ -1,7 +1,7 @@
 //! Stories about single tables; [`super::model`] tells the long ones.
 
 use ferrypost_proto::{
-    Phase, Refusal, Revision,
+    NoRoute, Phase, Revision,
     routing::v1::{AccountEntry, Delta, RejectReason},
 };
 
@@ -51,11 +51,11 @@ fn a_name_goes_by_its_record_then_its_domain_then_the_default() {
     assert_eq!(rule("bob"), ("source".into(), Rule::Default));
     assert_eq!(
         table.resolve(&name("bob@closed.example")),
-        Resolution::Refused(Refusal::Unlisted)
+        Resolution::Refused(NoRoute::Unlisted)
     );
     assert_eq!(
         table.resolve(&name("bob@nowhere.example")),
-        Resolution::Refused(Refusal::UnknownDomain)
+        Resolution::Refused(NoRoute::UnknownDomain)
     );
 }
 

@@ -17,10 +17,10 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Source;
 use crate::{
-    backend::{Backends, Caution, Target, TlsVerdict, Verdict, logins::Logins},
+    backend::{Backends, Caution, Target, TargetHealth, TlsVerdict, logins::Logins},
     config::ListenerTls,
-    feed::{Connection, FeedStatus, Identity},
-    listener::{Counts, Listening},
+    feed::{ConnectionState, FeedStatus, Identity},
+    listener::{ListenerCounts, Listening},
     metrics::RELAY_IO,
     net::tls_server::ServerTls,
     ready::Readiness,
@@ -65,7 +65,7 @@ pub struct Listener {
     /// When TLS begins there.
     pub tls: ListenerTls,
     /// How many are connected.
-    pub counts: Arc<Counts>,
+    pub counts: Arc<ListenerCounts>,
     /// Its end of TLS.
     pub tls_server: ServerTls,
 }
@@ -319,11 +319,11 @@ impl From<&Listener> for ListenerState {
 fn control_connection(feed: FeedStatus) -> ControlConnection {
     ControlConnection {
         state: match feed.connection {
-            Connection::Connecting => "connecting",
-            Connection::Syncing => "syncing",
-            Connection::Live => "live",
-            Connection::Refused(_) => "refused",
-            Connection::Ended(_) => "ended",
+            ConnectionState::Connecting => "connecting",
+            ConnectionState::Syncing => "syncing",
+            ConnectionState::Live => "live",
+            ConnectionState::Refused(_) => "refused",
+            ConnectionState::Ended(_) => "ended",
         },
         seconds_in_state: seconds_since(feed.since),
         replica: feed.replica,
@@ -331,8 +331,8 @@ fn control_connection(feed: FeedStatus) -> ControlConnection {
         installation: feed.installation.map(Into::into),
         rewound: feed.rewound,
         last_error: match feed.connection {
-            Connection::Refused(refused) => Some(refused.to_string()),
-            Connection::Ended(end) => Some(end.to_string()),
+            ConnectionState::Refused(refused) => Some(refused.to_string()),
+            ConnectionState::Ended(end) => Some(end.to_string()),
             _ => feed.problem,
         },
     }
@@ -375,8 +375,8 @@ impl Destination {
     }
 }
 
-impl From<Verdict> for Destination {
-    fn from(verdict: Verdict) -> Self {
+impl From<TargetHealth> for Destination {
+    fn from(verdict: TargetHealth) -> Self {
         let some = |text: String| (!text.is_empty()).then_some(text);
         Self {
             reachable: verdict.reachable(),

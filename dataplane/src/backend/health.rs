@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backends, Caution, Offered, Problem, Report, Target, TlsVerdict, on_the_wire,
+    Backends, Caution, Offered, ProbeReport, Problem, Target, TlsVerdict, on_the_wire,
     open::{Caller, OpenError, Opened, announces_in_protocol, open},
     second_look::about_the_header,
 };
@@ -32,7 +32,7 @@ use crate::{
     net::{
         dial::{DialError, Dialer},
         leg::LegError,
-        tls_client::{Refused, TlsError},
+        tls_client::{CertificateRefused, TlsError},
     },
     tables::Tables,
 };
@@ -198,7 +198,7 @@ impl Prober {
     /// Asks once and takes note of the answer. Says when to ask again.
     async fn ask(&self, target: &Target, kind: ProtocolKind, endpoint: Option<&Endpoint>) -> Next {
         let report = match endpoint {
-            None => Report::without_endpoint(),
+            None => ProbeReport::without_endpoint(),
             Some(endpoint) => dispatch!(kind, P => visit::<P>(&self.dialer, endpoint).await),
         };
         let well = report.problem.is_none();
@@ -212,10 +212,10 @@ impl Prober {
 }
 
 /// Visits an endpoint and tells what was found there.
-pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Report {
-    let mut report = Report {
+pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
+    let mut report = ProbeReport {
         endpoint: format!("{}:{}", endpoint.host, endpoint.port),
-        ..Report::blank()
+        ..ProbeReport::blank()
     };
     match open::<P>(dialer, endpoint, Caller::Probe).await {
         Ok(opened) => {
@@ -257,7 +257,7 @@ async fn leave<P: LineProtocol>(mut opened: Opened<P>) {
     _ = timeout(MANNERS, leaving).await;
 }
 
-impl Report {
+impl ProbeReport {
     fn blank() -> Self {
         Self {
             endpoint: String::new(),
@@ -296,7 +296,7 @@ fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
     })
 }
 
-fn certificate_error(error: &OpenError) -> Option<Refused> {
+fn certificate_error(error: &OpenError) -> Option<CertificateRefused> {
     match error {
         OpenError::Tls(TlsError::Certificate(refused))
         | OpenError::Dial(DialError::Tls(TlsError::Certificate(refused))) => Some(*refused),
@@ -331,10 +331,10 @@ fn tls_problem(error: &TlsError) -> Problem {
     match error {
         TlsError::Injected(_) => Problem::Injected,
         TlsError::Certificate(refused) => match refused {
-            Refused::PinMismatch => Problem::TlsPinMismatch,
-            Refused::WrongName => Problem::TlsWrongName,
-            Refused::Expired | Refused::NotYetValid => Problem::TlsNotInTime,
-            Refused::UnknownIssuer | Refused::Other => Problem::TlsUntrusted,
+            CertificateRefused::PinMismatch => Problem::TlsPinMismatch,
+            CertificateRefused::WrongName => Problem::TlsWrongName,
+            CertificateRefused::Expired | CertificateRefused::NotYetValid => Problem::TlsNotInTime,
+            CertificateRefused::UnknownIssuer | CertificateRefused::Other => Problem::TlsUntrusted,
         },
         TlsError::Handshake(error) if nothing_in_common(error) => Problem::TlsTooOld,
         TlsError::ServerName | TlsError::Roots(_) | TlsError::Handshake(_) | TlsError::Io(_) => {

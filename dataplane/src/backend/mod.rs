@@ -43,13 +43,13 @@ pub struct Target {
 
 /// What is known of a [`Target`].
 #[derive(Debug, Clone)]
-pub struct Verdict {
+pub struct TargetHealth {
     /// When it was last asked.
     pub checked: Instant,
     /// When it last answered as it should.
     pub last_success: Option<Instant>,
     /// What the last probe found.
-    pub report: Report,
+    pub report: ProbeReport,
     /// What it offers after TLS and before login: what one of its last two answers named, so that one that is
     /// short by accident takes nothing away. Kept while it is down.
     pub capabilities: Option<Offered>,
@@ -57,9 +57,9 @@ pub struct Verdict {
     said: Option<Offered>,
 }
 
-impl Verdict {
+impl TargetHealth {
     /// What is known now that a probe has found this.
-    fn after(old: Option<&Self>, report: Report) -> Self {
+    fn after(old: Option<&Self>, report: ProbeReport) -> Self {
         let now = Instant::now();
         let before = old.and_then(|old| old.said.as_ref());
         let (capabilities, said) = match &report.capabilities {
@@ -103,7 +103,7 @@ impl Verdict {
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct ProbeReport {
     /// The endpoint as configured, `host:port`; empty when there is none for the protocol.
     pub endpoint: String,
     /// The address that answered.
@@ -255,7 +255,7 @@ pub struct Backends(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// `None`: not asked yet.
-    known: Mutex<BTreeMap<Target, Option<Verdict>>>,
+    known: Mutex<BTreeMap<Target, Option<TargetHealth>>>,
     /// Counts changes of what is known: not every probe, only those that found something new.
     changes: watch::Sender<u64>,
     /// What the control plane is told of it.
@@ -279,12 +279,12 @@ impl Backends {
     }
 
     /// All targets, with what is known of them.
-    pub fn all(&self) -> BTreeMap<Target, Option<Verdict>> {
+    pub fn all(&self) -> BTreeMap<Target, Option<TargetHealth>> {
         self.known().clone()
     }
 
     /// What is known of one target.
-    pub fn verdict(&self, target: &Target) -> Option<Verdict> {
+    pub fn verdict(&self, target: &Target) -> Option<TargetHealth> {
         self.known().get(target).cloned().flatten()
     }
 
@@ -320,14 +320,14 @@ impl Backends {
 
     /// Takes note of a probe. One that found something new is logged here. Says whether it left a doubt that
     /// another look can settle: it named less than the one before.
-    fn record(&self, target: &Target, report: Report) -> bool {
+    fn record(&self, target: &Target, report: ProbeReport) -> bool {
         let mut known = self.known();
         // A destination that was removed while it was being asked.
         let Some(slot) = known.get_mut(target) else {
             return false;
         };
         let old = slot.take();
-        let new = Verdict::after(old.as_ref(), report);
+        let new = TargetHealth::after(old.as_ref(), report);
         let news = old
             .as_ref()
             .is_none_or(|old| old.told() != new.told() || old.capabilities != new.capabilities);
@@ -342,12 +342,12 @@ impl Backends {
         doubt
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<Target, Option<Verdict>>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Target, Option<TargetHealth>>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells those who follow. Under the lock, so that they are told in the order of the changes.
-    fn changed(&self, known: &BTreeMap<Target, Option<Verdict>>) {
+    fn changed(&self, known: &BTreeMap<Target, Option<TargetHealth>>) {
         let asked = known
             .iter()
             .filter_map(|(target, verdict)| Some((target, verdict.as_ref()?)));
@@ -368,7 +368,7 @@ impl Backends {
     }
 }
 
-fn log(target: &Target, old: Option<&Verdict>, new: &Verdict) {
+fn log(target: &Target, old: Option<&TargetHealth>, new: &TargetHealth) {
     let report = &new.report;
     let destination = &target.destination;
     let protocol = target.protocol.word();

@@ -169,7 +169,7 @@ async fn open_at<P: LineProtocol>(
     let preface = preface(endpoint, caller);
     let dialled = dialer.dial(endpoint, addresses, &preface).await?;
     let begun = Instant::now();
-    let mut talk = Talk::<P> {
+    let mut talk = Dialogue::<P> {
         dialer,
         endpoint,
         back: P::back(settings(dialer, endpoint, caller, (&dialled.leg, &preface))),
@@ -247,14 +247,14 @@ fn settings(
 }
 
 /// A conversation before the login.
-struct Talk<'a, P: LineProtocol> {
+struct Dialogue<'a, P: LineProtocol> {
     dialer: &'a Dialer,
     endpoint: &'a Endpoint,
     back: P::Back,
     tls: Option<TlsFacts>,
 }
 
-impl<P: LineProtocol> Talk<'_, P> {
+impl<P: LineProtocol> Dialogue<'_, P> {
     async fn negotiate(&mut self, leg: Fresh) -> Result<BackendLeg, OpenError> {
         Ok(match leg {
             Fresh::Tls(mut leg) => {

@@ -101,7 +101,7 @@ fn publish(tables: &Tables, config: v1::RoutingConfig, accounts: &[(&str, &str)]
     tables.publish(Arc::new(assembly.finish(None).unwrap()));
 }
 
-async fn visited(endpoint: v1::Endpoint) -> Report {
+async fn visited(endpoint: v1::Endpoint) -> ProbeReport {
     let config = config(&[("old", endpoint)]);
     let config = ferrypost_proto::RoutingConfig::try_from(&config).unwrap();
     let old = config.destination(config.default_destination()).unwrap();
@@ -468,8 +468,8 @@ fn offered(capabilities: &str) -> Offered {
     Offered::of(&Capabilities::parse(capabilities.as_bytes()))
 }
 
-fn report(capabilities: &str, problem: Option<Problem>) -> Report {
-    Report {
+fn report(capabilities: &str, problem: Option<Problem>) -> ProbeReport {
+    ProbeReport {
         endpoint: "mail.example.org:993".to_owned(),
         address: None,
         tls: TlsVerdict::Unknown,

@@ -19,7 +19,8 @@ use tonic::Streaming;
 use tracing::{info, warn};
 
 use super::{
-    Connection, Feed, FeedEnd, command::Commands, error::FeedError, next_farewell, uplink::Uplink,
+    ConnectionState, Feed, FeedEnd, command::Commands, error::FeedError, next_farewell,
+    uplink::Uplink,
 };
 use crate::fence::FenceReport;
 
@@ -154,7 +155,7 @@ impl Feed {
         }
         info!(replica = %welcome.replica.escape_debug(), %installation, contract, speaks = %theirs,
             "registered with the control plane");
-        self.shared.stands(Connection::Syncing);
+        self.shared.stands(ConnectionState::Syncing);
         self.shared.status.send_modify(|status| {
             status.replica = Some(welcome.replica);
             status.installation = Some(installation);
@@ -269,7 +270,7 @@ impl Feed {
             }))
             .await?;
         self.backoff.reset();
-        self.shared.stands(Connection::Live);
+        self.shared.stands(ConnectionState::Live);
         self.shared.status.send_modify(|status| {
             status.table = Some((position, Instant::now()));
             status.rejected = table.rejected_count();
@@ -284,7 +285,7 @@ impl Feed {
             self.backoff.reset();
         }
         if self.replica.is_whole() {
-            self.shared.stands(Connection::Live);
+            self.shared.stands(ConnectionState::Live);
             self.shared.status.send_modify(|status| {
                 if let Some((_, at)) = &mut status.table {
                     *at = Instant::now();

@@ -4,7 +4,7 @@ use ferrypost_proto::{InstallationId, Speaks, UnreadableSchema, types::IdError};
 use ferrypost_routing::{ApplyError, SnapshotError};
 use tonic_types::StatusExt as _;
 
-use super::{ConnectError, FeedEnd, Refused};
+use super::{ConnectError, FeedEnd, StreamRefused};
 use crate::state_dir::StateDirError;
 
 /// Why one connection is over, or was not made.
@@ -55,32 +55,32 @@ fn in_brackets(word: Option<&String>) -> String {
 
 /// What follows from an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Remedy {
     /// Try again after a growing pause.
     Retry,
     /// Only an operator can change it: try again slowly.
-    Refused(Refused),
+    Refused(StreamRefused),
     /// Stop serving, for good.
     End(FeedEnd),
 }
 
 impl FeedError {
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn remedy(&self) -> Remedy {
         match self {
             Self::Status { reason, .. } => match reason.as_deref() {
-                Some("EXPELLED") => Verdict::End(FeedEnd::Expelled),
-                Some("SUPERSEDED") => Verdict::End(FeedEnd::Superseded),
-                Some("INSTANCE_IN_USE") => Verdict::Refused(Refused::InstanceInUse),
-                Some("INSTALLATION_MISMATCH") => Verdict::Refused(Refused::OtherInstallation),
-                Some("CONTRACT_UNSUPPORTED") => Verdict::Refused(Refused::Contract),
-                Some("SCHEMA_UNSUPPORTED") => Verdict::Refused(Refused::Schema),
-                Some("IDENTITY_MISMATCH") => Verdict::Refused(Refused::Identity),
-                _ => Verdict::Retry,
+                Some("EXPELLED") => Remedy::End(FeedEnd::Expelled),
+                Some("SUPERSEDED") => Remedy::End(FeedEnd::Superseded),
+                Some("INSTANCE_IN_USE") => Remedy::Refused(StreamRefused::InstanceInUse),
+                Some("INSTALLATION_MISMATCH") => Remedy::Refused(StreamRefused::OtherInstallation),
+                Some("CONTRACT_UNSUPPORTED") => Remedy::Refused(StreamRefused::Contract),
+                Some("SCHEMA_UNSUPPORTED") => Remedy::Refused(StreamRefused::Schema),
+                Some("IDENTITY_MISMATCH") => Remedy::Refused(StreamRefused::Identity),
+                _ => Remedy::Retry,
             },
-            Self::OtherInstallation { .. } => Verdict::Refused(Refused::OtherInstallation),
-            Self::Contract(_) => Verdict::Refused(Refused::Contract),
-            Self::Schema(_) => Verdict::Refused(Refused::Schema),
-            _ => Verdict::Retry,
+            Self::OtherInstallation { .. } => Remedy::Refused(StreamRefused::OtherInstallation),
+            Self::Contract(_) => Remedy::Refused(StreamRefused::Contract),
+            Self::Schema(_) => Remedy::Refused(StreamRefused::Schema),
+            _ => Remedy::Retry,
         }
     }
 

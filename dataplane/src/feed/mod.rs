@@ -40,10 +40,10 @@ use tokio::{
 use tracing::{error, info, warn};
 
 pub use seam::{BoxFuture, Connect, ConnectError, FeedTiming, HealthSource, Identity, Prober};
-pub use status::{Connection, FeedEnd, FeedStatus, Refused};
+pub use status::{ConnectionState, FeedEnd, FeedStatus, StreamRefused};
 
 use self::{
-    error::{FeedError, Verdict},
+    error::{FeedError, Remedy},
     replica::Replica,
 };
 use crate::{
@@ -193,18 +193,18 @@ impl Feed {
     /// One connection after the other.
     async fn connections(&mut self) -> FeedEnd {
         loop {
-            self.shared.stands(Connection::Connecting);
+            self.shared.stands(ConnectionState::Connecting);
             let problem = match self.connection().await {
                 Ok(end) => return end,
                 Err(problem) => problem,
             };
-            let (pause, why) = match problem.verdict() {
-                Verdict::End(end) => return end,
-                Verdict::Refused(refused) => {
-                    self.shared.stands(Connection::Refused(refused));
+            let (pause, why) = match problem.remedy() {
+                Remedy::End(end) => return end,
+                Remedy::Refused(refused) => {
+                    self.shared.stands(ConnectionState::Refused(refused));
                     (self.timing.refused_pause, refused.to_string())
                 }
-                Verdict::Retry => (self.backoff.pause(), problem.to_string()),
+                Remedy::Retry => (self.backoff.pause(), problem.to_string()),
             };
             warn!(%problem, ?pause, "no control connection; serving what is known");
             self.note(&problem, why);
@@ -258,7 +258,7 @@ impl Feed {
                 error!("{end}: closed all sessions, serving nobody");
             }
         }
-        self.shared.stands(Connection::Ended(end));
+        self.shared.stands(ConnectionState::Ended(end));
     }
 }
 
@@ -286,7 +286,7 @@ impl FeedHandle {
 }
 
 impl Shared {
-    fn stands(&self, connection: Connection) {
+    fn stands(&self, connection: ConnectionState) {
         self.status.send_modify(|status| {
             if status.connection != connection {
                 status.connection = connection;

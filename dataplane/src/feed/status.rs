@@ -7,7 +7,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone)]
 pub struct FeedStatus {
     /// How the connection stands.
-    pub connection: Connection,
+    pub connection: ConnectionState,
     /// Since when it stands so.
     pub since: Instant,
     /// The replica that answered last.
@@ -28,7 +28,7 @@ pub struct FeedStatus {
 
 /// How the control connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connection {
+pub enum ConnectionState {
     /// Being made, or between two attempts.
     Connecting,
     /// Welcome came, the table is not up to date yet.
@@ -36,14 +36,14 @@ pub enum Connection {
     /// The table is up to date.
     Live,
     /// The control plane refuses this data plane; tried again, slowly.
-    Refused(Refused),
+    Refused(StreamRefused),
     /// Over for good.
     Ended(FeedEnd),
 }
 
 /// Refusals that a retry alone does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum StreamRefused {
     /// Another data plane lives under this instance id.
     #[error("the instance id is in use by another data plane")]
     InstanceInUse,
@@ -85,7 +85,7 @@ pub enum FeedEnd {
 impl FeedStatus {
     pub(super) fn new(installation: Option<InstallationId>) -> Self {
         Self {
-            connection: Connection::Connecting,
+            connection: ConnectionState::Connecting,
             since: Instant::now(),
             replica: None,
             contract: None,

@@ -6,12 +6,12 @@ use crate::session::{Newcomer, Newcomers};
 
 /// The counts of one listener.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct ListenerCounts {
     open: AtomicUsize,
     newcomers: Newcomers,
 }
 
-impl Counts {
+impl ListenerCounts {
     /// Connections that are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)

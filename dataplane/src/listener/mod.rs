@@ -13,7 +13,7 @@ use ferrypost_runtime::{
 use ferrypost_wire::ProtocolKind;
 use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 
-pub use count::Counts;
+pub use count::ListenerCounts;
 pub use permit::Permits;
 use permit::{OriginPlace, Place};
 
@@ -24,7 +24,7 @@ use crate::{
         proxy::{self, Ends},
         tls_server::ServerTls,
     },
-    session::{Connection, line::Line},
+    session::{ClientConnection, line::Line},
 };
 
 /// How long a client that is turned away may take to read why.
@@ -44,7 +44,7 @@ struct Settings {
     permits: Permits,
     /// The listener's own limit.
     places: Option<Arc<Semaphore>>,
-    counts: Arc<Counts>,
+    counts: Arc<ListenerCounts>,
 }
 
 /// Why a listener cannot be bound.
@@ -130,7 +130,7 @@ impl Listening {
     }
 
     /// How many are connected.
-    pub fn counts(&self) -> Arc<Counts> {
+    pub fn counts(&self) -> Arc<ListenerCounts> {
         Arc::clone(&self.settings.counts)
     }
 
@@ -183,7 +183,7 @@ impl Settings {
         };
         match self.permits.origin(ends.peer.ip()) {
             Ok(origin) => {
-                let connection = Connection {
+                let connection = ClientConnection {
                     stream,
                     peer: ends.peer,
                     local: ends.local,
@@ -230,7 +230,7 @@ impl Settings {
     async fn serve(
         &self,
         line: Arc<dyn Line>,
-        connection: Connection,
+        connection: ClientConnection,
         _places: (Place, OriginPlace),
     ) {
         let listener = Arc::clone(&self.name);

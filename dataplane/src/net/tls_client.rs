@@ -55,7 +55,7 @@ pub enum TlsError {
     Injected(#[from] InjectedInput),
     /// The certificate is not one to be trusted.
     #[error("the certificate was refused: {0}")]
-    Certificate(Refused),
+    Certificate(CertificateRefused),
     /// The endpoint's `server_name` is no name that a certificate could hold.
     #[error("the server name to verify is not valid")]
     ServerName,
@@ -72,7 +72,7 @@ pub enum TlsError {
 
 /// Why a certificate was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum CertificateRefused {
     /// Nobody that is trusted vouches for it.
     #[error("unknown issuer")]
     UnknownIssuer,
@@ -196,18 +196,20 @@ fn classify(error: io::Error) -> TlsError {
     }
 }
 
-fn refused(reason: &CertificateError) -> Refused {
+fn refused(reason: &CertificateError) -> CertificateRefused {
     match reason {
-        CertificateError::UnknownIssuer => Refused::UnknownIssuer,
+        CertificateError::UnknownIssuer => CertificateRefused::UnknownIssuer,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Refused::WrongName
+            CertificateRefused::WrongName
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Refused::Expired,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            CertificateRefused::Expired
+        }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            Refused::NotYetValid
+            CertificateRefused::NotYetValid
         }
-        CertificateError::ApplicationVerificationFailure => Refused::PinMismatch,
-        _ => Refused::Other,
+        CertificateError::ApplicationVerificationFailure => CertificateRefused::PinMismatch,
+        _ => CertificateRefused::Other,
     }
 }
 

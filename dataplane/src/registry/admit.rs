@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use ferrypost_proto::{Name, Refusal, v1::Protocol};
+use ferrypost_proto::{Name, NoRoute, v1::Protocol};
 
 use super::{CloseReason, HeldLogin, SessionGuard};
 
@@ -33,7 +33,7 @@ pub enum Admission {
     /// [`released`](HeldLogin::released), then drop it and admit again.
     Held(HeldLogin),
     /// The name goes nowhere, as a configured fact. Nothing is registered.
-    Refused(Refusal),
+    Refused(NoRoute),
     /// There is no table yet: temporarily unavailable (rule 5).
     NoTable,
     /// The name is fenced and too many logins are held already: temporarily unavailable.

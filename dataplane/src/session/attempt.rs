@@ -14,9 +14,9 @@ use tracing::{Instrument as _, debug_span};
 #[cfg(feature = "sabotage")]
 use super::sabotage::reach;
 use super::{
-    context::{Services, Trail},
+    context::{LoginRecord, Services},
     identity::identify,
-    login::{self, Verdict},
+    login::{self, LoginVerdict},
     outcome::AttemptError,
     preauth::Preauth,
 };
@@ -41,7 +41,7 @@ pub(super) struct Attempt<'a, P: LineProtocol> {
     pub(super) services: &'a Services,
     pub(super) client: &'a mut Preauth<P>,
     pub(super) reference: &'a SessionReference,
-    pub(super) trail: &'a mut Trail,
+    pub(super) trail: &'a mut LoginRecord,
     /// How long it may be held, whatever happens in between.
     pub(super) held_until: Instant,
 }
@@ -195,7 +195,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         };
         self.trail.replay = began.elapsed();
         let refused = match verdict {
-            Ok(Verdict::Accepted(welcome)) => {
+            Ok(LoginVerdict::Accepted(welcome)) => {
                 guard.backend_accepted();
                 return match guard.recheck() {
                     Ok(()) => Ok(Accepted {
@@ -211,7 +211,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
                     }
                 };
             }
-            Ok(Verdict::Rejected(rejection)) => AttemptError::Rejected(rejection),
+            Ok(LoginVerdict::Rejected(rejection)) => AttemptError::Rejected(rejection),
             Err(error) => error,
         };
         // Out of the registry first: no fence waits for the end of a connection on which nobody has accepted a

@@ -81,7 +81,7 @@ pub(super) struct Relayed {
 
 /// What is written down about one login.
 #[derive(Default)]
-pub(super) struct Trail {
+pub(super) struct LoginRecord {
     pub(super) name: Option<Name>,
     pub(super) route: Option<Route>,
     pub(super) announcement: Option<Announcement>,
@@ -93,7 +93,7 @@ pub(super) struct Trail {
     pub(super) replay: Duration,
 }
 
-impl Trail {
+impl LoginRecord {
     pub(super) fn opened<P: LineProtocol>(&mut self, opened: &Opened<P>) {
         self.address = Some(opened.address);
         self.tls = Some(opened.tls.as_ref().map_or("none", |tls| tls.version));
@@ -113,7 +113,7 @@ impl Record {
         series.record(self.begun.elapsed());
     }
 
-    pub(super) fn relayed(&mut self, trail: &Trail) {
+    pub(super) fn relayed(&mut self, trail: &LoginRecord) {
         if let (Some(name), Some(route)) = (&trail.name, &trail.route) {
             self.relayed = Some(Relayed {
                 name: name.clone(),
@@ -127,7 +127,7 @@ impl Record {
     pub(super) fn count_login(
         &self,
         services: &Services,
-        trail: &Trail,
+        trail: &LoginRecord,
         end: Result<(), &AttemptError>,
     ) {
         let (outcome, blame) = words(end);
@@ -149,7 +149,7 @@ impl Record {
     pub(super) fn log_login(
         &self,
         services: &Services,
-        trail: &Trail,
+        trail: &LoginRecord,
         end: Result<(), &AttemptError>,
     ) {
         let name = trail.name.as_ref().map(|name| services.redact.name(name));
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_of_the_tls_of_a_leg_that_was_never_reached() {
-        let mut trail = Trail::default();
+        let mut trail = LoginRecord::default();
         assert_eq!(trail.tls, None);
         let unreached = DialFailure {
             error: DialError::ConnectTimeout,

@@ -9,7 +9,7 @@ use ferrypost_wire::{
 };
 use futures_util::future::BoxFuture;
 
-use super::{Connection, context::Services, run};
+use super::{ClientConnection, context::Services, run};
 use crate::{
     backend::{Backends, offer::Offers},
     metrics::RelayIo,
@@ -30,8 +30,11 @@ pub trait Line: Send + Sync {
     fn no_room(&self) -> Vec<u8>;
 
     /// Serves one connection.
-    fn serve(self: Arc<Self>, listener: Arc<str>, connection: Connection)
-    -> BoxFuture<'static, ()>;
+    fn serve(
+        self: Arc<Self>,
+        listener: Arc<str>,
+        connection: ClientConnection,
+    ) -> BoxFuture<'static, ()>;
 }
 
 /// The protocol of this kind.
@@ -93,7 +96,7 @@ impl<P: LineProtocol> Line for LineServices<P> {
     fn serve(
         self: Arc<Self>,
         listener: Arc<str>,
-        connection: Connection,
+        connection: ClientConnection,
     ) -> BoxFuture<'static, ()> {
         Box::pin(run::<P>(self, listener, connection))
     }

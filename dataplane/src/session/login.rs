@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a backend says to a login.
-pub(super) enum Verdict<W> {
+pub(super) enum LoginVerdict<W> {
     /// Yes.
     Accepted(W),
     /// No.
@@ -31,14 +31,14 @@ pub(super) async fn replay<L: Login>(
     leg: &mut BackendLeg,
     mut login: L,
     limit: Duration,
-) -> Result<Verdict<L::Welcome>, ReplayError> {
+) -> Result<LoginVerdict<L::Welcome>, ReplayError> {
     let verdict = async {
         loop {
             match login.step(leg.buffer())? {
                 LoginStep::NeedMore => leg.fill().await.map_err(too_long)?,
                 LoginStep::Send(secret) => leg.write_secret(secret).await?,
-                LoginStep::Accepted(welcome) => return Ok(Verdict::Accepted(welcome)),
-                LoginStep::Rejected(rejection) => return Ok(Verdict::Rejected(rejection)),
+                LoginStep::Accepted(welcome) => return Ok(LoginVerdict::Accepted(welcome)),
+                LoginStep::Rejected(rejection) => return Ok(LoginVerdict::Rejected(rejection)),
             }
         }
     };
@@ -61,10 +61,10 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The verdict on a login that is told to end: under a fence it is waited for a moment longer.
 pub(super) async fn last_word<W>(
-    replay: impl Future<Output = Result<Verdict<W>, ReplayError>>,
+    replay: impl Future<Output = Result<LoginVerdict<W>, ReplayError>>,
     reason: CloseReason,
     limit: Duration,
-) -> Result<Verdict<W>, AttemptError> {
+) -> Result<LoginVerdict<W>, AttemptError> {
     if reason != CloseReason::Moved {
         return Err(AttemptError::Told(reason));
     }

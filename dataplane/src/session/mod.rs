@@ -36,7 +36,7 @@ use tracing::{Instrument as _, debug_span};
 
 use crate::registry::SessionGuard;
 use attempt::{Accepted, Attempt};
-use context::{Record, Services, Trail};
+use context::{LoginRecord, Record, Services};
 use line::LineServices;
 use outcome::{AttemptError, SessionError};
 use preauth::Preauth;
@@ -44,13 +44,13 @@ use relay::{Parties, Relay};
 
 pub use identity::{NoTokens, TokenOwner};
 pub use newcomer::{Newcomer, Newcomers};
-pub use preauth::Connection;
+pub use preauth::ClientConnection;
 
 /// Serves one connection.
 pub fn run<P: LineProtocol>(
     line: Arc<LineServices<P>>,
     listener: Arc<str>,
-    connection: Connection,
+    connection: ClientConnection,
 ) -> impl Future<Output = ()> + Send {
     let services = Arc::clone(&line.services);
     let record = Record {
@@ -95,7 +95,7 @@ async fn log_in<P: LineProtocol>(
     line: Arc<LineServices<P>>,
     services: Arc<Services>,
     mut record: Record,
-    connection: Connection,
+    connection: ClientConnection,
 ) -> Option<Box<Session<P::Follow>>> {
     let opened = Preauth::<P>::open(&line, connection)
         .instrument(debug_span!("tls"))
@@ -142,7 +142,7 @@ async fn until_accepted<P: LineProtocol>(
             .instrument(debug_span!("preauth"))
             .await?;
         let received = Instant::now();
-        let mut trail = Trail::default();
+        let mut trail = LoginRecord::default();
         let mut attempt = Attempt {
             services,
             client,

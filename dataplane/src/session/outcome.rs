@@ -1,6 +1,6 @@
 //! How a login attempt and a session end: what happened, whose fault it was, and what the client hears.
 
-use ferrypost_proto::{NameError, Refusal};
+use ferrypost_proto::{NameError, NoRoute};
 use ferrypost_wire::{
     BackendViolation, ClientReply, ClientViolation, Farewell, InvalidCredentials, Rejection,
     RejectionKind,
@@ -55,7 +55,7 @@ pub enum AttemptError {
     TokenUnread,
     /// The name goes nowhere, as configured.
     #[error("refused: {0}")]
-    Refused(Refusal),
+    Refused(NoRoute),
     /// This data plane has no table yet.
     #[error("no routing table yet")]
     NoTable,

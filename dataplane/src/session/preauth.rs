@@ -30,7 +30,7 @@ use crate::{
 const LINE_SLACK: usize = 16;
 
 /// A connection as its listener hands it over.
-pub struct Connection {
+pub struct ClientConnection {
     /// The socket.
     pub stream: TcpStream,
     /// The client's address.
@@ -65,7 +65,7 @@ impl<P: LineProtocol> Preauth<P> {
     /// Greets a client and brings it under TLS. Nothing that could be a secret is taken before.
     pub(super) async fn open(
         line: &LineServices<P>,
-        connection: Connection,
+        connection: ClientConnection,
     ) -> Result<Self, SessionError> {
         let services = &line.services;
         let limits = services.limits.preauth;

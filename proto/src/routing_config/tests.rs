@@ -67,11 +67,11 @@ fn unlisted_names_follow_their_domain() {
     );
     assert_eq!(
         route("a@closed.example"),
-        UnlistedRoute::Refused(Refusal::Unlisted)
+        UnlistedRoute::Refused(NoRoute::Unlisted)
     );
     assert_eq!(
         route("a@anything.example"),
-        UnlistedRoute::Refused(Refusal::UnknownDomain)
+        UnlistedRoute::Refused(NoRoute::UnknownDomain)
     );
     assert_eq!(route("a"), UnlistedRoute::Default(id("source")));
 }

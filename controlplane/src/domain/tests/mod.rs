@@ -17,7 +17,7 @@ use super::{
     fence::{Prospect, before_fence},
     placement::Placement,
     resolution::{
-        ConfigRefused, Refused, Route, WantedRecord, config_refusals, resolve, set_record,
+        ConfigRefused, Route, WantedRecord, WriteRefused, config_refusals, resolve, set_record,
     },
     start::{MoveRequest, MoveStart, MoveTerms, MoveVerdict, Requester, StartRefused, start},
 };
@@ -111,7 +111,12 @@ impl Ledger {
         placement
     }
 
-    fn set(&self, before: Option<&Placement>, names: &[&str], home: &str) -> Result<bool, Refused> {
+    fn set(
+        &self,
+        before: Option<&Placement>,
+        names: &[&str],
+        home: &str,
+    ) -> Result<bool, WriteRefused> {
         let wanted = WantedRecord {
             before: before.cloned(),
             new_id: AccountId::generate(self.random.bytes()),

@@ -3,7 +3,7 @@
 use ferrypost_proto::{Phase, Revision, v1};
 
 use super::{
-    super::resolution::{ConfigRefused, Refused, Route, delete_record},
+    super::resolution::{ConfigRefused, Route, WriteRefused, delete_record},
     Ledger, destination, domain, server,
 };
 
@@ -50,16 +50,19 @@ fn a_record_is_written_only_where_its_names_go() {
         .set(None, &["alice@example.org"], "target")
         .unwrap_err();
     assert!(
-        matches!(refused, Refused::WouldChangeRoute { .. }),
+        matches!(refused, WriteRefused::WouldChangeRoute { .. }),
         "{refused}"
     );
     let refused = ledger.set(None, &["alice@example.org", "alice@new.example"], "source");
-    assert!(matches!(refused, Err(Refused::WouldChangeRoute { .. })));
+    assert!(matches!(
+        refused,
+        Err(WriteRefused::WouldChangeRoute { .. })
+    ));
     assert_eq!(
         ledger.set(None, &["alice@example.org"], "nowhere"),
-        Err(Refused::UnknownDestination(destination("nowhere")))
+        Err(WriteRefused::UnknownDestination(destination("nowhere")))
     );
-    assert_eq!(ledger.set(None, &[], "source"), Err(Refused::NoNames));
+    assert_eq!(ledger.set(None, &[], "source"), Err(WriteRefused::NoNames));
     // Nobody serves it today, so nobody else can.
     assert_eq!(
         ledger.set(None, &["alice@closed.example"], "target"),
@@ -86,15 +89,21 @@ fn a_record_is_written_only_where_its_names_go() {
     );
     // Without its record the name would go to its domain's default.
     let refused = ledger.set(Some(&alice), &["alice@example.org"], "source");
-    assert!(matches!(refused, Err(Refused::WouldChangeRoute { .. })));
+    assert!(matches!(
+        refused,
+        Err(WriteRefused::WouldChangeRoute { .. })
+    ));
     let refused = ledger.set(
         Some(&alice),
         &["alice@example.org", "alice@new.example"],
         "target",
     );
-    assert!(matches!(refused, Err(Refused::WouldChangeRoute { .. })));
+    assert!(matches!(
+        refused,
+        Err(WriteRefused::WouldChangeRoute { .. })
+    ));
     let refused = ledger.set(None, &["alice@example.org"], "source");
-    assert!(matches!(refused, Err(Refused::NameTaken { .. })));
+    assert!(matches!(refused, Err(WriteRefused::NameTaken { .. })));
 }
 
 #[test]
@@ -104,14 +113,14 @@ fn names_change_only_while_an_account_is_settled() {
     let refused = ledger.set(Some(&alice), &["alice@example.org", "alice"], "source");
     assert_eq!(
         refused,
-        Err(Refused::NotSettled {
+        Err(WriteRefused::NotSettled {
             phase: Phase::Copying
         })
     );
     let refused = delete_record(&ledger.state, alice, None).unwrap_err();
     assert_eq!(
         refused,
-        Refused::NotSettled {
+        WriteRefused::NotSettled {
             phase: Phase::Copying
         }
     );
@@ -123,7 +132,7 @@ fn an_epoch_that_is_not_the_expected_one_is_refused() {
     let alice = ledger.record(&["alice@example.org"], |_| {});
     let stale = Some(Revision::new(0, alice.epoch - 1));
     let refused = delete_record(&ledger.state, alice.clone(), stale).unwrap_err();
-    assert!(matches!(refused, Refused::EpochMismatch { .. }));
+    assert!(matches!(refused, WriteRefused::EpochMismatch { .. }));
     let right = Some(Revision::new(0, alice.epoch));
     assert!(delete_record(&ledger.state, alice, right).is_ok());
 }
@@ -137,7 +146,10 @@ fn a_record_is_deleted_only_where_its_names_go_without_it() {
     assert_eq!(ledger.state.account_count() + ledger.state.name_count(), 0);
     let moved = ledger.record(&["alice@example.org"], |p| p.home = destination("target"));
     let refused = delete_record(&ledger.state, moved, None);
-    assert!(matches!(refused, Err(Refused::WouldChangeRoute { .. })));
+    assert!(matches!(
+        refused,
+        Err(WriteRefused::WouldChangeRoute { .. })
+    ));
 }
 
 #[test]

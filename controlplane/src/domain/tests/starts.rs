@@ -5,7 +5,7 @@ use ferrypost_proto::{AccountId, Phase, v1};
 use super::{
     super::{
         commit::RoutingChange,
-        resolution::{Refused, Route},
+        resolution::{Route, WriteRefused},
         start::{MoveRequest, MoveVerdict, StartRefused},
     },
     Ledger, destination,
@@ -92,7 +92,7 @@ fn a_move_that_makes_no_sense_is_refused() {
     ));
     assert!(matches!(
         asked("bob@example.org", &["alice"], None),
-        Err(StartRefused::Record(Refused::NameTaken { .. }))
+        Err(StartRefused::Record(WriteRefused::NameTaken { .. }))
     ));
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{on_both_stores, plane::Drains, world::World};
 use crate::{
-    domain::transition::{Move, Pen},
+    domain::transition::{Move, TransitionWriter},
     failpoint::{ALL, Action},
     hook::{Deadline, DeltaHook, HookError, Order},
     store::{TxnOutcome, keys},
@@ -143,7 +143,7 @@ async fn a_frozen_leader_can_write_nothing_any_more(world: World) {
     first.reached("flipped.before").await;
     let state = world.mirror.read();
     let of = Move::of(&state, &id).unwrap();
-    let frozen = Pen {
+    let frozen = TransitionWriter {
         random: &world.random,
         token: state.leader().unwrap().1,
         now: wall_clock::now(),
@@ -177,7 +177,7 @@ async fn flip_and_abort_compete_for_one_epoch(world: World) {
         orchestrator.reached("flipped.before").await;
         let state = world.mirror.catch_up(super::world::PATIENCE).await.unwrap();
         let of = Move::of(&state, &id).unwrap();
-        let pen = Pen {
+        let pen = TransitionWriter {
             random: &world.random,
             token: state.leader().unwrap().1,
             now: wall_clock::now(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{MigrationId, v1};
 
-use super::{MigrationDesk, Patience, request::check_reason};
+use super::{MigrationUseCases, Patience, request::check_reason};
 use crate::{
     domain::state::State,
     refusal::{Answer, Reason, Refusal},
@@ -15,7 +15,7 @@ use crate::{
 /// The leader acts on an abort at its next step, which no hook may hold up for longer.
 const UNTIL_DECIDED: Duration = Duration::from_secs(5);
 
-impl MigrationDesk {
+impl MigrationUseCases {
     /// Asks the leader to abort, and waits a moment for it.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{MigrationId, store::v1::MigrationRecord, v1};
 
-use super::MigrationDesk;
+use super::MigrationUseCases;
 use crate::{
     domain::state::{State, Versioned},
     refusal::{Answer, Reason, Refusal},
@@ -34,7 +34,7 @@ pub struct MigrationPage {
 
 type Found = (MigrationId, Arc<Versioned<MigrationRecord>>);
 
-impl MigrationDesk {
+impl MigrationUseCases {
     /// One migration as it stands.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use crate::{domain::state::State, fleet::Fleet, refusal::Answer};
 
 /// The use cases of `MigrationService`.
 #[derive(Debug, Clone)]
-pub struct MigrationDesk {
+pub struct MigrationUseCases {
     core: Arc<Core>,
     fleet: Fleet,
 }
@@ -54,7 +54,7 @@ pub enum Patience {
     Limited(Duration),
 }
 
-impl MigrationDesk {
+impl MigrationUseCases {
     /// A desk over a store and its fleet.
     pub fn new(core: Arc<Core>, fleet: Fleet) -> Self {
         Self { core, fleet }

@@ -8,7 +8,7 @@ use ferrypost_proto::{
     v1,
 };
 
-use super::{MigrationDesk, Patience, start::Draft};
+use super::{MigrationUseCases, Patience, start::Draft};
 use crate::{
     domain::fence::{self, Prospect},
     domain::state::State,
@@ -31,7 +31,7 @@ pub(super) fn patience(caller: Patience) -> Duration {
     }
 }
 
-impl MigrationDesk {
+impl MigrationUseCases {
     /// The plan of a move, and who could not be asked.
     pub(super) async fn plan(
         &self,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ferrypost_proto::{MigrationId, TraceParent, store::v1::RequestEntry, v1};
 
-use super::{MigrationDesk, MoveKind, MoveOrder, Patience, plan};
+use super::{MigrationUseCases, MoveKind, MoveOrder, Patience, plan};
 use crate::{
     domain::start::{self, MoveRequest, MoveStart, MoveTerms, MoveVerdict, Requester},
     domain::state::State,
@@ -31,7 +31,7 @@ pub(super) struct Draft {
     verdict: MoveVerdict,
 }
 
-impl MigrationDesk {
+impl MigrationUseCases {
     /// Starts the move that is ordered, or finds the one that serves the same purpose.
     pub(super) async fn start(&self, order: &MoveOrder, patience: Patience) -> Answer<Started> {
         order.check_form()?;
@@ -207,7 +207,7 @@ fn requested(txn: Txn, order: &MoveOrder, migration: &MigrationId) -> Txn {
     txn.absent(key.clone()).put(key, entry.bytes())
 }
 
-impl MigrationDesk {
+impl MigrationUseCases {
     fn joining(&self, state: &State, migration: MigrationId, trace: TraceParent) -> Draft {
         let shown = self.shown(state, &migration).unwrap_or_default();
         Draft {

@@ -6,7 +6,7 @@ use ferrypost_proto::{
     v1::{self, MigrationState, Phase},
 };
 
-use super::MigrationDesk;
+use super::MigrationUseCases;
 use crate::domain::{
     fence,
     migration::next_calls,
@@ -14,7 +14,7 @@ use crate::domain::{
     state::{State, Versioned},
 };
 
-impl MigrationDesk {
+impl MigrationUseCases {
     /// The migration, if the mirror keeps it.
     pub(super) fn shown(&self, state: &State, id: &MigrationId) -> Option<v1::Migration> {
         let record = state.migration(id)?;

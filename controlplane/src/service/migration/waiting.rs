@@ -6,14 +6,14 @@ use ferrypost_proto::{MigrationId, v1};
 use futures_util::{Stream, stream};
 use tokio::time;
 
-use super::{MigrationDesk, Patience};
+use super::{MigrationUseCases, Patience};
 use crate::{
     domain::state::State,
     refusal::{Answer, Reason, Refusal},
     service::ending,
 };
 
-impl MigrationDesk {
+impl MigrationUseCases {
     /// Waits until the migration has succeeded or was aborted, or patience ends.
     pub(super) async fn outcome(
         &self,
@@ -66,7 +66,7 @@ impl MigrationDesk {
 
 /// A watch of one migration.
 struct Watching {
-    desk: MigrationDesk,
+    desk: MigrationUseCases,
     id: MigrationId,
     /// What was sent last.
     shown: Option<v1::Migration>,

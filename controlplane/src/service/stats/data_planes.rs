@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ferrypost_proto::{InstanceId, MigrationId, Revision, Versions, store::v1 as stored, v1};
 
-use super::{Report, StatsDesk};
+use super::{FleetAnswer, StatsUseCases};
 use crate::{
     domain::state::{State, Versioned},
     fleet::View,
@@ -12,12 +12,12 @@ use crate::{
     service::routing,
 };
 
-impl StatsDesk {
+impl StatsUseCases {
     /// Every registered data plane.
     ///
     /// # Errors
     /// When this replica has loaded nothing yet.
-    pub async fn data_planes(&self) -> Answer<Report<Vec<v1::DataPlane>>> {
+    pub async fn data_planes(&self) -> Answer<FleetAnswer<Vec<v1::DataPlane>>> {
         self.core.present()?;
         let (counts, unreachable) = self.count().await;
         // Read after the answers are in, so that what they followed from shows too.
@@ -42,7 +42,7 @@ impl StatsDesk {
                 shown
             })
             .collect();
-        Ok(Report {
+        Ok(FleetAnswer {
             state,
             unreachable,
             answer,
@@ -53,7 +53,7 @@ impl StatsDesk {
     ///
     /// # Errors
     /// When there is no routing configuration.
-    pub fn destinations(&self) -> Answer<Report<Vec<v1::DestinationStatus>>> {
+    pub fn destinations(&self) -> Answer<FleetAnswer<Vec<v1::DestinationStatus>>> {
         let state = self.core.present()?;
         let (routing, _) = routing(&state)?;
         let views = self.fleet.views();
@@ -77,7 +77,7 @@ impl StatsDesk {
                 verdicts: verdicts.remove(id.as_str()).unwrap_or_default(),
             })
             .collect();
-        Ok(Report {
+        Ok(FleetAnswer {
             state,
             unreachable,
             answer,

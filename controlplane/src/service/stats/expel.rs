@@ -2,7 +2,7 @@
 
 use ferrypost_proto::{BootId, InstanceId, store::v1 as stored, types::IdError, v1};
 
-use super::{Report, StatsDesk};
+use super::{FleetAnswer, StatsUseCases};
 use crate::{
     domain::commit::change_fleet,
     domain::state::State,
@@ -25,12 +25,12 @@ pub struct ExpelOrder {
     pub requested_by: String,
 }
 
-impl StatsDesk {
+impl StatsUseCases {
     /// Ends the registration of a data plane on an operator's word.
     ///
     /// # Errors
     /// [`Reason::DataPlaneNotFound`]; [`Reason::BootMismatch`] when a successor would be hit.
-    pub async fn expel(&self, order: &ExpelOrder) -> Answer<Report<v1::ExpelledDataPlane>> {
+    pub async fn expel(&self, order: &ExpelOrder) -> Answer<FleetAnswer<v1::ExpelledDataPlane>> {
         if order.reason.is_empty() {
             return Err(Refusal::required("reason"));
         }
@@ -43,7 +43,7 @@ impl StatsDesk {
             .await?;
         tracing::warn!(%instance, %boot, by = order.requested_by, reason = order.reason,
             "a data plane was expelled");
-        Ok(Report {
+        Ok(FleetAnswer {
             state,
             unreachable: Vec::new(),
             answer: expelled,

@@ -22,7 +22,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The use cases of `StatsService`.
 #[derive(Debug, Clone)]
-pub struct StatsDesk {
+pub struct StatsUseCases {
     core: Arc<Core>,
     fleet: Fleet,
     store_kind: &'static str,
@@ -30,7 +30,7 @@ pub struct StatsDesk {
 
 /// An answer, the state that it is of, and who could not be asked.
 #[derive(Debug)]
-pub struct Report<T> {
+pub struct FleetAnswer<T> {
     /// The state.
     pub state: Arc<State>,
     /// Registered data planes that did not answer.
@@ -59,7 +59,7 @@ struct Counted {
     held_logins: u64,
 }
 
-impl StatsDesk {
+impl StatsUseCases {
     /// A desk over a store of some kind and its fleet.
     pub fn new(core: Arc<Core>, fleet: Fleet, store_kind: &'static str) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl StatsDesk {
     }
 
     /// What every answer says about itself.
-    pub fn header<T>(&self, report: &Report<T>) -> v1::ResponseHeader {
+    pub fn header<T>(&self, report: &FleetAnswer<T>) -> v1::ResponseHeader {
         self.core.header(&report.state, report.unreachable.clone())
     }
 
@@ -83,7 +83,7 @@ impl StatsDesk {
     ///
     /// # Errors
     /// When this replica has loaded nothing yet.
-    pub async fn figures(&self) -> Answer<Report<Figures>> {
+    pub async fn figures(&self) -> Answer<FleetAnswer<Figures>> {
         let state = self.core.present()?;
         let (counts, unreachable) = self.count().await;
         let connected = state
@@ -99,7 +99,7 @@ impl StatsDesk {
             connected,
             store_kind: self.store_kind,
         };
-        Ok(Report {
+        Ok(FleetAnswer {
             state,
             unreachable,
             answer,
@@ -116,7 +116,7 @@ impl StatsDesk {
         account: &str,
         size: u32,
         trace: TraceParent,
-    ) -> Answer<Report<(Vec<v1::Session>, bool)>> {
+    ) -> Answer<FleetAnswer<(Vec<v1::Session>, bool)>> {
         let state = self.core.present()?;
         let names = match account {
             "" => Vec::new(),
@@ -135,7 +135,7 @@ impl StatsDesk {
                 sessions.extend(list.sessions.into_iter().map(|s| session(&instance, s)));
             }
         }
-        Ok(Report {
+        Ok(FleetAnswer {
             state,
             unreachable,
             answer: (sessions, truncated),
@@ -152,7 +152,7 @@ impl StatsDesk {
         by: &str,
         reason: &str,
         trace: TraceParent,
-    ) -> Answer<Report<u64>> {
+    ) -> Answer<FleetAnswer<u64>> {
         subject::given(account)?;
         check_reason(reason)?;
         let state = self.core.caught_up().await?;
@@ -165,7 +165,7 @@ impl StatsDesk {
             Said::KickedSessions(kicked) => kicked.kicked,
             _ => 0,
         });
-        Ok(Report {
+        Ok(FleetAnswer {
             state,
             unreachable,
             answer: kicked.sum(),

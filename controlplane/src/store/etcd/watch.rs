@@ -23,7 +23,7 @@ use etcd_client::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    Connection,
+    EtcdConnection,
     failure::{Failure, of_text},
     from_etcd, to_etcd,
 };
@@ -42,7 +42,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// One watch, across as many connections as it takes.
 pub(super) struct Watcher {
-    connection: Connection,
+    connection: EtcdConnection,
     live: Option<Live>,
     pause: Duration,
     /// Everything up to here was delivered, or was not asked for.
@@ -57,7 +57,7 @@ pub(super) struct Watcher {
 }
 
 /// What a response has to say.
-enum Heard {
+enum WatchMessage {
     Batch(WatchBatch),
     /// The server's word on its present revision.
     Standing(Rev),
@@ -65,7 +65,7 @@ enum Heard {
 }
 
 impl Watcher {
-    pub(super) fn new(connection: Connection, from: Rev) -> Self {
+    pub(super) fn new(connection: EtcdConnection, from: Rev) -> Self {
         Self {
             connection,
             live: None,
@@ -93,29 +93,29 @@ impl Watcher {
     async fn next_batch(&mut self) -> Result<WatchBatch, WatchError> {
         loop {
             match self.hear().await {
-                Ok(Heard::Batch(batch)) => {
+                Ok(WatchMessage::Batch(batch)) => {
                     self.delivered = batch.revision;
                     return Ok(batch);
                 }
-                Ok(Heard::Standing(revision)) => {
+                Ok(WatchMessage::Standing(revision)) => {
                     if let Some(progress) = self.progress(revision).await {
                         return Ok(progress);
                     }
                 }
-                Ok(Heard::Nothing) => {}
+                Ok(WatchMessage::Nothing) => {}
                 Err(failure) => self.recover(failure).await?,
             }
         }
     }
 
-    async fn hear(&mut self) -> Result<Heard, Failure> {
+    async fn hear(&mut self) -> Result<WatchMessage, Failure> {
         if self.live.is_none() {
             self.live = Some(Live::open(&self.connection, self.delivered).await?);
         }
         let live = self.live.as_mut().expect("a connection was just made");
         let response = live.message().await?;
         let heard = self.understand(&response)?;
-        if !matches!(heard, Heard::Nothing) {
+        if !matches!(heard, WatchMessage::Nothing) {
             self.is_well();
         }
         Ok(heard)
@@ -129,7 +129,7 @@ impl Watcher {
         (self.pause, self.renewed, self.lost) = (FIRST_PAUSE, false, false);
     }
 
-    fn understand(&self, response: &WatchResponse) -> Result<Heard, Failure> {
+    fn understand(&self, response: &WatchResponse) -> Result<WatchMessage, Failure> {
         if response.compact_revision() > 0 {
             let floor = Some(from_etcd(response.compact_revision()));
             return Err(Failure::Refused(StoreError::Compacted { floor }));
@@ -139,15 +139,17 @@ impl Watcher {
             return Err(known.unwrap_or(Failure::NotDone(Outage::Unexpected)));
         }
         if response.created() {
-            return Ok(Heard::Nothing);
+            return Ok(WatchMessage::Nothing);
         }
         if response.events().is_empty() {
             let standing = response
                 .header()
                 .map_or(0, |header| from_etcd(header.revision()));
-            return Ok(Heard::Standing(standing));
+            return Ok(WatchMessage::Standing(standing));
         }
-        Ok(self.batch(response).map_or(Heard::Nothing, Heard::Batch))
+        Ok(self
+            .batch(response)
+            .map_or(WatchMessage::Nothing, WatchMessage::Batch))
     }
 
     /// What is new in a response with events. Only the barrier in it makes a batch of progress.
@@ -228,7 +230,7 @@ struct Live {
 }
 
 impl Live {
-    async fn open(connection: &Connection, from: Rev) -> Result<Self, Failure> {
+    async fn open(connection: &EtcdConnection, from: Rev) -> Result<Self, Failure> {
         let options = WatchOptions::new()
             .with_prefix()
             .with_start_revision(to_etcd(from));

@@ -89,7 +89,7 @@ async fn a_server_that_does_not_read_the_announcement_is_reachable_and_it_is_sai
     }
     let backends = Backends::new();
     backends.retarget([target("old")]);
-    let found = Report {
+    let found = ProbeReport {
         caution: unread,
         ..report("IMAP4rev1", None)
     };

@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 
 use super::scripted::{Served, TIMING, World, verdict, welcome};
 use crate::{
-    feed::{Connection, FeedEnd, GoodbyeError, Refused},
+    feed::{ConnectionState, FeedEnd, GoodbyeError, StreamRefused},
     registry::{Admission, CloseReason},
 };
 
@@ -41,7 +41,7 @@ async fn expelled_and_superseded_stop_serving_at_once_and_for_good() {
         ));
         assert_eq!(
             world.handle.status().borrow().connection,
-            Connection::Ended(end)
+            ConnectionState::Ended(end)
         );
         let goodbye = world.handle.goodbye(0, Duration::from_secs(1)).await;
         assert_eq!(goodbye, Err(GoodbyeError::Ended));
@@ -57,7 +57,9 @@ async fn a_data_plane_whose_instance_is_in_use_stays_unready_says_so_and_tries_s
     let refused = Instant::now();
     let mut status = world.handle.status();
     status
-        .wait_for(|status| status.connection == Connection::Refused(Refused::InstanceInUse))
+        .wait_for(|status| {
+            status.connection == ConnectionState::Refused(StreamRefused::InstanceInUse)
+        })
         .await
         .unwrap();
     let blockers = world.readiness.reasons();

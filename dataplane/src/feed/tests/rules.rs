@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 
 use super::scripted::{HEARTBEAT, Served, TIMING, World, installation, welcome};
 use crate::{
-    feed::{Connection, Refused},
+    feed::{ConnectionState, StreamRefused},
     registry::Admission,
 };
 
@@ -182,7 +182,7 @@ async fn rule_4_not_ready_until_registered_and_the_first_table_is_in() {
     stream.send(Down::Welcome(welcome())).await;
     let mut status = world.handle.status();
     status
-        .wait_for(|status| status.connection == Connection::Syncing)
+        .wait_for(|status| status.connection == ConnectionState::Syncing)
         .await
         .unwrap();
     assert_eq!(
@@ -350,7 +350,9 @@ async fn rule_10_the_installation_is_pinned_across_restarts_and_another_refused(
     stream.given_up().await;
     let mut status = world.handle.status();
     status
-        .wait_for(|status| status.connection == Connection::Refused(Refused::OtherInstallation))
+        .wait_for(|status| {
+            status.connection == ConnectionState::Refused(StreamRefused::OtherInstallation)
+        })
         .await
         .unwrap();
     assert!(!world.readiness.is_ready());

@@ -10,7 +10,7 @@ use ferrypost_proto::{
 use ferrypost_routing::testing::*;
 
 use super::scripted::{World, welcome};
-use crate::feed::{Connection, Refused};
+use crate::feed::{ConnectionState, StreamRefused};
 
 /// A snapshot with one account and a document.
 fn chunk_under(config: RoutingConfig) -> SnapshotChunk {
@@ -28,10 +28,10 @@ fn later_announcement() -> RoutingConfig {
 }
 
 /// The data plane is refused for `why`, and serves what it has all the same.
-async fn is_refused_and_serves(world: &World, why: Refused) {
+async fn is_refused_and_serves(world: &World, why: StreamRefused) {
     let mut status = world.handle.status();
     status
-        .wait_for(|status| status.connection == Connection::Refused(why))
+        .wait_for(|status| status.connection == ConnectionState::Refused(why))
         .await
         .unwrap();
     assert!(world.readiness.is_ready());
@@ -68,15 +68,15 @@ async fn a_contract_that_was_not_offered_is_refused_and_the_table_goes_on_servin
         ..welcome()
     };
     stream.send(Down::Welcome(later)).await;
-    is_refused_and_serves(&world, Refused::Contract).await;
+    is_refused_and_serves(&world, StreamRefused::Contract).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn refusals_of_versions_and_certificates_are_named_and_the_table_goes_on_serving() {
     for (reason, why) in [
-        ("CONTRACT_UNSUPPORTED", Refused::Contract),
-        ("SCHEMA_UNSUPPORTED", Refused::Schema),
-        ("IDENTITY_MISMATCH", Refused::Identity),
+        ("CONTRACT_UNSUPPORTED", StreamRefused::Contract),
+        ("SCHEMA_UNSUPPORTED", StreamRefused::Schema),
+        ("IDENTITY_MISMATCH", StreamRefused::Identity),
     ] {
         let mut world = World::new();
         drop(world.synced(chunk_under(config())).await);
@@ -97,7 +97,7 @@ async fn a_document_of_a_later_schema_is_refused_and_the_table_before_goes_on_se
         change: Some(Kind::Config(later.clone())),
     };
     stream.send(Down::Delta(delta(5, 6, vec![change]))).await;
-    is_refused_and_serves(&world, Refused::Schema).await;
+    is_refused_and_serves(&world, StreamRefused::Schema).await;
 
     // A snapshot with it is no better, and what is held is not let go of for it.
     let (stream, hello) = world.welcomed().await;
@@ -108,7 +108,7 @@ async fn a_document_of_a_later_schema_is_refused_and_the_table_before_goes_on_se
         ..chunk(7, vec![])
     };
     stream.send(Down::SnapshotChunk(snapshot)).await;
-    is_refused_and_serves(&world, Refused::Schema).await;
+    is_refused_and_serves(&world, StreamRefused::Schema).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,8 +45,8 @@ use crate::{
     redact::Redact,
     registry::{CloseReason, Registry},
     session::{
-        self, Connection, Newcomers, NoTokens, TokenOwner, context::Services, line::LineServices,
-        relay::Budget,
+        self, ClientConnection, Newcomers, NoTokens, TokenOwner, context::Services,
+        line::LineServices, relay::Budget,
     },
     tables::Tables,
 };
@@ -366,7 +366,7 @@ impl World {
     pub(crate) async fn future_size(&self) -> usize {
         let stream = crate::net::connect(self.address).await.unwrap();
         let local = stream.local_addr().unwrap();
-        let connection = Connection {
+        let connection = ClientConnection {
             peer: local,
             local,
             stream,
