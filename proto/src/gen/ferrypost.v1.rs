@@ -168,7 +168,9 @@ pub struct MigrateRequest {
     #[prost(string, tag = "4")]
     pub expected_source: ::prost::alloc::string::String,
     /// 1 to 128 printable ASCII characters, chosen by the caller. A repeat answers with, and waits for,
-    /// the migration that the first call started. Unset: none.
+    /// the migration that the first call started. Unset: none. It is forgotten some time after the end of
+    /// that migration (the control plane's `migrations.keep_ended`, 30 days by default) and may then be used
+    /// anew: whoever repeats a call later than that starts another move.
     #[prost(string, tag = "5")]
     pub request_id: ::prost::alloc::string::String,
     /// Answer with the plan, change nothing. Unset: false.
