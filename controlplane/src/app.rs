@@ -144,7 +144,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         store,
         options,
         shutdown.tracker(),
-        shutdown.draining().clone(),
+        shutdown.stopping().clone(),
     );
     let options = FleetOptions {
         replica: config.replica().clone(),
@@ -155,7 +155,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         mirror.clone(),
         options,
         shutdown.tracker(),
-        shutdown.draining().clone(),
+        shutdown.stopping().clone(),
     );
     let failpoints = Failpoints::from_environment();
     let core = Arc::new(Core {
@@ -165,14 +165,14 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         migrations: *config.migrations(),
         delta_hook: config.hooks().delta.is_some(),
         failpoints: Clone::clone(&failpoints),
-        ending: shutdown.draining().clone(),
+        ending: shutdown.stopping().clone(),
     });
 
     orchestrator::start(
         &mirror,
         orchestrator_options(&config, &random, failpoints),
         shutdown.tracker(),
-        shutdown.draining().clone(),
+        shutdown.stopping().clone(),
     );
     let routing = RoutingUseCases::new(core.clone(), config.routing());
     keep_routing_file(routing.clone(), &shutdown);
@@ -341,7 +341,7 @@ async fn settle_installation(
         installation::settle(&**store, random, Some(pinned)).await?;
         return Ok(failure);
     }
-    let (store, random, token) = (store.clone(), random.clone(), shutdown.draining().clone());
+    let (store, random, token) = (store.clone(), random.clone(), shutdown.stopping().clone());
     shutdown.spawn(async move {
         let settling = installation::settle(&*store, &random, None);
         if let Some(Err(error)) = token.run_until_cancelled(settling).await {
@@ -353,7 +353,7 @@ async fn settle_installation(
 }
 
 fn keep_routing_file(desk: RoutingUseCases, shutdown: &Shutdown) {
-    let token = shutdown.draining().clone();
+    let token = shutdown.stopping().clone();
     shutdown.spawn(async move {
         token.run_until_cancelled(file_keeper::keep(desk)).await;
     });

@@ -102,7 +102,7 @@ impl Accepting {
             |(stream, address, permit)| self.handshake(stream, address, permit),
         );
         tokio::select! {
-            () = self.shutdown.draining().cancelled() => {}
+            () = self.shutdown.stopping().cancelled() => {}
             () = self.ready.closed() => {}
             _ = accepting => {}
         }
@@ -120,7 +120,7 @@ impl Accepting {
     fn handshake(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
         let acceptor = self.tls.as_ref().map(ServerTls::acceptor);
         let ready = self.ready.clone();
-        let token = self.shutdown.draining().clone();
+        let token = self.shutdown.stopping().clone();
         self.shutdown.spawn(async move {
             let secured = tokio::select! {
                 () = token.cancelled() => return,

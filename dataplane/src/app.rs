@@ -227,7 +227,7 @@ impl Parts {
             tokens: Arc::new(NoTokens),
             random: self.random.clone(),
             redact: config.log().redact.clone(),
-            draining: self.sessions.draining().clone(),
+            stopping: self.sessions.stopping().clone(),
         });
         for kind in protocols(config) {
             let line = line(kind, Arc::clone(&services));
@@ -296,8 +296,8 @@ impl Bound {
     pub async fn shut_down(self) -> Stopped {
         let _not_ready = self.readiness.block("stopping");
         // Who is not logged in hears of it through the first, who is through the second.
-        self.sessions.drain();
-        self.registry.close_all(CloseReason::Drain);
+        self.sessions.stop();
+        self.registry.close_all(CloseReason::Stopping);
         let dropped = self.sessions.wait(self.limits.grace).await;
         let unconfirmed = self.registry.unconfirmed();
         let told = u32::try_from(unconfirmed).unwrap_or(u32::MAX);

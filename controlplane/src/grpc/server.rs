@@ -76,7 +76,7 @@ pub(crate) fn serve_operators(
         .add_service(StatsServiceServer::new(services.stats))
         .add_service(RoutingConfigServiceServer::new(services.routing_configs));
     let connections = net::connections("operators", listener.socket, listener.tls, shutdown);
-    let token = shutdown.draining().clone();
+    let token = shutdown.stopping().clone();
     shutdown.spawn(async move {
         let ended = router.serve_with_incoming_shutdown(connections, token.cancelled_owned());
         if let Err(error) = ended.await {
@@ -100,7 +100,7 @@ pub(crate) fn serve_data_planes(
         .add_service(health_service)
         .add_service(RoutingServiceServer::new(routing));
     let connections = net::connections("data_planes", listener.socket, listener.tls, shutdown);
-    let token = shutdown.draining().clone();
+    let token = shutdown.stopping().clone();
     shutdown.spawn(async move {
         let ended = router.serve_with_incoming_shutdown(connections, token.cancelled_owned());
         if let Err(error) = ended.await {
@@ -137,7 +137,7 @@ fn report_health(
     services: &'static [&'static str],
     shutdown: &Shutdown,
 ) {
-    let (mirror, token) = (mirror.clone(), shutdown.draining().clone());
+    let (mirror, token) = (mirror.clone(), shutdown.stopping().clone());
     shutdown.spawn(async move {
         let reporting = health::report(mirror, reporter, services);
         token.run_until_cancelled(reporting).await;

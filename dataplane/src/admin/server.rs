@@ -92,7 +92,7 @@ impl Server {
     /// Accepts connections until the process stops.
     pub async fn run(self, listener: net::TcpListener, shutdown: Shutdown) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        let stop = shutdown.draining().clone();
+        let stop = shutdown.stopping().clone();
         let accept = || async {
             let permit = Arc::clone(&permits).acquire_owned().await;
             let permit = permit.expect("it is never closed");

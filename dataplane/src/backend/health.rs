@@ -161,7 +161,7 @@ impl Prober {
                     Some(changed) => changed.stop.cancel(),
                     None => {}
                 }
-                let stop = shutdown.draining().child_token();
+                let stop = shutdown.stopping().child_token();
                 begun.push((target.clone(), kind, endpoint.clone(), stop.clone()));
                 let fresh = Asked {
                     kind,

@@ -141,8 +141,8 @@ impl Listening {
 
     /// Serves clients until the process begins to stop; then the socket is closed, and the sessions go on.
     pub async fn serve(self, line: Arc<dyn Line>, shutdown: Shutdown) {
-        let draining = shutdown.draining().clone();
-        _ = draining
+        let stopping = shutdown.stopping().clone();
+        _ = stopping
             .run_until_cancelled(self.accept_all(line, shutdown))
             .await;
     }

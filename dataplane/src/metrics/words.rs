@@ -47,4 +47,4 @@ pub const RELAY_ENDS: &[&str] = &[
 ];
 
 /// Every word for the end of what was told to end.
-pub const TOLD: &[&str] = &["moved", "kicked", "drain", "expelled"];
+pub const TOLD: &[&str] = &["moved", "kicked", "stopping", "expelled"];

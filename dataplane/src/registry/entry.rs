@@ -19,7 +19,7 @@ pub enum CloseReason {
     /// An operator ended it.
     Kicked,
     /// This process ends.
-    Drain,
+    Stopping,
     /// This data plane was expelled or superseded and may serve nobody.
     Expelled,
 }
@@ -30,7 +30,7 @@ impl CloseReason {
         match self {
             Self::Moved => "moved",
             Self::Kicked => "kicked",
-            Self::Drain => "drain",
+            Self::Stopping => "stopping",
             Self::Expelled => "expelled",
         }
     }

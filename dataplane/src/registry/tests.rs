@@ -224,7 +224,7 @@ async fn a_kick_ends_a_session_once_and_the_first_reason_stays() {
     assert!(is_pending(guard.closing()));
     assert_eq!(registry.kick(&[name("alice"), name("bob")]), 1);
     assert_eq!(registry.kick(&[name("alice")]), 0);
-    registry.close_all(CloseReason::Drain);
+    registry.close_all(CloseReason::Stopping);
     assert_eq!(guard.closing().await, CloseReason::Kicked);
     assert_eq!(guard.stage(), Stage::Closing);
     assert_eq!(guard.recheck(), Err(Recheck::Closing(CloseReason::Kicked)));
@@ -248,10 +248,10 @@ async fn after_close_all_nobody_is_admitted_and_empty_waits_for_the_last() {
     publish(&tables, alice(Phase::Settled));
     let registry = registry(&tables);
     let guard = routed(&registry, "alice");
-    registry.close_all(CloseReason::Drain);
+    registry.close_all(CloseReason::Stopping);
     assert!(matches!(
         registry.admit(request("bob")),
-        Admission::Closed(CloseReason::Drain)
+        Admission::Closed(CloseReason::Stopping)
     ));
     let mut empty = pin!(registry.empty());
     assert!(is_pending(&mut empty));

@@ -51,7 +51,7 @@ pub struct Services {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when this process begins to stop: who is not logged in is sent away.
-    pub draining: CancellationToken,
+    pub stopping: CancellationToken,
 }
 
 impl Services {

@@ -270,7 +270,7 @@ pub const fn farewell(reason: CloseReason) -> Farewell {
     match reason {
         CloseReason::Moved => Farewell::Moved,
         CloseReason::Kicked => Farewell::Kicked,
-        CloseReason::Drain | CloseReason::Expelled => Farewell::ShuttingDown,
+        CloseReason::Stopping | CloseReason::Expelled => Farewell::ShuttingDown,
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Preauth<P: LineProtocol> {
     peer: SocketAddr,
     local: SocketAddr,
     limits: PreauthLimits,
-    draining: CancellationToken,
+    stopping: CancellationToken,
     /// When the client must be logged in.
     deadline: Instant,
     failures: u32,
@@ -83,7 +83,7 @@ impl<P: LineProtocol> Preauth<P> {
                 let clear = Clear {
                     leg,
                     front: &mut front,
-                    draining: &services.draining,
+                    stopping: &services.stopping,
                     deadline,
                 };
                 (clear.until_starttls(&greeting).await?, Vec::new())
@@ -109,7 +109,7 @@ impl<P: LineProtocol> Preauth<P> {
             peer: connection.peer,
             local: connection.local,
             limits,
-            draining: services.draining.clone(),
+            stopping: services.stopping.clone(),
             deadline,
             failures: 0,
             _newcomer: connection.newcomer,
@@ -127,7 +127,7 @@ impl<P: LineProtocol> Preauth<P> {
         let step = pump(
             &mut self.leg,
             &mut self.front,
-            &self.draining,
+            &self.stopping,
             self.deadline,
         )
         .await?;
@@ -187,7 +187,7 @@ impl<P: LineProtocol> Preauth<P> {
             self.failures += 1;
             let floor = tokio::time::sleep_until(received + self.limits.failure_floor);
             // A process that stops does not wait for politeness towards guessers.
-            _ = self.draining.run_until_cancelled(floor).await;
+            _ = self.stopping.run_until_cancelled(floor).await;
         }
         // Our time is not the client's.
         self.deadline += received.elapsed();
@@ -229,14 +229,14 @@ impl<P: LineProtocol> Preauth<P> {
 struct Clear<'a, F> {
     leg: Leg<Plaintext>,
     front: &'a mut F,
-    draining: &'a CancellationToken,
+    stopping: &'a CancellationToken,
     deadline: Instant,
 }
 
 impl<F: Front> Clear<'_, F> {
     async fn until_starttls(mut self, greeting: &[u8]) -> Result<Leg<Plaintext>, SessionError> {
         self.leg.write_public(greeting).await?;
-        let step = pump(&mut self.leg, self.front, self.draining, self.deadline).await;
+        let step = pump(&mut self.leg, self.front, self.stopping, self.deadline).await;
         let error = match step {
             Ok(FrontStep::StartTls) => return Ok(self.leg),
             Ok(FrontStep::Close) => SessionError::Left,
@@ -276,7 +276,7 @@ async fn leave<S: LegState, F: Front>(leg: &mut Leg<S>, front: &mut F, error: &S
 async fn pump<S: LegState, F: Front>(
     leg: &mut Leg<S>,
     front: &mut F,
-    draining: &CancellationToken,
+    stopping: &CancellationToken,
     deadline: Instant,
 ) -> Result<FrontStep, SessionError> {
     let pumping = async {
@@ -297,7 +297,7 @@ async fn pump<S: LegState, F: Front>(
     };
     tokio::select! {
         biased;
-        () = draining.cancelled() => Err(SessionError::Told(CloseReason::Drain)),
+        () = stopping.cancelled() => Err(SessionError::Told(CloseReason::Stopping)),
         step = timeout_at(deadline, pumping) => step.unwrap_or(Err(SessionError::LoginTimeout)),
     }
 }

@@ -13,11 +13,11 @@ const DROPPED: Duration = Duration::from_secs(2);
 
 /// Two words and the tasks that obey them. Clones share both.
 ///
-/// *Drain*: take nothing new, finish or close what is open in good manners. *Force*: drop everything
+/// *Stop*: take nothing new, finish or close what is open in good manners. *Force*: drop everything
 /// now. A task that was spawned here is waited for, and is dropped with the second word.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    drain: CancellationToken,
+    stop: CancellationToken,
     force: CancellationToken,
     tasks: TaskTracker,
     /// `None`: where it is said.
@@ -47,11 +47,11 @@ impl Shutdown {
         });
     }
 
-    /// Runs a task that has nothing to finish: it ends by itself or is dropped when draining begins.
+    /// Runs a task that has nothing to finish: it ends by itself or is dropped when stopping begins.
     pub fn spawn_background<T: Send>(&self, task: impl Future<Output = T> + Send + 'static) {
-        let drain = self.drain.clone();
+        let stop = self.stop.clone();
         self.start(async move {
-            _ = drain.run_until_cancelled(task).await;
+            _ = stop.run_until_cancelled(task).await;
         });
     }
 
@@ -62,25 +62,25 @@ impl Shutdown {
         };
     }
 
-    /// For whoever starts tasks of its own and lets them end with [`draining`](Self::draining): they
+    /// For whoever starts tasks of its own and lets them end with [`stopping`](Self::stopping): they
     /// are waited for, and not dropped with the second word.
     pub fn tracker(&self) -> &TaskTracker {
         &self.tasks
     }
 
-    /// Cancelled when draining begins.
-    pub fn draining(&self) -> &CancellationToken {
-        &self.drain
+    /// Cancelled when stopping begins.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// Says the first word.
-    pub fn drain(&self) {
-        self.drain.cancel();
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Says both words.
     pub fn force(&self) {
-        self.drain.cancel();
+        self.stop.cancel();
         self.force.cancel();
     }
 
@@ -89,10 +89,10 @@ impl Shutdown {
         self.tasks.len()
     }
 
-    /// Drains and waits for all tasks, at most for `limit`; then drops those that are left and waits
+    /// Stops and waits for all tasks, at most for `limit`; then drops those that are left and waits
     /// until they are gone. Returns how many had not ended by themselves.
     pub async fn wait(&self, limit: Duration) -> usize {
-        self.drain();
+        self.stop();
         self.tasks.close();
         if tokio::time::timeout(limit, self.tasks.wait()).await.is_ok() {
             return 0;
@@ -140,9 +140,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn tasks_that_obey_are_waited_for() {
         let shutdown = Shutdown::new();
-        let draining = shutdown.draining().clone();
+        let stopping = shutdown.stopping().clone();
         shutdown.spawn(async move {
-            draining.cancelled().await;
+            stopping.cancelled().await;
             tokio::time::sleep(Duration::from_secs(1)).await;
         });
         assert_eq!(shutdown.wait(Duration::from_secs(10)).await, 0);

@@ -271,7 +271,7 @@ impl ImapClient {
         match timeout(self.limit, write).await {
             Ok(Ok(())) => Ok(()),
             // A server that says BYE and closes has said why; a write that failed after it has not.
-            Ok(Err(error)) => match self.drain_bye().await {
+            Ok(Err(error)) => match self.pending_bye().await {
                 Some(bye) => Err(ImapError::Closed { bye: Some(bye) }),
                 None => Err(error.into()),
             },
@@ -373,7 +373,7 @@ impl ImapClient {
     }
 
     /// What the server said before it closed, within a moment.
-    async fn drain_bye(&mut self) -> Option<String> {
+    async fn pending_bye(&mut self) -> Option<String> {
         let moment = Duration::from_millis(200);
         while self.next_response_within(moment).await.is_ok() {}
         self.bye.take()

@@ -264,7 +264,7 @@ impl World {
             tokens: plan.tokens,
             random: random.clone(),
             redact: Redact::full(),
-            draining: shutdown.draining().clone(),
+            stopping: shutdown.stopping().clone(),
         });
         let directory = tempfile::tempdir().unwrap();
         let identity = plan.authority.sign("localhost");
@@ -456,8 +456,8 @@ impl World {
 
     /// The process begins to stop.
     pub(crate) fn stop(&self) {
-        self.shutdown.drain();
-        self.registry.close_all(CloseReason::Drain);
+        self.shutdown.stop();
+        self.registry.close_all(CloseReason::Stopping);
     }
 }
 
