@@ -28,7 +28,7 @@ demo-down: ## stop what demo-up started
 build-demo:
 	@echo "==> ferrypost: installing what is missing"
 	@tests/tools/install demo
-	@echo "==> building, quickly and without optimisation (about two minutes the first time)"
+	@echo "==> building, optimised only where octets pass (about three minutes the first time)"
 	@cargo build --profile quick $(programs) --bin demo
 
 test: ## lints and every test, against real servers; the last line is `N passed, N failed`
