@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{Access, Server, stats::Stats},
+    admin::{Access, Server, levels::instruments, stats::Stats},
     backend::{
         Backends,
         health::{Prober, ProberSettings},
@@ -42,7 +42,6 @@ use crate::{
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     limits::ShutdownLimits,
     listener::{Listening, Permits},
-    metrics::TABLE,
     net::{
         self, TcpListener,
         dial::Dialer,
@@ -191,7 +190,7 @@ impl Parts {
             backends: Backends::new(),
             logins: Logins::default(),
             budget: Budget::new(limits.connections.kept),
-            metrics: Arc::new(Metrics::new(TABLE)),
+            metrics: Arc::new(Metrics::new(&instruments())),
             lines: HashMap::new(),
             readiness: Readiness::new(),
             lookups,
@@ -273,6 +272,7 @@ impl Parts {
             backends: self.backends.clone(),
             logins: self.logins.clone(),
             budget: self.budget.clone(),
+            tables: self.tables.clone(),
             metrics: Arc::clone(&self.metrics),
             registry: Arc::clone(&self.registry),
             lines: lines

@@ -3,7 +3,7 @@
 //! | path | token | answer |
 //! |---|---|---|
 //! | `/stats` | yes | JSON, see [`stats`] |
-//! | `/metrics` | yes | Prometheus' text format, see [`metrics`](crate::metrics) |
+//! | `/metrics` | yes | Prometheus' text format, see `docs/metrics.md` |
 //! | `/healthz` | no | 200: the process runs |
 //! | `/readyz` | no | 200: clients are accepted; 503: they are not |
 //!
@@ -13,9 +13,11 @@
 //!   server   connections, TLS, and what a stranger may cost
 //!   access   who may see what: the token and its lock-out
 //!   stats    the document
+//!   levels   the gauges of `/metrics`
 //! ```
 
 mod access;
+pub mod levels;
 mod server;
 pub mod stats;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use ferrypost_proto::Revision;
 use ferrypost_runtime::metrics::Metrics;
 use ferrypost_wire::ProtocolKind;
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantNames};
 use tokio::{sync::watch, time::Instant};
 
 use super::Source;
@@ -26,6 +27,7 @@ use crate::{
     ready::Readiness,
     registry::Registry,
     session::{line::Line, relay::Budget},
+    tables::Tables,
 };
 
 /// Where the document's facts come from.
@@ -44,6 +46,8 @@ pub struct Stats {
     pub logins: Logins,
     /// What sessions keep for those that do not take it.
     pub budget: Budget,
+    /// Where names go.
+    pub tables: Tables,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The sessions.
@@ -93,7 +97,7 @@ impl Source for Stats {
     }
 
     fn metrics(&self) -> String {
-        self.metrics.prometheus()
+        self.metrics.prometheus(&self.levels())
     }
 }
 
@@ -155,6 +159,29 @@ struct ControlConnection {
     /// The store was restored to an older state: nothing new is taken over.
     rewound: bool,
     last_error: Option<String>,
+}
+
+/// How the control connection stands, in one word.
+#[derive(Debug, Clone, Copy, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub(super) enum ControlState {
+    Connecting,
+    Syncing,
+    Live,
+    Refused,
+    Ended,
+}
+
+impl From<&ConnectionState> for ControlState {
+    fn from(state: &ConnectionState) -> Self {
+        match state {
+            ConnectionState::Connecting => Self::Connecting,
+            ConnectionState::Syncing => Self::Syncing,
+            ConnectionState::Live => Self::Live,
+            ConnectionState::Refused(_) => Self::Refused,
+            ConnectionState::Ended(_) => Self::Ended,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -295,7 +322,7 @@ impl Stats {
                 .map(|((destination, protocol, stage), count)| SessionCount {
                     destination: destination.into(),
                     protocol: protocol.word(),
-                    stage: stage.word(),
+                    stage: stage.into_str(),
                     count,
                 })
                 .collect(),
@@ -318,13 +345,7 @@ impl From<&Listener> for ListenerState {
 
 fn control_connection(feed: FeedStatus) -> ControlConnection {
     ControlConnection {
-        state: match feed.connection {
-            ConnectionState::Connecting => "connecting",
-            ConnectionState::Syncing => "syncing",
-            ConnectionState::Live => "live",
-            ConnectionState::Refused(_) => "refused",
-            ConnectionState::Ended(_) => "ended",
-        },
+        state: ControlState::from(&feed.connection).into_str(),
         seconds_in_state: seconds_since(feed.since),
         replica: feed.replica,
         contract: feed.contract,

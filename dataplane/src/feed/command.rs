@@ -137,6 +137,6 @@ fn session_info(session: SessionSnapshot) -> SessionInfo {
         destination: session.destination.map(String::from).unwrap_or_default(),
         client: session.client.to_string(),
         age: prost_types::Duration::try_from(session.age).ok(),
-        stage: session.stage.word().to_owned(),
+        stage: session.stage.into_str().to_owned(),
     }
 }

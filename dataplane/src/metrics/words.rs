@@ -1,50 +1,124 @@
-//! The closed sets of words that attributes are made of. What ends a login or a session says which word it is
-//! (`session::outcome`); a word that is missing here would be counted under no name.
+//! The closed sets of words that attributes are made of, each an enum: what counts must have a value of it, and the
+//! instrument's attribute has the words of all its values, so that neither can know one that the other does not.
 
-/// Every word for whose fault an end was.
-pub const BLAMES: &[&str] = &["nobody", "client", "backend", "us", "control_plane"];
+use strum::{IntoStaticStr, VariantNames};
 
-/// Every word for the end of a login beside those of [`TOLD`].
-pub const LOGIN_OUTCOMES: &[&str] = &[
-    "accepted",
-    "malformed",
-    "no_name",
-    "refused",
-    "no_table",
-    "too_many_held",
-    "held_too_long",
-    "no_endpoint",
-    "backend_unavailable",
-    "no_verdict",
-    "rejected",
-    "server_refused",
-    "route_changed",
-    "client_gone",
-];
+/// Whose fault an end is: the first question of every operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum Blame {
+    /// Nobody's: it ended as sessions end.
+    Nobody,
+    /// The client's.
+    Client,
+    /// The server's behind us.
+    Backend,
+    /// Ours, or our operator's.
+    Us,
+    /// The control plane's.
+    ControlPlane,
+}
 
-/// Every word for the end of a session before it was relayed, beside those of [`TOLD`].
-pub const SESSION_ENDS: &[&str] = &[
-    "tls_too_old",
-    "handshake_failed",
-    "handshake_timeout",
-    "client_ended",
-    "client_failed",
-    "protocol_error",
-    "client_left",
-    "login_timeout",
-    "too_many_failures",
-];
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum LoginOutcome {
+    /// It is relayed.
+    Accepted,
+    /// Not credentials.
+    Malformed,
+    /// No canonical name.
+    NoName,
+    /// A bearer token whose owner nobody here can tell.
+    TokenUnread,
+    /// The name goes nowhere, as configured.
+    Refused,
+    /// There was no table yet.
+    NoTable,
+    /// As many logins as may be were held.
+    TooManyHeld,
+    /// The name stayed fenced for as long as a login is held.
+    HeldTooLong,
+    /// The destination has no endpoint for the protocol.
+    NoEndpoint,
+    /// The server was not brought to take a login.
+    BackendUnavailable,
+    /// The server gave no verdict.
+    NoVerdict,
+    /// The server said no to the credentials.
+    Rejected,
+    /// The server said no for a reason of its own.
+    ServerRefused,
+    /// The name went elsewhere meanwhile.
+    RouteChanged,
+    /// The client went away meanwhile.
+    ClientGone,
+    /// Told to end: the account moved.
+    Moved,
+    /// Told to end by an operator.
+    Kicked,
+    /// Told to end with the process.
+    Stopping,
+    /// Told to end with the data plane's registration.
+    Expelled,
+}
 
-/// Every word for the end of a relay that no session has before, beside those of [`TOLD`].
-pub const RELAY_ENDS: &[&str] = &[
-    "backend_ended",
-    "backend_failed",
-    "idle",
-    "client_stuck",
-    "backend_stuck",
-    "refused_command",
-    "no_room",
-];
+/// Where a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum EndStage {
+    /// In its TLS handshake.
+    Tls,
+    /// Before it was relayed.
+    Preauth,
+    /// In its relay.
+    Relay,
+}
 
-/// Every word for the end of what was told to end.
-pub const TOLD: &[&str] = &["moved", "kicked", "stopping", "expelled"];
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum SessionEnd {
+    /// No TLS version, cipher suite or key exchange was the client's and ours.
+    TlsTooOld,
+    /// The TLS handshake failed otherwise.
+    HandshakeFailed,
+    /// The TLS handshake did not end in time.
+    HandshakeTimeout,
+    /// The client ended the connection.
+    ClientEnded,
+    /// The client's connection failed.
+    ClientFailed,
+    /// The client broke the protocol.
+    ProtocolError,
+    /// The client logged out without having logged in.
+    ClientLeft,
+    /// Nobody logged in in time.
+    LoginTimeout,
+    /// Too many logins failed.
+    TooManyFailures,
+    /// Our own machine asked for what has no place where it asked.
+    MachineError,
+    /// The server ended the connection.
+    BackendEnded,
+    /// The server's connection failed.
+    BackendFailed,
+    /// Nothing was said for too long.
+    Idle,
+    /// The client did not take what it was sent.
+    ClientStuck,
+    /// The server did not take what it was sent.
+    BackendStuck,
+    /// The client gave a command that no relay can follow.
+    RefusedCommand,
+    /// There was no room for what one side did not take.
+    NoRoom,
+    /// Told to end: the account moved.
+    Moved,
+    /// Told to end by an operator.
+    Kicked,
+    /// Told to end with the process.
+    Stopping,
+    /// Told to end with the data plane's registration.
+    Expelled,
+}

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use ferrypost_routing::Route;
+use strum::{IntoStaticStr, VariantNames};
 use tokio::{sync::Notify, time::Instant};
 
 use super::AdmitRequest;
@@ -36,8 +37,9 @@ impl CloseReason {
     }
 }
 
-/// How far a session has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// How far a session has come, in the words of `ListSessions`, `/stats` and `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Stage {
     /// A login without a route: its name is fenced.
     Held,
@@ -47,18 +49,6 @@ pub enum Stage {
     Relaying,
     /// Told to end.
     Closing,
-}
-
-impl Stage {
-    /// As `ListSessions` and `/stats` say it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Connecting => "connecting",
-            Self::Relaying => "relaying",
-            Self::Closing => "closing",
-        }
-    }
 }
 
 /// What registry and guard share.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::TokenOwner;
-use super::outcome::{self, AttemptError, Blame, SessionError};
+use super::outcome::{self, AttemptError, SessionError};
 use super::relay::{Budget, RelayEnd};
 use crate::{
     backend::{
@@ -19,7 +19,10 @@ use crate::{
         open::{OpenFailure, Opened, Times},
     },
     limits::Limits,
-    metrics::{LOGINS, SESSIONS},
+    metrics::{
+        LOGINS, SESSIONS,
+        words::{Blame, EndStage, LoginOutcome, SessionEnd},
+    },
     net::{CloseProof, dial::Dialer},
     redact::Redact,
     registry::Registry,
@@ -107,8 +110,13 @@ impl LoginRecord {
 }
 
 impl Record {
-    fn count_end(&self, services: &Services, stage: &str, end: &str, blame: Blame) {
-        let values = [self.protocol.as_str(), stage, end, blame.word()];
+    fn count_end(&self, services: &Services, stage: EndStage, end: SessionEnd, blame: Blame) {
+        let values = [
+            self.protocol.as_str(),
+            stage.into_str(),
+            end.into_str(),
+            blame.into_str(),
+        ];
         let series = services.metrics.histogram(&SESSIONS, &values);
         series.record(self.begun.elapsed());
     }
@@ -188,7 +196,8 @@ impl Record {
     /// only now and says when the relay began.
     pub(super) fn relay_ended(&self, services: &Services, end: &RelayEnd) {
         let (kind, blame) = outcome::of_relay(end);
-        self.count_end(services, "relay", kind, blame);
+        self.count_end(services, EndStage::Relay, kind, blame);
+        let (kind, blame) = (kind.into_str(), blame.into_str());
         let lasted = self.relayed.as_ref().map(|relayed| relayed.since.elapsed());
         let span = tracing::debug_span!(parent: None, "relay", reference = %self.reference,
             client = %self.peer, protocol = self.protocol.as_str(), end = kind,
@@ -196,7 +205,7 @@ impl Record {
         span.in_scope(|| self.log_relay_end(services, end, (kind, blame)));
     }
 
-    fn log_relay_end(&self, services: &Services, end: &RelayEnd, (kind, blame): (&str, Blame)) {
+    fn log_relay_end(&self, services: &Services, end: &RelayEnd, (kind, blame): (&str, &str)) {
         let relayed = self.relayed.as_ref();
         let name = relayed.map(|relayed| services.redact.name(&relayed.name));
         tracing::info!(
@@ -205,7 +214,7 @@ impl Record {
             destination = relayed.map(|relayed| tracing::field::display(&relayed.route.destination)),
             stage = "relay",
             end = kind,
-            blame = blame.word(),
+            blame,
             cut = end.is_cut(),
             backend_closed = proof(end.proof),
             up = end.up,
@@ -218,14 +227,9 @@ impl Record {
 
     /// The end of a session that never was. Nobody's fault and nothing of note is told at a lower level:
     /// port scanners and load balancers connect all day.
-    pub(super) fn ended_early(
-        &self,
-        services: &Services,
-        stage: &'static str,
-        error: &SessionError,
-    ) {
-        let (kind, blame) = (error.kind(), error.blame());
-        self.count_end(services, stage, kind, blame);
+    pub(super) fn ended_early(&self, services: &Services, stage: EndStage, error: &SessionError) {
+        let (end, blame) = (error.end(), error.blame());
+        self.count_end(services, stage, end, blame);
         macro_rules! event {
             ($level:ident) => {
                 tracing::$level!(
@@ -233,9 +237,9 @@ impl Record {
                     client = %self.peer,
                     listener = &*self.listener,
                     protocol = self.protocol.as_str(),
-                    stage,
-                    end = kind,
-                    blame = blame.word(),
+                    stage = stage.into_str(),
+                    end = end.into_str(),
+                    blame = blame.into_str(),
                     reason = %error,
                     session_ms = millis(self.begun.elapsed()),
                     "session ended",
@@ -252,10 +256,11 @@ impl Record {
 
 /// How a login ended, and whose fault it was.
 fn words(end: Result<(), &AttemptError>) -> (&'static str, &'static str) {
-    match end {
-        Ok(()) => ("accepted", "nobody"),
-        Err(error) => (error.kind(), error.blame().word()),
-    }
+    let (outcome, blame) = match end {
+        Ok(()) => (LoginOutcome::Accepted, Blame::Nobody),
+        Err(error) => (error.outcome(), error.blame()),
+    };
+    (outcome.into_str(), blame.into_str())
 }
 
 fn millis(time: Duration) -> u64 {

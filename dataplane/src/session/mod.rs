@@ -34,7 +34,7 @@ use ferrypost_wire::{Follower, LineProtocol};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span};
 
-use crate::registry::SessionGuard;
+use crate::{metrics::words::EndStage, registry::SessionGuard};
 use attempt::{Accepted, Attempt};
 use context::{LoginRecord, Record, Services};
 use line::LineServices;
@@ -103,7 +103,7 @@ async fn log_in<P: LineProtocol>(
     let mut client = match opened {
         Ok(client) => client,
         Err(error) => {
-            record.ended_early(&services, "tls", &error);
+            record.ended_early(&services, EndStage::Tls, &error);
             return None;
         }
     };
@@ -124,7 +124,7 @@ async fn log_in<P: LineProtocol>(
         }
         Err(error) => {
             client.leave(&error).await;
-            record.ended_early(&services, "preauth", &error);
+            record.ended_early(&services, EndStage::Preauth, &error);
             None
         }
     }

@@ -9,37 +9,10 @@ use ferrypost_wire::{
 use super::relay::{Cause, RelayEnd};
 use crate::{
     backend::open::OpenFailure,
+    metrics::words::{Blame, LoginOutcome, SessionEnd},
     net::{leg::LegError, tls_server::HandshakeError},
     registry::{CloseReason, HoldLimit, Recheck},
 };
-
-/// Whose fault an end is: the first question of every operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Blame {
-    /// Nobody's: it ended as sessions end.
-    Nobody,
-    /// The client's.
-    Client,
-    /// The server's behind us.
-    Backend,
-    /// Ours, or our operator's.
-    Us,
-    /// The control plane's.
-    ControlPlane,
-}
-
-impl Blame {
-    /// As logs say it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Nobody => "nobody",
-            Self::Client => "client",
-            Self::Backend => "backend",
-            Self::Us => "us",
-            Self::ControlPlane => "control_plane",
-        }
-    }
-}
 
 /// Why a login did not lead to a relay. The client may try again unless its reply closes the session.
 #[derive(Debug, thiserror::Error)]
@@ -113,23 +86,26 @@ impl From<Recheck> for AttemptError {
 
 impl AttemptError {
     /// The label of metrics and logs.
-    pub fn kind(&self) -> &'static str {
+    pub fn outcome(&self) -> LoginOutcome {
         match self {
-            Self::Unfit(_) => "malformed",
-            Self::NoName(_) => "no_name",
-            Self::TokenUnread => "token_unread",
-            Self::Refused(_) => "refused",
-            Self::NoTable => "no_table",
-            Self::TooManyHeld(_) => "too_many_held",
-            Self::HeldTooLong => "held_too_long",
-            Self::NoEndpoint => "no_endpoint",
-            Self::Open(_) => "backend_unavailable",
-            Self::Replay(_) => "no_verdict",
-            Self::Rejected(rejection) if rejection.is_about_the_login() => "rejected",
-            Self::Rejected(_) => "server_refused",
-            Self::RouteChanged => "route_changed",
-            Self::Told(reason) => reason.word(),
-            Self::Client(_) => "client_gone",
+            Self::Unfit(_) => LoginOutcome::Malformed,
+            Self::NoName(_) => LoginOutcome::NoName,
+            Self::TokenUnread => LoginOutcome::TokenUnread,
+            Self::Refused(_) => LoginOutcome::Refused,
+            Self::NoTable => LoginOutcome::NoTable,
+            Self::TooManyHeld(_) => LoginOutcome::TooManyHeld,
+            Self::HeldTooLong => LoginOutcome::HeldTooLong,
+            Self::NoEndpoint => LoginOutcome::NoEndpoint,
+            Self::Open(_) => LoginOutcome::BackendUnavailable,
+            Self::Replay(_) => LoginOutcome::NoVerdict,
+            Self::Rejected(rejection) if rejection.is_about_the_login() => LoginOutcome::Rejected,
+            Self::Rejected(_) => LoginOutcome::ServerRefused,
+            Self::RouteChanged => LoginOutcome::RouteChanged,
+            Self::Told(CloseReason::Moved) => LoginOutcome::Moved,
+            Self::Told(CloseReason::Kicked) => LoginOutcome::Kicked,
+            Self::Told(CloseReason::Stopping) => LoginOutcome::Stopping,
+            Self::Told(CloseReason::Expelled) => LoginOutcome::Expelled,
+            Self::Client(_) => LoginOutcome::ClientGone,
         }
     }
 
@@ -219,19 +195,19 @@ pub enum SessionError {
 
 impl SessionError {
     /// The label of metrics and logs.
-    pub const fn kind(&self) -> &'static str {
+    pub fn end(&self) -> SessionEnd {
         match self {
-            Self::Handshake(HandshakeError::TooOld(_)) => "tls_too_old",
-            Self::Handshake(_) => "handshake_failed",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::Client(LegError::Ended) => "client_ended",
-            Self::Client(_) => "client_failed",
-            Self::Violation(_) => "protocol_error",
-            Self::Left => "client_left",
-            Self::LoginTimeout => "login_timeout",
-            Self::TooManyFailures => "too_many_failures",
-            Self::Machine => "machine_error",
-            Self::Told(reason) => reason.word(),
+            Self::Handshake(HandshakeError::TooOld(_)) => SessionEnd::TlsTooOld,
+            Self::Handshake(_) => SessionEnd::HandshakeFailed,
+            Self::HandshakeTimeout => SessionEnd::HandshakeTimeout,
+            Self::Client(LegError::Ended) => SessionEnd::ClientEnded,
+            Self::Client(_) => SessionEnd::ClientFailed,
+            Self::Violation(_) => SessionEnd::ProtocolError,
+            Self::Left => SessionEnd::ClientLeft,
+            Self::LoginTimeout => SessionEnd::LoginTimeout,
+            Self::TooManyFailures => SessionEnd::TooManyFailures,
+            Self::Machine => SessionEnd::MachineError,
+            Self::Told(reason) => (*reason).into(),
         }
     }
 
@@ -275,17 +251,28 @@ pub const fn farewell(reason: CloseReason) -> Farewell {
 }
 
 /// The label of a relay's end, and whose fault it was.
-pub fn of_relay(end: &RelayEnd) -> (&'static str, Blame) {
+pub fn of_relay(end: &RelayEnd) -> (SessionEnd, Blame) {
     match end.cause {
-        Cause::ClientEnded => ("client_ended", Blame::Nobody),
-        Cause::BackendEnded => ("backend_ended", Blame::Nobody),
-        Cause::ClientFailed(_) => ("client_failed", Blame::Client),
-        Cause::BackendFailed(_) => ("backend_failed", Blame::Backend),
-        Cause::Idle => ("idle", Blame::Client),
-        Cause::ClientStuck => ("client_stuck", Blame::Client),
-        Cause::BackendStuck => ("backend_stuck", Blame::Backend),
-        Cause::NoRoom => ("no_room", Blame::Us),
-        Cause::Refused(_) => ("refused_command", Blame::Client),
-        Cause::Told { reason, .. } => (reason.word(), Blame::Us),
+        Cause::ClientEnded => (SessionEnd::ClientEnded, Blame::Nobody),
+        Cause::BackendEnded => (SessionEnd::BackendEnded, Blame::Nobody),
+        Cause::ClientFailed(_) => (SessionEnd::ClientFailed, Blame::Client),
+        Cause::BackendFailed(_) => (SessionEnd::BackendFailed, Blame::Backend),
+        Cause::Idle => (SessionEnd::Idle, Blame::Client),
+        Cause::ClientStuck => (SessionEnd::ClientStuck, Blame::Client),
+        Cause::BackendStuck => (SessionEnd::BackendStuck, Blame::Backend),
+        Cause::NoRoom => (SessionEnd::NoRoom, Blame::Us),
+        Cause::Refused(_) => (SessionEnd::RefusedCommand, Blame::Client),
+        Cause::Told { reason, .. } => (reason.into(), Blame::Us),
+    }
+}
+
+impl From<CloseReason> for SessionEnd {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Moved => Self::Moved,
+            CloseReason::Kicked => Self::Kicked,
+            CloseReason::Stopping => Self::Stopping,
+            CloseReason::Expelled => Self::Expelled,
+        }
     }
 }

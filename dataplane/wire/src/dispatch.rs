@@ -14,6 +14,9 @@ macro_rules! protocols {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$kind),+];
 
+            /// The names of all of them.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+
             /// The protocol's name in lower case, as configuration, metrics and ALPN (RFC 7301) write it.
             pub const fn as_str(self) -> &'static str {
                 match self {

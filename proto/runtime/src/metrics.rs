@@ -3,8 +3,9 @@
 //! An [`Instrument`] has its name (as OpenTelemetry writes names), its unit, its kind and, for each
 //! attribute, *every value that it may have*: all series exist from the start, a counter is an atomic that
 //! is fetched once and added to, memory is what the table says, and no name of an account can ever become a
-//! label. [`Metrics`] are one program's instruments; [`page`] writes the operator's page about a table, and
-//! [`Metrics::prometheus`] what they stand at.
+//! label. Gauges keep nothing: whoever is asked says what they stand at ([`Levels`]), and they alone may be
+//! told apart by what an operator has named, such as destinations. [`Metrics`] are one program's instruments;
+//! [`page`] writes the operator's page about a table, and [`Metrics::prometheus`] what they stand at.
 
 use std::{
     fmt::Write as _,
@@ -40,6 +41,8 @@ pub enum Kind {
     Counter,
     /// Durations in seconds, counted in buckets with these upper bounds in milliseconds.
     Histogram(&'static [u64]),
+    /// Up and down: what is so at the moment of asking.
+    Gauge,
 }
 
 /// What tells series apart.
@@ -47,9 +50,32 @@ pub enum Kind {
 pub struct Attribute {
     /// As OpenTelemetry writes names: `protocol`.
     pub name: &'static str,
-    /// Every value that it may have, one list after the other.
-    pub values: &'static [&'static [&'static str]],
+    /// Every value that it may have.
+    pub values: Values,
 }
+
+/// The values of an attribute.
+#[derive(Debug)]
+pub enum Values {
+    /// These words. What is said beside them is counted as `_OTHER`.
+    Words(&'static [&'static str]),
+    /// What an operator has named, in words for the operator's page. For gauges only, since it is not known when
+    /// the series are made.
+    Named(&'static str),
+}
+
+/// What a gauge stands at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// So many.
+    Count(u64),
+    /// So long.
+    Time(Duration),
+}
+
+/// What the gauges of a table stand at, said by whoever was asked.
+#[derive(Debug, Default)]
+pub struct Levels(Vec<(&'static Instrument, Vec<String>, Level)>);
 
 /// One series of a counter. Cheap to clone and to add to: an atomic that nothing is ordered by.
 #[derive(Debug, Clone, Default)]
@@ -108,6 +134,57 @@ impl Histogram {
     }
 }
 
+impl Levels {
+    /// Says one, with its values in the order of the gauge's attributes. Two with the same values are a mistake.
+    ///
+    /// # Panics
+    /// If the instrument is no gauge, or has another number of attributes.
+    pub fn say(&mut self, gauge: &'static Instrument, values: &[&str], level: impl Into<Level>) {
+        assert_eq!(gauge.kind, Kind::Gauge, "{} is no gauge", gauge.name);
+        let values = gauge.labels(values);
+        self.0.push((gauge, values, level.into()));
+    }
+
+    fn of<'a>(&'a self, gauge: &'a Instrument) -> impl Iterator<Item = (&'a [String], Level)> {
+        let of_it = self.0.iter().filter(|(of, ..)| of.name == gauge.name);
+        of_it.map(|(_, labels, level)| (labels.as_slice(), *level))
+    }
+}
+
+impl From<usize> for Level {
+    fn from(count: usize) -> Self {
+        // No machine counts further.
+        Self::Count(count as u64)
+    }
+}
+
+impl From<u64> for Level {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<bool> for Level {
+    fn from(is: bool) -> Self {
+        Self::Count(is.into())
+    }
+}
+
+impl From<Duration> for Level {
+    fn from(time: Duration) -> Self {
+        Self::Time(time)
+    }
+}
+
+impl Level {
+    fn text(self) -> String {
+        match self {
+            Self::Count(count) => count.to_string(),
+            Self::Time(time) => seconds(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
 /// One program's instruments and all their series.
 #[derive(Debug)]
 pub struct Metrics(Vec<Family>);
@@ -122,18 +199,23 @@ struct Family {
 enum Series {
     Counters(Vec<Counter>),
     Histograms(Vec<Histogram>),
+    Gauges,
 }
 
 impl Metrics {
     /// All series of a table, at zero.
+    ///
+    /// # Panics
+    /// If a counter or a histogram has an attribute of which not every value is known.
     pub fn new(table: &[&'static Instrument]) -> Self {
         let family = |instrument: &&'static Instrument| {
-            let count = instrument.attributes.iter().map(Attribute::count).product();
+            let count = || instrument.attributes.iter().map(Attribute::count).product();
             let series = match instrument.kind {
-                Kind::Counter => Series::Counters((0..count).map(|_| Counter::default()).collect()),
+                Kind::Counter => Series::Counters(vec_of(count(), Counter::default)),
                 Kind::Histogram(bounds) => {
-                    Series::Histograms((0..count).map(|_| Histogram::new(bounds)).collect())
+                    Series::Histograms(vec_of(count(), || Histogram::new(bounds)))
                 }
+                Kind::Gauge => Series::Gauges,
             };
             Family { instrument, series }
         };
@@ -147,7 +229,7 @@ impl Metrics {
     pub fn counter(&self, instrument: &'static Instrument, values: &[&str]) -> Counter {
         match &self.family(instrument).series {
             Series::Counters(series) => series[instrument.index(values)].clone(),
-            Series::Histograms(_) => panic!("{} is no counter", instrument.name),
+            _ => panic!("{} is no counter", instrument.name),
         }
     }
 
@@ -158,16 +240,16 @@ impl Metrics {
     pub fn histogram(&self, instrument: &'static Instrument, values: &[&str]) -> Histogram {
         match &self.family(instrument).series {
             Series::Histograms(series) => series[instrument.index(values)].clone(),
-            Series::Counters(_) => panic!("{} is no histogram", instrument.name),
+            _ => panic!("{} is no histogram", instrument.name),
         }
     }
 
     /// What all of them stand at, in Prometheus' text format. Series of counters and histograms that nothing
-    /// was ever counted in are left out.
-    pub fn prometheus(&self) -> String {
+    /// was ever counted in are left out, and so are gauges of which nothing is said.
+    pub fn prometheus(&self, levels: &Levels) -> String {
         let mut out = String::new();
         for family in &self.0 {
-            family.write(&mut out);
+            family.write(&mut out, levels);
         }
         out
     }
@@ -181,8 +263,12 @@ impl Metrics {
     }
 }
 
+fn vec_of<T>(count: usize, make: impl Fn() -> T) -> Vec<T> {
+    (0..count).map(|_| make()).collect()
+}
+
 impl Family {
-    fn write(&self, out: &mut String) {
+    fn write(&self, out: &mut String, levels: &Levels) {
         let instrument = self.instrument;
         let name = instrument.prometheus_name();
         let kind = instrument.kind.word();
@@ -192,38 +278,36 @@ impl Family {
         match &self.series {
             Series::Counters(series) => {
                 for (index, counter) in series.iter().enumerate().filter(|(_, s)| s.value() > 0) {
-                    let labels = instrument.labels(index, None);
+                    let labels = braced(&instrument.labels_at(index), None);
                     _ = writeln!(out, "{name}{labels} {}", counter.value());
                 }
             }
             Series::Histograms(series) => {
                 for (index, histogram) in series.iter().enumerate().filter(|(_, s)| s.count() > 0) {
-                    write_histogram(out, &name, histogram, |bound| {
-                        instrument.labels(index, bound)
-                    });
+                    write_histogram(out, &name, histogram, &instrument.labels_at(index));
+                }
+            }
+            Series::Gauges => {
+                for (labels, level) in levels.of(instrument) {
+                    _ = writeln!(out, "{name}{} {}", braced(labels, None), level.text());
                 }
             }
         }
     }
 }
 
-fn write_histogram(
-    out: &mut String,
-    name: &str,
-    histogram: &Histogram,
-    labels: impl Fn(Option<&str>) -> String,
-) {
+fn write_histogram(out: &mut String, name: &str, histogram: &Histogram, labels: &[String]) {
     let buckets = &histogram.0;
     let mut total = 0;
     for (n, count) in buckets.counts.iter().enumerate() {
         total += count.load(Ordering::Relaxed);
         let bound = buckets.bounds.get(n);
         let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| seconds(bound * 1000));
-        _ = writeln!(out, "{name}_bucket{} {total}", labels(Some(&bound)));
+        _ = writeln!(out, "{name}_bucket{} {total}", braced(labels, Some(&bound)));
     }
     let sum = buckets.microseconds.load(Ordering::Relaxed);
-    _ = writeln!(out, "{name}_sum{} {}", labels(None), seconds(sum));
-    _ = writeln!(out, "{name}_count{} {total}", labels(None));
+    _ = writeln!(out, "{name}_sum{} {}", braced(labels, None), seconds(sum));
+    _ = writeln!(out, "{name}_count{} {total}", braced(labels, None));
 }
 
 /// Microseconds as seconds, without the error of a floating point number.
@@ -242,33 +326,39 @@ fn seconds(microseconds: u64) -> String {
 impl Instrument {
     /// Where the series with these values stands. The last attribute changes fastest.
     fn index(&self, values: &[&str]) -> usize {
-        assert_eq!(
-            values.len(),
-            self.attributes.len(),
-            "the attributes of {}",
-            self.name
-        );
+        self.check(values);
         let digits = self.attributes.iter().zip(values);
         digits.fold(0, |index, (attribute, value)| {
             index * attribute.count() + attribute.position(value)
         })
     }
 
-    fn labels(&self, mut index: usize, bound: Option<&str>) -> String {
-        let mut labels: Vec<_> = bound
-            .map(|bound| format!("le=\"{bound}\""))
-            .into_iter()
-            .collect();
+    /// The labels of the series that stands there.
+    fn labels_at(&self, mut index: usize) -> Vec<String> {
+        let mut labels = Vec::new();
         for attribute in self.attributes.iter().rev() {
-            let value = attribute.value(index % attribute.count());
+            labels.push(attribute.label(attribute.word(index % attribute.count())));
             index /= attribute.count();
-            labels.push(format!("{}=\"{value}\"", attribute.name.replace('.', "_")));
         }
         labels.reverse();
-        if labels.is_empty() {
-            return String::new();
-        }
-        format!("{{{}}}", labels.join(","))
+        labels
+    }
+
+    /// The labels of a gauge with these values.
+    fn labels(&self, values: &[&str]) -> Vec<String> {
+        self.check(values);
+        let pairs = self.attributes.iter().zip(values);
+        pairs
+            .map(|(attribute, value)| match attribute.values {
+                Values::Words(_) => attribute.label(attribute.word(attribute.position(value))),
+                Values::Named(_) => attribute.label(value),
+            })
+            .collect()
+    }
+
+    fn check(&self, values: &[&str]) {
+        let (said, wanted) = (values.len(), self.attributes.len());
+        assert_eq!(said, wanted, "the attributes of {}", self.name);
     }
 
     /// As Prometheus writes it: with the unit, and `total` behind what only grows.
@@ -293,6 +383,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Histogram(_) => "histogram",
+            Self::Gauge => "gauge",
         }
     }
 }
@@ -300,25 +391,65 @@ impl Kind {
 impl Attribute {
     /// How many values it has, the one for all others among them.
     fn count(&self) -> usize {
-        self.values().count() + 1
+        self.words().len() + 1
     }
 
-    fn values(&self) -> impl Iterator<Item = &'static str> {
-        self.values.iter().flat_map(|values| values.iter().copied())
+    fn words(&self) -> &'static [&'static str] {
+        match self.values {
+            Values::Words(words) => words,
+            Values::Named(_) => panic!("the values of {} are not known", self.name),
+        }
     }
 
     fn position(&self, value: &str) -> usize {
-        let position = self.values().position(|known| known == value);
-        position.unwrap_or_else(|| self.values().count())
+        let position = self.words().iter().position(|known| *known == value);
+        position.unwrap_or(self.words().len())
     }
 
-    fn value(&self, position: usize) -> &'static str {
-        self.values().nth(position).unwrap_or(OTHER)
+    fn word(&self, position: usize) -> &'static str {
+        self.words().get(position).copied().unwrap_or(OTHER)
+    }
+
+    fn label(&self, value: &str) -> String {
+        let value = value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
+        format!("{}=\"{value}\"", self.name.replace('.', "_"))
+    }
+
+    /// What the operator's page says of its values.
+    fn page(&self) -> String {
+        match self.values {
+            Values::Named(what) => what.to_owned(),
+            Values::Words(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+                words.join(", ")
+            }
+        }
     }
 }
 
-/// The operator's page about a table, in Markdown.
-pub fn page(title: &str, table: &[&Instrument]) -> String {
+/// Labels, and a bucket's bound if there is one, as Prometheus writes them behind a name.
+fn braced(labels: &[String], bound: Option<&str>) -> String {
+    let bound = bound.map(|bound| format!("le=\"{bound}\""));
+    let all: Vec<_> = labels.iter().cloned().chain(bound).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    format!("{{{}}}", all.join(","))
+}
+
+/// The operator's page with the section of this title written anew from a table; the other sections stay, and a
+/// section that the page does not have comes last.
+pub fn page(page: &str, title: &str, table: &[&Instrument]) -> String {
+    let head = format!("## {title}\n");
+    let (before, rest) = page.split_once(&head).unwrap_or((page, ""));
+    let after = rest.find("\n## ").map_or("", |at| &rest[at..]);
+    format!("{}\n\n{}{after}", before.trim_end(), section(title, table))
+}
+
+fn section(title: &str, table: &[&Instrument]) -> String {
     let mut out = format!("## {title}\n");
     for instrument in table {
         let (name, kind) = (instrument.name, instrument.kind.word());
@@ -326,11 +457,7 @@ pub fn page(title: &str, table: &[&Instrument]) -> String {
         _ = writeln!(out, "- {kind}, unit `{}`", instrument.unit);
         _ = writeln!(out, "- Prometheus: `{}`", instrument.prometheus_name());
         for attribute in instrument.attributes {
-            let values: Vec<_> = attribute
-                .values()
-                .map(|value| format!("`{value}`"))
-                .collect();
-            _ = writeln!(out, "- `{}`: {}", attribute.name, values.join(", "));
+            _ = writeln!(out, "- `{}`: {}", attribute.name, attribute.page());
         }
     }
     out
@@ -348,11 +475,11 @@ mod tests {
         attributes: &[
             Attribute {
                 name: "protocol",
-                values: &[&["imap", "pop3"]],
+                values: Values::Words(&["imap", "pop3"]),
             },
             Attribute {
                 name: "direction",
-                values: &[&["up"], &["down"]],
+                values: Values::Words(&["up", "down"]),
             },
         ],
     };
@@ -373,7 +500,7 @@ mod tests {
         metrics.counter(&BYTES, &["alice@example.org", "up"]).add(3);
         assert_eq!(metrics.counter(&BYTES, &["imap", "down"]).value(), 7);
         assert_eq!(metrics.counter(&BYTES, &["imap", "up"]).value(), 0);
-        let text = metrics.prometheus();
+        let text = metrics.prometheus(&Levels::default());
         let expected = "# HELP ferrypost_test_io_bytes_total Octets.\n\
             # TYPE ferrypost_test_io_bytes_total counter\n\
             ferrypost_test_io_bytes_total{protocol=\"imap\",direction=\"down\"} 7\n\
@@ -394,7 +521,58 @@ mod tests {
             ferrypost_test_duration_seconds_bucket{le=\"+Inf\"} 3\n\
             ferrypost_test_duration_seconds_sum 9.021\n\
             ferrypost_test_duration_seconds_count 3\n";
-        let text = metrics.prometheus();
+        let text = metrics.prometheus(&Levels::default());
         assert!(text.ends_with(expected), "{text}");
+    }
+
+    static OPEN: Instrument = Instrument {
+        name: "ferrypost.test.open",
+        unit: "{session}",
+        kind: Kind::Gauge,
+        description: "Open.",
+        attributes: &[
+            Attribute {
+                name: "destination",
+                values: Values::Named("the destinations"),
+            },
+            Attribute {
+                name: "stage",
+                values: Values::Words(&["held"]),
+            },
+        ],
+    };
+    static AGE: Instrument = Instrument {
+        name: "ferrypost.test.age",
+        unit: "s",
+        kind: Kind::Gauge,
+        description: "How old.",
+        attributes: &[],
+    };
+
+    #[test]
+    fn a_gauge_says_what_it_was_told_and_no_name_breaks_its_line() {
+        let metrics = Metrics::new(&[&OPEN, &AGE]);
+        let mut levels = Levels::default();
+        levels.say(&OPEN, &["a\"\\\nb", "held"], 7_usize);
+        levels.say(&OPEN, &["b", "alice@example.org"], true);
+        levels.say(&AGE, &[], Duration::from_millis(1500));
+        let expected = "# HELP ferrypost_test_open Open.\n\
+            # TYPE ferrypost_test_open gauge\n\
+            ferrypost_test_open{destination=\"a\\\"\\\\\\nb\",stage=\"held\"} 7\n\
+            ferrypost_test_open{destination=\"b\",stage=\"_OTHER\"} 1\n\
+            # HELP ferrypost_test_age_seconds How old.\n\
+            # TYPE ferrypost_test_age_seconds gauge\n\
+            ferrypost_test_age_seconds 1.5\n";
+        assert_eq!(metrics.prometheus(&levels), expected);
+    }
+
+    #[test]
+    fn a_section_of_the_page_is_written_anew_and_the_others_stay() {
+        let one = page("# Metrics\n", "One", &[&AGE]);
+        let both = page(&one, "Two", &[&TIME]);
+        assert!(both.starts_with(&one), "{both}");
+        let stale = both.replace("How old.", "Stale.");
+        assert_eq!(page(&stale, "One", &[&AGE]), both);
+        assert_eq!(page(&both, "Two", &[&TIME]), both);
     }
 }
