@@ -95,6 +95,10 @@ impl Bound {
     }
 }
 
+/// What no file can tell.
+const NOT_CHECKED: &str = "not checked: what the servers take for one account beside the names that it lists (aliases, \
+    sub-addresses, other spellings), and whether they do with two names in one login what their endpoints say";
+
 /// Checks a configuration file and the routing file that it names. Says what it found.
 ///
 /// # Errors
@@ -114,6 +118,7 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
         format!("{}: valid", routing.file.display()),
     ];
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.push(NOT_CHECKED.to_owned());
     Ok(lines.join("\n"))
 }
 

@@ -201,6 +201,10 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
         ("proxy_v2", v1::Announcement::ProxyV2),
         ("imap_id", v1::Announcement::ImapId),
     ];
+    const AUTHORIZATION: &[(&str, v1::AuthorizationIdentity)] = &[
+        ("honoured", v1::AuthorizationIdentity::Honoured),
+        ("ignored", v1::AuthorizationIdentity::Ignored),
+    ];
     v1::Endpoint {
         protocol: endpoint
             .word("protocol", PROTOCOLS)
@@ -223,6 +227,11 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
             .unwrap_or_default()
             .into(),
         capabilities: endpoint.texts("capabilities").unwrap_or_default(),
+        authorization_identity: endpoint
+            .word("authorization_identity", AUTHORIZATION)
+            .unwrap_or_default()
+            .into(),
+        master_separators: endpoint.text("master_separators").unwrap_or_default(),
     }
 }
 

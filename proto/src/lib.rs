@@ -38,6 +38,7 @@
 //!     after a linearizable read, or has a head whose nonce the store's history does not have, proves a
 //!     restore: it is written down, nothing moves, and data planes keep what they have.
 
+mod identity;
 mod name;
 mod record;
 mod routing_config;
@@ -45,14 +46,15 @@ mod trace;
 pub mod types;
 mod versions;
 
+pub use identity::{LoginIdentity, SecondName};
 pub use name::{
     BareNames, DomainName, MAX_LOGIN_BYTES, MAX_NAME_BYTES, Name, NameError, NamePolicy,
 };
 pub use record::{Record, Rejected};
 pub use routing_config::{
-    Announcement, Destination, DisabledEndpoint, Endpoint, EndpointTls, NoRoute, PlaintextConsent,
-    Problem, Problems, RoutingConfig, SCHEMAS, Trust, Unlisted, UnlistedRoute, UnreadableSchema,
-    Verification,
+    Announcement, AuthorizationIdentity, Destination, DisabledEndpoint, Endpoint, EndpointTls,
+    NoRoute, PlaintextConsent, Problem, Problems, RoutingConfig, SCHEMAS, Trust, Unlisted,
+    UnlistedRoute, UnreadableSchema, Verification,
 };
 pub use trace::{BadTraceParent, TraceParent};
 pub use types::{

@@ -86,6 +86,10 @@ pub enum NameError {
     /// More than one `@`: servers disagree about which one counts.
     #[error("the login has more than one @")]
     SeveralAts,
+    /// More than one master separator, or one in an authorization identity, or beside one that names somebody
+    /// else: servers disagree about who acts as whom.
+    #[error("the login says in more than one way whom it acts as")]
+    SeveralMasters,
     /// What follows the `@` is no domain.
     #[error("the login's domain is not valid")]
     Domain,
@@ -119,13 +123,6 @@ pub struct NamePolicy {
 }
 
 impl NamePolicy {
-    /// The name that a login belongs to: the authorization identity `acts_as` if there is one
-    /// (RFC 4616 §2: the authentication identity acts as it), else the authentication identity.
-    pub fn identify(&self, user: &[u8], acts_as: Option<&[u8]>) -> Result<Name, NameError> {
-        let login = acts_as.filter(|login| !login.is_empty()).unwrap_or(user);
-        self.canonicalise(std::str::from_utf8(login).map_err(|_| NameError::Encoding)?)
-    }
-
     /// The canonical name of a login. Idempotent: a name's own text is its canonical form.
     pub fn canonicalise(&self, login: &str) -> Result<Name, NameError> {
         if login.len() > MAX_LOGIN_BYTES {
@@ -137,7 +134,7 @@ impl NamePolicy {
         } else {
             Cow::Owned(login.nfkc().collect())
         };
-        let user = self.without_master(&folded);
+        let (user, _) = self.without_master(&folded)?;
         if user.chars().any(is_forbidden) {
             return Err(NameError::Character);
         }
@@ -165,13 +162,21 @@ impl NamePolicy {
         }
     }
 
-    /// `user*master` acts as `user`, whatever `master` is; so does Dovecot, which splits at the first
-    /// separator.
-    fn without_master<'a>(&self, login: &'a str) -> &'a str {
-        login
-            .split(&self.master_separators[..])
-            .next()
-            .unwrap_or(login)
+    /// The separator at which a login is a user's and a master user's, if there is one.
+    pub(crate) fn master_separator(&self, login: &str) -> Result<Option<char>, NameError> {
+        let folded: String = login.nfkc().collect();
+        Ok(self.without_master(&folded)?.1)
+    }
+
+    /// `user*master` acts as `user`, whatever `master` is. With several separators Dovecot parts at the first
+    /// one and Stalwart at the last.
+    fn without_master<'a>(&self, login: &'a str) -> Result<(&'a str, Option<char>), NameError> {
+        let mut separators = login.match_indices(&self.master_separators[..]);
+        match (separators.next(), separators.next()) {
+            (None, _) => Ok((login, None)),
+            (Some((at, separator)), None) => Ok((&login[..at], separator.chars().next())),
+            (Some(_), Some(_)) => Err(NameError::SeveralMasters),
+        }
     }
 
     fn fold_local(&self, local: &str) -> Result<String, NameError> {
@@ -287,6 +292,8 @@ mod tests {
             ("@example.org", NameError::Empty),
             ("*admin", NameError::Empty),
             ("a@b@example.org", NameError::SeveralAts),
+            ("a%b%admin", NameError::SeveralMasters),
+            ("a@example.org*b%admin", NameError::SeveralMasters),
             ("a b@example.org", NameError::Character),
             ("a\0@example.org", NameError::Character),
             ("a\r\nLOGOUT@example.org", NameError::Character),
@@ -319,22 +326,6 @@ mod tests {
             policy(BareNames::Refuse).canonicalise("Alice"),
             Err(NameError::BareName)
         );
-    }
-
-    #[test]
-    fn the_authorization_identity_decides() {
-        let policy = policy(BareNames::Listed);
-        let name = |c: &str, z: Option<&str>| {
-            policy
-                .identify(c.as_bytes(), z.map(str::as_bytes))
-                .expect("a name")
-                .as_str()
-                .to_owned()
-        };
-        assert_eq!(name("admin", Some("alice")), "alice");
-        assert_eq!(name("alice", Some("")), "alice");
-        assert_eq!(name("alice", None), "alice");
-        assert_eq!(policy.identify(b"\xff", None), Err(NameError::Encoding));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! place, and from then on valid by type.
 
 mod check;
+mod second_names;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,9 +11,11 @@ use std::{
 
 use crate::{BareNames, DestinationId, DomainName, Name, NamePolicy, Speaks, Versions, v1};
 
+pub use second_names::AuthorizationIdentity;
+
 /// The versions of the document that this code reads.
 ///
-/// 2: the certificate that is to follow a pinned one. What a reader of an older version would get wrong by
+/// 2: the certificate that is to follow a pinned one; a server that ignores authorization identities. What a reader of an older version would get wrong by
 /// passing it over raises the version that a document needs ([`RoutingConfig::schema`]).
 pub const SCHEMAS: Versions = Versions::new(1, 2);
 
@@ -148,6 +151,10 @@ pub struct Endpoint {
     pub announcement: Announcement,
     /// Overrides the probe's capability list. `None`: the probe decides.
     pub capabilities: Option<Vec<String>>,
+    /// Whose session a login with two names becomes there.
+    pub authorization_identity: AuthorizationIdentity,
+    /// Where the server itself parts a user from a master user.
+    pub master_separators: Vec<char>,
 }
 
 /// How a connection to an endpoint is encrypted.
@@ -330,17 +337,24 @@ impl RoutingConfig {
         }
     }
 
-    /// What an operator should know about a valid document: legs in clear.
+    /// What an operator should know about a valid document: legs in clear, and separators that a server is
+    /// not said to know.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (id, destination) in &self.destinations {
             for endpoint in &destination.endpoints {
+                let (protocol, host, port) =
+                    (endpoint.protocol.word(), &endpoint.host, endpoint.port);
                 if matches!(endpoint.tls, EndpointTls::PlaintextByConsent(_)) {
                     warnings.push(format!(
-                        "{id}: passwords cross the {} connection to {}:{} unencrypted",
-                        endpoint.protocol.word(),
-                        endpoint.host,
-                        endpoint.port,
+                        "{id}: passwords cross the {protocol} connection to {host}:{port} unencrypted",
+                    ));
+                }
+                let refused = self.refused_separators(endpoint);
+                if !refused.is_empty() {
+                    warnings.push(format!(
+                        "{id}: master users' logins with {refused} are refused at the {protocol} endpoint \
+                         {host}:{port}, which is not said to know it (master_separators)",
                     ));
                 }
             }

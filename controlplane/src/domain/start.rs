@@ -75,6 +75,8 @@ pub struct MoveStart {
     pub target: DestinationId,
     terms: MoveTerms,
     config: Rev,
+    /// Ways to log in as somebody else that the target does not know.
+    lost_second_names: Vec<String>,
 }
 
 /// Why a move does not start.
@@ -197,6 +199,7 @@ pub fn start(
     if placement.home == target {
         return Err(StartRefused::AlreadyThere(target));
     }
+    let lost_second_names = routing.lost_second_names(&placement.home, &target);
     Ok(MoveVerdict::Start(Box::new(MoveStart {
         kind: match request.destination {
             Some(_) => v1::MigrationKind::Migrate,
@@ -207,6 +210,7 @@ pub fn start(
         placement,
         terms,
         config: config.version,
+        lost_second_names,
     })))
 }
 
@@ -365,7 +369,15 @@ impl MoveStart {
 
     /// What this move does not carry.
     pub fn residual_risks(&self) -> Vec<String> {
-        residual_risks(self.terms.delta_hook)
+        let mut risks = residual_risks(self.terms.delta_hook);
+        if !self.lost_second_names.is_empty() {
+            risks.push(format!(
+                "Who logs in on the source as somebody else is refused on the target, whose endpoints are not \
+                 said to know: {}.",
+                self.lost_second_names.join(", ")
+            ));
+        }
+        risks
     }
 
     /// The record in COPYING and the migration, with the names if the account is new, in one
@@ -430,8 +442,9 @@ pub fn residual_risks(delta_hook: bool) -> Vec<String> {
             .to_owned(),
     );
     risks.push(
-        "Names that the servers know beside the account's own (aliases of their own, other spellings) \
-         are not fenced: list all of them in `names`."
+        "Names that the servers know beside the account's own (aliases of their own, sub-addresses, other \
+         spellings), and accounts that they let it act as without saying so in the login, are not fenced: \
+         list all of its names in `names`."
             .to_owned(),
     );
     risks.push(

@@ -11,7 +11,8 @@ use std::{
 };
 
 use ferrypost_proto::{
-    DestinationId, Endpoint, EndpointTls, RoutingConfig, Trust, routing::v1::EndpointHealth,
+    AuthorizationIdentity, DestinationId, Endpoint, EndpointTls, RoutingConfig, Trust,
+    routing::v1::EndpointHealth,
 };
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
@@ -227,8 +228,7 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Pro
             report.capabilities = offered.map(Offered::of);
             let fit = P::fit(offered, announced);
             report.problem = fit.err().map(violation_problem);
-            let unread = announced && P::ignores_announcements(&opened.back);
-            report.caution = unread.then_some(Caution::AnnouncementUnread);
+            report.caution = caution::<P>(endpoint, &opened.back);
             leave(opened).await;
         }
         Err(failure) => {
@@ -243,6 +243,16 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Pro
         }
     }
     report
+}
+
+/// What is seen of a server that its endpoint says otherwise, the worst first.
+fn caution<P: LineProtocol>(endpoint: &Endpoint, back: &P::Back) -> Option<Caution> {
+    let honoured = endpoint.authorization_identity == AuthorizationIdentity::Honoured;
+    if honoured && P::ignores_authorization(back) {
+        return Some(Caution::AuthorizationIgnored);
+    }
+    let unread = announces_in_protocol(endpoint) && P::ignores_announcements(back);
+    unread.then_some(Caution::AnnouncementUnread)
 }
 
 /// Says goodbye. Manners only: what we came for is known.

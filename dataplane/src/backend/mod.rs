@@ -126,6 +126,9 @@ pub enum Caution {
     /// Clients are to be announced to it by ID, and it is seen not to read that from us: it does not take our
     /// connection for one of a trusted network, or never reads it. It takes our address for every client's.
     AnnouncementUnread,
+    /// Its endpoint says that it honours authorization identities, and it is seen to be a server that ignores
+    /// them. Logins with two names are refused.
+    AuthorizationIgnored,
 }
 
 impl Caution {
@@ -133,6 +136,7 @@ impl Caution {
     pub const fn word(self) -> &'static str {
         match self {
             Self::AnnouncementUnread => "announcement_unread",
+            Self::AuthorizationIgnored => "authorization_ignored",
         }
     }
 }

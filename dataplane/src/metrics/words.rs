@@ -29,6 +29,8 @@ pub enum LoginOutcome {
     Malformed,
     /// No canonical name.
     NoName,
+    /// Two names, and a server that is not known to heed the one that it is routed by.
+    SecondName,
     /// A bearer token whose owner nobody here can tell.
     TokenUnread,
     /// The name goes nowhere, as configured.

@@ -6,7 +6,7 @@
 
 use std::pin::pin;
 
-use ferrypost_proto::{DestinationId, Endpoint, Name};
+use ferrypost_proto::{DestinationId, Endpoint, LoginIdentity, Name, SecondName};
 use ferrypost_wire::{Credentials, LineProtocol, Negotiate as _, SessionReference};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, debug_span};
@@ -52,30 +52,30 @@ impl<P: LineProtocol> Attempt<'_, P> {
         &mut self,
         credentials: Credentials,
     ) -> Result<Accepted<P::Welcome>, AttemptError> {
-        let name = self.identify(&credentials)?;
-        let (guard, opened) = reach(self, name).await?;
+        let identity = self.identify(&credentials)?;
+        let (guard, opened) = reach(self, &identity).await?;
         self.log_in(guard, opened, credentials).await
     }
 
-    /// The canonical name behind the credentials.
-    fn identify(&mut self, credentials: &Credentials) -> Result<Name, AttemptError> {
+    /// Whose login the credentials make.
+    fn identify(&mut self, credentials: &Credentials) -> Result<LoginIdentity, AttemptError> {
         let table = self.services.tables.current();
         let table = table.ok_or(AttemptError::NoTable)?;
         let names = table.config().names();
-        let name = identify(names, &*self.services.tokens, credentials)?;
-        self.trail.name = Some(name.clone());
-        Ok(name)
+        let identity = identify(names, &*self.services.tokens, credentials)?;
+        self.trail.name = Some(identity.name().clone());
+        Ok(identity)
     }
 
     /// Admits the session and opens its backend. A fence that comes up before the credentials are used
     /// sends it back to admission, where it is held.
     pub(super) async fn reach(
         &mut self,
-        name: Name,
+        identity: &LoginIdentity,
     ) -> Result<(SessionGuard, Opened<P>), AttemptError> {
         loop {
             let guard = self
-                .admit(&name)
+                .admit(identity.name())
                 .instrument(debug_span!("admission"))
                 .await?;
             self.trail.route = Some(guard.route().clone());
@@ -83,7 +83,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             let opened = tokio::select! {
                 biased;
                 reason = guard.closing() => Err(AttemptError::Told(reason)),
-                opened = self.open(destination).instrument(debug_span!("dial")) => opened,
+                opened = self.open(destination, identity.second_name()).instrument(debug_span!("dial")) => opened,
             };
             match opened {
                 Ok(opened) => return Ok((guard, opened)),
@@ -135,11 +135,17 @@ impl<P: LineProtocol> Attempt<'_, P> {
         }
     }
 
+    /// Opens the endpoint of the destination for a login that rests on `second`. Nothing is sent there where it
+    /// is not known whose session that would be.
     pub(super) async fn open(
         &mut self,
         destination: &DestinationId,
+        second: Option<SecondName>,
     ) -> Result<Opened<P>, AttemptError> {
         let endpoint = self.endpoint(destination)?;
+        if let Some(second) = second.filter(|second| !endpoint.is_known_to_heed(*second)) {
+            return Err(AttemptError::SecondName(second));
+        }
         self.trail.announcement = Some(endpoint.announcement);
         let facts = self.client.facts(self.reference.clone());
         let caller = Caller::Client(Announced {
@@ -150,7 +156,10 @@ impl<P: LineProtocol> Attempt<'_, P> {
         match opened {
             Ok(opened) => {
                 self.trail.opened(&opened);
-                Ok(opened)
+                match second.filter(|second| is_seen_to_ignore::<P>(&opened, *second)) {
+                    Some(second) => Err(AttemptError::Unheeded(second)),
+                    None => Ok(opened),
+                }
             }
             Err(failure) => {
                 self.trail.failed_to_open(&failure);
@@ -222,11 +231,16 @@ impl<P: LineProtocol> Attempt<'_, P> {
     }
 }
 
+/// Whether a server is seen to log in somebody else than its endpoint says.
+fn is_seen_to_ignore<P: LineProtocol>(opened: &Opened<P>, second: SecondName) -> bool {
+    second == SecondName::AuthorizationIdentity && P::ignores_authorization(&opened.back)
+}
+
 /// Admission first, then the dial: the order that loses nobody.
 #[cfg(not(feature = "sabotage"))]
 async fn reach<P: LineProtocol>(
     attempt: &mut Attempt<'_, P>,
-    name: Name,
+    identity: &LoginIdentity,
 ) -> Result<(SessionGuard, Opened<P>), AttemptError> {
-    attempt.reach(name).await
+    attempt.reach(identity).await
 }

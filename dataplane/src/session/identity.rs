@@ -1,6 +1,6 @@
 //! Whose login it is.
 
-use ferrypost_proto::{Name, NamePolicy};
+use ferrypost_proto::{LoginIdentity, NamePolicy};
 use ferrypost_wire::{Bearer, Credentials};
 
 use super::outcome::AttemptError;
@@ -22,20 +22,19 @@ impl TokenOwner for NoTokens {
     }
 }
 
-/// The canonical name behind the credentials.
+/// Whose login the credentials make, as far as the server heeds every name in it.
 pub(super) fn identify(
     names: &NamePolicy,
     tokens: &dyn TokenOwner,
     credentials: &Credentials,
-) -> Result<Name, AttemptError> {
+) -> Result<LoginIdentity, AttemptError> {
     match credentials {
         Credentials::Password(login) => {
-            let authorization = login.authorization().map(str::as_bytes);
-            Ok(names.identify(login.authentication().as_bytes(), authorization)?)
+            Ok(names.identify(login.authentication(), login.authorization())?)
         }
         Credentials::Bearer(bearer) => {
             let owner = tokens.owner(bearer).ok_or(AttemptError::TokenUnread)?;
-            Ok(names.identify(owner.as_bytes(), None)?)
+            Ok(names.identify_owner(&owner, bearer.name())?)
         }
     }
 }

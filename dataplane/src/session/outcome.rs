@@ -1,6 +1,6 @@
 //! How a login attempt and a session end: what happened, whose fault it was, and what the client hears.
 
-use ferrypost_proto::{NameError, NoRoute};
+use ferrypost_proto::{NameError, NoRoute, SecondName};
 use ferrypost_wire::{
     BackendViolation, ClientReply, ClientViolation, Farewell, InvalidCredentials, Rejection,
     RejectionKind,
@@ -23,6 +23,13 @@ pub enum AttemptError {
     /// The login has no canonical name.
     #[error("no name: {0}")]
     NoName(#[from] NameError),
+    /// It names two people, and its endpoint is not known to log in the one that we route and fence by.
+    #[error("two names: {0}; the endpoint is not known to heed that ({key})", key = .0.key())]
+    SecondName(SecondName),
+    /// The same where the endpoint says that its server heeds an authorization identity, and the server is seen
+    /// to be one that does not.
+    #[error("two names: {0}; the server is of a kind that does not heed that, whatever {key} says", key = .0.key())]
+    Unheeded(SecondName),
     /// Nobody here can tell whose token it is.
     #[error("nobody can tell whose token it is")]
     TokenUnread,
@@ -90,6 +97,7 @@ impl AttemptError {
         match self {
             Self::Unfit(_) => LoginOutcome::Malformed,
             Self::NoName(_) => LoginOutcome::NoName,
+            Self::SecondName(_) | Self::Unheeded(_) => LoginOutcome::SecondName,
             Self::TokenUnread => LoginOutcome::TokenUnread,
             Self::Refused(_) => LoginOutcome::Refused,
             Self::NoTable => LoginOutcome::NoTable,
@@ -112,7 +120,12 @@ impl AttemptError {
     /// Whose fault it was.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Unfit(_) | Self::NoName(_) | Self::Refused(_) | Self::Client(_) => Blame::Client,
+            Self::Unfit(_)
+            | Self::NoName(_)
+            | Self::SecondName(_)
+            | Self::Unheeded(_)
+            | Self::Refused(_)
+            | Self::Client(_) => Blame::Client,
             Self::Rejected(rejection) if rejection.is_about_the_login() => Blame::Client,
             Self::NoTable | Self::HeldTooLong | Self::NoEndpoint => Blame::ControlPlane,
             Self::Open(_) | Self::Replay(_) | Self::Rejected(_) => Blame::Backend,
@@ -127,7 +140,10 @@ impl AttemptError {
     pub fn client_reply(&self) -> ClientReply {
         match self {
             Self::Unfit(invalid) => ClientReply::Unfit(*invalid),
-            Self::NoName(_) | Self::Refused(_) => ClientReply::AuthFailed,
+            // Whether there is such an account is not said.
+            Self::NoName(_) | Self::SecondName(_) | Self::Unheeded(_) | Self::Refused(_) => {
+                ClientReply::AuthFailed
+            }
             Self::Rejected(rejection) => ClientReply::Rejected(rejection.clone()),
             Self::TokenUnread
             | Self::NoTable
@@ -146,7 +162,11 @@ impl AttemptError {
     /// Whether it counts as a failed login, and so is answered no sooner than any other.
     pub fn is_failed_login(&self) -> bool {
         match self {
-            Self::Unfit(_) | Self::NoName(_) | Self::Refused(_) => true,
+            Self::Unfit(_)
+            | Self::NoName(_)
+            | Self::SecondName(_)
+            | Self::Unheeded(_)
+            | Self::Refused(_) => true,
             Self::Rejected(rejection) => rejection.kind() != RejectionKind::Temporary,
             _ => false,
         }

@@ -1,6 +1,6 @@
 //! For the torture run: the order that loses sessions. See [`crate::sabotage`].
 
-use ferrypost_proto::Name;
+use ferrypost_proto::LoginIdentity;
 use ferrypost_routing::Resolution;
 use ferrypost_wire::LineProtocol;
 
@@ -10,15 +10,16 @@ use crate::{backend::open::Opened, registry::SessionGuard, sabotage};
 /// Stands in for the sound order, which admits first.
 pub(super) async fn reach<P: LineProtocol>(
     attempt: &mut Attempt<'_, P>,
-    name: Name,
+    identity: &LoginIdentity,
 ) -> Result<(SessionGuard, Opened<P>), AttemptError> {
     let table = attempt.services.tables.current();
-    match table.map(|table| table.resolve(&name)) {
+    match table.map(|table| table.resolve(identity.name())) {
         Some(Resolution::Route(route)) if sabotage::registers_after_dial() => {
-            let opened = attempt.open(&route.destination).await?;
-            let guard = attempt.admit(&name).await?;
+            let second = identity.second_name();
+            let opened = attempt.open(&route.destination, second).await?;
+            let guard = attempt.admit(identity.name()).await?;
             Ok((guard, opened))
         }
-        _ => attempt.reach(name).await,
+        _ => attempt.reach(identity).await,
     }
 }

@@ -170,6 +170,10 @@ pub trait LineProtocol: Sized + 'static {
     /// own announcement of clients.
     fn ignores_announcements(back: &Self::Back) -> bool;
 
+    /// Whether such a server is seen to be one that ignores authorization identities (RFC 4616 §2) and logs in
+    /// the owner of the password. That it is not seen proves nothing.
+    fn ignores_authorization(back: &Self::Back) -> bool;
+
     /// The machine for a client that has just connected.
     fn front(settings: FrontSettings<Self::Offer>) -> Self::Front;
 

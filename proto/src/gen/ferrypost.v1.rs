@@ -2397,6 +2397,15 @@ pub struct Endpoint {
     /// found. Empty: the probe decides.
     #[prost(string, repeated, tag = "7")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the server does with an authorization identity (RFC 4616) that is another name than the
+    /// authentication identity. Unset: not known, and a login with two names is refused like a wrong password.
+    /// `AUTHORIZATION_IDENTITY_IGNORED`: schema 2.
+    #[prost(enumeration = "AuthorizationIdentity", tag = "8")]
+    pub authorization_identity: i32,
+    /// Those of `names.master_separators` at which this server itself parts a user from a master user. A login
+    /// with another one is refused here like a wrong password. Unset: none is known.
+    #[prost(string, tag = "9")]
+    pub master_separators: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2483,6 +2492,40 @@ pub mod endpoint_tls {
         /// The SHA-256 of the end-entity certificate, 64 hex digits; nothing else is checked.
         #[prost(string, tag = "3")]
         PinSha256(::prost::alloc::string::String),
+    }
+}
+/// Whose session a login with two names becomes.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AuthorizationIdentity {
+    /// Not known.
+    Unspecified = 0,
+    /// That of the authorization identity, or the login is refused; never that of the authentication identity.
+    Honoured = 1,
+    /// That of the authentication identity, whose password it is; with a bearer token, that of the token's owner.
+    Ignored = 2,
+}
+impl AuthorizationIdentity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUTHORIZATION_IDENTITY_UNSPECIFIED",
+            Self::Honoured => "AUTHORIZATION_IDENTITY_HONOURED",
+            Self::Ignored => "AUTHORIZATION_IDENTITY_IGNORED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUTHORIZATION_IDENTITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUTHORIZATION_IDENTITY_HONOURED" => Some(Self::Honoured),
+            "AUTHORIZATION_IDENTITY_IGNORED" => Some(Self::Ignored),
+            _ => None,
+        }
     }
 }
 #[allow(clippy::all)]

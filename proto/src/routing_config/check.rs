@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    Announcement, Destination, DisabledEndpoint, Endpoint, EndpointTls, PlaintextConsent, Problem,
-    Problems, RoutingConfig, Trust, Unlisted, Verification,
+    Announcement, AuthorizationIdentity, Destination, DisabledEndpoint, Endpoint, EndpointTls,
+    PlaintextConsent, Problem, Problems, RoutingConfig, Trust, Unlisted, Verification,
 };
 use crate::{
     BareNames, DestinationId, DomainName, NamePolicy, Speaks,
@@ -33,6 +33,8 @@ struct Checker {
     problems: Vec<Problem>,
     /// A value that is not known here disables its endpoint instead of being a mistake.
     unknown_disables: bool,
+    /// Where a login is read as a user's and a master user's.
+    separators: String,
 }
 
 impl Checker {
@@ -52,6 +54,11 @@ impl Checker {
         if !reads.contains(schema) {
             self.wrong("schema", format!("{schema} is used, and {reads} is read"));
         }
+        let separators = wire
+            .names
+            .as_ref()
+            .map_or("", |names| names.master_separators.as_str());
+        separators.clone_into(&mut self.separators);
         let destinations = self.destinations(&wire.destinations);
         let known: BTreeSet<&str> = destinations.keys().map(DestinationId::as_str).collect();
         let default_destination =
@@ -317,6 +324,10 @@ impl Checker {
         let tls = self.tls(&format!("{place}.tls"), wire);
         let announcement = self.announcement(&format!("{place}.announcement"), wire, protocol);
         self.capabilities(&format!("{place}.capabilities"), &wire.capabilities);
+        let master_separators = self.master_separators(
+            &format!("{place}.master_separators"),
+            &wire.master_separators,
+        );
         if self.problems.len() > before {
             return None;
         }
@@ -328,7 +339,25 @@ impl Checker {
             tls: tls?,
             announcement: announcement?,
             capabilities: (!wire.capabilities.is_empty()).then(|| wire.capabilities.clone()),
+            authorization_identity: match wire.authorization_identity() {
+                v1::AuthorizationIdentity::Unspecified => AuthorizationIdentity::NotKnown,
+                v1::AuthorizationIdentity::Honoured => AuthorizationIdentity::Honoured,
+                v1::AuthorizationIdentity::Ignored => AuthorizationIdentity::Ignored,
+            },
+            master_separators,
         })
+    }
+
+    /// A server that knows a separator which is not read as one here would log in the owner of another name.
+    fn master_separators(&mut self, place: &str, wire: &str) -> Vec<char> {
+        let separators: Vec<char> = wire.chars().collect();
+        for c in &separators {
+            if !self.separators.contains(*c) {
+                let message = format!("{c:?} has to be in names.master_separators as well");
+                self.wrong(place, message);
+            }
+        }
+        separators
     }
 
     fn tls(&mut self, place: &str, endpoint: &v1::Endpoint) -> Option<EndpointTls> {
@@ -472,7 +501,9 @@ fn needed(wire: &v1::RoutingConfig) -> u32 {
     let mut endpoints = wire.destinations.iter().flat_map(|d| &d.endpoints);
     let second = endpoints.any(|endpoint| {
         let tls = endpoint.tls.as_ref();
+        let ignored = v1::AuthorizationIdentity::Ignored as i32;
         tls.is_some_and(|tls| !tls.next_pin_sha256.is_empty())
+            || endpoint.authorization_identity == ignored
     });
     if second { 2 } else { 1 }
 }
@@ -486,6 +517,8 @@ fn unknown_value(endpoint: &v1::Endpoint) -> Option<DisabledEndpoint> {
         "tls.mode"
     } else if v1::Announcement::try_from(endpoint.announcement).is_err() {
         "announcement"
+    } else if v1::AuthorizationIdentity::try_from(endpoint.authorization_identity).is_err() {
+        "authorization_identity"
     } else {
         return None;
     };

@@ -1,5 +1,5 @@
 use super::{check::parse_pin, *};
-use crate::v1::endpoint_tls::Mode;
+use crate::{SecondName, v1::endpoint_tls::Mode};
 
 fn endpoint() -> v1::Endpoint {
     v1::Endpoint {
@@ -331,4 +331,72 @@ fn a_group_with_an_endpoint_of_its_own_does_not_miss_a_disabled_one_for_every_gr
     );
     assert_eq!(destination.disabled("").count(), 1);
     assert!(destination.endpoint(v1::Protocol::Imap, "").is_none());
+}
+
+#[test]
+fn what_a_server_does_with_two_names_is_not_known_until_it_is_said() {
+    let facts = |document: &v1::RoutingConfig| {
+        let config = RoutingConfig::try_from(document).expect("valid");
+        let source = &config.destinations()[&DestinationId::parse("source").expect("an id")];
+        let endpoint = &source.endpoints()[0];
+        let heeds = [
+            SecondName::AuthorizationIdentity,
+            SecondName::MasterUser('%'),
+            SecondName::BesideToken,
+        ];
+        let heeds = heeds.map(|second| endpoint.is_known_to_heed(second));
+        (config.schema(), heeds)
+    };
+    let mut said = document();
+    assert_eq!(facts(&said), (1, [false, false, false]));
+    let honoured = v1::AuthorizationIdentity::Honoured;
+    said.destinations[0].endpoints[0].authorization_identity = honoured.into();
+    assert_eq!(facts(&said), (1, [true, false, false]));
+    // Who passes that over lets the owner of the password past a fence.
+    let ignored = v1::AuthorizationIdentity::Ignored;
+    said.destinations[0].endpoints[0].authorization_identity = ignored.into();
+    assert_eq!(facts(&said), (2, [false, false, true]));
+    said.destinations[0].endpoints[0].master_separators = "%".into();
+    assert_eq!(
+        problems(&said),
+        ["destinations[0].endpoints[0].master_separators"]
+    );
+    said.names.as_mut().expect("there").master_separators = "*%".into();
+    assert_eq!(facts(&said), (2, [false, true, true]));
+    let warnings = RoutingConfig::try_from(&said).expect("valid").warnings();
+    let [first, second] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(first.contains("with * are refused"), "{first}");
+    assert!(second.contains("with *% are refused"), "{second}");
+}
+
+#[test]
+fn a_move_tells_who_can_no_longer_act_as_others() {
+    let mut there = document();
+    let honoured = v1::AuthorizationIdentity::Honoured;
+    there.destinations[0].endpoints[0].authorization_identity = honoured.into();
+    let lost = |document: &v1::RoutingConfig, source: &str, target: &str| {
+        let config = RoutingConfig::try_from(document).expect("valid");
+        let id = |id| DestinationId::parse(id).expect("an id");
+        config.lost_second_names(&id(source), &id(target)).len()
+    };
+    assert_eq!(lost(&there, "source", "target"), 1);
+    assert_eq!(lost(&there, "target", "source"), 0);
+    there.destinations[1].endpoints[0].authorization_identity = honoured.into();
+    assert_eq!(lost(&there, "source", "target"), 0);
+}
+
+#[test]
+fn an_unknown_word_about_two_names_disables_the_endpoint() {
+    let mut newer = document();
+    newer.destinations[0].endpoints[0].authorization_identity = 99;
+    let places = problems(&newer);
+    assert_eq!(
+        places,
+        ["destinations[0].endpoints[0].authorization_identity"]
+    );
+    let config = RoutingConfig::in_force(&newer).expect("it is in force");
+    let source = &config.destinations()[&DestinationId::parse("source").expect("an id")];
+    assert_eq!(source.endpoint(v1::Protocol::Imap, ""), None);
 }

@@ -16,6 +16,7 @@ mod partitions;
 mod processes;
 mod readme;
 mod restore;
+mod second_names;
 mod stubborn;
 mod thin_road;
 mod torture;

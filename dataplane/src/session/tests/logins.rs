@@ -159,7 +159,13 @@ async fn failed_logins_take_as_long_wherever_they_fail_and_are_counted() {
 
 #[tokio::test]
 async fn a_master_user_is_routed_by_whom_it_acts_as() {
-    let world = World::new();
+    let world = World::with(Plan {
+        way: Way {
+            authorization: [v1::AuthorizationIdentity::Honoured; 2],
+            ..Way::default()
+        },
+        ..Plan::default()
+    });
     let mut client = world.client().await;
     // bob, authenticated as alice: bob's server decides.
     client

@@ -11,6 +11,7 @@ mod lines;
 mod logins;
 mod moves;
 mod relays;
+mod second_names;
 mod stuck;
 mod toy;
 #[path = "../../../wire/tests/toy/mod.rs"]

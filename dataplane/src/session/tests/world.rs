@@ -133,6 +133,10 @@ pub(crate) struct Way {
     pub(crate) host: Option<&'static str>,
     /// Where both servers are, in place of the scripted ones.
     pub(crate) at: Option<std::net::SocketAddr>,
+    /// What the old and the new server do with an authorization identity.
+    pub(crate) authorization: [v1::AuthorizationIdentity; 2],
+    /// Where logins are parted from master users, and whether the old and the new server do it there.
+    pub(crate) masters: (&'static str, [bool; 2]),
 }
 
 impl Default for Way {
@@ -146,6 +150,8 @@ impl Default for Way {
             announcement: v1::Announcement::None,
             host: None,
             at: None,
+            authorization: [v1::AuthorizationIdentity::Unspecified; 2],
+            masters: ("", [false; 2]),
         }
     }
 }
@@ -333,7 +339,8 @@ impl World {
 
     fn config(&self, way: &Way) -> v1::RoutingConfig {
         let at = |backend: &Backend| way.at.unwrap_or(backend.address);
-        let destination = |id: &str, backend: &Backend| v1::Destination {
+        let (separators, known) = way.masters;
+        let destination = |id: &str, backend: &Backend, n: usize| v1::Destination {
             id: id.into(),
             without: Vec::new(),
             endpoints: vec![v1::Endpoint {
@@ -344,12 +351,17 @@ impl World {
                 port: u32::from(at(backend).port()),
                 tls: Some(way.tls.clone()),
                 announcement: way.announcement.into(),
+                authorization_identity: way.authorization[n].into(),
+                master_separators: if known[n] { separators } else { "" }.into(),
                 ..Default::default()
             }],
         };
         v1::RoutingConfig {
             schema: 1,
-            destinations: vec![destination("old", &self.old), destination("new", &self.new)],
+            destinations: vec![
+                destination("old", &self.old, 0),
+                destination("new", &self.new, 1),
+            ],
             default_destination: "old".into(),
             domains: vec![v1::Domain {
                 name: "example.org".into(),
@@ -357,6 +369,7 @@ impl World {
             }],
             names: Some(v1::NamePolicy {
                 bare_names: Some(v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {})),
+                master_separators: separators.into(),
                 ..Default::default()
             }),
         }

@@ -73,7 +73,11 @@ impl LineProtocol for Imap {
         let distrusted = back
             .offered_in_clear()
             .is_some_and(|offered| offered.has("LOGINDISABLED"));
-        distrusted || back.greeting().starts_with("Stalwart ")
+        distrusted || is_stalwart(back)
+    }
+
+    fn ignores_authorization(back: &ImapBack) -> bool {
+        is_stalwart(back)
     }
 
     fn front(settings: FrontSettings<Offer>) -> ImapFront {
@@ -83,4 +87,9 @@ impl LineProtocol for Imap {
     fn back(settings: BackSettings) -> ImapBack {
         ImapBack::new(settings)
     }
+}
+
+/// Stalwart 0.16 names itself first; it can be told not to.
+fn is_stalwart(back: &ImapBack) -> bool {
+    back.greeting().starts_with("Stalwart ")
 }

@@ -102,6 +102,10 @@ impl LineProtocol for Toy {
         false
     }
 
+    fn ignores_authorization(_back: &ToyBack) -> bool {
+        false
+    }
+
     fn front(settings: FrontSettings<ToyOffer>) -> ToyFront {
         ToyFront::new(settings)
     }
