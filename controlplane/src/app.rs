@@ -3,11 +3,17 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use ferrypost_runtime::{Random, shutdown::Shutdown};
+use ferrypost_runtime::{
+    Random,
+    admin::{Access, Server, Source},
+    metrics::Metrics,
+    shutdown::Shutdown,
+};
 use tokio::sync::oneshot;
 
 use crate::{
-    config::{Config, EtcdAccess, RoutingSource, StoreConfig, TlsFiles},
+    admin::{AdminDoor, Facts, levels::instruments},
+    config::{Admin, Config, EtcdAccess, RoutingSource, StoreConfig, TlsFiles},
     failpoint::Failpoints,
     fleet::{Fleet, FleetOptions},
     grpc::{
@@ -33,6 +39,7 @@ use crate::{
         Store,
         embedded::EmbeddedStore,
         etcd::{EtcdConfig, EtcdStore, Password},
+        metered::MeteredStore,
     },
     tls::{ClientCertificates, ServerTls},
     wall_clock::WallClock,
@@ -54,6 +61,7 @@ const OWN_BINARY: &str = "/proc/self/exe";
 pub struct Bound {
     operators: SocketAddr,
     data_planes: SocketAddr,
+    admin: Option<SocketAddr>,
     store: OpenStore,
     shutdown: Shutdown,
     failure: oneshot::Receiver<anyhow::Error>,
@@ -68,6 +76,11 @@ impl Bound {
     /// Where data planes open their streams.
     pub fn data_planes(&self) -> SocketAddr {
         self.data_planes
+    }
+
+    /// The admin endpoint, if there is one.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Resolves when it cannot go on, with the reason. What heals by itself is no reason.
@@ -106,6 +119,7 @@ const NOT_CHECKED: &str = "not checked: what the servers take for one account be
 pub fn check(path: &Path) -> anyhow::Result<String> {
     let config = Config::load(path)?;
     doors(&config)?;
+    config.admin().map(admin_tls).transpose()?;
     let routing = config.routing();
     let seed_is_absent = routing.source == RoutingSource::Api && !routing.file.exists();
     if seed_is_absent {
@@ -138,8 +152,11 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         operators.socket.local_addr()?,
         data_planes.socket.local_addr()?,
     );
+    let admin = AdminSockets::open(config.admin()).await?;
     let opened = OpenStore::open(config.store()).await?;
-    let (store, store_kind) = (opened.store(), opened.kind());
+    let store_kind = opened.kind();
+    let metrics = Arc::new(Metrics::new(&instruments()));
+    let store: Arc<dyn Store> = Arc::new(MeteredStore::new(opened.store(), Arc::clone(&metrics)));
     let shutdown = Shutdown::new();
     opened.keep_fresh(&shutdown);
     let failure = settle_installation(&store, &config, &random, &shutdown).await?;
@@ -175,26 +192,35 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
 
     orchestrator::start(
         &mirror,
-        orchestrator_options(&config, &random, failpoints),
+        orchestrator_options(&config, &random, &metrics, failpoints),
         shutdown.tracker(),
         shutdown.stopping().clone(),
     );
     let routing = RoutingUseCases::new(core.clone(), config.routing());
     keep_routing_file(routing.clone(), &shutdown);
+    let stats = StatsUseCases::new(core.clone(), fleet.clone(), store_kind);
     let services = OperatorServices {
         migrations: Migrations(MigrationUseCases::new(core.clone(), fleet.clone())),
         placements: Placements(PlacementUseCases::new(core.clone())),
-        stats: Stats(StatsUseCases::new(core, fleet.clone(), store_kind)),
+        stats: Stats(stats.clone()),
         routing_configs: RoutingConfigs(routing),
     };
     let routing_streams = Routing::new(fleet, config.data_planes().identity);
     server::serve_operators(operators, services, &mirror, &shutdown)?;
     server::serve_data_planes(data_planes, routing_streams, &mirror, &shutdown);
+    let facts = Facts {
+        replica: config.replica().clone(),
+        mirror,
+        stats,
+        metrics,
+    };
+    let admin_address = admin.map(|sockets| sockets.serve(facts, &shutdown));
     tracing::info!(operators = %addresses.0, data_planes = %addresses.1, store = store_kind,
         replica = %config.replica(), "the control plane answers");
     Ok(Bound {
         operators: addresses.0,
         data_planes: addresses.1,
+        admin: admin_address,
         store: opened,
         shutdown,
         failure,
@@ -216,6 +242,59 @@ impl Door {
             gate: self.gate,
         })
     }
+}
+
+/// The sockets of the admin endpoint.
+struct AdminSockets {
+    full: AdminDoor,
+    health: Option<AdminDoor>,
+    address: SocketAddr,
+    access: Access,
+}
+
+impl AdminSockets {
+    async fn open(admin: Option<&Admin>) -> anyhow::Result<Option<Self>> {
+        let Some(admin) = admin else { return Ok(None) };
+        let full = admin_door(admin.listen, Some(admin_tls(admin)?)).await?;
+        let health = match admin.health_listen {
+            Some(address) => Some(admin_door(address, None).await?),
+            None => None,
+        };
+        Ok(Some(Self {
+            address: full.listener.local_addr()?,
+            full,
+            health,
+            access: Access::new(admin.token_file.clone()),
+        }))
+    }
+
+    fn serve(self, facts: Facts, shutdown: &Shutdown) -> SocketAddr {
+        let source: Arc<dyn Source> = Arc::new(facts);
+        let full = Server::full(Arc::clone(&source), self.access);
+        shutdown.spawn(full.run(self.full, shutdown.clone()));
+        if let Some(health) = self.health {
+            shutdown.spawn(Server::health_only(source).run(health, shutdown.clone()));
+        }
+        self.address
+    }
+}
+
+fn admin_tls(admin: &Admin) -> anyhow::Result<ServerTls> {
+    let files = TlsFiles {
+        identity: admin.certificate.clone(),
+        client_ca: None,
+    };
+    let loaded = ServerTls::load(&files, ClientCertificates::Optional, b"http/1.1");
+    loaded.context("admin endpoint")
+}
+
+async fn admin_door(address: SocketAddr, tls: Option<ServerTls>) -> anyhow::Result<AdminDoor> {
+    let listening = net::listen(address).await;
+    let refused = || format!("admin endpoint: cannot listen on {address}");
+    Ok(AdminDoor {
+        listener: listening.with_context(refused)?,
+        tls,
+    })
 }
 
 /// The doors for operators and data planes; their files are read here for the first time.
@@ -251,7 +330,7 @@ fn load_tls(
     files: Option<&TlsFiles>,
     clients: ClientCertificates,
 ) -> anyhow::Result<Option<ServerTls>> {
-    let loaded = files.map(|files| ServerTls::load(files, clients));
+    let loaded = files.map(|files| ServerTls::load(files, clients, b"h2"));
     Ok(loaded.transpose()?)
 }
 
@@ -311,6 +390,7 @@ fn etcd_config(access: &EtcdAccess) -> EtcdConfig {
 fn orchestrator_options(
     config: &Config,
     random: &Random,
+    metrics: &Arc<Metrics>,
     failpoints: Failpoints,
 ) -> OrchestratorOptions {
     let hook = config.hooks().delta.as_ref().map(|delta| {
@@ -328,6 +408,7 @@ fn orchestrator_options(
         keep: config.migrations().keep_ended,
         prune_every: PRUNE_EVERY,
         clock: WallClock::default(),
+        metrics: Arc::clone(metrics),
         failpoints,
         looks: Arc::default(),
     }

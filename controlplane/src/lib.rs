@@ -16,6 +16,7 @@
 //!
 //! [`app::build`] puts it all together, for the program as well as for tests.
 
+mod admin;
 pub mod app;
 pub mod config;
 pub mod domain;
@@ -26,6 +27,7 @@ pub mod hook;
 mod installation;
 pub mod kv;
 pub mod leader;
+pub mod metrics;
 pub mod mirror;
 mod net;
 pub mod orchestrator;

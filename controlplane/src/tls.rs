@@ -32,15 +32,19 @@ pub(crate) enum ClientCertificates {
 pub(crate) struct ServerTls(Arc<Reloading<Arc<ServerConfig>, FileError>>);
 
 impl ServerTls {
-    /// Loads the files.
+    /// Loads the files of a listener that speaks a protocol (RFC 7301).
     ///
     /// # Errors
     /// When one cannot be read or used.
-    pub(crate) fn load(files: &TlsFiles, clients: ClientCertificates) -> Result<Self, FileError> {
+    pub(crate) fn load(
+        files: &TlsFiles,
+        clients: ClientCertificates,
+        protocol: &'static [u8],
+    ) -> Result<Self, FileError> {
         let mut watched = Vec::from(files.identity.paths());
         watched.extend(files.client_ca.clone());
         let files = files.clone();
-        let load = move || server_config(&files, clients).map(Arc::new);
+        let load = move || server_config(&files, clients, protocol).map(Arc::new);
         Ok(Self(Arc::new(Reloading::new(watched, load)?)))
     }
 
@@ -50,7 +54,11 @@ impl ServerTls {
     }
 }
 
-fn server_config(files: &TlsFiles, clients: ClientCertificates) -> Result<ServerConfig, FileError> {
+fn server_config(
+    files: &TlsFiles,
+    clients: ClientCertificates,
+    protocol: &'static [u8],
+) -> Result<ServerConfig, FileError> {
     let identity = files.identity.read()?;
     let builder = ServerConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()
@@ -60,7 +68,7 @@ fn server_config(files: &TlsFiles, clients: ClientCertificates) -> Result<Server
         Some(authority) => builder.with_client_cert_verifier(client_verifier(authority, clients)?),
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 

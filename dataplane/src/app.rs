@@ -23,7 +23,12 @@ use std::{
 
 use anyhow::{Context as _, anyhow, ensure};
 use ferrypost_proto::BootId;
-use ferrypost_runtime::{Random, metrics::Metrics, shutdown::Shutdown};
+use ferrypost_runtime::{
+    Random,
+    admin::{Access, Server, Source},
+    metrics::Metrics,
+    shutdown::Shutdown,
+};
 use ferrypost_wire::ProtocolKind;
 use tokio::{
     runtime::{self, Handle, Runtime},
@@ -31,7 +36,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{Access, Server, levels::instruments, stats::Stats},
+    admin::{AdminDoor, levels::instruments, stats::Stats},
     backend::{
         Backends,
         health::{Prober, ProberSettings},
@@ -383,11 +388,19 @@ impl AdminSockets {
 
     fn serve(self, admin: &Admin, stats: Arc<Stats>, services: &Shutdown) {
         let access = Access::new(admin.token_file.clone());
-        let source: Arc<dyn crate::admin::Source> = stats;
-        let full = Server::full(Arc::clone(&source), self.tls.clone(), access);
-        services.spawn(full.run(self.full, services.clone()));
-        if let Some(socket) = self.health {
-            services.spawn(Server::health_only(source).run(socket, services.clone()));
+        let source: Arc<dyn Source> = stats;
+        let full = Server::full(Arc::clone(&source), access);
+        let door = AdminDoor {
+            listener: self.full,
+            tls: Some(self.tls.clone()),
+        };
+        services.spawn(full.run(door, services.clone()));
+        if let Some(listener) = self.health {
+            let door = AdminDoor {
+                listener,
+                tls: None,
+            };
+            services.spawn(Server::health_only(source).run(door, services.clone()));
         }
         keep_fresh(self.tls, services);
     }

@@ -16,7 +16,7 @@ use std::{
 const CONTROL_PLANE: &str = "
     lib main
     app
-    grpc
+    grpc admin
     service
     orchestrator
     fleet leader hook
@@ -27,7 +27,7 @@ const CONTROL_PLANE: &str = "
     config
     domain store
     kv
-    failpoint wall_clock
+    failpoint metrics wall_clock
 ";
 
 /// The same of the data plane.

@@ -34,6 +34,7 @@ pub struct Config {
     routing: Routing,
     migrations: Migrations,
     hooks: Hooks,
+    admin: Option<Admin>,
     log: logging::Settings,
 }
 
@@ -94,6 +95,11 @@ impl Config {
     /// `[hooks]`.
     pub fn hooks(&self) -> &Hooks {
         &self.hooks
+    }
+
+    /// `[admin]`. Default: there is no admin endpoint.
+    pub fn admin(&self) -> Option<&Admin> {
+        self.admin.as_ref()
     }
 
     /// `[log]`: `format`, `text` (the default) or `json`, and `level`: `error`, `warn`, `info` (the
@@ -277,6 +283,20 @@ pub struct Migrations {
     /// `keep_ended`: ended migrations and request ids are removed this long after the end; an account's
     /// last migration stays. Default `720h`, 30 days.
     pub keep_ended: Duration,
+}
+
+/// `[admin]`: the endpoint of `/stats`, `/metrics`, `/healthz` and `/readyz`, over TLS.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Admin {
+    /// `listen`: default `127.0.0.1:9444`.
+    pub listen: SocketAddr,
+    /// `cert_file` and `key_file`: what callers are shown. Read again when they change.
+    pub certificate: CertificateFiles,
+    /// `token_file`: holds the bearer token that callers must know. Read again when it changes.
+    pub token_file: PathBuf,
+    /// `health_listen`: where `/healthz` and `/readyz`, and nothing else, are served in clear. Default: nowhere.
+    pub health_listen: Option<SocketAddr>,
 }
 
 /// `[hooks]`: programs of the operator's that are run during a move.

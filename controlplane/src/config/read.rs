@@ -13,8 +13,9 @@ use ferrypost_runtime::{
 };
 
 use super::{
-    CertificateName, Config, DataPlanes, EtcdAccess, HookConfig, Hooks, Identity, IdentityConfig,
-    Migrations, Operators, Role, Routing, RoutingSource, StoreConfig, TlsFiles, TokenConfig,
+    Admin, CertificateName, Config, DataPlanes, EtcdAccess, HookConfig, Hooks, Identity,
+    IdentityConfig, Migrations, Operators, Role, Routing, RoutingSource, StoreConfig, TlsFiles,
+    TokenConfig,
 };
 use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
 
@@ -52,6 +53,7 @@ pub(super) fn config(text: &str, path: &Path) -> Result<Config, Mistakes> {
             routing: read_routing(root, directory),
             migrations: read_migrations(root),
             hooks: Hooks::default(),
+            admin: read_admin(root),
             log: read_log(root),
             store,
         }
@@ -378,6 +380,24 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
             .unwrap_or(default.keep_ended),
     })
     .unwrap_or(default)
+}
+
+fn read_admin(root: &Section<'_>) -> Option<Admin> {
+    root.table("admin", |section| {
+        let certificate = section.certificate_files("what callers of the admin endpoint are shown");
+        let token_file = section.required(
+            "token_file",
+            "a file with the token that callers must know",
+            section.token_file("token_file"),
+        );
+        Some(Admin {
+            listen: section.address("listen").unwrap_or_else(|| loopback(9444)),
+            certificate: certificate?,
+            token_file: token_file?,
+            health_listen: section.address("health_listen"),
+        })
+    })
+    .flatten()
 }
 
 fn read_hook(hook: &Section<'_>, window: Duration) -> Option<HookConfig> {

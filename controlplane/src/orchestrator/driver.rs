@@ -320,6 +320,9 @@ impl Driver {
         }
         let written = self.term.write(txn(self.term.pen())).await;
         tracing::debug!(migration = %self.id, step = after, ?written, "a step of a move");
+        if written == Written::Yes {
+            self.term.count(after, &self.id);
+        }
         if written == Written::Yes && self.reach(after).await.is_err() {
             return Written::Unknown;
         }

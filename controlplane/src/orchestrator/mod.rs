@@ -16,6 +16,7 @@ mod lead;
 mod prune;
 mod settle;
 mod sweep;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,7 @@ use std::{
 };
 
 use ferrypost_proto::ReplicaId;
-use ferrypost_runtime::Random;
+use ferrypost_runtime::{Random, metrics::Metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -58,6 +59,8 @@ pub struct OrchestratorOptions {
     pub prune_every: Duration,
     /// What they are old by.
     pub clock: WallClock,
+    /// Where steps and ends of moves are counted.
+    pub metrics: Arc<Metrics>,
     /// What a test has armed.
     pub failpoints: Failpoints,
     /// Looks at moves so far, by queue and drivers: the work of leading, which must not grow with the queue.

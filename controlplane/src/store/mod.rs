@@ -42,6 +42,7 @@
 mod conformance;
 pub mod embedded;
 pub mod etcd;
+pub mod metered;
 #[cfg(test)]
 mod model;
 #[cfg(any(test, feature = "testing"))]

@@ -1,27 +1,16 @@
-//! The admin endpoint: what the operator sees of this data plane.
-//!
-//! | path | token | answer |
-//! |---|---|---|
-//! | `/stats` | yes | JSON, see [`stats`] |
-//! | `/metrics` | yes | Prometheus' text format, see `docs/metrics.md` |
-//! | `/healthz` | no | 200: the process runs |
-//! | `/readyz` | no | 200: clients are accepted; 503: they are not |
-//!
-//! TLS only; the two last may also be served in clear on a port that says nothing else.
+//! The admin endpoint: what the operator sees of this data plane. How it is served is
+//! [`ferrypost_runtime::admin`]'s.
 //!
 //! ```text
-//!   server   connections, TLS, and what a stranger may cost
-//!   access   who may see what: the token and its lock-out
-//!   stats    the document
+//!   door     its sockets and its TLS
+//!   stats    the document of `/stats`
 //!   levels   the gauges of `/metrics`
 //! ```
 
-mod access;
+mod door;
 pub mod levels;
-mod server;
 pub mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use access::Access;
-pub use server::{Server, Source};
+pub use door::AdminDoor;

@@ -10,13 +10,12 @@ use std::{
 };
 
 use ferrypost_proto::Revision;
-use ferrypost_runtime::metrics::Metrics;
+use ferrypost_runtime::{admin::Source, metrics::Metrics};
 use ferrypost_wire::ProtocolKind;
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use tokio::{sync::watch, time::Instant};
 
-use super::Source;
 use crate::{
     backend::{Backends, Caution, Target, TargetHealth, TlsVerdict, logins::Logins},
     config::ListenerTls,

@@ -2,8 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use ferrypost_runtime::shutdown::Shutdown;
-use ferrypost_runtime::tls::{CertificateFiles, crypto};
+use ferrypost_runtime::{
+    admin::{Access, Server, Source},
+    shutdown::Shutdown,
+    tls::{CertificateFiles, crypto},
+};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
@@ -54,8 +57,8 @@ impl Endpoint {
         let tls = ServerTls::new(&[files], b"http/1.1").unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
-        let server = Server::full(Arc::new(Fixed { ready }), tls, Access::new(path("token")));
-        let (address, shutdown) = serve(server);
+        let server = Server::full(Arc::new(Fixed { ready }), Access::new(path("token")));
+        let (address, shutdown) = serve(server, Some(tls));
         Self {
             address,
             roots,
@@ -81,11 +84,12 @@ impl Endpoint {
     }
 }
 
-fn serve(server: Server) -> (SocketAddr, Shutdown) {
+fn serve(server: Server, tls: Option<ServerTls>) -> (SocketAddr, Shutdown) {
     let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
-    shutdown.spawn(server.run(listener, shutdown.clone()));
+    let door = AdminDoor { listener, tls };
+    shutdown.spawn(server.run(door, shutdown.clone()));
     (address, shutdown)
 }
 
@@ -162,7 +166,7 @@ async fn readiness_is_told_to_everybody_and_nothing_else_is() {
 
 #[tokio::test]
 async fn the_port_in_clear_serves_health_and_no_stats() {
-    let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready: true })));
+    let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready: true })), None);
     for (path, token, status) in [
         ("/healthz", None, 200),
         ("/readyz", None, 200),
@@ -176,7 +180,7 @@ async fn the_port_in_clear_serves_health_and_no_stats() {
 
 #[tokio::test]
 async fn an_endless_head_is_cut_off() {
-    let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready: true })));
+    let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready: true })), None);
     let mut stream = net::connect(address).await.unwrap();
     let endless = vec![b'x'; 1 << 20];
     // The server may close before it has read all of it.

@@ -4,6 +4,7 @@
 //!   cli       what both programs can be asked to do
 //!   config    reads a configuration key by key: every mistake at once, with file, line and key
 //!   logging   the log's lines, and panics among them
+//!   admin     the admin endpoint: stats, metrics, health
 //!   metrics   instruments: one table, every series from the start
 //!   core_dump what a process holds stays in its memory
 //!   tls       the cryptography of all our TLS; certificates and keys from files
@@ -20,6 +21,7 @@
 //! the log, a renewed certificate and a wrong token look alike wherever they are met.
 
 pub mod accept;
+pub mod admin;
 mod backoff;
 pub mod cli;
 pub mod config;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use crate::dovecot::{Dovecot, Service};
-use crate::world::{ControlPlane, World};
+use crate::world::World;
 
 /// Writes the file so that it is there whole or not at all.
 pub(super) fn write(world: &World, path: &Path) -> io::Result<()> {
@@ -60,7 +60,10 @@ fn describe_planes(env: &mut Env, world: &World) {
         env.path(&format!("FERRYPOST_{n}_LOG"), plane.log().path());
         env.path(&format!("FERRYPOST_{n}_CONFIG"), plane.config());
     }
-    if let Some(ControlPlane { plane, .. }) = world.control_planes().first() {
+    if let Some(control_plane) = world.control_planes().first() {
+        let admin = control_plane.admin().to_string();
+        env.line("FERRYPOST_CONTROLPLANE_ADMIN", &admin);
+        let plane = &control_plane.plane;
         if let Some(id) = plane.id() {
             env.line("FERRYPOST_CONTROLPLANE_PID", &id.to_string());
         }

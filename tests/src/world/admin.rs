@@ -1,4 +1,4 @@
-//! A data plane's admin endpoint, asked as `curl` asks it.
+//! A plane's admin endpoint, asked as `curl` asks it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

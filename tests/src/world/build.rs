@@ -292,6 +292,7 @@ impl Builder {
                 plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
                 operators: Port::reserve()?,
                 data_planes: Port::reserve()?,
+                admin: Port::reserve()?,
                 store_link,
             };
             files.write_control_plane(&replica, &store, self.delta_hook.then_some(hook))?;

@@ -182,6 +182,8 @@ impl Files<'_> {
                 format!("\"{}\"", replica.data_planes()),
             ),
             ("\"operator.token\"", quoted(&self.operator_token())),
+            ("\"admin.token\"", quoted(&self.admin_token())),
+            ("\"127.0.0.1:9444\"", format!("\"{}\"", replica.admin())),
             ("\"routing.toml\"", quoted(&self.routing())),
         ])?;
         let hooks = text.find("[hooks.delta]").unwrap_or(text.len());

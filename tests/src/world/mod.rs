@@ -242,6 +242,12 @@ impl World {
         Admin::new(address, &self.admin_token, self.trust())
     }
 
+    /// The admin endpoint of a replica of the control plane.
+    pub fn admin_of_replica(&self, replica: usize) -> Admin {
+        let address = self.control_planes[replica].admin();
+        Admin::new(address, &self.admin_token, self.trust())
+    }
+
     /// An operator at a replica of the control plane.
     pub fn operator(&self, replica: usize) -> Operator {
         let address = self.control_planes[replica].operators();

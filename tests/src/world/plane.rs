@@ -210,6 +210,7 @@ pub struct ControlPlane {
     pub plane: Plane,
     pub(super) operators: Port,
     pub(super) data_planes: Port,
+    pub(super) admin: Port,
     pub(super) store_link: Option<Link>,
 }
 
@@ -222,6 +223,11 @@ impl ControlPlane {
     /// Where data planes open their streams.
     pub fn data_planes(&self) -> SocketAddr {
         self.data_planes.addr()
+    }
+
+    /// Its admin endpoint.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.addr()
     }
 
     /// Its way to etcd, in a world with links.

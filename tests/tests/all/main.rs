@@ -11,6 +11,7 @@ mod grpcurl;
 mod guessing;
 mod leniency;
 mod lifecycle;
+mod metrics;
 mod moves;
 mod partitions;
 mod processes;

@@ -185,6 +185,9 @@ impl World {
     ) -> Orchestrator {
         let failpoints = Failpoints::default();
         let mut options = OrchestratorOptions {
+            metrics: Arc::new(ferrypost_runtime::metrics::Metrics::new(
+                crate::metrics::TABLE,
+            )),
             replica: replica(name),
             random: self.random.clone(),
             leader_ttl: Duration::from_secs(2),

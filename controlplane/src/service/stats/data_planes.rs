@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ferrypost_proto::{InstanceId, MigrationId, Revision, Versions, store::v1 as stored, v1};
+use strum::{IntoStaticStr, VariantNames};
 
 use super::{FleetAnswer, StatsUseCases};
 use crate::{
@@ -12,7 +13,36 @@ use crate::{
     service::routing,
 };
 
+/// How a registered data plane stands, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum DataPlaneStanding {
+    /// It has what it should have.
+    Synced,
+    /// It is behind.
+    Stale,
+    /// It has no table yet.
+    NotSent,
+    /// It has rejected something.
+    Error,
+    /// It is not connected.
+    Silent,
+}
+
 impl StatsUseCases {
+    /// How each registered data plane stands, as this replica knows it without asking.
+    pub fn standings(&self, state: &State) -> Vec<DataPlaneStanding> {
+        let views = self.fleet.views();
+        let registrations = state.registrations().iter();
+        registrations
+            .map(|(instance, registration)| {
+                let view = views.get(instance);
+                let view = view.filter(|view| view.boot == registration.value.boot);
+                standing(state, live(state, instance, registration), view)
+            })
+            .collect()
+    }
+
     /// Every registered data plane.
     ///
     /// # Errors
@@ -102,9 +132,7 @@ fn data_plane(
     view: Option<&View>,
 ) -> v1::DataPlane {
     let live = live(state, instance, registration);
-    let applied = view
-        .and_then(|view| view.applied)
-        .or_else(|| live.and_then(|live| live.applied).map(Revision::from));
+    let applied = applied(live, view);
     let registered = &registration.value;
     v1::DataPlane {
         instance: instance.as_str().to_owned(),
@@ -130,6 +158,24 @@ fn data_plane(
         ready: live.is_some_and(|live| view.map_or(live.ready, |view| view.ready)),
         ..v1::DataPlane::default()
     }
+}
+
+fn standing(state: &State, live: Option<&stored::Live>, view: Option<&View>) -> DataPlaneStanding {
+    if live.is_none() {
+        return DataPlaneStanding::Silent;
+    }
+    match sync(state, live, view, applied(live, view)) {
+        v1::SyncState::Synced => DataPlaneStanding::Synced,
+        v1::SyncState::NotSent => DataPlaneStanding::NotSent,
+        v1::SyncState::Error => DataPlaneStanding::Error,
+        v1::SyncState::Stale | v1::SyncState::Unspecified => DataPlaneStanding::Stale,
+    }
+}
+
+/// The table that it was last known to have applied.
+fn applied(live: Option<&stored::Live>, view: Option<&View>) -> Option<Revision> {
+    view.and_then(|view| view.applied)
+        .or_else(|| live.and_then(|live| live.applied).map(Revision::from))
 }
 
 fn rejected_endpoints(live: &stored::Live) -> Vec<v1::RejectedEndpoint> {

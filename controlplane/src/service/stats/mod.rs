@@ -11,6 +11,7 @@ use ferrypost_proto::{
     v1,
 };
 
+pub use data_planes::DataPlaneStanding;
 pub use expel::ExpelOrder;
 
 use super::{Core, migration::check_reason, routing, subject};

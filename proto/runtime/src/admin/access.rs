@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_runtime::token::{Token, TokenError};
 use tokio::time::Instant;
+
+use crate::token::{Token, TokenError};
 
 /// Wrong tokens from one address before it is locked out: a person who mixes up two files tries
 /// fewer times, and nobody guesses 128 bits in five attempts.

@@ -1,12 +1,15 @@
 //! Connections of the admin endpoint, and what a stranger may cost there.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use ferrypost_runtime::{
-    accept::{self, Complaints},
-    shutdown::Shutdown,
-};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -26,7 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Denied};
-use crate::net::{self, tls_server::ServerTls};
+use crate::{
+    accept::{self, Complaints},
+    shutdown::Shutdown,
+};
 
 /// Connections at once; further ones wait to be accepted. Operators and their monitoring are few.
 const CONNECTIONS: usize = 64;
@@ -45,7 +51,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What is served.
 pub trait Source: Send + Sync + 'static {
-    /// Whether clients are accepted.
+    /// Whether the process serves those whom it is for.
     fn ready(&self) -> bool;
 
     /// The document of `/stats`.
@@ -55,53 +61,68 @@ pub trait Source: Send + Sync + 'static {
     fn metrics(&self) -> String;
 }
 
-/// Answers on one listening socket.
+/// An open connection.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// A listening socket and its TLS.
+pub trait Door: Send + Sync + 'static {
+    /// A connection whose handshake is still to come.
+    type Caller: Send + 'static;
+
+    /// Waits for one. Cancel-safe.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Caller, SocketAddr)>> + Send;
+
+    /// Shakes hands with it, where that is asked for.
+    fn secure(
+        &self,
+        caller: Self::Caller,
+    ) -> impl Future<Output = io::Result<Box<dyn Connection>>> + Send;
+}
+
+/// Answers behind one door.
 #[derive(Clone)]
 pub struct Server {
     source: Arc<dyn Source>,
-    /// `None`: only `/healthz` and `/readyz` are there, in clear.
-    guarded: Option<Guarded>,
-}
-
-#[derive(Clone)]
-struct Guarded {
-    tls: ServerTls,
-    access: Arc<Access>,
+    /// `None`: only `/healthz` and `/readyz` are there.
+    access: Option<Arc<Access>>,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Server {
-    /// Serves everything, over TLS.
-    pub fn full(source: Arc<dyn Source>, tls: ServerTls, access: Access) -> Self {
-        let access = Arc::new(access);
+    /// Serves everything. The door must have TLS: a token crosses it.
+    pub fn full(source: Arc<dyn Source>, access: Access) -> Self {
         Self {
             source,
-            guarded: Some(Guarded { tls, access }),
+            access: Some(Arc::new(access)),
         }
     }
 
-    /// Serves `/healthz` and `/readyz`, in clear.
+    /// Serves `/healthz` and `/readyz`, for a door in clear.
     pub fn health_only(source: Arc<dyn Source>) -> Self {
         Self {
             source,
-            guarded: None,
+            access: None,
         }
     }
 
     /// Accepts connections until the process stops.
-    pub async fn run(self, listener: net::TcpListener, shutdown: Shutdown) {
+    pub async fn run<D: Door>(self, door: D, shutdown: Shutdown) {
+        let door = Arc::new(door);
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let stop = shutdown.stopping().clone();
         let accept = || async {
             let permit = Arc::clone(&permits).acquire_owned().await;
             let permit = permit.expect("it is never closed");
-            let (stream, peer) = net::accept(&listener).await?;
-            Ok((stream, peer, permit))
+            let (caller, peer) = door.accept().await?;
+            Ok((caller, peer, permit))
         };
         let complaints = Complaints::of("admin");
-        let accepting = accept::connections(&complaints, accept, |(stream, peer, permit)| {
-            let connection = self.clone().connection(stream, peer.ip(), stop.clone());
+        let accepting = accept::connections(&complaints, accept, |(caller, peer, permit)| {
+            let (server, door) = (self.clone(), Arc::clone(&door));
+            let connection = server.connection(door, caller, peer.ip(), stop.clone());
             shutdown.spawn(async move {
                 _ = timeout(LIFETIME, connection).await;
                 drop(permit);
@@ -110,22 +131,20 @@ impl Server {
         _ = stop.run_until_cancelled(accepting).await;
     }
 
-    async fn connection(self, stream: net::TcpStream, peer: IpAddr, stop: CancellationToken) {
-        match &self.guarded {
-            None => self.exchange(stream, peer, stop).await,
-            Some(guarded) => {
-                // A failed handshake is a scanner's or a mistyped URL's and says nothing to us.
-                if let Ok(Ok(stream)) = timeout(PATIENCE, guarded.tls.accept_stream(stream)).await {
-                    self.exchange(stream, peer, stop).await;
-                }
-            }
+    async fn connection<D: Door>(
+        self,
+        door: Arc<D>,
+        caller: D::Caller,
+        peer: IpAddr,
+        stop: CancellationToken,
+    ) {
+        // A failed handshake is a scanner's or a mistyped URL's and says nothing to us.
+        if let Ok(Ok(stream)) = timeout(PATIENCE, door.secure(caller)).await {
+            self.exchange(stream, peer, stop).await;
         }
     }
 
-    async fn exchange<S>(&self, stream: S, peer: IpAddr, stop: CancellationToken)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    async fn exchange(&self, stream: Box<dyn Connection>, peer: IpAddr, stop: CancellationToken) {
         let service =
             service_fn(
                 |request| async move { Ok::<_, Infallible>(self.answer(&request, peer).await) },
@@ -150,17 +169,17 @@ impl Server {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
         }
-        match (request.uri().path(), &self.guarded) {
+        match (request.uri().path(), &self.access) {
             ("/healthz", _) => plain(StatusCode::OK, "ok\n"),
             ("/readyz", _) if self.source.ready() => plain(StatusCode::OK, "ready\n"),
             ("/readyz", _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             // Without a token nobody learns which other paths there are.
-            (path, Some(guarded)) => {
+            (path, Some(access)) => {
                 let header = request
                     .headers()
                     .get(AUTHORIZATION)
                     .map(HeaderValue::as_bytes);
-                match guarded.access.check(peer, header).await {
+                match access.check(peer, header).await {
                     Err(denied) => refusal(denied),
                     Ok(()) if path == "/stats" => document(&self.source.stats()),
                     Ok(()) if path == "/metrics" => metrics(self.source.metrics()),
