@@ -36,10 +36,6 @@ async fn round(term: &DriverContext) -> Result<(), StoreError> {
     let before = ends_before(term.options.clock.now().seconds, term.options.keep);
     for slice in keys::request_slices() {
         let range = term.mirror.store().range(&slice, None).await?;
-        // What a request stands for was written with it or before it, so the mirror must be that far.
-        if term.mirror.read().revision() < range.revision {
-            term.catch_up().await;
-        }
         let state = term.mirror.read();
         let old = |entry: &&KeyValue| is_old_request(&state, entry, before);
         let seen = |entry: &KeyValue| (entry.key.clone(), entry.mod_revision);
@@ -54,8 +50,12 @@ fn ends_before(now: i64, keep: Duration) -> i64 {
     now.saturating_sub_unsigned(keep.as_secs())
 }
 
-/// True if its migration is gone or has ended long ago. One that cannot be read is nobody's to judge.
+/// True if its migration is gone or has ended long ago. One that cannot be read is nobody's to judge, and one that
+/// is newer than the mirror is judged the next time: its migration was written with it or before it.
 fn is_old_request(state: &State, entry: &KeyValue, before: i64) -> bool {
+    if entry.mod_revision > state.revision() {
+        return false;
+    }
     let Ok(request) = Stored::<RequestEntry>::read(&entry.value) else {
         return false;
     };

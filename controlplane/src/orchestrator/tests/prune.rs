@@ -13,10 +13,11 @@ use ferrypost_proto::{
     store::v1::{MigrationRecord, RequestEntry},
     v1::{self, MigrationState},
 };
+use tokio::time;
 
 use super::{
     on_both_stores,
-    world::{Orchestrator, World},
+    world::{Orchestrator, PATIENCE, World},
 };
 use crate::{
     domain::state::State,
@@ -69,9 +70,13 @@ impl World {
             let nobody = MigrationId::generate(self.random.bytes());
             let key = keys::request("~nobody's");
             self.commit(Txn::new().put(key, request(&nobody))).await;
-            while self.is_there("~nobody's").await {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            let gone = async {
+                while self.is_there("~nobody's").await {
+                    time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let gone = time::timeout(PATIENCE, gone).await;
+            gone.expect("somebody prunes");
         }
     }
 }
