@@ -404,6 +404,8 @@ fn orchestrator_options(
         leader_ttl: config.migrations().leader_ttl,
         settle: config.migrations().settle,
         fence_budget: config.migrations().fence_budget,
+        fence_attempts: config.migrations().fence_attempts,
+        respite: config.migrations().window,
         hook,
         keep: config.migrations().keep_ended,
         prune_every: PRUNE_EVERY,

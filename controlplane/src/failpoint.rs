@@ -17,8 +17,8 @@ mod armed;
 #[cfg(any(test, feature = "failpoints"))]
 pub use armed::{Action, Failpoints};
 
-/// Every name, in the order in which a move with a hook passes them; a move that is not aborted
-/// passes all but those of `aborted`.
+/// Every name, in the order in which a move with a hook passes them; a move that is not aborted and has one
+/// leader passes all but those of `withdrawn` and `aborted`.
 pub const ALL: &[&str] = &[
     "registration.before",
     "registration.after",
@@ -40,6 +40,8 @@ pub const ALL: &[&str] = &[
     "released.after",
     "settled.before",
     "settled.after",
+    "withdrawn.before",
+    "withdrawn.after",
     "aborted.before",
     "aborted.after",
 ];

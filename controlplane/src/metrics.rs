@@ -71,6 +71,12 @@ pub enum Reason {
     Operator,
     /// The previous move was not known everywhere.
     PreviousNotReleased,
+    /// A hook of a leader that is gone could still run.
+    HookMayRun,
+    /// A fence had just been withdrawn.
+    FenceWithdrawn,
+    /// It was fenced as often as it may be.
+    AttemptsUsedUp,
 }
 
 impl From<BlockerReason> for Reason {
@@ -91,6 +97,9 @@ impl From<BlockerReason> for Reason {
             BlockerReason::NotApplied => Self::NotApplied,
             BlockerReason::Operator => Self::Operator,
             BlockerReason::PreviousNotReleased => Self::PreviousNotReleased,
+            BlockerReason::HookMayRun => Self::HookMayRun,
+            BlockerReason::FenceWithdrawn => Self::FenceWithdrawn,
+            BlockerReason::AttemptsUsedUp => Self::AttemptsUsedUp,
         }
     }
 }

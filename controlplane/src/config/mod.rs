@@ -269,6 +269,10 @@ pub struct Migrations {
     pub window: Duration,
     /// `fence_budget`: accounts between FENCING and FLIPPED at once. Default 20.
     pub fence_budget: usize,
+    /// `fence_attempts`: a move is fenced at most this often, then it aborts. A fence that its leader's death
+    /// ends is withdrawn, and the move goes on by itself, after its users were served for as long as `window`.
+    /// Default 3, 1 to 100.
+    pub fence_attempts: u32,
     /// `settle`: fences wait this long after a data plane was succeeded or expelled, whose backends
     /// nobody saw close. Default `30s`.
     pub settle: Duration,
@@ -276,7 +280,7 @@ pub struct Migrations {
     /// Default `2s`.
     pub heartbeat: Duration,
     /// `leader_ttl`: how long after a leader's death another replica leads. Until then what it held
-    /// stays held, and the window begins anew after it. Default `6s`, 1 s to 30 s; long enough for the
+    /// stays held; then it is released where it lives. Default `6s`, 1 s to 30 s; long enough for the
     /// store's pauses, since a leader that cannot renew its lease stops. etcd counts whole seconds,
     /// rounded up, and at least one and a half of its election timeouts.
     pub leader_ttl: Duration,

@@ -354,6 +354,7 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
     let default = Migrations {
         window: Duration::from_secs(20),
         fence_budget: 20,
+        fence_attempts: 3,
         settle: Duration::from_secs(30),
         heartbeat: Duration::from_secs(2),
         leader_ttl: Duration::from_secs(6),
@@ -366,6 +367,9 @@ fn read_migrations(root: &Section<'_>) -> Migrations {
         fence_budget: section
             .number("fence_budget", 1..=10_000)
             .unwrap_or(default.fence_budget),
+        fence_attempts: section
+            .number("fence_attempts", 1..=100)
+            .unwrap_or(default.fence_attempts),
         settle: section
             .duration("settle", MILLISECOND..=HOUR)
             .unwrap_or(default.settle),

@@ -37,6 +37,7 @@ fn an_empty_file_is_a_control_plane_for_one_machine() {
     assert_eq!(config.routing().file, Path::new("/nowhere/routing.toml"));
     assert_eq!(config.migrations().window, Duration::from_secs(20));
     assert_eq!(config.migrations().fence_budget, 20);
+    assert_eq!(config.migrations().fence_attempts, 3);
     assert_eq!(config.migrations().settle, Duration::from_secs(30));
     assert_eq!(config.migrations().heartbeat, Duration::from_secs(2));
     assert_eq!(config.migrations().leader_ttl, Duration::from_secs(6));
@@ -59,6 +60,7 @@ tokens = [{ name = "x", role = "king" }]
 [migrations]
 window = "90s"
 fence_budget = 0
+fence_attempts = 0
 [hooks.delta]
 command = ["relative"]
 timeout = "5 s"
@@ -77,9 +79,10 @@ level = "a=b=c"
             at(7, "operators.tokens[0].file"),
             at(9, "migrations.window"),
             at(10, "migrations.fence_budget"),
-            at(12, "hooks.delta.command"),
-            at(13, "hooks.delta.timeout"),
-            at(15, "log.level"),
+            at(11, "migrations.fence_attempts"),
+            at(13, "hooks.delta.command"),
+            at(14, "hooks.delta.timeout"),
+            at(16, "log.level"),
         ]
     );
 }
@@ -208,6 +211,10 @@ fn the_example_says_the_truth_about_defaults_and_comments() {
     assert_eq!(shown.data_planes().listen, default.data_planes().listen);
     assert_eq!(shown.routing().file, default.routing().file);
     assert_eq!(shown.migrations().window, default.migrations().window);
+    assert_eq!(
+        shown.migrations().fence_attempts,
+        default.migrations().fence_attempts
+    );
     assert_eq!(shown.migrations().settle, default.migrations().settle);
     assert_eq!(shown.migrations().heartbeat, default.migrations().heartbeat);
     assert_eq!(

@@ -81,7 +81,8 @@ fn ready_in(
 }
 
 /// What a move that waits for its fence waits for. It is looked at anew, since a record is written for that only
-/// while it is the first of its lane; the leader's own reasons are those of that first one.
+/// while it is the first of its lane; the leader's own reasons are those of that first one. A move whose fence
+/// was withdrawn stands in no lane, and its leader writes its reasons for itself.
 pub fn waits_for(state: &State, record: &MigrationRecord, budget: usize) -> Vec<Blocker> {
     let accounts: Vec<_> = record
         .accounts
@@ -99,15 +100,24 @@ pub fn waits_for(state: &State, record: &MigrationRecord, budget: usize) -> Vec<
             .unwrap_or_default(),
         budget,
     };
-    let mut blockers = before_fence(state, &prospect);
-    let first = state
-        .moves()
-        .first(&Lane::of(record))
-        .and_then(|first| state.migration(first));
-    let of_leader = first
-        .into_iter()
-        .flat_map(|first| &first.value.blockers)
-        .filter(|blocker| blocker.reason() == BlockerReason::HookFailed);
-    blockers.extend(of_leader.cloned());
+    let mut blockers = if record.attempts == 0 {
+        let first = state.moves().first(&Lane::of(record));
+        let first = first.and_then(|first| state.migration(first));
+        first.map_or_else(Vec::new, |first| of_leader(&first.value))
+    } else {
+        of_leader(record)
+    };
+    blockers.extend(before_fence(state, &prospect));
     blockers
+}
+
+/// Reasons that no state shows: the leader's configuration, and its clock.
+fn of_leader(record: &MigrationRecord) -> Vec<Blocker> {
+    let own = record.blockers.iter().filter(|blocker| {
+        matches!(
+            blocker.reason(),
+            BlockerReason::HookFailed | BlockerReason::HookMayRun | BlockerReason::FenceWithdrawn
+        )
+    });
+    own.cloned().collect()
 }

@@ -114,13 +114,15 @@ impl Move {
         windows.min().unwrap_or_default()
     }
 
-    /// The deadline under which a hook was last started.
-    pub fn hook_deadline(&self) -> Duration {
-        self.migration
-            .value
-            .hook_deadline
-            .and_then(|deadline| Duration::try_from(deadline).ok())
-            .unwrap_or_default()
+    /// The deadline under which a hook was last started, as long as it may run.
+    pub fn hook_deadline(&self) -> Option<Duration> {
+        let deadline = self.migration.value.hook_deadline?;
+        Duration::try_from(deadline).ok()
+    }
+
+    /// How often it was fenced.
+    pub fn attempts(&self) -> u32 {
+        self.migration.value.attempts
     }
 }
 
@@ -136,16 +138,20 @@ pub struct TransitionWriter<'a> {
 }
 
 impl TransitionWriter<'_> {
-    /// COPYING → FENCING. No data plane may have come or gone since the state was looked at.
+    /// COPYING → FENCING. No data plane may have come or gone since the state was looked at, and no hook of an
+    /// earlier fence may run any more.
     pub fn fence(self, state: &State, of: &Move) -> Txn {
         let trace = of.migration.value.traceparent.parse().ok().map(Box::new);
         let next = Self::advance(of, Phase::Fencing, |placement| {
             placement.fence_epoch = None;
             placement.trace.clone_from(&trace);
         });
-        self.write(of, &next, |migration| migration.blockers.clear())
-            .fleet(state.fleet())
-            .txn()
+        let change = self.write(of, &next, |migration| {
+            migration.blockers.clear();
+            migration.attempts += 1;
+            migration.hook_deadline = None;
+        });
+        change.fleet(state.fleet()).txn()
     }
 
     /// FENCING → QUIESCED, on the reports that were looked at.
@@ -159,6 +165,7 @@ impl TransitionWriter<'_> {
         let next = Self::advance(of, Phase::Delta, keep_fence);
         self.write(of, &next, |migration| {
             migration.hook_deadline = prost_types::Duration::try_from(deadline).ok();
+            migration.hook_runs += 1;
         })
         .txn()
     }
@@ -169,14 +176,20 @@ impl TransitionWriter<'_> {
             if let Some(target) = placement.target.take() {
                 placement.previous_home = Some(std::mem::replace(&mut placement.home, target));
             }
-            placement.fence_epoch = None;
-            placement.trace = None;
+            end_fence(placement);
         });
         let change = self.write(of, &next, |migration| {
             migration.held = held.and_then(|held| prost_types::Duration::try_from(held).ok());
             migration.hook_deadline = None;
         });
         guard_drained(change, state, of).txn()
+    }
+
+    /// → COPYING: the fence of a leader that is gone is over, and the accounts are served where they live. Its
+    /// hook may still run, so its deadline stays.
+    pub fn withdraw(self, state: &State, of: &Move) -> Txn {
+        let next = Self::advance(of, Phase::Copying, end_fence);
+        remove_reports(self.write(of, &next, |_| {}), state, of).txn()
     }
 
     /// FLIPPED → RELEASED.
@@ -196,8 +209,7 @@ impl TransitionWriter<'_> {
     pub fn abort(self, state: &State, of: &Move, why: Vec<Blocker>) -> Txn {
         let next = Self::advance(of, Phase::Settled, |placement| {
             placement.target = None;
-            placement.fence_epoch = None;
-            placement.trace = None;
+            end_fence(placement);
         });
         let change = self.write(of, &next, |migration| {
             migration.state = v1::MigrationState::Aborted.into();
@@ -284,6 +296,11 @@ fn keep_fence(placement: &mut Placement) {
     placement.fence_epoch = placement.fence();
 }
 
+fn end_fence(placement: &mut Placement) {
+    placement.fence_epoch = None;
+    placement.trace = None;
+}
+
 fn guard_drained(change: RoutingChange, state: &State, of: &Move) -> RoutingChange {
     let change = change.fleet(state.fleet());
     fence::drained_keys(state, &of.id)
@@ -319,6 +336,9 @@ pub fn observe(state: &State, of: &Move, budget: usize) -> Observed {
         rewound: state.rewound().is_some(),
         superseded: of.placements.is_empty(),
         abort_requested: (!migration.abort_requested_by.is_empty()).then(|| operator(migration)),
+        inherited: false,
+        hook_may_run: None,
+        attempts_used_up: None,
         before_fence: if copying {
             fence::before_fence(state, &prospect)
         } else {

@@ -65,7 +65,11 @@ impl Written {
                     || state
                         .drained(migration)
                         .and_then(|reports| reports.get(&joined.instance))
-                        .is_some_and(|there| there.value.boot == report.boot)
+                        .is_some_and(|there| {
+                            // A late write of an earlier stream may be about an earlier fence.
+                            there.value.boot == report.boot
+                                && there.value.accounts == report.accounts
+                        })
             }
             _ => false,
         }

@@ -35,6 +35,7 @@ use crate::{
     domain::placement::Placement,
     domain::state::State,
     refusal::{Answer, Reason, Refusal},
+    store::Rev,
 };
 
 /// Messages that may lie ready for a subscriber. Small, because a chunk is up to 1 MiB: what it does
@@ -358,6 +359,7 @@ impl Listener<'_> {
                     sessions_left: 0,
                 })
             })
+            .map(|said| (said.fence_epoch, said))
             .collect();
         self.put_drained(&drained.migration_id, accounts);
     }
@@ -371,12 +373,13 @@ impl Listener<'_> {
                 sessions_left: draining.sessions_left,
                 ..stored::DrainedReportAccount::default()
             };
-            self.put_drained(&draining.migration_id, vec![account]);
+            self.put_drained(&draining.migration_id, vec![(fence.store(), account)]);
         }
     }
 
-    /// Merges by account. Drained is never taken back within a fence.
-    fn put_drained(&mut self, migration: &str, accounts: Vec<stored::DrainedReportAccount>) {
+    /// Merges by account, each with the fence that it is about. Drained is never taken back within a fence;
+    /// what was said about an earlier one of the same move counts no more.
+    fn put_drained(&mut self, migration: &str, accounts: Vec<(Rev, stored::DrainedReportAccount)>) {
         let Ok(migration) = MigrationId::parse(migration) else {
             return;
         };
@@ -388,12 +391,12 @@ impl Listener<'_> {
             let whole = report.drained.entry(migration).or_default();
             let before = whole.clone();
             boot.clone_into(&mut whole.boot);
-            for account in accounts {
+            for (fence, account) in accounts {
                 let same = |known: &&mut stored::DrainedReportAccount| {
                     known.account_id == account.account_id
                 };
                 match whole.accounts.iter_mut().find(same) {
-                    Some(known) if account.fence_epoch == 0 && known.fence_epoch != 0 => {}
+                    Some(known) if account.fence_epoch == 0 && known.fence_epoch == fence => {}
                     Some(known) => *known = account,
                     None => whole.accounts.push(account),
                 }

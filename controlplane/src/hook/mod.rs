@@ -9,7 +9,8 @@
 //!
 //! A hook that outlives its deadline could write to a server that clients use again, so the deadline does
 //! not rest on the control plane being alive: the guard holds it, as a point on `CLOCK_BOOTTIME` that was
-//! chosen before the store learnt of the run. A leader that takes over waits the same deadline out. A
+//! chosen before the store learnt of the run. A leader that takes over releases the account at once, and waits
+//! the same deadline out before it fences again; until then the hook may run beside clients of the source. A
 //! process that leaves the group (`setsid`) escapes; hooks must not do that.
 //!
 //! # What a hook gets
@@ -23,7 +24,7 @@
 //! ```
 //!
 //! `kind` is `migrate` or `rollback`; on a rollback source and target are the sides of the rollback, so a
-//! hook copies from `source` to `target` always. `attempt` is above 1 when an earlier run may have been cut
+//! hook copies from `source` to `target` always, and writes to the target alone. `attempt` is above 1 when an earlier run may have been cut
 //! in the middle: a hook must be repeatable. Exit code 0 means that the target is up to date; everything
 //! else, and being late, aborts the move. The environment is `PATH` and `LANG`; the working directory is
 //! `/`.

@@ -59,7 +59,7 @@ values! {
     Expelled: 5,
     Departed: 2,
     Live: 8,
-    MigrationRecord: 21,
+    MigrationRecord: 23,
     RequestEntry: 3,
     DrainedReport: 3,
     Leader: 2,

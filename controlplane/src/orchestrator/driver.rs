@@ -2,33 +2,27 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use ferrypost_proto::{MigrationId, Phase, v1::BlockerReason};
+use ferrypost_proto::MigrationId;
 use tokio::{
     sync::watch,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::lead::{DriverContext, Written, wait_changed};
+use super::{
+    lead::{DriverContext, Written, wait_changed},
+    memory::Memory,
+};
 use crate::{
     domain::state::State,
     domain::{
-        migration::{Action, Drain, Hook, Observed, blocker, next},
+        migration::{Action, Drain, Observed, next},
         transition::{Move, NotDriven, observe},
     },
     failpoint,
-    hook::{Deadline, HookError, Order},
+    hook::{Deadline, Order},
     store::{Rev, Txn},
 };
-
-/// Time inside the window that is kept for the flip after the hook.
-const FLIP_RESERVE: Duration = Duration::from_millis(500);
-
-/// With less time than this a hook is not started, unless its own limit is shorter.
-const SHORTEST_RUN: Duration = Duration::from_secs(1);
-
-/// The configurations of the replicas differ, or have changed since the move was asked for.
-const NO_HOOK: &str = "the move needs the delta hook, and the leader has none in its configuration";
 
 /// Pause after a step that failed without the store's doing.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -38,30 +32,17 @@ pub(super) struct Driver {
     term: Arc<DriverContext>,
     id: MigrationId,
     changed: watch::Receiver<Rev>,
-    /// When this leader saw the held window begin.
-    held: Option<Held>,
-    /// How the hook ended, if this leader has run it.
-    hook: Option<Result<(), HookError>>,
-    runs: u32,
-}
-
-/// The held window, on this leader's monotonic clock.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    since: Instant,
-    /// This leader has written FENCING, so `since` is when it began.
-    ours: bool,
+    memory: Memory,
 }
 
 impl Driver {
-    pub(super) fn new(term: Arc<DriverContext>, id: MigrationId) -> Self {
+    /// `began`: when drivers took over from whoever ran hooks before.
+    pub(super) fn new(term: Arc<DriverContext>, id: MigrationId, began: Instant) -> Self {
         Self {
             changed: term.mirror.changed(),
             term,
             id,
-            held: None,
-            hook: None,
-            runs: 0,
+            memory: Memory::new(began),
         }
     }
 
@@ -91,67 +72,13 @@ impl Driver {
 
     /// What the state says, and what only this leader's clock and memory say.
     fn observe(&mut self, state: &State, of: &Move) -> Observed {
-        let mut observed = observe(state, of, self.term.options.fence_budget);
-        if of.phase().is_fenced() {
-            self.held.get_or_insert(Held {
-                since: Instant::now(),
-                ours: false,
-            });
-        } else if of.phase() == Phase::Copying {
-            self.held = None;
-        }
-        observed.window_over = self.window_end(of).is_some_and(|end| Instant::now() >= end);
-        observed.hook = self.hook_state(of);
-        let hook_is_missing = observed.hook != Hook::None && self.term.options.hook.is_none();
-        if of.phase() == Phase::Copying && hook_is_missing {
-            observed.before_fence.push(blocker(
-                BlockerReason::HookFailed,
-                self.term.options.replica.as_str(),
-                NO_HOOK,
-            ));
-        }
+        let options = &self.term.options;
+        let mut observed = observe(state, of, options.fence_budget);
+        self.memory.add_to(&mut observed, of, options);
         if failpoint::releases_early() && of.phase().is_fenced() {
             observed.drain = Drain::Complete;
         }
         observed
-    }
-
-    fn window_end(&self, of: &Move) -> Option<Instant> {
-        Some(self.held?.since + of.window())
-    }
-
-    fn hook_state(&self, of: &Move) -> Hook {
-        if !of.migration.value.delta_hook {
-            return Hook::None;
-        }
-        match &self.hook {
-            Some(Ok(())) => Hook::Succeeded,
-            Some(Err(error)) => Hook::Failed(error.to_string()),
-            None if self.term.options.hook.is_none() => Hook::Failed(NO_HOOK.to_owned()),
-            None if of.phase() == Phase::Delta && Instant::now() < self.foreign_end(of) => {
-                Hook::Foreign
-            }
-            None => Hook::Pending {
-                fits: self.run_time(of).is_some(),
-            },
-        }
-    }
-
-    /// When the hook that a predecessor has started is dead for certain: it was started under the
-    /// predecessor's lease, which had ended when this leader's term began.
-    fn foreign_end(&self, of: &Move) -> Instant {
-        self.term.leadership.since() + of.hook_deadline()
-    }
-
-    /// How long a hook that is started now may run; `None`: not long enough.
-    fn run_time(&self, of: &Move) -> Option<Duration> {
-        let limit = self.term.options.hook.as_ref()?.timeout();
-        let left = self
-            .window_end(of)
-            .unwrap_or_else(|| Instant::now() + of.window())
-            .checked_duration_since(Instant::now())?
-            .checked_sub(FLIP_RESERVE)?;
-        (left >= SHORTEST_RUN.min(limit)).then(|| left.min(limit))
     }
 
     async fn act(&mut self, state: &State, of: &Move, action: Action) {
@@ -172,6 +99,7 @@ impl Driver {
             }
             Action::RunHook => self.run_hook(of).await,
             Action::Flip => self.flip(state, of).await,
+            Action::Withdraw => self.withdraw(state, of).await,
             Action::Release => {
                 self.step("released.before", "released.after", |pen| pen.release(of))
                     .await;
@@ -197,14 +125,7 @@ impl Driver {
 
     /// Waits for a change, or for the moment at which the clock alone changes the decision.
     async fn wait(&mut self, of: &Move) {
-        let now = Instant::now();
-        let foreign =
-            (of.phase() == Phase::Delta && self.hook.is_none()).then(|| self.foreign_end(of));
-        let wake = [self.window_end(of), foreign]
-            .into_iter()
-            .flatten()
-            .filter(|at| *at > now)
-            .min();
+        let wake = self.memory.next_look(of, &self.term.options);
         let tick = async {
             match wake {
                 Some(at) => time::sleep_until(at).await,
@@ -229,22 +150,28 @@ impl Driver {
         if next(of.phase(), &observed) != Action::Fence {
             return;
         }
-        let since = Instant::now();
+        self.memory.fences();
+        self.step("fencing.before", "fencing.after", |pen| {
+            pen.fence(&state, &of)
+        })
+        .await;
+    }
+
+    /// Ends a fence that somebody else has begun, before anything else is done about the move.
+    async fn withdraw(&mut self, state: &State, of: &Move) {
         let written = self
-            .step("fencing.before", "fencing.after", |pen| {
-                pen.fence(&state, &of)
+            .step("withdrawn.before", "withdrawn.after", |pen| {
+                pen.withdraw(state, of)
             })
             .await;
         if written == Written::Yes {
-            self.held = Some(Held { since, ours: true });
+            tracing::warn!(migration = %self.id, phase = ?of.phase(), attempts = of.attempts(),
+                "the fence of a leader that is gone is withdrawn: the accounts are served where they live");
         }
     }
 
     async fn flip(&mut self, state: &State, of: &Move) {
-        let held = self
-            .held
-            .filter(|held| held.ours)
-            .map(|held| held.since.elapsed());
+        let held = self.memory.held();
         let written = self
             .step("flipped.before", "flipped.after", |pen| {
                 pen.flip(state, of, held)
@@ -258,7 +185,9 @@ impl Driver {
     /// Says in the store that the hook runs, and until when; then runs it. The deadline is chosen first, so
     /// that a leader that takes over and waits as long has waited long enough.
     async fn run_hook(&mut self, of: &Move) {
-        let (Some(hook), Some(limit)) = (self.term.options.hook.clone(), self.run_time(of)) else {
+        let options = &self.term.options;
+        let run_time = self.memory.run_time(of, options);
+        let (Some(hook), Some(limit)) = (options.hook.clone(), run_time) else {
             return;
         };
         let deadline = Deadline::after(limit);
@@ -268,13 +197,8 @@ impl Driver {
         if written != Written::Yes {
             return;
         }
-        self.runs += 1;
-        let taken_over = u32::from(of.phase() == Phase::Delta);
-        let order = Order::new(
-            self.id.as_str(),
-            &of.migration.value,
-            self.runs + taken_over,
-        );
+        let attempt = of.migration.value.hook_runs + 1;
+        let order = Order::new(self.id.as_str(), &of.migration.value, attempt);
         if self.reach("hook.before").await.is_err() {
             return;
         }
@@ -288,7 +212,7 @@ impl Driver {
         if let Err(error) = &outcome {
             tracing::warn!(migration = %self.id, %error, "the delta hook failed");
         }
-        self.hook = Some(outcome);
+        self.memory.hook_ended(outcome);
         let _ = self.reach("hook.after").await;
     }
 

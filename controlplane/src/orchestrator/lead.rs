@@ -11,7 +11,7 @@ use ferrypost_runtime::Backoff;
 use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,
-    time,
+    time::{self, Instant},
 };
 
 use super::{OrchestratorOptions, driver::Driver, prune::prune, settle::settle, sweep::sweep};
@@ -72,13 +72,15 @@ async fn drive(term: &Arc<DriverContext>) {
     let mut drivers = JoinSet::new();
     let mut driven: HashSet<MigrationId> = HashSet::new();
     let mut changed = term.mirror.changed();
+    // Whatever hook is not a driver's own was started before.
+    let mut began = term.leadership.since();
     loop {
         changed.borrow_and_update();
         let due = due(&term.mirror.read(), term.means());
         term.count_looks(due.len());
         for id in due {
             if driven.insert(id.clone()) {
-                let new = Driver::new(term.clone(), id.clone());
+                let new = Driver::new(term.clone(), id.clone(), began);
                 drivers.spawn(async move {
                     new.drive().await;
                     id
@@ -94,6 +96,7 @@ async fn drive(term: &Arc<DriverContext>) {
                     tracing::error!(%error, "a driver of migrations failed");
                     drivers.shutdown().await;
                     driven.clear();
+                    began = Instant::now();
                     time::sleep(PAUSES.1).await;
                 }
             },

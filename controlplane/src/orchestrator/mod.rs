@@ -8,11 +8,13 @@
 //!          ─▶ prune: removes what ended long ago
 //! ```
 //!
-//! Nothing is remembered that matters: a leader that takes over finds every move where the store has it. A
+//! Nothing is remembered that matters: a leader that takes over finds every move where the store has it. The one
+//! thing that it cannot find there is how long a fence has lasted, so it withdraws the fences that it finds. A
 //! transaction whose outcome is unknown is not repeated but looked at; whatever it did, the records say.
 
 mod driver;
 mod lead;
+mod memory;
 mod prune;
 mod settle;
 mod sweep;
@@ -51,6 +53,10 @@ pub struct OrchestratorOptions {
     pub settle: Duration,
     /// Accounts that may be between FENCING and FLIPPED at once.
     pub fence_budget: usize,
+    /// How often a move may be fenced, when fence after fence is lost with its leader.
+    pub fence_attempts: u32,
+    /// How long the users of a fence that was withdrawn are left in peace before the next one.
+    pub respite: Duration,
     /// The delta hook, if there is one.
     pub hook: Option<Arc<dyn DeltaHook>>,
     /// How long ended migrations and request ids are kept.
@@ -74,6 +80,8 @@ impl fmt::Debug for OrchestratorOptions {
             .field("leader_ttl", &self.leader_ttl)
             .field("settle", &self.settle)
             .field("fence_budget", &self.fence_budget)
+            .field("fence_attempts", &self.fence_attempts)
+            .field("respite", &self.respite)
             .field("keep", &self.keep)
             .field("hook", &self.hook.is_some())
             .finish_non_exhaustive()

@@ -251,7 +251,8 @@ pub struct MigrationRecord {
     pub abort_requested_by: ::prost::alloc::string::String,
     #[prost(string, tag = "17")]
     pub abort_reason: ::prost::alloc::string::String,
-    /// A hook was started under this deadline; a leader that takes over waits it out.
+    /// A hook was started under this deadline. It stays when the fence is withdrawn, and is cleared by the next
+    /// one, which is begun only when such a hook is dead for certain.
     #[prost(message, optional, tag = "18")]
     pub hook_deadline: ::core::option::Option<::prost_types::Duration>,
     /// What blocks it while it waits unfenced, as the leader last saw it.
@@ -263,6 +264,12 @@ pub struct MigrationRecord {
     /// The trace that the move belongs to.
     #[prost(string, tag = "21")]
     pub traceparent: ::prost::alloc::string::String,
+    /// FENCING writes so far.
+    #[prost(uint32, tag = "22")]
+    pub attempts: u32,
+    /// Runs of the hook that were written down so far.
+    #[prost(uint32, tag = "23")]
+    pub hook_runs: u32,
 }
 /// /requests/<request id>
 #[allow(clippy::all)]

@@ -369,6 +369,10 @@ pub struct Migration {
     /// asked for it, or one that was made for it. Empty: a move of an earlier version.
     #[prost(string, tag = "19")]
     pub traceparent: ::prost::alloc::string::String,
+    /// How often the accounts were fenced. Above 1: a fence was withdrawn when its leader was lost, and the move
+    /// went on by itself.
+    #[prost(uint32, tag = "20")]
+    pub attempts: u32,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -547,6 +551,13 @@ pub enum BlockerReason {
     Operator = 13,
     /// The previous move of the account is not yet known to every data plane.
     PreviousNotReleased = 14,
+    /// The delta hook of a leader that is gone may still run, until its deadline.
+    HookMayRun = 15,
+    /// A change of leader has ended the move's fence; its users are served for as long as a window before the
+    /// next one.
+    FenceWithdrawn = 16,
+    /// The move was fenced as often as it may be (`migrations.fence_attempts`).
+    AttemptsUsedUp = 17,
 }
 impl BlockerReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -570,6 +581,9 @@ impl BlockerReason {
             Self::NotApplied => "BLOCKER_REASON_NOT_APPLIED",
             Self::Operator => "BLOCKER_REASON_OPERATOR",
             Self::PreviousNotReleased => "BLOCKER_REASON_PREVIOUS_NOT_RELEASED",
+            Self::HookMayRun => "BLOCKER_REASON_HOOK_MAY_RUN",
+            Self::FenceWithdrawn => "BLOCKER_REASON_FENCE_WITHDRAWN",
+            Self::AttemptsUsedUp => "BLOCKER_REASON_ATTEMPTS_USED_UP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -592,6 +606,9 @@ impl BlockerReason {
             "BLOCKER_REASON_NOT_APPLIED" => Some(Self::NotApplied),
             "BLOCKER_REASON_OPERATOR" => Some(Self::Operator),
             "BLOCKER_REASON_PREVIOUS_NOT_RELEASED" => Some(Self::PreviousNotReleased),
+            "BLOCKER_REASON_HOOK_MAY_RUN" => Some(Self::HookMayRun),
+            "BLOCKER_REASON_FENCE_WITHDRAWN" => Some(Self::FenceWithdrawn),
+            "BLOCKER_REASON_ATTEMPTS_USED_UP" => Some(Self::AttemptsUsedUp),
             _ => None,
         }
     }

@@ -25,6 +25,11 @@ use tonic::{Code, Status};
 
 const FAILPOINTS: &str = "FERRYPOST_FAILPOINTS";
 
+/// Only a leader that takes over comes there.
+fn takes_over(name: &str) -> bool {
+    name.starts_with("withdrawn.")
+}
+
 /// Only a move that is given up comes there.
 fn gives_up(name: &str) -> bool {
     name.starts_with("aborted.")
@@ -55,10 +60,27 @@ async fn die_at(world: &mut World, name: &str, account: &str) {
     let killed = Signal::KILL.as_raw();
     assert_eq!(status.signal(), Some(killed), "{name}: {status}");
     asking.abort();
+    if takes_over(name) {
+        return die_again(world, name, request).await;
+    }
     // What is logged in and not fenced goes on without a control plane; nothing is asked of it here.
     start_armed(world, "").await;
     one_outcome(world, &operator, name, request).await;
     drop(client);
+}
+
+/// The leader that takes over dies as well.
+async fn die_again(world: &mut World, name: &str, request: MigrateRequest) {
+    let operator = world.operator(0);
+    world
+        .control_plane(0)
+        .set_env(FAILPOINTS, &format!("{name}=kill"));
+    world.control_plane(0).start().unwrap();
+    let status = world.control_plane(0).wait(SOON).await.unwrap();
+    let killed = Signal::KILL.as_raw();
+    assert_eq!(status.signal(), Some(killed), "{name}: {status}");
+    start_armed(world, "").await;
+    one_outcome(world, &operator, name, request).await;
 }
 
 /// A move that its operator ends before it has flipped.
@@ -196,7 +218,12 @@ async fn die_everywhere(store: StoreKind) {
         } else {
             ""
         };
-        start_armed(&mut world, &format!("{late}{name}=kill")).await;
+        let first = if takes_over(name) {
+            "quiesced.after"
+        } else {
+            *name
+        };
+        start_armed(&mut world, &format!("{late}{first}=kill")).await;
         die_at(&mut world, name, account).await;
     }
     // After all of that the last account moves as if nothing had been.

@@ -1,6 +1,6 @@
 //! The fence as a small model, searched exhaustively: two data planes that start, die, restart and are
-//! expelled, tables that lag, reports that are lost, late or doubled, two leaders of which one is frozen
-//! for as long as it likes, transactions whose outcome nobody knows, and a hook.
+//! expelled, tables that lag, reports that are lost, late or doubled, leaders that die or freeze at any step, for
+//! as long as they like, transactions whose outcome nobody knows, and a hook.
 //!
 //! The decisions are those of [`next`](super::migration::next). What the model adds is everything around
 //! them that could go wrong. With all guards no reachable state breaks a promise; with any one of them
@@ -50,6 +50,16 @@ fn no_hook_runs_beside_another_or_beside_clients() {
 }
 
 #[test]
+fn leader_after_leader_that_dies_breaks_nothing() {
+    holds(Scope::SUCCESSION);
+}
+
+#[test]
+fn a_change_of_leader_beside_a_death_of_a_data_plane_breaks_nothing() {
+    holds(Scope::TAKEOVER);
+}
+
+#[test]
 fn a_flip_needs_every_report() {
     is_needed(Guard::Drained, Scope::FLEET);
 }
@@ -85,6 +95,16 @@ fn a_write_needs_the_leader_that_decided_it() {
 }
 
 #[test]
-fn a_new_leader_must_wait_out_the_hook_of_the_old_one() {
+fn the_next_fence_must_wait_out_the_hook_of_the_old_leader() {
     is_needed(Guard::HookDeadline, Scope::LEADERS);
+}
+
+#[test]
+fn a_fence_that_another_leader_began_must_be_withdrawn() {
+    is_needed(Guard::OwnFence, Scope::LEADERS);
+}
+
+#[test]
+fn what_has_flipped_must_not_be_withdrawn() {
+    is_needed(Guard::NotAfterFlip, Scope::TAKEOVER);
 }

@@ -5,7 +5,7 @@ use ferrypost_proto::{
     v1::{Blocker, BlockerReason},
 };
 
-use super::world::{Guard, Record, Report, Run, Scope, Session, Side, Txn, World};
+use super::world::{ATTEMPTS, Guard, Record, Report, Run, Scope, Session, Side, Txn, World};
 use crate::domain::migration::{Action, Drain, Hook, Observed, blocker, next};
 
 /// A step's name, and where it leads.
@@ -149,12 +149,18 @@ impl<'a> Steps<'a> {
     fn leader(&mut self, n: usize) {
         let leader = &self.from.leaders[n];
         if leader.token == 0 {
-            if self.from.takeovers > 0 {
+            // They come one after the other.
+            if self.from.leaders[n - 1].token > 0 {
                 self.step(format!("leader {n} takes over"), |world| {
                     take_over(world, n);
                 });
             }
             return;
+        }
+        if !leader.waited && !self.earlier_runs(n) {
+            self.step(format!("leader {n} has waited for hooks"), |world| {
+                world.leaders[n].waited = true;
+            });
         }
         if leader.fleet != self.from.fleet {
             self.step(format!("leader {n} looks at the fleet"), |world| {
@@ -174,7 +180,12 @@ impl<'a> Steps<'a> {
             return;
         }
         for window_over in [false, true] {
-            let action = next(self.from.record().phase, &self.observe(n, window_over));
+            let record = self.from.record();
+            let mut action = next(record.phase, &self.observe(n, window_over));
+            let is_successor = leader.fence != Some(record.fence);
+            if record.phase == Phase::Flipped && is_successor && !self.has(Guard::NotAfterFlip) {
+                action = Action::Withdraw;
+            }
             let Some((to, on_reports)) = write_of(&action) else {
                 continue;
             };
@@ -211,6 +222,11 @@ impl<'a> Steps<'a> {
             rewound: false,
             superseded: false,
             abort_requested: None,
+            inherited: leader.fence != Some(record.fence) && self.has(Guard::OwnFence),
+            hook_may_run: (record.hook && !leader.waited && self.has(Guard::HookDeadline))
+                .then(|| blocker(BlockerReason::HookMayRun, "", "")),
+            attempts_used_up: (record.attempts >= ATTEMPTS)
+                .then(|| blocker(BlockerReason::AttemptsUsedUp, "", "")),
             // A move is fenced as soon as it can be, and also when it should not be.
             before_fence: Vec::new(),
             drain: if missing && self.has(Guard::Drained) {
@@ -246,13 +262,19 @@ impl<'a> Steps<'a> {
         match leader.run {
             Run::Succeeded => Hook::Succeeded,
             Run::Failed => Hook::Failed(String::new()),
-            _ if leader.waits_for_run && self.has(Guard::HookDeadline) => Hook::Foreign,
             _ => Hook::Pending { fits: true },
         }
     }
 
+    /// Whether a hook of an earlier term may still run.
+    fn earlier_runs(&self, n: usize) -> bool {
+        let earlier = &self.from.leaders[..n];
+        earlier
+            .iter()
+            .any(|leader| matches!(leader.run, Run::Announced | Run::Running))
+    }
+
     fn hook(&mut self, n: usize) {
-        let other = 1 - n;
         match self.from.leaders[n].run {
             Run::Announced => {
                 self.step(format!("leader {n}'s hook starts"), |world| {
@@ -262,14 +284,12 @@ impl<'a> Steps<'a> {
             Run::Running => {
                 self.step(format!("leader {n}'s hook succeeds"), |world| {
                     world.leaders[n].run = Run::Succeeded;
-                    world.leaders[other].waits_for_run = false;
                 });
             }
             Run::None | Run::Succeeded | Run::Failed => return,
         }
         self.step(format!("leader {n}'s hook is at its deadline"), |world| {
             world.leaders[n].run = Run::Failed;
-            world.leaders[other].waits_for_run = false;
         });
     }
 
@@ -316,11 +336,9 @@ fn start(world: &mut World, n: usize, behind: usize) {
     standing.registered = Some(plane.boot);
 }
 
+/// It knows what is in the store, and nothing of what others remember.
 fn take_over(world: &mut World, n: usize) {
-    world.takeovers -= 1;
     world.token += 1;
-    let other = &world.leaders[1 - n];
-    let may_run = matches!(other.run, Run::Announced | Run::Running);
     let leader = &mut world.leaders[n];
     leader.token = world.token;
     leader.fleet = world.fleet;
@@ -329,7 +347,6 @@ fn take_over(world: &mut World, n: usize) {
         .iter()
         .map(|standing| standing.registered)
         .collect();
-    leader.waits_for_run = may_run;
 }
 
 /// What an action writes, and whether it rests on drained reports.
@@ -340,23 +357,36 @@ fn write_of(action: &Action) -> Option<(Phase, bool)> {
         Action::Quiesce => Some((Phase::Quiesced, true)),
         Action::RunHook => Some((Phase::Delta, false)),
         Action::Flip => Some((Phase::Flipped, true)),
+        Action::Withdraw => Some((Phase::Copying, false)),
         Action::Abort(_) => Some((Phase::Settled, false)),
     }
 }
 
 fn write(world: &mut World, txn: &Txn) {
     let mut record = world.record();
-    record.phase = txn.to;
+    let leader = &mut world.leaders[txn.by];
     match txn.to {
-        Phase::Fencing => record.fence = world.history.len(),
+        Phase::Fencing => {
+            record.fence = world.history.len();
+            record.attempts += 1;
+            record.hook = false;
+            // What it does not hear of it has not begun.
+            leader.fence = txn.awaited.then_some(record.fence);
+            leader.run = Run::None;
+        }
+        Phase::Copying | Phase::Settled => record.home = Side::Old,
+        _ => world.carried_on |= record.phase.is_fenced() && leader.fence != Some(record.fence),
+    }
+    match txn.to {
         Phase::Flipped => record.home = Side::New,
+        Phase::Delta => {
+            record.hook = true;
+            if txn.awaited {
+                (leader.run, leader.run_fence) = (Run::Announced, record.fence);
+            }
+        }
         _ => {}
     }
-    if txn.to == Phase::Settled {
-        record.home = Side::Old;
-    }
+    record.phase = txn.to;
     world.history.push(record);
-    if txn.to == Phase::Delta && txn.awaited {
-        world.leaders[txn.by].run = Run::Announced;
-    }
 }

@@ -19,8 +19,12 @@ pub(super) enum Guard {
     Epoch,
     /// A write needs the leader's fencing token.
     Token,
-    /// A new leader waits out the deadline of a hook that may still run.
+    /// The next fence, and the end of the move, wait out the deadline of a hook that may still run.
     HookDeadline,
+    /// A leader withdraws a fence that it has not begun itself.
+    OwnFence,
+    /// A leader that takes over after FLIPPED withdraws nothing.
+    NotAfterFlip,
 }
 
 /// What may happen, so that the search stays small.
@@ -32,8 +36,8 @@ pub(super) struct Scope {
     pub(super) registered: usize,
     /// Deaths of data planes.
     pub(super) deaths: u8,
-    /// Changes of the leader.
-    pub(super) takeovers: u8,
+    /// Changes of the leader, at any step.
+    pub(super) takeovers: usize,
     /// The move has a hook.
     pub(super) hook: bool,
     /// Transactions whose outcome their leader does not learn.
@@ -59,7 +63,7 @@ impl Scope {
         hook: false,
         losses: 2,
     };
-    /// All that leaders can do, over one data plane.
+    /// All that leaders can do, over one data plane: they die and freeze at every step.
     pub(super) const LEADERS: Self = Self {
         planes: 1,
         registered: 1,
@@ -68,7 +72,28 @@ impl Scope {
         hook: true,
         losses: 1,
     };
+    /// Whoever takes over is taken over from. No data plane is in the way.
+    pub(super) const SUCCESSION: Self = Self {
+        planes: 0,
+        registered: 0,
+        deaths: 0,
+        takeovers: 2,
+        hook: true,
+        losses: 0,
+    };
+    /// A data plane dies while the leader changes.
+    pub(super) const TAKEOVER: Self = Self {
+        planes: 1,
+        registered: 1,
+        deaths: 1,
+        takeovers: 1,
+        hook: false,
+        losses: 0,
+    };
 }
+
+/// How often the move may be fenced.
+pub(super) const ATTEMPTS: u8 = 2;
 
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,6 +109,10 @@ pub(super) struct Record {
     pub(super) home: Side,
     /// The epoch of the FENCING write, in the held window.
     pub(super) fence: usize,
+    /// FENCING writes so far.
+    pub(super) attempts: u8,
+    /// A hook was started, and nobody has fenced since.
+    pub(super) hook: bool,
 }
 
 impl Record {
@@ -155,8 +184,12 @@ pub(super) struct Leader {
     pub(super) fleet: u8,
     pub(super) registered: Vec<Option<u8>>,
     pub(super) run: Run,
-    /// The other one's run could be under way when this one's term began.
-    pub(super) waits_for_run: bool,
+    /// The fence that the run is for.
+    pub(super) run_fence: usize,
+    /// The fence that it has begun.
+    pub(super) fence: Option<usize>,
+    /// Its term has lasted for as long as any hook that was started before it.
+    pub(super) waited: bool,
 }
 
 /// A transaction under way.
@@ -180,11 +213,13 @@ pub(super) struct World {
     pub(super) standings: Vec<Standing>,
     pub(super) token: u8,
     pub(super) planes: Vec<Plane>,
+    /// By their terms.
     pub(super) leaders: Vec<Leader>,
     pub(super) in_flight: Vec<Txn>,
     pub(super) deaths: u8,
-    pub(super) takeovers: u8,
     pub(super) losses: u8,
+    /// Somebody went on with a fence that he does not know the beginning of.
+    pub(super) carried_on: bool,
 }
 
 impl World {
@@ -194,6 +229,8 @@ impl World {
             phase: Phase::Copying,
             home: Side::Old,
             fence: 0,
+            attempts: 0,
+            hook: false,
         };
         let boot = |n: usize| u8::from(n < scope.registered);
         let standings: Vec<_> = (0..scope.planes)
@@ -221,19 +258,23 @@ impl World {
                 .map(|standing| standing.registered)
                 .collect(),
             run: Run::None,
-            waits_for_run: false,
+            run_fence: 0,
+            fence: None,
+            // There was nobody before the first one.
+            waited: token == 1,
         };
+        let takeovers = (0..scope.takeovers).map(|_| leader(0));
         Self {
             history: vec![copying],
             fleet: 0,
             token: 1,
             planes,
-            leaders: vec![leader(1), leader(0)],
+            leaders: [leader(1)].into_iter().chain(takeovers).collect(),
             standings,
             in_flight: Vec::new(),
             deaths: scope.deaths,
-            takeovers: scope.takeovers,
             losses: scope.losses,
+            carried_on: false,
         }
     }
 
@@ -256,15 +297,31 @@ impl World {
                 return Some("a server still executes what a dead session has sent it");
             }
         }
-        let runs = self
+        if self.carried_on {
+            return Some(
+                "a fence goes on under a leader that does not know how long it has lasted",
+            );
+        }
+        self.broken_by_hook()
+    }
+
+    /// A hook writes to the target. One whose leader is gone may run on beside clients of the source, in a move
+    /// that waits, and nowhere else.
+    fn broken_by_hook(&self) -> Option<&'static str> {
+        let record = self.record();
+        let mut running = self
             .leaders
             .iter()
             .filter(|leader| leader.run == Run::Running);
-        match runs.count() {
-            0 => None,
-            1 if self.record().phase == Phase::Delta => None,
-            1 => Some("a hook runs beside clients"),
-            _ => Some("two hooks run at once"),
+        let run = running.next()?;
+        if running.next().is_some() {
+            return Some("two hooks run at once");
+        }
+        match record.phase {
+            Phase::Copying => None,
+            phase if !phase.is_fenced() => Some("a hook runs beside clients of its target"),
+            _ if run.run_fence != record.fence => Some("a hook runs into the next fence"),
+            _ => None,
         }
     }
 }

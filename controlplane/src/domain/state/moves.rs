@@ -45,7 +45,8 @@ impl Moves {
         self.waiting.iter()
     }
 
-    /// Those that are fenced, or over but for their last bookkeeping, or to be ended by an operator's word.
+    /// Those that are or were fenced, or over but for their last bookkeeping, or to be ended by an operator's
+    /// word.
     pub fn active(&self) -> impl Iterator<Item = &MigrationId> {
         self.active.iter()
     }
@@ -116,10 +117,17 @@ impl Place {
         let record = &migration.value;
         if has_ended(record) {
             Self::Ended
-        } else if record.phase() == v1::Phase::Copying && record.abort_requested_by.is_empty() {
+        } else if has_turn_to_come(record) {
             Self::Waiting(Lane::of(record), migration.created)
         } else {
             Self::Active
         }
     }
+}
+
+/// One whose fence was withdrawn has had its turn: what it waits for now is its own.
+fn has_turn_to_come(record: &MigrationRecord) -> bool {
+    record.phase() == v1::Phase::Copying
+        && record.attempts == 0
+        && record.abort_requested_by.is_empty()
 }

@@ -17,6 +17,7 @@ use crate::{
 
 on_both_stores! {
     a_move_survives_the_death_of_its_leader_at_every_step,
+    a_withdrawal_survives_the_death_of_its_leader,
     an_abort_survives_the_death_of_its_leader,
     a_move_survives_the_failure_of_every_step,
     a_frozen_leader_can_write_nothing_any_more,
@@ -46,7 +47,7 @@ impl DeltaHook for Quick {
 /// The names that the orchestrator passes in a move with a hook that is not aborted.
 fn passed_by_a_move() -> impl Iterator<Item = &'static str> {
     ALL.iter().copied().filter(|name| {
-        !["registration", "copying", "drained", "aborted"]
+        !["registration", "copying", "drained", "withdrawn", "aborted"]
             .iter()
             .any(|other| name.starts_with(other))
     })
@@ -90,6 +91,33 @@ async fn a_move_survives_the_death_of_its_leader_at_every_step(world: World) {
         let back = world.rollback().await;
         world.succeeds(&back).await;
         second.stop().await;
+    }
+}
+
+async fn a_withdrawal_survives_the_death_of_its_leader(world: World) {
+    let _plane = world.plane("dp-1").await;
+    for name in ["withdrawn.before", "withdrawn.after"] {
+        let mut id = None;
+        for (replica, dies_at) in [("cp-1", "quiesced.after"), ("cp-2", name)] {
+            let leader = world.orchestrator(replica);
+            leader.failpoints.arm(dies_at, Action::Halt);
+            if id.is_none() {
+                id = Some(world.migrate("target").await);
+            }
+            leader.reached(dies_at).await;
+            leader.kill().await;
+            world.leader_lease_ends().await;
+        }
+        let id = id.expect("a move was asked for");
+        let third = world.orchestrator("cp-3");
+        assert_eq!(
+            judge(&world, &id).await,
+            MigrationState::Succeeded,
+            "after {name}"
+        );
+        let back = world.rollback().await;
+        world.succeeds(&back).await;
+        third.stop().await;
     }
 }
 

@@ -10,10 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use ferrypost_proto::{Phase, v1::BlockerReason};
-use tokio::{
-    sync::Notify,
-    time::{self, Instant},
-};
+use tokio::{sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{on_both_stores, world::World};
@@ -23,24 +20,23 @@ on_both_stores! {
     the_hook_runs_between_quiesced_and_flipped,
     a_hook_that_fails_aborts_the_move,
     an_operator_ends_a_move_whose_hook_runs,
-    a_leader_that_takes_over_waits_the_hook_out_and_runs_it_again,
     a_move_that_needs_the_hook_is_not_fenced_without_it,
     a_hook_is_not_started_without_time_for_it,
 }
 
 /// A hook that does as it is told.
 #[derive(Clone)]
-struct Scripted {
+pub(super) struct Scripted {
     timeout: Duration,
     runs: Arc<AtomicU32>,
-    attempts: Arc<std::sync::Mutex<Vec<u32>>>,
+    pub(super) attempts: Arc<std::sync::Mutex<Vec<u32>>>,
     ends: Arc<Notify>,
     outcome: Result<(), HookError>,
     hangs: bool,
 }
 
 impl Scripted {
-    fn that(outcome: Result<(), HookError>) -> Self {
+    pub(super) fn that(outcome: Result<(), HookError>) -> Self {
         Self {
             timeout: Duration::from_secs(2),
             runs: Arc::default(),
@@ -51,7 +47,7 @@ impl Scripted {
         }
     }
 
-    fn hanging(timeout: Duration) -> Self {
+    pub(super) fn hanging(timeout: Duration) -> Self {
         Self {
             timeout,
             hangs: true,
@@ -147,31 +143,6 @@ async fn an_operator_ends_a_move_whose_hook_runs(world: World) {
         .expect("the hook is killed");
     let cause = world.aborts(&id).await;
     assert_eq!(cause, (Phase::Delta, vec![BlockerReason::Operator]));
-}
-
-async fn a_leader_that_takes_over_waits_the_hook_out_and_runs_it_again(world: World) {
-    let _plane = world.plane("dp-1").await;
-    let limit = Duration::from_millis(1500);
-    let first = Scripted::hanging(limit);
-    let orchestrator = world.orchestrator_with_hook("cp-1", first.clone());
-    let id = world.migrate_with_hook("target").await;
-    orchestrator.reached("hook.before").await;
-    let started = Instant::now();
-    orchestrator.kill().await;
-    world.leader_lease_ends().await;
-    let second = Scripted::that(Ok(()));
-    let _orchestrator = world.orchestrator_with_hook("cp-2", second.clone());
-    let migration = world.succeeds(&id).await;
-    assert!(
-        started.elapsed() >= limit,
-        "the first run could have lasted so long"
-    );
-    assert_eq!(
-        *second.attempts.lock().unwrap(),
-        [2],
-        "it is told that it may be a repetition"
-    );
-    assert_eq!(migration.held, None, "no leader saw all of the window");
 }
 
 async fn a_move_that_needs_the_hook_is_not_fenced_without_it(world: World) {

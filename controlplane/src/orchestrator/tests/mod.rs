@@ -7,6 +7,7 @@ mod moves;
 mod plane;
 mod prune;
 mod queue;
+mod takeover;
 mod waiting;
 mod world;
 

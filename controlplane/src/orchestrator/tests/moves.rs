@@ -148,13 +148,11 @@ async fn a_flip_that_somebody_has_not_applied_is_not_released(world: World) {
     let _planes = [world.plane("dp-1").await];
     let late = world.plane("dp-2").await;
     let orchestrator = world.orchestrator("cp-1");
-    orchestrator.failpoints.arm("flipped.before", Action::Halt);
+    let go_on = orchestrator.pause_at("flipped.before");
     let id = world.migrate("target").await;
     orchestrator.reached("flipped.before").await;
     late.behave(|b| b.applies = false);
-    orchestrator.kill().await;
-    world.leader_lease_ends().await;
-    let _orchestrator = world.orchestrator("cp-2");
+    go_on.now();
     world.reaches(Phase::Flipped).await;
     // Somebody who expels it lets the move end.
     late.leave(&world, |txn| txn).await;
@@ -184,7 +182,7 @@ async fn a_goodbye_during_the_fence_lets_it_go_on(world: World) {
 async fn what_another_boot_has_reported_does_not_count(world: World) {
     let old = world.plane("dp-1").await;
     let orchestrator = world.orchestrator("cp-1");
-    orchestrator.failpoints.arm("quiesced.before", Action::Halt);
+    let go_on = orchestrator.pause_at("quiesced.before");
     let id = world.migrate("target").await;
     orchestrator.reached("quiesced.before").await;
     // The old boot has reported; the one that is registered now has not.
@@ -194,9 +192,7 @@ async fn what_another_boot_has_reported_does_not_count(world: World) {
     });
     let new = Plane::register_after(&world, "dp-1", Some(&old.boot)).await;
     new.behave(|b| b.drains = Drains::No);
-    orchestrator.kill().await;
-    world.leader_lease_ends().await;
-    let _orchestrator = world.orchestrator("cp-2");
+    go_on.now();
     world
         .eventually("the settled succession", |state| {
             let registration = state.registrations().get(&new.instance)?;

@@ -26,7 +26,7 @@ use crate::{
         placement::Placement,
         start::{self, MoveRequest, MoveTerms, MoveVerdict, Requester},
     },
-    failpoint::Failpoints,
+    failpoint::{Action, Failpoints},
     hook::DeltaHook,
     mirror::{Mirror, MirrorOptions},
     orchestrator::{OrchestratorOptions, run},
@@ -193,6 +193,8 @@ impl World {
             leader_ttl: Duration::from_secs(2),
             settle: Duration::from_millis(300),
             fence_budget: 20,
+            fence_attempts: 3,
+            respite: Duration::from_millis(50),
             hook: None,
             keep: Duration::from_hours(720),
             prune_every: Duration::from_hours(1),
@@ -427,6 +429,14 @@ impl Orchestrator {
             .unwrap();
     }
 
+    /// Holds it at a failpoint until it is told to go on.
+    pub(super) fn pause_at(&self, name: &'static str) -> GoOn {
+        let folder = tempfile::tempdir().unwrap();
+        let action = Action::Pause(folder.path().join("go on"));
+        self.failpoints.arm(name, action);
+        GoOn(folder)
+    }
+
     /// Waits until it has reached a failpoint.
     pub(super) async fn reached(&self, name: &str) {
         let waiting = async {
@@ -437,6 +447,15 @@ impl Orchestrator {
         time::timeout(PATIENCE, waiting)
             .await
             .unwrap_or_else(|_| panic!("{name} is reached; passed {:?}", self.failpoints.passed()));
+    }
+}
+
+/// Where the file comes that a paused orchestrator waits for.
+pub(super) struct GoOn(TempDir);
+
+impl GoOn {
+    pub(super) fn now(&self) {
+        std::fs::write(self.0.path().join("go on"), "").unwrap();
     }
 }
 

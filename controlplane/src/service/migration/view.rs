@@ -8,10 +8,11 @@ use ferrypost_proto::{
 
 use super::MigrationUseCases;
 use crate::domain::{
-    fence,
+    fence::{self, Fence},
     migration::next_calls,
     queue,
     state::{State, Versioned},
+    transition::Move,
 };
 
 impl MigrationUseCases {
@@ -62,6 +63,7 @@ fn of_record(
         held: stored.held,
         data_planes: progress(state, id, record),
         traceparent: stored.traceparent.clone(),
+        attempts: stored.attempts,
     }
 }
 
@@ -117,6 +119,7 @@ fn progress(
         return Vec::new();
     }
     let flip = Revision::new(state.base(), record.revision);
+    let of_move = Move::of(state, id).map_or_else(|_| Vec::new(), |of| of.fences());
     state
         .registrations()
         .iter()
@@ -132,7 +135,8 @@ fn progress(
                 .map(Revision::from);
             v1::DataPlaneProgress {
                 instance: instance.as_str().to_owned(),
-                drained: flipped || report.is_some_and(|report| is_drained(&report.value)),
+                drained: flipped
+                    || report.is_some_and(|report| is_drained(&report.value, &of_move)),
                 sessions_left: report.map_or(0, |report| sessions_left(&report.value)),
                 applied_flip: flipped && applied.is_some_and(|applied| applied >= flip),
             }
@@ -140,13 +144,13 @@ fn progress(
         .collect()
 }
 
-/// A report of this very migration's fence: the key names the migration, and a migration has one.
-fn is_drained(report: &DrainedReport) -> bool {
-    !report.accounts.is_empty()
-        && report
-            .accounts
-            .iter()
-            .all(|account| account.fence_epoch != 0)
+/// Whether a report says so of these very fences.
+fn is_drained(report: &DrainedReport, fences: &[Fence]) -> bool {
+    let is_said = |(account, epoch): &Fence| {
+        let mut said = report.accounts.iter();
+        said.any(|said| said.account_id == account.as_str() && said.fence_epoch == *epoch)
+    };
+    !fences.is_empty() && fences.iter().all(is_said)
 }
 
 fn sessions_left(report: &DrainedReport) -> u32 {
