@@ -50,6 +50,7 @@ fn movement(from: Side, asked: u64, answered: u64, outcome: Outcome) -> Move {
         answered: at(answered),
         outcome,
         held: None,
+        one_fence: true,
     }
 }
 
@@ -174,6 +175,32 @@ fn after_a_rollback_the_first_side_is_right_again() {
     let good = vec![login(Side::Source, 47, 48), login(Side::Target, 42, 43)];
     assert!(verdict(history.clone(), good).is_clean());
     let bad = vec![login(Side::Target, 51, 52), login(Side::Source, 30, 31)];
+    assert_eq!(
+        misplacements(&verdict(history, bad)),
+        [Misplaced::AfterFlip, Misplaced::BeforeFlip]
+    );
+}
+
+/// A fence that was withdrawn: its hook may run on beside clients of the source, and only the last one is certain.
+#[test]
+fn between_two_fences_the_old_side_is_right() {
+    let mut flip = movement(Side::Source, 10, 40, Outcome::Flipped);
+    flip.one_fence = false;
+    let runs = vec![hook_run(&flip, 12, Some(16)), hook_run(&flip, 30, Some(34))];
+    let history = History {
+        hook_runs: runs,
+        moves: vec![flip],
+        operations: Vec::new(),
+    };
+    let good = vec![
+        append("a", Side::Source, 14, 15),
+        login(Side::Source, 20, 21),
+    ];
+    assert!(verdict(history.clone(), good).is_clean());
+    let bad = vec![
+        append("b", Side::Source, 31, 32),
+        login(Side::Target, 20, 21),
+    ];
     assert_eq!(
         misplacements(&verdict(history, bad)),
         [Misplaced::AfterFlip, Misplaced::BeforeFlip]

@@ -132,14 +132,21 @@ impl Timeline {
 }
 
 /// From the beginning of a move's first hook run to the last thing that is known of its last one:
-/// once an account is quiesced, it stays so until the move has flipped or was given up.
+/// once an account is quiesced, it stays so until the fence has ended. Of several fences only the one that
+/// flipped is certain to have held the account while its hook ran, and that hook was the last.
 fn certainly_held(movement: &Move, runs: &[HookRun]) -> Option<Span> {
     let of_move = || {
         runs.iter()
             .filter(|run| run.migration == movement.migration)
     };
+    let begun = of_move().map(|run| run.begun);
+    let from = match (movement.one_fence, movement.outcome) {
+        (true, _) => begun.min()?,
+        (false, Outcome::Flipped) => begun.max()?,
+        (false, Outcome::Stayed) => return None,
+    };
     Some(Span {
-        from: of_move().map(|run| run.begun).min()?,
+        from,
         until: of_move().map(|run| run.ended.unwrap_or(run.begun)).max()?,
     })
 }

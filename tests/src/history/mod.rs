@@ -8,6 +8,7 @@
 mod journal;
 mod recorder;
 mod summary;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,6 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub use journal::{HookRun, JournalError, read_journal};
 pub use recorder::Recorder;
 pub use summary::Summary;
+pub use waits::{LongestWait, longest_wait};
 
 /// A point on the system's monotonic clock, as the time since that clock began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,6 +173,9 @@ pub struct Move {
     pub outcome: Outcome,
     /// FENCING to FLIPPED as the leader measured it.
     pub held: Option<Duration>,
+    /// The account was fenced once, and that fence ended with the outcome. Else a fence was withdrawn, and it
+    /// was served in between; or nobody knows.
+    pub one_fence: bool,
 }
 
 /// All the evidence of a run.

@@ -109,6 +109,7 @@ mod tests {
             answered: Moment::now(),
             outcome: Outcome::Flipped,
             held: None,
+            one_fence: true,
         });
         assert_eq!(recorder.settled().operations.len(), 3);
     }

@@ -29,13 +29,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{Floors, Verdict, judge, judge_so_far};
-use crate::history::{FinalState, History, Move, Recorder, Summary, read_journal};
+use crate::history::{
+    FinalState, History, LongestWait, Move, Recorder, Summary, longest_wait, read_journal,
+};
 use crate::workload::{Habit, Workload, read_mailbox};
 use crate::world::{Builder, Limits, World};
 
 use liveness::come_to_rest;
 use mover::Mover;
-use nemesis::Nemesis;
+use nemesis::{LONGEST_ABSENCE, LONGEST_STUPOR, Nemesis};
 
 /// Small windows, so that a short run sees many moves end in many ways.
 pub const LIMITS: Limits = Limits {
@@ -51,6 +53,13 @@ pub const LIMITS: Limits = Limits {
 /// How long everything may take to come to rest once nothing breaks any more: a leader's lease, the
 /// deadline of a hook that may still run, a whole window, and room for a slow machine.
 const REST_LIMIT: Duration = Duration::from_mins(1);
+
+/// What a take-over takes beside the end of the lease: a process that starts, an election, a look, data planes that
+/// find the replica again, and a login; on a busy machine.
+const TAKE_OVER: Duration = Duration::from_secs(4);
+
+/// Fences that last long enough for their leader to die in them.
+const LONG_FENCES: &str = "hook.before=sleep(1500)";
 
 /// How many times its length a run may take longer, until enough has happened.
 const PATIENCE: u32 = 2;
@@ -75,6 +84,9 @@ pub enum Aim {
     Endurance,
     /// That a build is broken by itself: there are no faults, and the first violation ends the run.
     Violation,
+    /// That nobody waits for longer than a window and a take-over: whoever leads is killed or frozen soon, again
+    /// and again, and fences take long enough to be hit.
+    Leaders,
     /// That versions mix: all processes begin as the version before, are upgraded one after the other, and
     /// are taken back.
     Upgrade,
@@ -106,6 +118,8 @@ pub struct Report {
     pub complaints: Vec<String>,
     /// What the clients did.
     pub summary: Summary,
+    /// The longest time in which no login of an account was admitted anywhere.
+    pub longest_wait: Option<LongestWait>,
     /// Moves that ended on the other side, and that ended where they began.
     pub moves: (usize, usize),
     /// What was done to which process how often.
@@ -142,6 +156,19 @@ impl fmt::Display for Report {
             "  moves: {flipped} flipped, {stayed} stayed; faults: {:?}",
             self.faults
         )?;
+        if let Some(LongestWait {
+            account,
+            since,
+            time,
+        }) = &self.longest_wait
+        {
+            writeln!(
+                f,
+                "  no login of {account} was admitted anywhere for {time:.1?} from {since} on, the longest time; \
+                 a window and a take-over are {:.1?}",
+                longest_hold()
+            )?;
+        }
         writeln!(f, "  violations: {}", self.verdict.violations.len())?;
         for violation in self.verdict.violations.iter().take(SHOWN) {
             writeln!(f, "    {violation}")?;
@@ -166,6 +193,9 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     if faults {
         world = world.links().moody_hook(plan.seed, MOODS);
     }
+    if plan.aim == Aim::Leaders {
+        world = world.control_plane_env("FERRYPOST_FAILPOINTS", LONG_FENCES);
+    }
     if plan.aim == Aim::Upgrade {
         world = upgrade::beginning(world);
     }
@@ -184,7 +214,9 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     while Instant::now() < end
         || (Instant::now() < latest && !plan.floors.are_reached(&recorder.history()))
     {
-        if faults {
+        if plan.aim == Aim::Leaders {
+            nemesis.strike_the_leader(&mut world).await?;
+        } else if faults {
             nemesis.strike(&mut world).await?;
         } else if is_found_out(&world, &recorder)? {
             break;
@@ -202,10 +234,15 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     history.hook_runs = read_journal(world.journal())?;
     let finally = final_state(&world).await?;
     let flipped = history.flips().count();
+    let longest_wait = longest_wait(&history);
+    if plan.aim == Aim::Leaders {
+        complaints.extend(longest_wait.as_ref().and_then(waited_too_long));
+    }
     let mut report = Report {
         seed: plan.seed,
         verdict: judge(&history, &finally, &plan.floors),
         complaints,
+        longest_wait,
         summary: Summary::of(&history, |_| true),
         moves: (flipped, history.moves.len() - flipped),
         faults: nemesis.done().into_iter().chain(upgraded).collect(),
@@ -215,6 +252,21 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         report.kept = Some(world.keep());
     }
     Ok(report)
+}
+
+/// What users wait for at most, whatever becomes of leaders, as long as one of them comes to write: the window, and
+/// one take-over.
+fn longest_hold() -> Duration {
+    let away = LONGEST_STUPOR.max(LIMITS.leader_ttl + LONGEST_ABSENCE);
+    LIMITS.window + away + TAKE_OVER
+}
+
+fn waited_too_long(longest: &LongestWait) -> Option<String> {
+    let bound = longest_hold();
+    (longest.time > bound).then(|| {
+        let LongestWait { account, time, .. } = longest;
+        format!("nobody got in as {account} for {time:?}, which is longer than {bound:?}")
+    })
 }
 
 /// Whether what is certain already holds a violation.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrypost_proto::v1::{
-    AbortMigrationRequest, MigrateRequest, Migration, MigrationState, RollbackRequest,
+    AbortMigrationRequest, GetMigrationRequest, MigrateRequest, Migration, MigrationState, Phase,
+    RollbackRequest,
 };
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -108,6 +109,7 @@ impl Mover {
                 sleep(AGAIN).await;
                 continue;
             };
+            let one_fence = self.has_one_fence(&operator, &migration).await;
             self.recorder.movement(Move {
                 account: Arc::clone(&self.account),
                 migration: migration.migration_id,
@@ -116,9 +118,27 @@ impl Mover {
                 answered: Moment::now(),
                 outcome,
                 held: migration.held.and_then(|held| held.try_into().ok()),
+                one_fence,
             });
             return Ok(outcome);
         }
+    }
+
+    /// A refusal does not say how the move came to it.
+    async fn has_one_fence(&self, operator: &Operator, ended: &Migration) -> bool {
+        let request = GetMigrationRequest {
+            migration_id: ended.migration_id.clone(),
+        };
+        let mut migrations = operator.migrations();
+        let Ok(Ok(answer)) = timeout(CALL_LIMIT, migrations.get_migration(request)).await else {
+            return false;
+        };
+        let migration = answer.into_inner().migration.unwrap_or_default();
+        let withdrawn = migration.abort_cause.is_some_and(|cause| {
+            let phase = cause.phase();
+            matches!(phase, Phase::Unspecified | Phase::Copying)
+        });
+        migration.attempts == 1 && !withdrawn
     }
 
     async fn ask(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::process::Process;
 use crate::world::{Etcd, Link, Plane, Traffic, World, WorldError};
@@ -28,6 +28,16 @@ const COMPANY: u32 = 40;
 
 /// How long a killed process stays away.
 const AWAY_MS: Range<u64> = 50..1500;
+
+/// How long a leader is left in peace that has just come: longer than it needs to find the fences of the one
+/// before, and mostly shorter than a fence.
+const REIGN_MS: Range<u64> = 1000..3000;
+
+/// How long a leader stands still at most.
+pub(super) const LONGEST_STUPOR: Duration = Duration::from_millis(3500);
+
+/// How long a killed leader's process stays away at most.
+pub(super) const LONGEST_ABSENCE: Duration = Duration::from_millis(600);
 
 pub(super) struct Nemesis {
     random: StdRng,
@@ -116,6 +126,33 @@ impl Nemesis {
         Ok(())
     }
 
+    /// Waits until somebody leads, and soon kills or freezes just that one.
+    ///
+    /// # Errors
+    /// When something does not come back.
+    pub(super) async fn strike_the_leader(&mut self, world: &mut World) -> Result<(), WorldError> {
+        world.wait_for_leader(0).await?;
+        let reign = self.milliseconds(REIGN_MS);
+        sleep(reign).await;
+        let Some(replica) = leader(world).await else {
+            return Ok(());
+        };
+        let (deed, longest) = if self.happens(50) {
+            (Deed::Kill, LONGEST_ABSENCE)
+        } else {
+            (Deed::Freeze, LONGEST_STUPOR)
+        };
+        let fault = Fault {
+            victim: Victim::ControlPlane(replica),
+            deed,
+            until: Instant::now() + longest,
+        };
+        *self.done.entry(format!("{deed:?} the leader")).or_default() += 1;
+        begin(world, fault).await?;
+        sleep_until(fault.until).await;
+        end(world, fault).await
+    }
+
     /// Leaves everything running.
     ///
     /// # Errors
@@ -159,6 +196,20 @@ impl Nemesis {
     fn milliseconds(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.random.random_range(range))
     }
+}
+
+/// The replica that leads, as one that answers says.
+async fn leader(world: &World) -> Option<usize> {
+    let replicas = world.control_planes();
+    for n in 0..replicas.len() {
+        let operator = world.operator(n);
+        let asked = timeout(Duration::from_secs(1), operator.get_stats());
+        if let Ok(Ok(stats)) = asked.await {
+            let leader = stats.header?.leader;
+            return replicas.iter().position(|it| it.plane.name() == leader);
+        }
+    }
+    None
 }
 
 /// Everything that can be hit. Networks are there only in a world with links.

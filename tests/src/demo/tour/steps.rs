@@ -187,6 +187,7 @@ impl Tour {
             answered,
             outcome: Outcome::Flipped,
             held,
+            one_fence: migration["attempts"] == 1,
         };
         say(format!(
             "{} after {}; the account was held for {}",
