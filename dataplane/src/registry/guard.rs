@@ -27,8 +27,8 @@ pub struct SessionGuard(Registered);
 #[derive(Debug)]
 pub struct HeldLogin(Registered);
 
-/// Why a session that the backend has accepted must not be relayed (G2b): close the backend leg and
-/// answer with a temporary error.
+/// Why a session that the backend has accepted must not be relayed (G2b): close the backend leg, and admit the
+/// login anew or answer with a temporary error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Recheck {
     /// It was told to end meanwhile.
@@ -107,6 +107,15 @@ impl SessionGuard {
             Some(Resolution::Route(now)) if now.destination == self.route().destination => Ok(()),
             _ => Err(Recheck::Changed),
         }
+    }
+
+    /// Whether a fence or a flip overtook the session: it must not be relayed, and its name is to be admitted
+    /// anew.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(
+            self.recheck(),
+            Err(Recheck::Changed | Recheck::Closing(CloseReason::Moved))
+        )
     }
 
     /// Ends the registration with the evidence that the backend's side is over.

@@ -2,12 +2,13 @@
 //!
 //! Everything after admission can be cut short by the registry. A connection whose backend has accepted the
 //! login is closed with proof before the guard lets go of the session; one whose backend has not is no
-//! session, and is left at once.
+//! session, and is left at once. Where it was a fence, the login begins again with its admission, in which it is
+//! held, and the client is not asked: it was only early (decision 0024).
 
 use std::pin::pin;
 
 use ferrypost_proto::{DestinationId, Endpoint, LoginIdentity, Name, SecondName};
-use ferrypost_wire::{Credentials, LineProtocol, Negotiate as _, SessionReference};
+use ferrypost_wire::{Credentials, LineProtocol, Login, Negotiate, SessionReference};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, debug_span};
 
@@ -26,7 +27,7 @@ use crate::{
         open::{Caller, Opened, open},
     },
     net::{leg::BackendLeg, proxy::Announced},
-    registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
+    registry::{Admission, AdmitRequest, HeldLogin, SessionGuard},
 };
 
 /// A login that the backend has accepted and that may be relayed.
@@ -42,19 +43,38 @@ pub(super) struct Attempt<'a, P: LineProtocol> {
     pub(super) client: &'a mut Preauth<P>,
     pub(super) reference: &'a SessionReference,
     pub(super) trail: &'a mut LoginRecord,
-    /// How long it may be held, whatever happens in between.
-    pub(super) held_until: Instant,
+    /// How long it may be held, whatever happens in between; not known before the first hold.
+    pub(super) held_until: Option<Instant>,
+    /// How many backends have been sent the credentials without a verdict of theirs.
+    pub(super) undecided: u32,
+}
+
+/// How many backends may be sent credentials that none has judged: a guess is tried twice at most, however many
+/// fences overtake it.
+const MOST_UNDECIDED: u32 = 2;
+
+/// What became of one connection to a backend.
+enum Tried<W> {
+    Accepted(Accepted<W>),
+    /// A fence overtook it: to be admitted anew, with the credentials that it gave back.
+    Overtaken(Credentials),
 }
 
 impl<P: LineProtocol> Attempt<'_, P> {
     /// Takes the login through all its stages.
     pub(super) async fn run(
         &mut self,
-        credentials: Credentials,
+        mut credentials: Credentials,
     ) -> Result<Accepted<P::Welcome>, AttemptError> {
         let identity = self.identify(&credentials)?;
-        let (guard, opened) = reach(self, &identity).await?;
-        self.log_in(guard, opened, credentials).await
+        loop {
+            let (guard, opened) = reach(self, &identity).await?;
+            match self.log_in(guard, opened, credentials).await? {
+                Tried::Accepted(accepted) => return Ok(accepted),
+                Tried::Overtaken(given_back) => credentials = given_back,
+            }
+            self.trail.overtaken += 1;
+        }
     }
 
     /// Whose login the credentials make.
@@ -87,7 +107,8 @@ impl<P: LineProtocol> Attempt<'_, P> {
             };
             match opened {
                 Ok(opened) => return Ok((guard, opened)),
-                Err(AttemptError::Told(CloseReason::Moved)) => {}
+                // Whatever the server said: it is not the one to ask any more.
+                Err(_) if guard.is_overtaken() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -119,14 +140,18 @@ impl<P: LineProtocol> Attempt<'_, P> {
 
     /// Waits for the end of the fence.
     async fn hold(&mut self, held: HeldLogin) -> Result<(), AttemptError> {
-        let keep_alive = self.services.limits.hold.keep_alive;
+        let limits = self.services.limits.hold;
+        let until = self
+            .held_until
+            .get_or_insert_with(|| Instant::now() + limits.timeout);
+        let until = *until;
         loop {
             tokio::select! {
                 biased;
                 reason = held.closing() => return Err(AttemptError::Told(reason)),
                 () = held.released() => return Ok(()),
-                () = sleep_until(self.held_until) => return Err(AttemptError::HeldTooLong),
-                () = sleep(keep_alive) => {}
+                () = sleep_until(until) => return Err(AttemptError::HeldTooLong),
+                () = sleep(limits.keep_alive) => {}
             }
             self.client
                 .sign_of_life()
@@ -182,52 +207,98 @@ impl<P: LineProtocol> Attempt<'_, P> {
     /// connection is closed: a client that is not logged in never talks to a backend.
     async fn log_in(
         &mut self,
-        mut guard: SessionGuard,
+        guard: SessionGuard,
         opened: Opened<P>,
         credentials: Credentials,
-    ) -> Result<Accepted<P::Welcome>, AttemptError> {
+    ) -> Result<Tried<P::Welcome>, AttemptError> {
         let Opened { mut leg, back, .. } = opened;
-        let limits = self.services.limits;
+        if guard.is_overtaken() {
+            self.leave(guard, leg).await;
+            return Ok(Tried::Overtaken(credentials));
+        }
         let began = Instant::now();
-        let replay = login::replay(&mut leg, back.into_login(credentials), limits.backend.login);
-        let verdict = {
-            let mut replay = pin!(replay.instrument(debug_span!("replay")));
-            let told = tokio::select! {
-                biased;
-                reason = guard.closing() => Err(reason),
-                verdict = &mut replay => Ok(verdict),
-            };
-            match told {
-                Ok(verdict) => verdict.map_err(AttemptError::from),
-                Err(reason) => login::last_word(replay, reason, limits.relay.close).await,
-            }
-        };
+        let mut login = back.into_login(credentials);
+        let verdict = self.verdict(&guard, &mut leg, &mut login).await;
         self.trail.replay = began.elapsed();
-        let refused = match verdict {
+        let error = match verdict {
             Ok(LoginVerdict::Accepted(welcome)) => {
-                guard.backend_accepted();
-                return match guard.recheck() {
-                    Ok(()) => Ok(Accepted {
-                        backend: leg,
-                        guard,
-                        welcome,
-                    }),
-                    Err(recheck) => {
-                        if let Some(proof) = login::close(leg, limits.relay.close).await {
-                            guard.closed(proof);
-                        }
-                        Err(recheck.into())
-                    }
-                };
+                return self.accepted(guard, leg, login, welcome).await;
             }
             Ok(LoginVerdict::Rejected(rejection)) => AttemptError::Rejected(rejection),
             Err(error) => error,
         };
-        // Out of the registry first: no fence waits for the end of a connection on which nobody has accepted a
-        // login (decision 0005).
+        let overtaken = guard.is_overtaken();
+        self.leave(guard, leg).await;
+        self.undecided += 1;
+        if overtaken && self.undecided < MOST_UNDECIDED {
+            again(login, error)
+        } else {
+            Err(error)
+        }
+    }
+
+    /// The backend's word on the credentials.
+    async fn verdict(
+        &mut self,
+        guard: &SessionGuard,
+        leg: &mut BackendLeg,
+        login: &mut <P::Back as Negotiate>::Login,
+    ) -> Result<LoginVerdict<P::Welcome>, AttemptError> {
+        let limits = self.services.limits;
+        let replay = login::replay(leg, login, limits.backend.login);
+        let mut replay = pin!(replay.instrument(debug_span!("replay")));
+        let told = tokio::select! {
+            biased;
+            reason = guard.closing() => Err(reason),
+            verdict = &mut replay => Ok(verdict),
+        };
+        match told {
+            Ok(verdict) => verdict.map_err(AttemptError::from),
+            Err(reason) => login::last_word(replay, reason, limits.relay.close).await,
+        }
+    }
+
+    /// The backend has logged somebody in: relay it if the route is still the same (G2b), else close with proof.
+    async fn accepted(
+        &mut self,
+        mut guard: SessionGuard,
+        leg: BackendLeg,
+        login: <P::Back as Negotiate>::Login,
+        welcome: P::Welcome,
+    ) -> Result<Tried<P::Welcome>, AttemptError> {
+        guard.backend_accepted();
+        let Err(recheck) = guard.recheck() else {
+            return Ok(Tried::Accepted(Accepted {
+                backend: leg,
+                guard,
+                welcome,
+            }));
+        };
+        let overtaken = guard.is_overtaken();
+        if let Some(proof) = login::close(leg, self.services.limits.relay.close).await {
+            guard.closed(proof);
+        }
+        if overtaken {
+            again(login, recheck.into())
+        } else {
+            Err(recheck.into())
+        }
+    }
+
+    /// Leaves a connection on which nobody has accepted a login. Out of the registry first: no fence waits for
+    /// the end of such a one (decision 0005).
+    async fn leave(&mut self, guard: SessionGuard, leg: BackendLeg) {
         drop(guard);
-        login::abandon(leg, limits.relay.close).await;
-        Err(refused)
+        login::abandon(leg, self.services.limits.relay.close).await;
+    }
+}
+
+/// Takes the credentials back for another connection. Those that the backend has refused are used up, and its
+/// answer is the client's.
+fn again<L: Login, W>(login: L, error: AttemptError) -> Result<Tried<W>, AttemptError> {
+    match login.into_credentials() {
+        Some(credentials) => Ok(Tried::Overtaken(credentials)),
+        None => Err(error),
     }
 }
 

@@ -92,6 +92,8 @@ pub(super) struct LoginRecord {
     /// The TLS of the server's connection, `none` where it is in clear; not known before it was agreed.
     pub(super) tls: Option<&'static str>,
     pub(super) held: Duration,
+    /// How many connections it has left because a fence overtook it there.
+    pub(super) overtaken: u32,
     pub(super) times: Times,
     pub(super) replay: Duration,
 }
@@ -180,6 +182,7 @@ impl Record {
             backend_tls = trail.tls,
             announcement = trail.announcement.map(Announcement::word),
             held_us = micros(trail.held),
+            overtaken = trail.overtaken,
             connect_us = micros(trail.times.connect),
             handshake_us = micros(trail.times.handshake),
             negotiate_us = micros(trail.times.negotiate),

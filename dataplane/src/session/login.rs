@@ -29,7 +29,7 @@ pub(super) enum LoginVerdict<W> {
 /// [`ReplayError`]: there is none.
 pub(super) async fn replay<L: Login>(
     leg: &mut BackendLeg,
-    mut login: L,
+    login: &mut L,
     limit: Duration,
 ) -> Result<LoginVerdict<L::Welcome>, ReplayError> {
     let verdict = async {

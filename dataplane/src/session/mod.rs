@@ -148,7 +148,8 @@ async fn until_accepted<P: LineProtocol>(
             client,
             reference: &record.reference,
             trail: &mut trail,
-            held_until: received + services.limits.hold.timeout,
+            held_until: None,
+            undecided: 0,
         };
         let outcome = match offered {
             Ok(credentials) => attempt.run(credentials).await,

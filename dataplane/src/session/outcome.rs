@@ -68,7 +68,8 @@ pub enum AttemptError {
     Client(LegError),
 }
 
-/// Why there is no verdict on a login. Credentials may have been sent, so it is not tried again.
+/// Why there is no verdict on a login. Credentials may have been sent, so it is tried again only where a fence
+/// has overtaken it (decision 0024).
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The backend broke the rules.
@@ -153,7 +154,7 @@ impl AttemptError {
             | Self::Open(_)
             | Self::Replay(_)
             | Self::Client(_) => ClientReply::Unavailable,
-            // The password is used up here; on a new connection the login is held, and served.
+            // It has been sent often enough; on a new connection the login is held, and served.
             Self::RouteChanged => ClientReply::Closing(Farewell::Moved),
             Self::Told(reason) => ClientReply::Closing(farewell(*reason)),
         }

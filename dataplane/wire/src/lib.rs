@@ -39,6 +39,8 @@
 //!   [`Front::accept`], which takes a [`LineProtocol::Welcome`], which only a [`Login`] makes.
 //! - Answering a login twice: [`Front::reply`] takes the pending request out of the machine and
 //!   [`Front::accept`] consumes the machine itself.
+//! - Sending a refused password once more: a [`Login`] takes the [`Credentials`] in and
+//!   [gives them back](Login::into_credentials) only where the backend has not refused them.
 //! - A secret in a log: [`Secret`] and [`Credentials`] have no `Debug`, `Display`, `Clone` or
 //!   comparison, and are wiped when dropped.
 //!
@@ -317,9 +319,13 @@ pub trait Login: Send + 'static {
     /// belongs to the relay.
     ///
     /// # Errors
-    /// No verdict was or will be reached: the client gets a temporary error, and the login is not
-    /// tried elsewhere, since credentials may have been sent.
+    /// No verdict was or will be reached. The credentials may have been sent.
     fn step(&mut self, input: &mut WireBuf) -> Result<LoginStep<Self::Welcome>, BackendViolation>;
+
+    /// Ends this login and gives its credentials back, to be sent on another connection because nothing may
+    /// come of this one. `None` after a refusal, unless that was [temporary](RejectionKind::Temporary): they
+    /// are used up.
+    fn into_credentials(self) -> Option<Credentials>;
 }
 
 /// What the driver is to do after [`Login::step`].

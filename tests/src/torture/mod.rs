@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checker::{Floors, Verdict, judge, judge_so_far};
 use crate::history::{
-    FinalState, History, LongestWait, Move, Recorder, Summary, longest_wait, read_journal,
+    FinalState, History, LongestWait, Move, Operation, Recorder, Summary, longest_wait,
+    read_journal,
 };
 use crate::workload::{Habit, Workload, read_mailbox};
 use crate::world::{Builder, Limits, World};
@@ -87,6 +88,8 @@ pub enum Aim {
     /// That nobody waits for longer than a window and a take-over: whoever leads is killed or frozen soon, again
     /// and again, and fences take long enough to be hit.
     Leaders,
+    /// That a move sends nobody away who was only early: nothing breaks.
+    Quiet,
     /// That versions mix: all processes begin as the version before, are upgraded one after the other, and
     /// are taken back.
     Upgrade,
@@ -120,6 +123,8 @@ pub struct Report {
     pub summary: Summary,
     /// The longest time in which no login of an account was admitted anywhere.
     pub longest_wait: Option<LongestWait>,
+    /// Logins that were refused while their account was in a move that took less than a login is held (G4).
+    pub sent_away: usize,
     /// Moves that ended on the other side, and that ended where they began.
     pub moves: (usize, usize),
     /// What was done to which process how often.
@@ -169,6 +174,11 @@ impl fmt::Display for Report {
                 longest_hold()
             )?;
         }
+        writeln!(
+            f,
+            "  sent away in moves shorter than {:?}: {}",
+            LIMITS.hold, self.sent_away
+        )?;
         writeln!(f, "  violations: {}", self.verdict.violations.len())?;
         for violation in self.verdict.violations.iter().take(SHOWN) {
             writeln!(f, "    {violation}")?;
@@ -244,6 +254,7 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         complaints,
         longest_wait,
         summary: Summary::of(&history, |_| true),
+        sent_away: sent_away(&history),
         moves: (flipped, history.moves.len() - flipped),
         faults: nemesis.done().into_iter().chain(upgraded).collect(),
         kept: None,
@@ -285,6 +296,24 @@ fn too_long(history: &History) -> impl Iterator<Item = String> + '_ {
         let (account, migration) = (&movement.account, &movement.migration);
         Some(format!("{migration} held {account} for {held:?}"))
     })
+}
+
+/// Logins that were refused in a move that was over before a login is held for too long.
+fn sent_away(history: &History) -> usize {
+    let short = |movement: &Move| movement.answered.since(movement.asked) < LIMITS.hold;
+    let within = |operation: &Operation, movement: &Move| {
+        movement.account == operation.account
+            && operation.begun <= movement.answered
+            && movement.asked <= operation.ended
+    };
+    let refused = history.operations.iter();
+    let refused = refused.filter(|operation| !operation.action.is_accepted());
+    refused
+        .filter(|operation| {
+            let mut moves = history.moves.iter();
+            moves.any(|movement| short(movement) && within(operation, movement))
+        })
+        .count()
 }
 
 fn start_clients(world: &World, recorder: &Recorder, plan: &Plan) -> Workload {

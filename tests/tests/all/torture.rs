@@ -86,6 +86,19 @@ async fn leaders_that_keep_dying_hold_nobody_for_long_on_etcd() {
     leaders_keep_dying(world).await;
 }
 
+/// Thunderbird shows each refusal as an alert. A login that lies with the old server when the fence comes is held
+/// and sent to the new one, and nothing is asked of its client.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_breaks_a_move_sends_nobody_away() {
+    let report = run(World::builder(), plan(12, Aim::Quiet)).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(
+        (report.sent_away, report.summary.refused),
+        (0, 0),
+        "{report}"
+    );
+}
+
 /// Old and new replicas, old and new data planes, in every mixture that the order of an upgrade has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_upgrade_and_the_way_back_lose_nothing() {

@@ -39,6 +39,8 @@ pub(crate) struct Manners {
     pub(crate) verdicts: Option<Arc<Semaphore>>,
     /// What it says to a wrong password behind NO.
     pub(crate) refusal: &'static str,
+    /// How it judges a login.
+    pub(crate) judges: Judges,
     /// Sent behind its OK, in the same segment.
     pub(crate) behind_ok: &'static str,
     /// It keeps its side open whatever happens.
@@ -49,6 +51,13 @@ pub(crate) struct Manners {
     pub(crate) flood: usize,
     /// Octets that its kernel is to hold of what it sends; `None`: as the system likes.
     pub(crate) send_buffer: Option<usize>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Judges {
+    ByPassword,
+    RefusesEverybody,
+    HangsUp,
 }
 
 #[derive(Clone)]
@@ -69,6 +78,7 @@ impl Default for Manners {
             proxy: false,
             verdicts: None,
             refusal: "[AUTHENTICATIONFAILED] wrong",
+            judges: Judges::ByPassword,
             behind_ok: "",
             never_closes: false,
             mute: false,
@@ -305,7 +315,12 @@ impl Connection {
         if let Some(verdicts) = self.manners.verdicts.clone() {
             verdicts.acquire().await.unwrap().forget();
         }
-        if !password_is_right(line) {
+        let is_accepted = match self.manners.judges {
+            Judges::ByPassword => password_is_right(line),
+            Judges::RefusesEverybody => false,
+            Judges::HangsUp => return Err(Over),
+        };
+        if !is_accepted {
             let refusal = self.manners.refusal;
             self.say(format!("{tag} NO {refusal}\r\n")).await?;
             return Ok(false);

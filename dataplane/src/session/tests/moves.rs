@@ -16,12 +16,12 @@ use tokio::{
 };
 
 use super::{
-    backend::{Manners, Tls},
+    backend::{Judges, Manners, Tls},
     client::{Client, PATIENCE},
     eventually,
     world::{Authority, Plan, Way, World},
 };
-use crate::{fence::FenceReport, net::tls_client::ClientTls};
+use crate::{fence::FenceReport, limits::Limits, net::tls_client::ClientTls};
 
 /// What is told about alice's fence when no session is left.
 async fn drained(world: &World) -> DrainedAccount {
@@ -202,15 +202,21 @@ async fn a_server_that_does_not_close_leaves_the_close_unconfirmed() {
 /// A server that thinks about every login until it is given a permit, and a close limit that no test lives to
 /// see the end of.
 fn thoughtful() -> (World, Arc<Semaphore>) {
+    thoughtful_and(Manners::default(), |_| ())
+}
+
+/// The same with more to it.
+fn thoughtful_and(manners: Manners, change: impl FnOnce(&mut Limits)) -> (World, Arc<Semaphore>) {
     let verdicts = Arc::new(Semaphore::new(0));
     let mut plan = Plan {
         old: Manners {
             verdicts: Some(Arc::clone(&verdicts)),
-            ..Manners::default()
+            ..manners
         },
         ..Plan::default()
     };
     plan.limits.relay.close = Duration::from_hours(1);
+    change(&mut plan.limits);
     (World::with(plan), verdicts)
 }
 
@@ -233,7 +239,12 @@ async fn guesses_that_the_server_thinks_about_do_not_keep_their_account_fenced()
     assert_eq!((drained.closed, drained.unconfirmed), (20, 0));
     world.flip();
     alice(&world).await;
-    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+    // Each is tried once more where the account lives now, and no client hears anything else.
+    for mut guesser in guessers {
+        guesser.answer("l NO [AUTHENTICATIONFAILED]").await;
+    }
+    assert_eq!(world.new.seen.count(&world.new.seen.logins), 21);
+    assert_eq!(world.old.seen.count(&world.old.seen.logins), 20);
 }
 
 /// A client whose login lies with such a server, a write behind it.
@@ -259,12 +270,23 @@ async fn a_fence_waits_a_moment_for_the_verdict_on_a_login() {
     assert_eq!((drained.closed, drained.unconfirmed), (1, 0));
     // Accepted before the flip, and its end was seen before the flip.
     assert_eq!(world.old.seen.count(&world.old.seen.ended), 1);
-    let rest = client.rest().await;
+    is_served_anew(&world, &mut client).await;
+}
+
+/// The login that a fence overtook is held, and after the flip it is the new server's, with all that came behind
+/// it.
+async fn is_served_anew(world: &World, client: &mut Client) {
+    eventually("it is held", || world.registry.counts().held == 1).await;
+    assert_eq!(world.new.seen.count(&world.new.seen.connections), 0);
+    world.flip();
+    let said = client.until("l ").await;
     assert!(
-        rest.starts_with("l NO [UNAVAILABLE]") && rest.contains("* BYE"),
-        "{rest}"
+        said.last().is_some_and(|said| said.starts_with("l OK")),
+        "{said:?}"
     );
-    assert!(!world.old.seen.has("x CREATE"));
+    client.answer("x OK").await;
+    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+    assert!(world.new.seen.has("x CREATE") && !world.old.seen.has("x CREATE"));
 }
 
 #[tokio::test]
@@ -273,10 +295,8 @@ async fn a_login_that_the_old_server_accepts_after_the_flip_is_nobody_s() {
     let mut client = undecided(&world).await;
     world.fence();
     assert_eq!(drained(&world).await.unconfirmed, 0);
-    world.flip();
-    // The client was told soon, and not when the server had made up its mind.
-    let rest = client.rest().await;
-    assert!(rest.starts_with("l NO [UNAVAILABLE]"), "{rest}");
+    // The client is served soon, and not when the server has made up its mind.
+    is_served_anew(&world, &mut client).await;
     assert_eq!(world.old.seen.count(&world.old.seen.ended), 0);
     verdicts.add_permits(1);
     eventually("the server found the connection closed", || {
@@ -299,9 +319,116 @@ async fn after_the_server_s_ok_the_route_is_looked_up_once_more() {
     // Nobody tells the session: it has to see for itself.
     world.fence_unseen();
     verdicts.add_permits(1);
+    is_served_anew(&world, &mut client).await;
+    assert_eq!(world.registry.unconfirmed(), 0);
+}
+
+#[tokio::test]
+async fn whatever_but_a_refusal_comes_of_a_login_under_a_fence_it_is_held_and_served() {
+    let temporary = Manners {
+        refusal: "[UNAVAILABLE] closed for now",
+        judges: Judges::RefusesEverybody,
+        ..Manners::default()
+    };
+    let gone = Manners {
+        judges: Judges::HangsUp,
+        ..Manners::default()
+    };
+    for manners in [temporary, gone] {
+        let (world, verdicts) = thoughtful_and(manners, |_| ());
+        let mut client = undecided(&world).await;
+        world.fence_unseen();
+        verdicts.add_permits(1);
+        is_served_anew(&world, &mut client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_under_a_fence_is_final_and_the_client_s() {
+    let (world, verdicts) = thoughtful();
+    let mut client = world.client().await;
+    client.send("l LOGIN alice@example.org wrong\r\n").await;
+    eventually("the server has the login", || {
+        world.old.seen.count(&world.old.seen.logins) == 1
+    })
+    .await;
+    world.fence();
+    verdicts.add_permits(1);
+    client.answer("l NO [AUTHENTICATIONFAILED]").await;
+    world.flip();
+    client.login("bob@example.org").await;
+    assert!(!world.new.seen.lines().join(" ").contains("YWxpY2V"));
+    assert_eq!(world.new.seen.count(&world.new.seen.logins), 1);
+}
+
+#[tokio::test]
+async fn an_aborted_move_serves_the_login_that_it_overtook_where_it_was() {
+    let (world, verdicts) = thoughtful();
+    let mut client = undecided(&world).await;
+    world.fence();
+    eventually("it is held", || world.registry.counts().held == 1).await;
+    verdicts.add_permits(2);
+    world.abort();
+    client.answer("l OK").await;
+    client.answer("x OK").await;
+    assert_eq!(world.old.seen.count(&world.old.seen.logins), 2);
+}
+
+#[tokio::test]
+async fn a_password_that_no_server_has_judged_is_sent_twice_at_most() {
+    let (world, _) = thoughtful();
+    let mut client = undecided(&world).await;
+    for logins in [1, 2] {
+        eventually("the server has the login", || {
+            world.old.seen.count(&world.old.seen.logins) == logins
+        })
+        .await;
+        world.fence();
+        drained(&world).await;
+        world.abort();
+    }
     let rest = client.rest().await;
-    assert!(rest.contains("l NO [UNAVAILABLE]"), "{rest}");
-    assert!(!world.old.seen.has("x CREATE"));
+    assert!(
+        rest.starts_with("l NO [UNAVAILABLE]") && rest.contains("* BYE"),
+        "{rest}"
+    );
+    assert_eq!(world.old.seen.count(&world.old.seen.logins), 2);
+}
+
+#[tokio::test]
+async fn a_right_password_comes_through_any_number_of_fences() {
+    let (world, verdicts) = thoughtful();
+    let mut client = undecided(&world).await;
+    for logins in 1..=4 {
+        eventually("the server has the login", || {
+            world.old.seen.count(&world.old.seen.logins) == logins
+        })
+        .await;
+        world.fence_unseen();
+        verdicts.add_permits(1);
+        eventually("it is held", || world.registry.counts().held == 1).await;
+        world.abort();
+    }
+    verdicts.add_permits(1);
+    client.answer("l OK").await;
+    client.answer("x OK").await;
+}
+
+#[tokio::test]
+async fn a_login_that_was_overtaken_is_held_as_long_as_any_other_and_hears_signs_of_life() {
+    let (world, verdicts) = thoughtful_and(Manners::default(), |limits| {
+        limits.hold.timeout = Duration::from_millis(300);
+        limits.hold.keep_alive = Duration::from_millis(50);
+    });
+    let mut client = undecided(&world).await;
+    world.fence_unseen();
+    let began = Instant::now();
+    verdicts.add_permits(1);
+    let said = client.until("l ").await;
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(said[0].starts_with("* OK"), "{said:?}");
+    let answer = &said[said.len() - 1];
+    assert!(answer.starts_with("l NO [UNAVAILABLE]"), "{said:?}");
 }
 
 #[tokio::test]

@@ -59,6 +59,11 @@ enum Command {
 pub(super) struct Tags(u32);
 
 impl Tags {
+    /// None is used yet.
+    pub(super) const fn new() -> Self {
+        Self(0)
+    }
+
     /// The tag of the command that was sent last.
     pub(super) fn current(&self) -> String {
         format!("F{}", self.0)
@@ -80,7 +85,7 @@ impl ImapBack {
             prefaced: settings.prefaced,
             lines: Lines::new(settings.limits),
             state: State::Greeting,
-            tags: Tags(0),
+            tags: Tags::new(),
             greeting: String::new(),
             offered_in_clear: None,
             offered: None,
@@ -251,8 +256,7 @@ impl Negotiate for ImapBack {
     fn into_login(self, credentials: Credentials) -> ImapLogin {
         let ready = self.state == State::Ready;
         let offered = self.offered.filter(|_| ready);
-        // The credentials are composed into what will be sent, and wiped here.
-        ImapLogin::new(offered, self.lines, self.tags, &credentials)
+        ImapLogin::new(offered, self.lines, self.tags, credentials)
     }
 }
 

@@ -30,8 +30,9 @@ pub struct ImapLogin {
     lines: Lines,
     tags: Tags,
     state: State,
+    /// Gone when the backend has refused them.
+    credentials: Option<Credentials>,
     /// What the login consists of; each piece behind the first waits for the backend's leave.
-    /// Composed at once, so that the credentials are gone before the first is sent.
     pieces: VecDeque<Secret>,
     /// What the backend has offered since the login began: what it offered before is void.
     capabilities: Option<Capabilities>,
@@ -62,7 +63,7 @@ impl ImapLogin {
         offered: Option<Capabilities>,
         lines: Lines,
         mut tags: Tags,
-        credentials: &Credentials,
+        credentials: Credentials,
     ) -> Self {
         let tag = tags.next();
         let (state, pieces) = match offered {
@@ -70,7 +71,7 @@ impl ImapLogin {
                 State::Impossible(BackendViolation::NotReady),
                 VecDeque::new(),
             ),
-            Some(offered) => match compose(&tag, &offered, credentials) {
+            Some(offered) => match compose(&tag, &offered, &credentials) {
                 None => (
                     State::Impossible(BackendViolation::NoMechanism),
                     VecDeque::new(),
@@ -82,6 +83,7 @@ impl ImapLogin {
             lines,
             tags,
             state,
+            credentials: Some(credentials),
             pieces,
             capabilities: None,
             untagged: Vec::new(),
@@ -130,7 +132,11 @@ impl ImapLogin {
             Status::No => {
                 self.state = State::Over;
                 self.pieces.clear();
-                Ok(LoginStep::Rejected(rejection(text)))
+                let rejection = rejection(text);
+                if rejection.kind() != RejectionKind::Temporary {
+                    self.credentials = None;
+                }
+                Ok(LoginStep::Rejected(rejection))
             }
             Status::Bad => Err(BackendViolation::LoginNotUnderstood),
         }
@@ -231,6 +237,10 @@ impl Login for ImapLogin {
             }
         }
         Ok(LoginStep::NeedMore)
+    }
+
+    fn into_credentials(self) -> Option<Credentials> {
+        self.credentials
     }
 }
 
@@ -420,6 +430,37 @@ mod tests {
         let sent = pieces("IMAP4rev1", "alice", &token).unwrap();
         assert_eq!(sent[0], "F1 LOGIN \"alice\" {6000}\r\n");
         assert_eq!(sent[1], format!("{token}\r\n"));
+    }
+
+    #[test]
+    fn credentials_come_back_unless_the_backend_has_refused_them() {
+        let comes_back = |answer: &[u8]| {
+            let password = SecretWriter::with_capacity(0).text(b"x").finish();
+            let credentials = Credentials::password(b"", b"alice", password).ok().unwrap();
+            let offered = Some(Capabilities::parse(b"AUTH=PLAIN SASL-IR"));
+            let lines = Lines::new(crate::BackLimits::default());
+            let mut login = ImapLogin::new(offered, lines, Tags::new(), credentials);
+            let mut input = WireBuf::new(1024);
+            input.extend(answer).unwrap();
+            while let Ok(LoginStep::Send(_)) = login.step(&mut input) {}
+            login.into_credentials().is_some()
+        };
+        for answer in [
+            &b""[..],
+            b"* BYE gone\r\n",
+            b"F1 BAD what\r\n",
+            b"F1 NO [UNAVAILABLE] later\r\n",
+            b"F1 OK [CAPABILITY IMAP4rev1] in\r\n",
+        ] {
+            assert!(comes_back(answer), "{}", answer.escape_ascii());
+        }
+        for answer in [
+            &b"F1 NO [AUTHENTICATIONFAILED] wrong\r\n"[..],
+            b"F1 NO wrong\r\n",
+            b"F1 NO [CONTACTADMIN] locked\r\n",
+        ] {
+            assert!(!comes_back(answer), "{}", answer.escape_ascii());
+        }
     }
 
     #[test]

@@ -146,8 +146,8 @@ impl Negotiate for ToyBack {
     }
 
     fn into_login(self, credentials: Credentials) -> ToyLogin {
-        let turn = match (self.state, credentials) {
-            (State::Ready, Credentials::Bearer(bearer)) => Turn::Send(message(&bearer)),
+        let turn = match (self.state, &credentials) {
+            (State::Ready, Credentials::Bearer(bearer)) => Turn::Send(message(bearer)),
             (State::Ready, Credentials::Password(_)) => {
                 Turn::Impossible(BackendViolation::NoMechanism)
             }
@@ -157,6 +157,7 @@ impl Negotiate for ToyBack {
             lines: self.lines,
             turn,
             challenge: None,
+            credentials: Some(credentials),
         }
     }
 }
@@ -174,6 +175,7 @@ pub(crate) struct ToyLogin {
     lines: Lines,
     turn: Turn,
     challenge: Option<Vec<u8>>,
+    credentials: Option<Credentials>,
 }
 
 enum Turn {
@@ -213,6 +215,9 @@ impl ToyLogin {
             b'-' => {
                 self.turn = Turn::Over;
                 let rejection = rejection(text);
+                if rejection.kind() != RejectionKind::Temporary {
+                    self.credentials = None;
+                }
                 Ok(LoginStep::Rejected(match self.challenge.take() {
                     Some(challenge) => rejection.with_challenge(challenge),
                     None => rejection,
@@ -249,5 +254,9 @@ impl Login for ToyLogin {
             Some(line) => self.take(&line),
             None => Ok(LoginStep::NeedMore),
         }
+    }
+
+    fn into_credentials(self) -> Option<Credentials> {
+        self.credentials
     }
 }
