@@ -49,6 +49,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// a host that nobody asks for.
 const KEPT: Duration = Duration::from_hours(24);
 
+/// Addresses of a host that are tried. An answer may hold thousands, which would be copied for every login, and
+/// nobody waits for so many attempts.
+const MOST_ADDRESSES: usize = 32;
+
 /// Look-ups at once. The system's blocks a thread for as long as it lasts (half a minute when no name server
 /// answers), of the pool from which snapshots and certificates are read too.
 const AT_ONCE: usize = 8;
@@ -208,7 +212,10 @@ impl Known {
         let found = self.look_up.look_up(name.to_owned()).await;
         match found {
             Ok(addresses) if addresses.is_empty() => Err(ResolveError::NoAddress),
-            Ok(addresses) => Ok(addresses.into()),
+            Ok(mut addresses) => {
+                addresses.truncate(MOST_ADDRESSES);
+                Ok(addresses.into())
+            }
             Err(error) => Err(ResolveError::Failed(Arc::new(error))),
         }
     }

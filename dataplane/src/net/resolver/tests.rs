@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use futures_util::future::join_all;
 use tokio::time::{advance, timeout};
 
@@ -252,4 +254,13 @@ async fn the_systems_resolver_is_asked_in_earnest() {
     let addresses = resolver.resolve("localhost", 143).await.unwrap();
     assert!(addresses.iter().all(|address| address.ip().is_loopback()));
     assert!(addresses.iter().all(|address| address.port() == 143));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_thousands_of_addresses_costs_no_more_than_its_first_few() {
+    let thousands = (0..4000).map(|n| Ipv4Addr::from_bits(0xc612_0000 + n).into());
+    let book = Book::saying(Answer::Addresses(thousands.collect()));
+    let found = resolved(&resolver(&book)).await;
+    assert_eq!(found.len(), MOST_ADDRESSES);
+    assert_eq!(found[0], SocketAddr::from(([198, 18, 0, 0], 143)));
 }
