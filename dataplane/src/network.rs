@@ -1,17 +1,12 @@
 //! A network in CIDR notation, and those that an address belongs to by custom.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use std::{fmt, net::IpAddr, str::FromStr};
 
-/// Addresses that share a prefix.
+use ipnet::IpNet;
+
+/// Addresses that share a prefix. Nothing is kept of what is behind the prefix, so that one network has one form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u32,
-}
+pub struct Network(IpNet);
 
 /// The text is no network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,45 +25,24 @@ impl Network {
         Self::around(address, 24, 48)
     }
 
-    fn around(address: IpAddr, prefix_v4: u32, prefix_v6: u32) -> Self {
-        match address.to_canonical() {
-            address @ IpAddr::V4(_) => Self::new(address, prefix_v4),
-            address @ IpAddr::V6(_) => Self::new(address, prefix_v6),
-        }
-    }
-
-    /// Without what is behind the prefix, so that one network has one form.
-    fn new(address: IpAddr, prefix: u32) -> Self {
-        let address = match address {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
-                Ipv4Addr::from_bits(address.to_bits() & mask).into()
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
-                Ipv6Addr::from_bits(address.to_bits() & mask).into()
-            }
+    fn around(address: IpAddr, prefix_v4: u8, prefix_v6: u8) -> Self {
+        let address = address.to_canonical();
+        let prefix = if address.is_ipv4() {
+            prefix_v4
+        } else {
+            prefix_v6
         };
-        Self { address, prefix }
+        Self(IpNet::new_assert(address, prefix).trunc())
     }
 
     /// How many leading bits its addresses share.
     pub fn prefix(&self) -> u32 {
-        self.prefix
+        self.0.prefix_len().into()
     }
 
     /// Whether `address` is in it. An IPv4 address in IPv6 form counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let shared = match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(other)) => {
-                (ours.to_bits() ^ other.to_bits()).leading_zeros()
-            }
-            (IpAddr::V6(ours), IpAddr::V6(other)) => {
-                (ours.to_bits() ^ other.to_bits()).leading_zeros()
-            }
-            _ => return false,
-        };
-        shared >= self.prefix
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -76,30 +50,17 @@ impl FromStr for Network {
     type Err = InvalidNetwork;
 
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => address.into(),
+            Err(_) => text.parse::<IpNet>().map_err(|_| InvalidNetwork)?,
         };
-        let address: IpAddr = address.parse().map_err(|_| InvalidNetwork)?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => longest,
-            // `parse` alone would take "+8".
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                digits.parse().map_err(|_| InvalidNetwork)?
-            }
-            Some(_) => return Err(InvalidNetwork),
-        };
-        if prefix > longest {
-            return Err(InvalidNetwork);
-        }
-        Ok(Self::new(address, prefix))
+        Ok(Self(network.trunc()))
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
     }
 }
 
