@@ -23,6 +23,8 @@ pub enum Step {
     Released,
     /// Over, at the new home.
     Settled,
+    /// The fence of a leader that is gone is lifted, at the old home; the move goes on.
+    Withdrawn,
     /// Over, at the old home.
     Aborted,
 }
