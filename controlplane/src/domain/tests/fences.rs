@@ -4,14 +4,14 @@ use ferrypost_proto::{
     AccountId, BootId, MigrationId, Phase, Revision,
     store::v1::{
         Departed, DrainedReport, DrainedReportAccount, Expelled, Leader, LiveEndpoint,
-        LiveRejected, Registration, Rewound,
+        LiveRejected, LiveRejectedEndpoint, Registration, Rewound,
     },
     v1::{self, BlockerReason},
 };
 
 use super::{
     super::{
-        fence::{drain, unapplied, unsettled_ends},
+        fence::{Outlook, drain, unapplied, unsettled_ends},
         migration::Drain,
     },
     Ledger, instance,
@@ -252,4 +252,24 @@ fn a_flip_is_applied_when_every_registered_boot_says_so() {
         0,
         "whoever is not registered does not count"
     );
+}
+
+#[test]
+fn an_endpoint_that_a_data_plane_does_not_know_clouds_the_outlook_of_its_destination_alone() {
+    let mut ledger = Ledger::new();
+    let boot = ledger.register("dp-1");
+    ledger.live("dp-1", &boot, |_| {});
+    let is_clear =
+        |ledger: &Ledger, source, target| Outlook::of(&ledger.state, source, target).is_clear();
+    assert!(is_clear(&ledger, "source", "target"));
+    ledger.live("dp-1", &boot, |live| {
+        live.rejected_endpoints = vec![LiveRejectedEndpoint {
+            destination: "target".to_owned(),
+            protocol: v1::Protocol::Imap.into(),
+            field: "announcement".to_owned(),
+        }];
+    });
+    assert!(!is_clear(&ledger, "source", "target"));
+    assert!(!is_clear(&ledger, "target", "source"));
+    assert!(is_clear(&ledger, "source", "spare"));
 }
