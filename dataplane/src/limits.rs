@@ -2,6 +2,10 @@
 //!
 //! Each field says its unit, its default, why it is that, and what the peer sees when it is hit. A
 //! stage is given its own small group by copy.
+//!
+//! All protocols have these. While IMAP is the only one, a group of its own would be a second place for the same
+//! number; the first protocol that wants another (POP3's idle time is shorter, RFC 1939 §3) brings
+//! `[limits.<protocol>.<stage>]`, whose keys inherit from here what they do not say.
 
 use std::time::Duration;
 
