@@ -172,6 +172,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         replica: config.replica().clone(),
         random: random.clone(),
         heartbeat: config.migrations().heartbeat,
+        settle: config.migrations().settle,
     };
     let fleet = Fleet::start(
         mirror.clone(),

@@ -79,6 +79,8 @@ pub enum Reason {
     FenceWithdrawn,
     /// It was fenced as often as it may be.
     AttemptsUsedUp,
+    /// A limit of a data plane did not fit the window.
+    Limits,
 }
 
 impl From<BlockerReason> for Reason {
@@ -102,6 +104,7 @@ impl From<BlockerReason> for Reason {
             BlockerReason::HookMayRun => Self::HookMayRun,
             BlockerReason::FenceWithdrawn => Self::FenceWithdrawn,
             BlockerReason::AttemptsUsedUp => Self::AttemptsUsedUp,
+            BlockerReason::Limits => Self::Limits,
         }
     }
 }

@@ -135,6 +135,7 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
         group: config.group().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         admin_address: addresses.admin.to_string(),
+        limits: config.limits().of_fence(),
     };
     let mut parts = Parts::new(config, random, beside.clone());
     let prober = parts.start_prober(config);

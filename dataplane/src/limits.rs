@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use ferrypost_proto::v1::DataPlaneLimits;
 use ferrypost_wire::{BackLimits, FrontLimits};
 
 use crate::network::Network;
@@ -30,6 +31,18 @@ pub struct Limits {
     pub probe: ProbeLimits,
     /// `[limits.shutdown]`
     pub shutdown: ShutdownLimits,
+}
+
+impl Limits {
+    /// What the control plane is told: how long the logins and sessions of a fenced account may take here.
+    pub fn of_fence(&self) -> DataPlaneLimits {
+        let time = |time| prost_types::Duration::try_from(time).ok();
+        DataPlaneLimits {
+            hold: time(self.hold.timeout),
+            drain: time(self.relay.drain),
+            close: time(self.relay.close),
+        }
+    }
 }
 
 /// How many clients may be connected.
@@ -155,7 +168,8 @@ pub struct RelayLimits {
     /// session can be told goodbye no more.
     pub answer: Duration,
     /// Time that open commands are given to end when a session is to be closed. Default 10 s (inside
-    /// the 20 s window of a move, G4). Past it the session is cut.
+    /// the 20 s window of a move, G4; with `close` it must be below the control plane's `migrations.window`, or
+    /// moves wait and say so). Past it the session is cut.
     pub drain: Duration,
     /// Time to wait for the server's own close after ours. Default 5 s (G2). Past it the close counts as
     /// unconfirmed and a move that waits for it is aborted.
@@ -177,7 +191,8 @@ impl Default for RelayLimits {
 /// How logins wait while their account is fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldLimits {
-    /// Time that a login is held. Default 25 s: above the 20 s in which a fence ends by itself, below
+    /// Time that a login is held. Default 25 s: above the 20 s in which a fence ends by itself (the control plane's
+    /// `migrations.window`; moves wait and say so unless it is), below
     /// the 30 s after which mail clients give up. Past it: a temporary error, and the account stays
     /// fenced.
     pub timeout: Duration,

@@ -26,6 +26,7 @@ pub fn short_limits() -> Limits {
         // The least that etcd grants as it comes.
         leader_ttl: Duration::from_secs(2),
         drain: Duration::from_secs(1),
+        close: Duration::from_secs(2),
         hold: Duration::from_secs(8),
     }
 }

@@ -1,24 +1,18 @@
-//! What the installation's state says about a fence: whether it may begin, whether it is complete, and
-//! whether everybody knows that it is over.
+//! Whether a fence may begin: what the installation's state says is in its way (G15).
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use ferrypost_proto::{
-    AccountId, BootId, InstanceId, MigrationId, Revision,
-    store::v1::{DrainedReport, Live, LiveEndpoint, LiveRejectedEndpoint, Registration},
+    AccountId, InstanceId, Revision,
+    store::v1::{Live, LiveEndpoint, LiveRejectedEndpoint, Registration},
     v1::{Blocker, BlockerReason},
 };
 
-use super::migration::{Drain, blocker};
+use super::{limits::DataPlaneLimits, migration::blocker, unsettled::unsettled};
 use crate::{
     domain::state::{State, Versioned},
-    kv::{Rev, keys},
+    kv::Rev,
 };
-
-/// Most drained reports that a transaction can guard on beside everything else. In a larger fleet the
-/// rest rests on the revision of the fleet: a report of a boot for a fence never becomes undone, and a new
-/// boot is a change of the fleet.
-const GUARDED_REPORTS: usize = 96;
 
 /// A move before its fence.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +27,8 @@ pub struct Prospect<'a> {
     pub written: Rev,
     /// Accounts that may be between FENCING and FLIPPED at once.
     pub budget: usize,
+    /// How long its held window may last.
+    pub window: Duration,
 }
 
 /// What stands in the way of a fence (G15); empty when it can be begun and finished.
@@ -78,6 +74,8 @@ struct Plane<'a> {
     live: Option<&'a Live>,
     /// What it has against an endpoint of either destination.
     endpoints: Vec<Blocker>,
+    /// How long it holds and closes; `None`: it does not say.
+    limits: Option<DataPlaneLimits>,
 }
 
 impl<'a> Outlook<'a> {
@@ -94,6 +92,7 @@ impl<'a> Outlook<'a> {
                     endpoints: live.map_or_else(Vec::new, |live| {
                         at_endpoints(instance, live, source, target)
                     }),
+                    limits: DataPlaneLimits::of(&registration.value),
                 }
             });
         Self {
@@ -121,13 +120,26 @@ impl<'a> Outlook<'a> {
             .all(|plane| plane.live.is_some_and(applied))
     }
 
-    /// The accounts whose entries a data plane rejects.
-    pub fn rejected(&self) -> HashSet<&'a str> {
-        let lives = self.planes.iter().filter_map(|plane| plane.live);
-        lives
-            .flat_map(|live| &live.rejected)
-            .map(|rejected| rejected.account_id.as_str())
-            .collect()
+    /// True if a fence of this window ends within it, whatever sessions there are.
+    pub fn fits(&self, window: Duration) -> bool {
+        let too_tight =
+            |plane: &Plane<'_>| DataPlaneLimits::against(plane.limits, plane.instance, window);
+        self.planes.iter().all(|plane| too_tight(plane).is_none())
+    }
+
+    /// The accounts that a data plane stands in the way of: it rejects their entries, or has lost sight of their
+    /// sessions lately.
+    pub fn held_back(&self) -> HeldBack<'a> {
+        let lives = || self.planes.iter().filter_map(|plane| plane.live);
+        let rejected = lives().flat_map(|live| &live.rejected);
+        let unsettled = lives().flat_map(|live| &live.unsettled);
+        HeldBack {
+            all: lives().any(|live| live.unsettled_more),
+            accounts: rejected
+                .map(|rejected| rejected.account_id.as_str())
+                .chain(unsettled.map(String::as_str))
+                .collect(),
+        }
     }
 
     /// What stands in the way of one of them.
@@ -146,6 +158,21 @@ impl<'a> Outlook<'a> {
         blockers.extend(self.unsettled.iter().cloned());
         blockers.extend(over_budget(self.state, prospect));
         blockers
+    }
+}
+
+/// Accounts that are not to be fenced now.
+#[derive(Debug)]
+pub struct HeldBack<'a> {
+    /// Every one.
+    all: bool,
+    accounts: HashSet<&'a str>,
+}
+
+impl HeldBack<'_> {
+    /// Whether it is one of them.
+    pub fn contains(&self, account: &AccountId) -> bool {
+        self.all || self.accounts.contains(account.as_str())
     }
 }
 
@@ -178,8 +205,38 @@ impl Plane<'_> {
             }
         }
         blockers.extend(self.endpoints.iter().cloned());
+        blockers.extend(lost_sight_of(self.instance, live, prospect.accounts));
+        blockers.extend(DataPlaneLimits::against(
+            self.limits,
+            self.instance,
+            prospect.window,
+        ));
         blockers
     }
+}
+
+/// Sessions that ended a moment ago, of servers that may still be at work: a fence that counts them comes to
+/// nothing.
+fn lost_sight_of(instance: &InstanceId, live: &Live, accounts: &[AccountId]) -> Option<Blocker> {
+    let is_named = |id: &AccountId| live.unsettled.iter().any(|named| named == id.as_str());
+    let message = if accounts.iter().any(is_named) {
+        format!(
+            "{instance} has lately closed sessions of the account whose server it did not see close: that \
+             server may still be at work"
+        )
+    } else if live.unsettled_more {
+        format!(
+            "{instance} has lately closed sessions of more accounts than it can name, whose servers it did \
+             not see close"
+        )
+    } else {
+        return None;
+    };
+    Some(blocker(
+        BlockerReason::CloseUnconfirmed,
+        instance.as_str(),
+        message,
+    ))
 }
 
 /// The endpoints of both sides of a move that a data plane does not know, and those that it cannot reach.
@@ -222,7 +279,7 @@ fn cannot_reach(instance: &InstanceId, endpoint: &LiveEndpoint) -> Blocker {
 }
 
 /// What a data plane has said, if it is the boot that is registered.
-fn live<'a>(
+pub(super) fn live<'a>(
     state: &'a State,
     instance: &InstanceId,
     registration: &Versioned<Registration>,
@@ -231,7 +288,7 @@ fn live<'a>(
     (live.value.boot == registration.value.boot).then_some(&*live.value)
 }
 
-fn has_applied(state: &State, live: &Live, revision: Rev) -> bool {
+pub(super) fn has_applied(state: &State, live: &Live, revision: Rev) -> bool {
     let applied = live.applied.map(Revision::from).unwrap_or_default();
     applied >= Revision::new(state.base(), revision) || revision == 0
 }
@@ -251,202 +308,4 @@ fn over_budget(state: &State, prospect: &Prospect<'_>) -> Option<Blocker> {
             ),
         )
     })
-}
-
-/// A data plane that ended, or was taken over, without anybody having seen its backends' close.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Unsettled {
-    /// A registration that succeeded another boot.
-    Succession(InstanceId),
-    /// A goodbye with unconfirmed closes.
-    Departure(InstanceId, BootId),
-    /// An operator's word.
-    Expulsion(InstanceId, BootId),
-}
-
-impl Unsettled {
-    /// The data plane.
-    pub fn instance(&self) -> &InstanceId {
-        let (Self::Succession(instance)
-        | Self::Departure(instance, _)
-        | Self::Expulsion(instance, _)) = self;
-        instance
-    }
-}
-
-/// All of them, with the revision of the key that says so.
-pub fn unsettled_ends(state: &State) -> Vec<(Unsettled, Rev)> {
-    let successions = state
-        .registrations()
-        .iter()
-        .filter(|(_, registration)| !registration.value.unsettled_predecessor.is_empty())
-        .map(|(instance, registration)| {
-            (
-                Unsettled::Succession(instance.clone()),
-                registration.revision,
-            )
-        });
-    let departures = state.departed().iter().map(|((instance, boot), departed)| {
-        (
-            Unsettled::Departure(instance.clone(), boot.clone()),
-            departed.revision,
-        )
-    });
-    let expulsions = state
-        .expelled()
-        .iter()
-        .filter(|(_, expelled)| !expelled.value.settled)
-        .map(|((instance, boot), expelled)| {
-            (
-                Unsettled::Expulsion(instance.clone(), boot.clone()),
-                expelled.revision,
-            )
-        });
-    successions.chain(departures).chain(expulsions).collect()
-}
-
-/// The same, as blockers.
-pub fn unsettled(state: &State) -> Vec<Blocker> {
-    unsettled_ends(state)
-        .into_iter()
-        .map(|(end, _)| {
-            let who = end.instance().as_str();
-            let how = match end {
-                Unsettled::Succession(_) => "was restarted after an end that nobody saw",
-                Unsettled::Departure(..) => "left without seeing all its servers' closes",
-                Unsettled::Expulsion(..) => "was expelled",
-            };
-            blocker(
-                BlockerReason::Settling,
-                who,
-                format!("{who} {how}; its servers may still be finishing"),
-            )
-        })
-        .collect()
-}
-
-/// An account and the epoch of its fence.
-pub type Fence = (AccountId, Rev);
-
-/// Whether every registered data plane has reported the fences drained, under the boot that is registered
-/// now.
-///
-/// What was reported under an earlier leader may come out of a backup, and then be about sessions of another
-/// history. So it counts only beside a sign of life: those end with the store's process or their lease, and
-/// are not written again before the data plane's table has been compared with the store (rule 11).
-pub fn drain(state: &State, migration: &MigrationId, fences: &[Fence]) -> Drain {
-    let (mut waiting, mut unconfirmed) = (Vec::new(), Vec::new());
-    for (instance, registration) in state.registrations() {
-        let who = instance.as_str();
-        let report = report(state, migration, instance)
-            .filter(|report| report.value.boot == registration.value.boot);
-        if report.is_some_and(|report| is_inherited(state, report))
-            && live(state, instance, registration).is_none()
-        {
-            waiting.push(blocker(
-                BlockerReason::DataPlaneSilent,
-                who,
-                format!("{who} has not answered since the present leader began"),
-            ));
-            continue;
-        }
-        for fence in fences {
-            match of_account(report, fence) {
-                Said::Drained => {}
-                Said::Unconfirmed(sessions) => unconfirmed.push(blocker(
-                    BlockerReason::CloseUnconfirmed,
-                    who,
-                    format!("{who} closed {sessions} sessions whose server it did not see close"),
-                )),
-                Said::Nothing => waiting.push(blocker(
-                    BlockerReason::NotDrained,
-                    who,
-                    format!("{who} has not reported the account drained"),
-                )),
-                Said::Left(sessions) => waiting.push(blocker(
-                    BlockerReason::NotDrained,
-                    who,
-                    format!("{who} still has {sessions} sessions of the account"),
-                )),
-            }
-        }
-    }
-    if !unconfirmed.is_empty() {
-        Drain::Unconfirmed(unconfirmed)
-    } else if !waiting.is_empty() {
-        Drain::Waiting(waiting)
-    } else {
-        Drain::Complete
-    }
-}
-
-/// Whether a report was written before the present leader began.
-fn is_inherited(state: &State, report: &Versioned<DrainedReport>) -> bool {
-    state
-        .leader()
-        .is_none_or(|(_, token)| report.revision < token)
-}
-
-/// What a data plane has said about one fence.
-enum Said {
-    Nothing,
-    Left(u32),
-    Unconfirmed(u32),
-    Drained,
-}
-
-fn of_account(report: Option<&Versioned<DrainedReport>>, (account, fence): &Fence) -> Said {
-    let said = report.and_then(|report| {
-        report
-            .value
-            .accounts
-            .iter()
-            .find(|said| said.account_id == account.as_str())
-    });
-    match said {
-        Some(said) if said.fence_epoch == *fence && said.unconfirmed > 0 => {
-            Said::Unconfirmed(said.unconfirmed)
-        }
-        Some(said) if said.fence_epoch == *fence => Said::Drained,
-        Some(said) if said.fence_epoch == 0 && said.sessions_left > 0 => {
-            Said::Left(said.sessions_left)
-        }
-        _ => Said::Nothing,
-    }
-}
-
-fn report<'a>(
-    state: &'a State,
-    migration: &MigrationId,
-    instance: &InstanceId,
-) -> Option<&'a Versioned<DrainedReport>> {
-    state
-        .drained(migration)?
-        .get(instance)
-        .map(|report| &**report)
-}
-
-/// The keys of the reports that [`drain`] has looked at, with their revisions: what a flip guards on.
-pub fn drained_keys(state: &State, migration: &MigrationId) -> Vec<(Vec<u8>, Rev)> {
-    state
-        .registrations()
-        .keys()
-        .filter_map(|instance| {
-            let report = report(state, migration, instance)?;
-            Some((keys::drained(migration, instance), report.revision))
-        })
-        .take(GUARDED_REPORTS)
-        .collect()
-}
-
-/// The registered data planes that have not applied the table of `revision`, as far as anybody knows.
-pub fn unapplied(state: &State, revision: Rev) -> impl Iterator<Item = &InstanceId> {
-    state
-        .registrations()
-        .iter()
-        .filter(move |(instance, registration)| {
-            !live(state, instance, registration)
-                .is_some_and(|live| has_applied(state, live, revision))
-        })
-        .map(|(instance, _)| instance)
 }

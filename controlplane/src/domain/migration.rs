@@ -71,6 +71,8 @@ pub struct Observed {
     pub drain: Drain,
     /// Data planes that ended without anybody having seen their backends' close.
     pub unsettled: Vec<Blocker>,
+    /// The settle time of one of them is longer than what is left of the window.
+    pub settles_late: bool,
     /// The held window is over, on the leader's monotonic clock.
     pub window_over: bool,
     /// The delta hook.
@@ -155,6 +157,10 @@ fn fenced(phase: Phase, observed: &Observed) -> Action {
     if let Some(operator) = &observed.abort_requested {
         return Action::Abort(vec![operator.clone()]);
     }
+    // There is nothing to wait for any more.
+    if phase == Phase::Fencing && observed.settles_late {
+        return Action::Abort(observed.unsettled.clone());
+    }
     let missing = match &observed.drain {
         Drain::Unconfirmed(who) => return Action::Abort(who.clone()),
         Drain::Waiting(who) => who.clone(),
@@ -171,7 +177,13 @@ fn fenced(phase: Phase, observed: &Observed) -> Action {
         });
     }
     if !missing.is_empty() {
-        return Action::Wait;
+        // Whoever is missing would come too late.
+        return match observed.hook {
+            Hook::Pending { fits: false } => {
+                Action::Abort(missing.into_iter().chain([no_time_for_hook()]).collect())
+            }
+            _ => Action::Wait,
+        };
     }
     match phase {
         Phase::Fencing => Action::Quiesce,
@@ -184,11 +196,13 @@ fn after_quiesce(hook: &Hook) -> Action {
     match hook {
         Hook::None | Hook::Succeeded => Action::Flip,
         Hook::Pending { fits: true } => Action::RunHook,
-        Hook::Pending { fits: false } => Action::Abort(vec![hook_failed(
-            "the held window leaves no time for the delta hook",
-        )]),
+        Hook::Pending { fits: false } => Action::Abort(vec![no_time_for_hook()]),
         Hook::Failed(why) => Action::Abort(vec![hook_failed(why)]),
     }
+}
+
+fn no_time_for_hook() -> Blocker {
+    hook_failed("the held window leaves no time for the delta hook")
 }
 
 fn hook_failed(why: &str) -> Blocker {

@@ -4,12 +4,16 @@
 //! * [`state`]: the whole installation at one revision. [`placement`]: an account's record. [`resolution`]: where a name goes, and whether a write would
 //!   change it.
 //! * [`start`]: what Migrate and Rollback write. [`migration`]: what comes next in a move. [`queue`]: whose turn it is. [`fence`]: what
-//!   the fleet says about it. [`transition`]: what each step writes, under which guards.
+//!   is in the way of a fence, [`limits`] and [`mod@unsettled`] among it. [`drain`]: whether it is complete. [`transition`]: what each step writes, under which guards, and
+//!   [`evidence`]: what it leaves behind for whoever asks later.
 //! * [`readers`]: which data planes read a routing configuration. [`commit`]: how every change of routing
 //!   is written.
 
 pub mod commit;
+pub mod drain;
+pub mod evidence;
 pub mod fence;
+pub mod limits;
 pub mod migration;
 #[cfg(test)]
 mod model;
@@ -22,3 +26,4 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 pub mod transition;
+pub mod unsettled;

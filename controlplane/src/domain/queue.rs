@@ -66,15 +66,17 @@ fn ready_in(
     waiting: &Waiting,
     most: usize,
 ) -> Vec<(Rev, Move)> {
-    let rejected = outlook.rejected();
+    let held_back = outlook.held_back();
     waiting
         .iter()
         // What was asked for later was written later, and is not applied either.
         .take_while(|(since, _)| outlook.is_applied(*since))
         .filter_map(|(since, id)| Some((*since, Move::of(state, id).ok()?)))
         .filter(|(_, of)| {
-            let accepted = |id: &AccountId| !rejected.contains(id.as_str());
-            of.accounts().iter().all(accepted) && outlook.is_applied(of.epoch())
+            let free = |id: &AccountId| !held_back.contains(id);
+            of.accounts().iter().all(free)
+                && outlook.is_applied(of.epoch())
+                && outlook.fits(of.window())
         })
         .take(most)
         .collect()
@@ -89,16 +91,18 @@ pub fn waits_for(state: &State, record: &MigrationRecord, budget: usize) -> Vec<
         .iter()
         .filter_map(|account| AccountId::parse(&account.account_id).ok())
         .collect();
-    let records = accounts.iter().filter_map(|id| state.account(id));
+    let records = || accounts.iter().filter_map(|id| state.account(id));
+    let windows = records().filter_map(|account| Some(account.placement()?.window));
     let prospect = Prospect {
         accounts: &accounts,
         source: &record.source,
         target: &record.target,
-        written: records
+        written: records()
             .map(|account| account.epoch())
             .max()
             .unwrap_or_default(),
         budget,
+        window: windows.min().unwrap_or_default(),
     };
     let mut blockers = if record.attempts == 0 {
         let first = state.moves().first(&Lane::of(record));

@@ -9,15 +9,18 @@ use std::time::Duration;
 use ferrypost_proto::{
     AccountId, DestinationId, MigrationId, Phase,
     store::v1::MigrationRecord,
-    v1::{self, Blocker},
+    v1::{self, Blocker, FenceEnd},
 };
 use ferrypost_runtime::Random;
 
 use super::{
     commit::RoutingChange,
-    fence::{self, Fence},
+    drain::{self, Fence},
+    evidence::{Notes, Writing},
+    fence,
     migration::{Observed, is_transition, state_in},
     placement::Placement,
+    unsettled::unsettled,
 };
 use crate::{
     domain::state::{State, Versioned, has_ended},
@@ -135,6 +138,8 @@ pub struct TransitionWriter<'a> {
     pub token: Rev,
     /// For people.
     pub now: prost_types::Timestamp,
+    /// What the leader has seen of the move and not written yet.
+    pub notes: &'a Notes,
 }
 
 impl TransitionWriter<'_> {
@@ -150,6 +155,7 @@ impl TransitionWriter<'_> {
             migration.blockers.clear();
             migration.attempts += 1;
             migration.hook_deadline = None;
+            self.evidence(migration).waits();
         });
         change.fleet(state.fleet()).txn()
     }
@@ -171,7 +177,7 @@ impl TransitionWriter<'_> {
     }
 
     /// → FLIPPED: the one write that changes where the accounts' names go.
-    pub fn flip(self, state: &State, of: &Move, held: Option<Duration>) -> Txn {
+    pub fn flip(self, state: &State, of: &Move) -> Txn {
         let next = Self::advance(of, Phase::Flipped, |placement| {
             if let Some(target) = placement.target.take() {
                 placement.previous_home = Some(std::mem::replace(&mut placement.home, target));
@@ -179,8 +185,10 @@ impl TransitionWriter<'_> {
             end_fence(placement);
         });
         let change = self.write(of, &next, |migration| {
+            let held = self.notes.after;
             migration.held = held.and_then(|held| prost_types::Duration::try_from(held).ok());
             migration.hook_deadline = None;
+            self.evidence(migration).end(state, of, FenceEnd::Flipped);
         });
         guard_drained(change, state, of).txn()
     }
@@ -189,7 +197,10 @@ impl TransitionWriter<'_> {
     /// hook may still run, so its deadline stays.
     pub fn withdraw(self, state: &State, of: &Move) -> Txn {
         let next = Self::advance(of, Phase::Copying, end_fence);
-        remove_reports(self.write(of, &next, |_| {}), state, of).txn()
+        let change = self.write(of, &next, |migration| {
+            self.evidence(migration).end(state, of, FenceEnd::Withdrawn);
+        });
+        remove_reports(change, state, of).txn()
     }
 
     /// FLIPPED → RELEASED.
@@ -220,6 +231,11 @@ impl TransitionWriter<'_> {
             migration.ended_at = Some(self.now);
             migration.hook_deadline = None;
             migration.blockers.clear();
+            let mut evidence = self.evidence(migration);
+            evidence.waits();
+            if of.phase().is_fenced() {
+                evidence.end(state, of, FenceEnd::Aborted);
+            }
         });
         remove_reports(change, state, of).txn()
     }
@@ -228,6 +244,7 @@ impl TransitionWriter<'_> {
     pub fn show(self, of: &Move, blockers: Vec<Blocker>) -> Txn {
         let mut migration = of.migration.value.clone();
         migration.blockers = blockers;
+        self.evidence(&mut migration).waits();
         self.write_migration(of, &migration)
     }
 
@@ -246,6 +263,17 @@ impl TransitionWriter<'_> {
         migration.phase = v1::Phase::Settled.into();
         migration.ended_at = Some(self.now);
         self.write_migration(of, &migration)
+    }
+
+    fn evidence<'m>(self, migration: &'m mut MigrationRecord) -> Writing<'m>
+    where
+        Self: 'm,
+    {
+        Writing {
+            evidence: migration.evidence.get_or_insert_default(),
+            notes: self.notes,
+            now: self.now,
+        }
     }
 
     fn write_migration(self, of: &Move, migration: &Stored<MigrationRecord>) -> Txn {
@@ -280,6 +308,7 @@ impl TransitionWriter<'_> {
         if let Some(placement) = next.first() {
             migration.phase = v1::Phase::from(placement.phase).into();
             migration.state = state_in(placement.phase).into();
+            self.evidence(&mut migration).phase(placement.phase);
         }
         change(&mut migration);
         let start = RoutingChange::new(self.random).led(self.token);
@@ -303,7 +332,7 @@ fn end_fence(placement: &mut Placement) {
 
 fn guard_drained(change: RoutingChange, state: &State, of: &Move) -> RoutingChange {
     let change = change.fleet(state.fleet());
-    fence::drained_keys(state, &of.id)
+    drain::drained_keys(state, &of.id)
         .into_iter()
         .fold(change, |change, (key, revision)| change.at(key, revision))
 }
@@ -330,6 +359,7 @@ pub fn observe(state: &State, of: &Move, budget: usize) -> Observed {
         target: &side(first.and_then(|p| p.target.as_ref()), &migration.target),
         written: of.epoch(),
         budget,
+        window: of.window(),
     };
     let copying = of.phase() == Phase::Copying;
     Observed {
@@ -344,11 +374,12 @@ pub fn observe(state: &State, of: &Move, budget: usize) -> Observed {
         } else {
             Vec::new()
         },
-        drain: fence::drain(state, &of.id, &of.fences()),
-        unsettled: fence::unsettled(state),
+        drain: drain::drain(state, &of.id, &of.fences()),
+        unsettled: unsettled(state),
+        settles_late: false,
         window_over: false,
         hook: super::migration::Hook::None,
-        unapplied: fence::unapplied(state, of.epoch()).next().is_some(),
+        unapplied: drain::unapplied(state, of.epoch()).next().is_some(),
     }
 }
 

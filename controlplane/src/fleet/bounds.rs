@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use ferrypost_proto::{
     AccountId,
-    routing::v1::{EndpointHealth, Hello, Rejected, RejectedEntry},
+    routing::v1::{EndpointHealth, Hello, Rejected, RejectedEntry, UnsettledSessions},
     store::v1 as stored,
 };
 
@@ -16,6 +16,10 @@ const ENDPOINTS: usize = 1_000;
 /// Most rejected accounts that are kept of one data plane: they stand in one value of the store. It holds
 /// the accounts beyond them all the same, so a move of one of those is aborted instead of waiting.
 const REJECTED: usize = 1_000;
+
+/// Most accounts that are kept of which a data plane has lost sight lately. Beyond them it is as if it had said
+/// that there are more.
+const UNSETTLED: usize = 256;
 
 /// Rejected entries that are logged by name.
 const LOGGED: usize = 10;
@@ -101,6 +105,18 @@ pub(super) fn logged(said: &Rejected) -> impl Iterator<Item = &RejectedEntry> {
     said.entries.iter().take(LOGGED)
 }
 
+/// The accounts whose sessions ended lately without their server's close having been seen, sorted; and whether there
+/// are more than that.
+pub(super) fn unsettled(said: UnsettledSessions) -> (Vec<String>, bool) {
+    let named: BTreeSet<String> = said
+        .account_ids
+        .into_iter()
+        .filter(|id| AccountId::parse(id).is_ok())
+        .collect();
+    let more = said.more || named.len() > UNSETTLED;
+    (named.into_iter().take(UNSETTLED).collect(), more)
+}
+
 fn cut(text: &str) -> String {
     let end = text.floor_char_boundary(TEXT);
     text[..end]
@@ -139,6 +155,18 @@ mod tests {
         };
         assert_eq!(rejected(&said).len(), REJECTED);
         assert_eq!(rejected_endpoints(&said).len(), ENDPOINTS);
+        let lost = UnsettledSessions {
+            account_ids: (0..5_000)
+                .map(|_| AccountId::generate(random.bytes()).into())
+                .collect(),
+            more: false,
+        };
+        let (named, more) = unsettled(lost);
+        assert_eq!(
+            (named.len(), more),
+            (UNSETTLED, true),
+            "never fewer than it said"
+        );
         let endless = Rejected {
             endpoints: vec![RejectedEndpoint {
                 field: "f".repeat(WORD + 1),

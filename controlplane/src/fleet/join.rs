@@ -162,14 +162,14 @@ impl Fleet {
         Ok(committed)
     }
 
-    /// A stream that comes back. Its registration may lack what the data plane speaks, if a replica of an
+    /// A stream that comes back. Its registration may lack what the data plane says of itself, if a replica of an
     /// earlier version has written it.
     async fn resume(&self, who: &Introduction, state: &State) -> Answer<Option<Rev>> {
         let Some(registration) = state.registrations().get(&who.instance) else {
             return Ok(None);
         };
         let mut restated = registration.value.clone();
-        who.state_versions(&mut restated);
+        who.state(&mut restated);
         if restated == registration.value || state.rewound().is_some() {
             return Ok(Some(registration.revision));
         }
@@ -264,10 +264,11 @@ fn joined(who: &Introduction, state: &State, contract: u32, registered: Rev) -> 
 }
 
 impl Introduction {
-    /// Writes down what the data plane speaks.
-    fn state_versions(&self, registration: &mut Registration) {
+    /// Writes down what the data plane speaks, and how long it lets things take.
+    fn state(&self, registration: &mut Registration) {
         registration.contracts = Some(self.claim.contracts.into());
         registration.schemas = Some(self.claim.schemas.into());
+        registration.limits = self.hello.limits;
     }
 }
 
@@ -285,7 +286,7 @@ fn new_registration(who: &Introduction, predecessor: Option<&Registration>) -> R
             .unwrap_or_default(),
         ..Registration::default()
     };
-    who.state_versions(&mut registration);
+    who.state(&mut registration);
     registration
 }
 

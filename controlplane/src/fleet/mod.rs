@@ -51,6 +51,8 @@ pub struct FleetOptions {
     /// How often a data plane is asked whether it is there. After two silent intervals it counts as
     /// silent, after three its stream ends.
     pub heartbeat: Duration,
+    /// How long a server whose close nobody saw may still be at work: data planes count by it too.
+    pub settle: Duration,
 }
 
 /// A handle of the fleet; clones share it.

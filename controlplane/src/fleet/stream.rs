@@ -300,6 +300,7 @@ impl Listener<'_> {
             replica: self.fleet.0.options.replica.as_str().to_owned(),
             contracts: Some(Speaks::here().contracts.into()),
             schemas: Some(Speaks::here().schemas.into()),
+            settle: prost_types::Duration::try_from(self.fleet.0.options.settle).ok(),
         };
         self.outgoing
             .send(Ok(told(Told::Welcome(welcome))))
@@ -430,9 +431,12 @@ impl Listener<'_> {
         let endpoints = bounds::endpoints(health.endpoints);
         let kept = bounds::to_live(&endpoints);
         let ready = health.ready;
+        let (unsettled, more) = bounds::unsettled(health.unsettled.unwrap_or_default());
         self.live(|live| {
             live.ready = ready;
             live.endpoints = kept;
+            live.unsettled = unsettled;
+            live.unsettled_more = more;
         });
         self.view.send_modify(|view| {
             view.answers = true;

@@ -17,7 +17,7 @@ use crate::{
     domain::state::State,
     domain::{
         migration::{Action, Drain, Observed, next},
-        transition::{Move, NotDriven, observe},
+        transition::{Move, NotDriven, TransitionWriter, observe},
     },
     failpoint,
     hook::{Deadline, Order},
@@ -74,7 +74,9 @@ impl Driver {
     fn observe(&mut self, state: &State, of: &Move) -> Observed {
         let options = &self.term.options;
         let mut observed = observe(state, of, options.fence_budget);
-        self.memory.add_to(&mut observed, of, options);
+        self.memory.add_to(&mut observed, state, of, options);
+        let settled = self.term.seen().settled(state, options.settle);
+        observed.settles_late = self.memory.is_too_late(of, settled);
         if failpoint::releases_early() && of.phase().is_fenced() {
             observed.drain = Drain::Complete;
         }
@@ -88,7 +90,7 @@ impl Driver {
                 self.wait(of).await;
             }
             Action::Show(blockers) => {
-                self.term.write(self.term.pen().show(of, blockers)).await;
+                self.write(|pen| pen.show(of, blockers)).await;
             }
             Action::Fence => self.fence().await,
             Action::Quiesce => {
@@ -118,7 +120,7 @@ impl Driver {
                 .await;
             }
             Action::Finish => {
-                self.term.write(self.term.pen().finish(of)).await;
+                self.write(|pen| pen.finish(of)).await;
             }
         }
     }
@@ -171,14 +173,11 @@ impl Driver {
     }
 
     async fn flip(&mut self, state: &State, of: &Move) {
-        let held = self.memory.held();
         let written = self
-            .step("flipped.before", "flipped.after", |pen| {
-                pen.flip(state, of, held)
-            })
+            .step("flipped.before", "flipped.after", |pen| pen.flip(state, of))
             .await;
         if written == Written::Yes {
-            tracing::info!(migration = %self.id, ?held, "the move has flipped");
+            tracing::info!(migration = %self.id, "the move has flipped");
         }
     }
 
@@ -203,6 +202,7 @@ impl Driver {
             return;
         }
         tracing::info!(migration = %self.id, ?limit, "the delta hook runs");
+        let began = Instant::now();
         let stop = CancellationToken::new();
         let run = hook.run(order, deadline, stop.clone());
         let outcome = tokio::select! {
@@ -212,7 +212,7 @@ impl Driver {
         if let Err(error) = &outcome {
             tracing::warn!(migration = %self.id, %error, "the delta hook failed");
         }
-        self.memory.hook_ended(outcome);
+        self.memory.hook_ended(attempt, began.elapsed(), outcome);
         let _ = self.reach("hook.after").await;
     }
 
@@ -234,21 +234,32 @@ impl Driver {
 
     /// One transition, between its failpoints.
     async fn step(
-        &self,
+        &mut self,
         before: &'static str,
         after: &'static str,
-        txn: impl FnOnce(crate::domain::transition::TransitionWriter<'_>) -> Txn,
+        txn: impl FnOnce(TransitionWriter<'_>) -> Txn,
     ) -> Written {
         if self.reach(before).await.is_err() {
             return Written::Unknown;
         }
-        let written = self.term.write(txn(self.term.pen())).await;
+        let written = self.write(txn).await;
         tracing::debug!(migration = %self.id, step = after, ?written, "a step of a move");
         if written == Written::Yes {
             self.term.count(after, &self.id);
         }
         if written == Written::Yes && self.reach(after).await.is_err() {
             return Written::Unknown;
+        }
+        written
+    }
+
+    /// One write, with what there is to be written down.
+    async fn write(&mut self, txn: impl FnOnce(TransitionWriter<'_>) -> Txn) -> Written {
+        let term = self.term.clone();
+        let notes = self.memory.notes(&term.options.replica);
+        let written = term.write(txn(term.pen(notes))).await;
+        if written == Written::Yes {
+            self.memory.written();
         }
         written
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,9 +14,16 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{OrchestratorOptions, driver::Driver, prune::prune, settle::settle, sweep::sweep};
+use super::{
+    OrchestratorOptions,
+    driver::Driver,
+    prune::prune,
+    settle::{Seen, settle},
+    sweep::sweep,
+};
 use crate::{
     domain::{
+        evidence::Notes,
         queue::{Means, due},
         transition::TransitionWriter,
     },
@@ -39,6 +46,7 @@ pub(super) struct DriverContext {
     pub(super) leadership: Leadership,
     /// Fences begin one after another, each seeing the one before: so the budget holds.
     pub(super) fence_turn: Mutex<()>,
+    seen: std::sync::Mutex<Seen>,
 }
 
 /// What became of a write, with the mirror caught up with it.
@@ -61,6 +69,7 @@ pub(super) async fn lead(
         options,
         leadership,
         fence_turn: Mutex::new(()),
+        seen: std::sync::Mutex::default(),
     });
     // What happened before this replica led must be in the mirror before it decides anything.
     term.catch_up().await;
@@ -120,6 +129,12 @@ impl DriverContext {
         }
     }
 
+    /// What this leader has seen of ends that nobody saw. Never held across a wait.
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        // A panic leaves it whole: it is only ever looked at and added to.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts looks at moves: see [`OrchestratorOptions::looks`].
     pub(super) fn count_looks(&self, looks: usize) {
         self.options
@@ -128,11 +143,12 @@ impl DriverContext {
     }
 
     /// What the leader's transitions are written with.
-    pub(super) fn pen(&self) -> TransitionWriter<'_> {
+    pub(super) fn pen<'a>(&'a self, notes: &'a Notes) -> TransitionWriter<'a> {
         TransitionWriter {
             random: &self.options.random,
             token: self.leadership.token(),
             now: wall_clock::now(),
+            notes,
         }
     }
 

@@ -1,21 +1,24 @@
 //! What only the leader itself can say of a move: what its monotonic clock and its memory hold. None of it
 //! outlives the leader, and none of it needs to: whoever takes over withdraws the fence that it finds.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ferrypost_proto::{
-    Phase,
-    v1::{Blocker, BlockerReason},
+    InstanceId, Phase, ReplicaId,
+    v1::{Blocker, BlockerReason, HookEvidence},
 };
 use tokio::time::Instant;
 
 use super::OrchestratorOptions;
 use crate::{
     domain::{
+        evidence::{Notes, wait_for},
         migration::{Hook, Observed, blocker},
+        state::State,
         transition::Move,
     },
     hook::HookError,
+    store::Rev,
 };
 
 /// Time inside the window that is kept for the flip after the hook.
@@ -38,6 +41,12 @@ pub(super) struct Memory {
     rests: Option<Instant>,
     /// How the hook ended, if this driver has run it inside this fence.
     hook: Option<Result<(), HookError>>,
+    /// What is waited for unfenced, and since when it was not written down.
+    waits: Vec<(Blocker, Instant)>,
+    /// The revisions of the reports on this fence that were seen.
+    heard: BTreeMap<InstanceId, Rev>,
+    /// What is written down with the next step.
+    notes: Notes,
 }
 
 impl Memory {
@@ -48,6 +57,9 @@ impl Memory {
             held: None,
             rests: None,
             hook: None,
+            waits: Vec::new(),
+            heard: BTreeMap::new(),
+            notes: Notes::default(),
         }
     }
 
@@ -57,24 +69,83 @@ impl Memory {
     }
 
     /// The driver's hook has ended.
-    pub(super) fn hook_ended(&mut self, outcome: Result<(), HookError>) {
+    pub(super) fn hook_ended(
+        &mut self,
+        attempt: u32,
+        took: Duration,
+        outcome: Result<(), HookError>,
+    ) {
+        let failure = outcome.as_ref().err().map(ToString::to_string);
+        self.notes.hook = Some(HookEvidence {
+            attempt,
+            took: prost_types::Duration::try_from(took).ok(),
+            failure: failure.unwrap_or_default(),
+        });
         self.hook = Some(outcome);
     }
 
-    /// For how long the accounts have been held, if the fence is this driver's own.
-    pub(super) fn held(&self) -> Option<Duration> {
-        Some(self.held?.elapsed())
+    /// What is to be written down with a step that is taken now.
+    pub(super) fn notes(&mut self, leader: &ReplicaId) -> &Notes {
+        leader.as_str().clone_into(&mut self.notes.leader);
+        self.notes.after = self.held.map(|since| since.elapsed());
+        let now = Instant::now();
+        let open = self.waits.iter_mut().map(|(blocker, since)| {
+            let time = now.saturating_duration_since(std::mem::replace(since, now));
+            wait_for(blocker, time, 0)
+        });
+        self.notes.waits.extend(open);
+        &self.notes
+    }
+
+    /// The step is written, and the notes with it.
+    pub(super) fn written(&mut self) {
+        self.notes.waits.clear();
+    }
+
+    /// What the move waits for now: each wait that ends or begins with it is noted.
+    fn waits_for(&mut self, blockers: &[Blocker]) {
+        let same = |a: &Blocker, b: &Blocker| a.reason == b.reason && a.who == b.who;
+        let (go_on, over): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waits)
+            .into_iter()
+            .partition(|(open, _)| blockers.iter().any(|blocker| same(open, blocker)));
+        self.waits = go_on;
+        for (blocker, since) in over {
+            self.notes
+                .waits
+                .push(wait_for(&blocker, since.elapsed(), 0));
+        }
+        for blocker in blockers {
+            if !self.waits.iter().any(|(open, _)| same(open, blocker)) {
+                self.notes.waits.push(wait_for(blocker, Duration::ZERO, 1));
+                self.waits.push((blocker.clone(), Instant::now()));
+            }
+        }
+    }
+
+    /// When each data plane has said its last word on this fence.
+    fn hears(&mut self, state: &State, of: &Move) {
+        let Some(since) = self.held else { return };
+        for (instance, report) in state.drained(&of.id).into_iter().flatten() {
+            let known = self.heard.get(instance);
+            if known.is_none_or(|known| *known != report.revision) {
+                self.heard.insert(instance.clone(), report.revision);
+                self.notes.heard.insert(instance.clone(), since.elapsed());
+            }
+        }
     }
 
     /// Adds to what the state says what only the leader can say.
     pub(super) fn add_to(
         &mut self,
         observed: &mut Observed,
+        state: &State,
         of: &Move,
         options: &OrchestratorOptions,
     ) {
         observed.hook = self.hook_state(of, options);
         if of.phase().is_fenced() {
+            self.hears(state, of);
+            self.waits.clear();
             observed.inherited = self.held.is_none();
             observed.window_over = self.window_end(of).is_some_and(is_past);
         } else if of.phase() == Phase::Copying {
@@ -84,6 +155,8 @@ impl Memory {
 
     fn unfenced(&mut self, observed: &mut Observed, of: &Move, options: &OrchestratorOptions) {
         (self.held, self.hook) = (None, None);
+        (self.notes.hook, self.notes.heard) = (None, BTreeMap::new());
+        self.heard.clear();
         observed.hook_may_run = self.foreign_hook(of).map(|_| hook_may_run(of));
         observed.attempts_used_up =
             (of.attempts() >= options.fence_attempts).then(|| attempts_used_up(of));
@@ -100,6 +173,9 @@ impl Memory {
                 observed.before_fence.push(withdrawn(options.respite));
             }
         }
+        let hook = observed.hook_may_run.iter();
+        let blockers: Vec<_> = hook.chain(&observed.before_fence).cloned().collect();
+        self.waits_for(&blockers);
     }
 
     fn hook_state(&self, of: &Move, options: &OrchestratorOptions) -> Hook {
@@ -125,6 +201,12 @@ impl Memory {
             .checked_duration_since(Instant::now())?
             .checked_sub(FLIP_RESERVE)?;
         (left >= SHORTEST_RUN.min(limit)).then(|| left.min(limit))
+    }
+
+    /// Whether the window is over before something that is known to come at a moment, if at all.
+    pub(super) fn is_too_late(&self, of: &Move, comes: Option<Instant>) -> bool {
+        let end = self.window_end(of);
+        comes.zip(end).is_some_and(|(comes, end)| comes >= end)
     }
 
     /// The next moment at which the clock alone changes what is decided.

@@ -1,39 +1,62 @@
 //! Waits out the ends of data planes whose backends' close nobody saw, then says that they are settled.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{self, Instant};
 
 use super::lead::{DriverContext, wait_changed};
 use crate::{
-    domain::fence::{Unsettled, unsettled_ends},
     domain::state::State,
+    domain::unsettled::{Unsettled, unsettled_ends},
     store::{Rev, Txn, keys},
 };
+
+/// When this leader first saw each unsettled end: only its own clock is good enough.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashMap<(Unsettled, Rev), Instant>);
+
+impl Seen {
+    fn look(&mut self, state: &State) {
+        let ends = unsettled_ends(state);
+        self.0.retain(|end, _| ends.contains(end));
+        let now = Instant::now();
+        for end in ends {
+            self.0.entry(end).or_insert(now);
+        }
+    }
+
+    /// When the last of them is settled at the earliest; `None`: there is none.
+    pub(super) fn settled(&self, state: &State, settle: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let since = |end| self.0.get(&end).copied().unwrap_or(now);
+        let ends = unsettled_ends(state).into_iter();
+        ends.map(|end| since(end) + settle).max()
+    }
+}
 
 /// Clears every unsettled end a settle time after this leader first saw it. A leader that takes over begins
 /// again: only its own clock is good enough.
 pub(super) async fn settle(term: &Arc<DriverContext>) {
     let mut changed = term.mirror.changed();
-    let mut seen: HashMap<(Unsettled, Rev), Instant> = HashMap::new();
     loop {
         changed.borrow_and_update();
         let state = term.mirror.read();
-        let ends = unsettled_ends(&state);
-        seen.retain(|end, _| ends.contains(end));
-        let now = Instant::now();
-        for end in ends {
-            seen.entry(end).or_insert(now);
-        }
         let due = |since: Instant| since + term.options.settle;
-        if let Some((end, _)) = seen.iter().find(|(_, since)| due(**since) <= now) {
-            if let Some(txn) = clear(&state, end, term.leadership.token()) {
+        let (over, next) = {
+            let mut seen = term.seen();
+            seen.look(&state);
+            let now = Instant::now();
+            let over = seen.0.iter().find(|(_, since)| due(**since) <= now);
+            let next = seen.0.values().copied().map(due).min();
+            (over.map(|(end, _)| end.clone()), next)
+        };
+        if let Some(end) = over {
+            if let Some(txn) = clear(&state, &end, term.leadership.token()) {
                 tracing::info!(data_plane = %end.0.instance(), "settled: its servers have had their time");
                 term.write(txn).await;
             }
             continue;
         }
-        let next = seen.values().copied().map(due).min();
         let tick = async {
             match next {
                 Some(at) => time::sleep_until(at).await,

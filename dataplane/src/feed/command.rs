@@ -80,10 +80,13 @@ impl Commands {
         let names = self.names(&list.names)?;
         let limit = usize::try_from(list.limit).unwrap_or(usize::MAX);
         let listing = self.registry.sessions(&names, limit.min(MOST_LISTED));
+        let unsettled = self.registry.unsettled_names();
+        let unsettled = unsettled.iter().filter(|name| names.contains(name));
         Ok(Outcome::SessionList(SessionList {
             truncated: listing.sessions.len() < listing.total,
             total: listing.total as u64,
             held: listing.held as u64,
+            unsettled: unsettled.count() as u64,
             sessions: listing.sessions.into_iter().map(session_info).collect(),
         }))
     }

@@ -1,16 +1,16 @@
 //! One connection: Hello, Welcome, then whatever comes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    CHUNK_BYTES, InstallationId, Revision, Speaks, Versions,
+    CHUNK_BYTES, InstallationId, Name, Revision, Speaks, Versions,
     routing::v1::{
         Applied, Goodbye, Health, Hello, Rejected, RejectedEndpoint, RejectedEntry, StreamResponse,
-        Welcome, routing_service_client::RoutingServiceClient, stream_request::Message as Up,
-        stream_response::Message as Down,
+        UnsettledSessions, Welcome, routing_service_client::RoutingServiceClient,
+        stream_request::Message as Up, stream_response::Message as Down,
     },
 };
-use ferrypost_routing::RoutingTable;
+use ferrypost_routing::{Resolution, RoutingTable};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -22,7 +22,7 @@ use super::{
     ConnectionState, Feed, FeedEnd, command::Commands, error::FeedError, next_farewell,
     uplink::Uplink,
 };
-use crate::fence::FenceReport;
+use crate::{fence::FenceReport, registry::Registry};
 
 /// A chunk, and room for what surrounds it.
 const MOST_MESSAGE: usize = 4 * CHUNK_BYTES;
@@ -30,6 +30,9 @@ const MOST_MESSAGE: usize = 4 * CHUNK_BYTES;
 /// Heartbeats that the control plane may announce; outside it is brought to the nearer end, so that no
 /// typing error there makes a data plane spin or sleep for ever.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_mins(1));
+
+/// Most accounts that are named of those of which sight was lost: some seven KiB a heartbeat, and only in trouble.
+const MOST_UNSETTLED: usize = 256;
 
 /// So many heartbeat intervals of silence mean reconnect (rule 3).
 const SILENT_INTERVALS: u32 = 3;
@@ -43,6 +46,8 @@ struct Stream {
     ready: watch::Receiver<bool>,
     /// What was said about rejected entries on this stream.
     rejected: Option<Rejected>,
+    /// And about sessions whose server's close was not seen.
+    unsettled: UnsettledSessions,
     silence: Duration,
     heard: Instant,
     opened: Instant,
@@ -110,6 +115,7 @@ impl Feed {
             verdicts: self.health.verdicts(),
             ready: self.readiness.watch(),
             rejected,
+            unsettled: UnsettledSessions::default(),
             silence,
             heard: now,
             opened: now,
@@ -134,6 +140,7 @@ impl Feed {
             applied: self.replica.resume_from().map(Into::into),
             version: self.identity.version.clone(),
             admin_address: self.identity.admin_address.clone(),
+            limits: Some(self.identity.limits),
         }
     }
 
@@ -148,6 +155,9 @@ impl Feed {
         // Waits for the disk, once in this directory's life, with no session to wait for it.
         self.state.pin(&installation)?;
         self.unregistered = None;
+        if let Some(settle) = welcome.settle.and_then(|it| Duration::try_from(it).ok()) {
+            self.registry.settle_within(settle);
+        }
         self.replica
             .begin_stream(Revision::from(welcome.registered.unwrap_or_default()));
         if welcome.rewound {
@@ -248,8 +258,8 @@ impl Feed {
         Ok(None)
     }
 
-    /// Says what is in force. What was rejected goes first: when the control plane sees the table as
-    /// applied, it must know what is not.
+    /// Says what is in force. What was rejected goes first, and of which accounts sight was lost lately: when the
+    /// control plane sees the table as applied, it must know what is in a fence's way.
     async fn applied(
         &mut self,
         stream: &mut Stream,
@@ -261,6 +271,9 @@ impl Feed {
             if let Some(rejected) = rejected {
                 stream.up.send(Up::Rejected(rejected)).await?;
             }
+        }
+        if unsettled(&self.registry, table) != stream.unsettled {
+            self.say_health(stream, 0).await?;
         }
         let position = table.position().clone();
         stream
@@ -296,12 +309,16 @@ impl Feed {
 
     async fn say_health(&self, stream: &mut Stream, sequence: u64) -> Result<(), FeedError> {
         let counts = self.registry.counts();
+        let table = self.replica.tables().current();
+        let unsettled = table.map(|table| unsettled(&self.registry, &table));
+        stream.unsettled = unsettled.unwrap_or_default();
         let health = Health {
             sequence,
             ready: *stream.ready.borrow_and_update(),
             sessions: counts.sessions as u64,
             held_logins: counts.held as u64,
             endpoints: stream.verdicts.borrow_and_update().to_vec(),
+            unsettled: Some(stream.unsettled.clone()),
         };
         stream.up.send(Up::Health(health)).await
     }
@@ -316,6 +333,26 @@ impl Feed {
             stream.up.send(Up::Goodbye(goodbye)).await?;
         }
         Ok(())
+    }
+}
+
+/// The accounts under whose names sessions ended lately without their server's close having been seen. A name
+/// without a record has none to move.
+fn unsettled(registry: &Registry, table: &RoutingTable) -> UnsettledSessions {
+    let account = |name: &Name| match table.resolve(name) {
+        Resolution::Route(route) => route.account,
+        // A fence has counted it already; one that the table could not take over is not moved.
+        Resolution::Fenced(_) | Resolution::Refused(_) => None,
+    };
+    let names = registry.unsettled_names();
+    let mut accounts: BTreeSet<_> = names.iter().filter_map(account).map(String::from).collect();
+    let more = accounts.len() > MOST_UNSETTLED;
+    while accounts.len() > MOST_UNSETTLED {
+        accounts.pop_last();
+    }
+    UnsettledSessions {
+        account_ids: accounts.into_iter().collect(),
+        more,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use ferrypost_proto::{BootId, DestinationId, InstanceId, routing::v1::EndpointHealth};
+use ferrypost_proto::{
+    BootId, DestinationId, InstanceId, routing::v1::EndpointHealth, v1::DataPlaneLimits,
+};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -24,6 +26,8 @@ pub struct Identity {
     pub version: String,
     /// For people: the address of the admin endpoint.
     pub admin_address: String,
+    /// How long it holds logins and closes sessions: moves that do not fit wait.
+    pub limits: DataPlaneLimits,
 }
 
 /// Opens a connection to some replica of the control plane. Called once an attempt; it chooses the

@@ -17,7 +17,7 @@ mod tests;
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,10 +37,12 @@ pub(crate) use ledger::Ledger;
 use self::{entry::Entry, shard::Shard, step::Lock as _};
 use crate::{limits::HoldLimits, tables::Tables};
 
-/// How long a backend whose close nobody saw may still be at work: a fence that begins within this time
-/// counts it as unconfirmed. As long as the control plane's settle time after a succession, which
-/// answers the same question.
+/// How long a backend whose close nobody saw may still be at work, until the control plane has said its own settle
+/// time, which answers the same question: a fence that begins within this time counts it as unconfirmed.
 pub const SETTLE_TIME: Duration = Duration::from_secs(30);
+
+/// The longest that is taken for it.
+const LONGEST_SETTLE_TIME: Duration = Duration::from_hours(1);
 
 /// Enough that two logins rarely meet, and that a sweep holds no lock for long.
 const SHARDS: usize = 256;
@@ -52,6 +54,8 @@ pub struct Registry {
     hash: KeyedState,
     tables: Tables,
     limits: HoldLimits,
+    /// See [`SETTLE_TIME`], in milliseconds.
+    settle: AtomicU64,
     routed: AtomicUsize,
     held: AtomicUsize,
     /// Set before the sessions are closed, so that an admission is either refused or seen by the close.
@@ -71,6 +75,7 @@ impl Registry {
             hash,
             tables,
             limits,
+            settle: AtomicU64::new(milliseconds(SETTLE_TIME)),
             routed: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             closed: OnceLock::new(),
@@ -168,16 +173,36 @@ impl Registry {
         }
     }
 
-    /// Sessions that ended within [`SETTLE_TIME`] without anybody having seen their backend's close.
+    /// How long a backend may still be at work whose close nobody saw: the control plane's word.
+    pub fn settle_within(&self, time: Duration) {
+        let time = milliseconds(time.min(LONGEST_SETTLE_TIME));
+        self.settle.store(time, Ordering::Relaxed);
+    }
+
+    /// Sessions that ended within the settle time without anybody having seen their backend's close.
     pub fn unconfirmed(&self) -> usize {
-        let since = Instant::now().checked_sub(SETTLE_TIME);
-        self.each_shard(|shard| shard.unconfirmed(since)).sum()
+        let since = self.unsettled_since();
+        self.each_shard(|shard| shard.unconfirmed(since).count())
+            .sum()
+    }
+
+    /// The names of those sessions, one for each.
+    pub(crate) fn unsettled_names(&self) -> Vec<Name> {
+        let since = self.unsettled_since();
+        self.each_shard(|shard| shard.unconfirmed(since).cloned().collect::<Vec<_>>())
+            .flatten()
+            .collect()
+    }
+
+    fn unsettled_since(&self) -> Option<Instant> {
+        let settle = Duration::from_millis(self.settle.load(Ordering::Relaxed));
+        Instant::now().checked_sub(settle)
     }
 
     /// Begins a fence under one name: counts its sessions, and those whose backend's close was not seen
     /// lately, on the fence's ledger, and closes them. The table that fences the name is in force.
     pub(crate) fn fence(&self, name: &Name, ledger: &Arc<Ledger>) {
-        let since = Instant::now().checked_sub(SETTLE_TIME);
+        let since = self.unsettled_since();
         step::close_changed(self.shard(name), &self.tables, name, |shard| {
             shard.count_on(name, ledger, since);
         });
@@ -206,6 +231,7 @@ impl Registry {
     /// Takes an entry out. `unconfirmed`: its backend leg was opened and its end was not seen.
     fn leave(&self, entry: &Arc<Entry>, unconfirmed: bool) {
         self.shard(&entry.request.name).with(|shard| {
+            shard.forget_before(self.unsettled_since());
             shard.remove(entry, unconfirmed.then(Instant::now));
         });
         if entry.route.is_some() {
@@ -226,4 +252,8 @@ impl Registry {
         let hash = self.hash.hash(name.as_str().as_bytes());
         &self.shards[usize::try_from(hash >> 56).expect("8 bits")]
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,7 +11,6 @@ use ferrypost_routing::{KeyedState, Resolution};
 use tokio::time::Instant;
 
 use super::{
-    SETTLE_TIME,
     entry::{CloseReason, Entry},
     ledger::Ledger,
 };
@@ -22,7 +21,7 @@ use crate::network::Network;
 pub(super) struct Shard {
     entries: HashMap<Name, Vec<Slot>, KeyedState>,
     /// When and under which name a session ended whose backend's close nobody saw, oldest first.
-    /// Forgotten after [`SETTLE_TIME`], so it is bounded by how many sessions can end in that time.
+    /// Forgotten after the settle time, so it is bounded by how many sessions can end in that time.
     unconfirmed: VecDeque<(Instant, Name)>,
 }
 
@@ -78,7 +77,6 @@ impl Shard {
             self.entries.remove(name);
         }
         if let Some(now) = unconfirmed {
-            self.forget_before(now.checked_sub(SETTLE_TIME));
             self.unconfirmed.push_back((now, name.clone()));
         }
     }
@@ -143,12 +141,12 @@ impl Shard {
         held
     }
 
-    /// Ends since then whose backend's close was not seen.
-    pub(super) fn unconfirmed(&self, since: Option<Instant>) -> usize {
-        self.unconfirmed
-            .iter()
-            .filter(|(at, _)| since.is_none_or(|since| *at >= since))
-            .count()
+    /// The names of ends since then whose backend's close was not seen.
+    pub(super) fn unconfirmed(&self, since: Option<Instant>) -> impl Iterator<Item = &Name> {
+        let recent = self.unconfirmed.iter();
+        recent
+            .filter(move |(at, _)| since.is_none_or(|since| *at >= since))
+            .map(|(_, name)| name)
     }
 
     pub(super) fn under(&self, name: &Name) -> impl Iterator<Item = &Arc<Entry>> {
@@ -163,7 +161,7 @@ impl Shard {
         self.entries.values().flatten().map(|slot| &slot.entry)
     }
 
-    fn forget_before(&mut self, since: Option<Instant>) {
+    pub(super) fn forget_before(&mut self, since: Option<Instant>) {
         let Some(since) = since else { return };
         while self.unconfirmed.front().is_some_and(|(at, _)| *at < since) {
             self.unconfirmed.pop_front();

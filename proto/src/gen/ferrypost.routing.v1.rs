@@ -92,6 +92,10 @@ pub struct Hello {
     /// The schemas of the routing configuration that it reads. Unset: 1 alone. Contract 2.
     #[prost(message, optional, tag = "11")]
     pub schemas: ::core::option::Option<super::super::v1::VersionRange>,
+    /// How long it holds logins and closes sessions. Unset: nobody knows whether a fence could end in time, so no
+    /// move is fenced while it is registered. Contract 2.
+    #[prost(message, optional, tag = "12")]
+    pub limits: ::core::option::Option<super::super::v1::DataPlaneLimits>,
 }
 /// How far a table reaches in the store's history.
 #[allow(clippy::all)]
@@ -213,6 +217,22 @@ pub struct Health {
     pub held_logins: u64,
     #[prost(message, repeated, tag = "5")]
     pub endpoints: ::prost::alloc::vec::Vec<EndpointHealth>,
+    /// Sessions that ended lately without their server's close having been seen. Unset: it does not say, and a
+    /// fence may come to nothing by them. Said before the table that it is about is called applied. Contract 2.
+    #[prost(message, optional, tag = "6")]
+    pub unsettled: ::core::option::Option<UnsettledSessions>,
+}
+/// Accounts with sessions that ended within the settle time without their server's close having been seen: a fence
+/// would count them as unconfirmed, and its move would abort.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnsettledSessions {
+    /// At most 256.
+    #[prost(string, repeated, tag = "1")]
+    pub account_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There are more accounts than can be named.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -262,6 +282,9 @@ pub struct Welcome {
     /// The schemas of the routing configuration that the replica reads. Unset: 1 alone. Contract 2.
     #[prost(message, optional, tag = "8")]
     pub schemas: ::core::option::Option<super::super::v1::VersionRange>,
+    /// How long a server whose close nobody saw may still be at work (`migrations.settle`). Unset: 30 s. Contract 2.
+    #[prost(message, optional, tag = "9")]
+    pub settle: ::core::option::Option<::prost_types::Duration>,
 }
 /// A part of a snapshot, at most 1 MiB. Chunks of one snapshot come in order, with nothing but
 /// commands and heartbeats between them.
@@ -433,6 +456,10 @@ pub struct SessionList {
     /// Of them, held logins.
     #[prost(uint64, tag = "4")]
     pub held: u64,
+    /// Sessions under these names that ended within the settle time without their server's close having been seen.
+    /// Contract 2.
+    #[prost(uint64, tag = "5")]
+    pub unsettled: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

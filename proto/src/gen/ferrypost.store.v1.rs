@@ -128,6 +128,9 @@ pub struct Registration {
     /// not read comes into force while it is registered.
     #[prost(message, optional, tag = "11")]
     pub schemas: ::core::option::Option<super::super::v1::VersionRange>,
+    /// How long it holds logins and closes sessions. Unset: it has not said, and no move is fenced.
+    #[prost(message, optional, tag = "12")]
+    pub limits: ::core::option::Option<super::super::v1::DataPlaneLimits>,
 }
 /// /expelled/<instance>/<boot>
 #[allow(clippy::all)]
@@ -179,6 +182,12 @@ pub struct Live {
     /// Endpoints that it does not use.
     #[prost(message, repeated, tag = "8")]
     pub rejected_endpoints: ::prost::alloc::vec::Vec<LiveRejectedEndpoint>,
+    /// Accounts whose fence would count a close as unconfirmed.
+    #[prost(string, repeated, tag = "9")]
+    pub unsettled: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There are more than are named.
+    #[prost(bool, tag = "10")]
+    pub unsettled_more: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -270,6 +279,9 @@ pub struct MigrationRecord {
     /// Runs of the hook that were written down so far.
     #[prost(uint32, tag = "23")]
     pub hook_runs: u32,
+    /// What became of its fences and waits.
+    #[prost(message, optional, tag = "24")]
+    pub evidence: ::core::option::Option<super::super::v1::MigrationEvidence>,
 }
 /// /requests/<request id>
 #[allow(clippy::all)]

@@ -43,6 +43,20 @@ pub struct ResponseHeader {
     #[prost(bool, tag = "6")]
     pub rewound: bool,
 }
+/// How long a data plane lets the logins and sessions of a fenced account take, by its own configuration.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DataPlaneLimits {
+    /// A held login waits this long, then it gets a temporary error (`limits.hold.timeout`).
+    #[prost(message, optional, tag = "1")]
+    pub hold: ::core::option::Option<::prost_types::Duration>,
+    /// Open commands get this long to end before a session is cut (`limits.relay.drain`).
+    #[prost(message, optional, tag = "2")]
+    pub drain: ::core::option::Option<::prost_types::Duration>,
+    /// The server's own close is waited for this long (`limits.relay.close`).
+    #[prost(message, optional, tag = "3")]
+    pub close: ::core::option::Option<::prost_types::Duration>,
+}
 /// The protocols that clients speak.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -373,6 +387,110 @@ pub struct Migration {
     /// went on by itself.
     #[prost(uint32, tag = "20")]
     pub attempts: u32,
+    /// What is written down of its fences and waits, as far as they have ended.
+    #[prost(message, optional, tag = "21")]
+    pub evidence: ::core::option::Option<MigrationEvidence>,
+}
+/// What became of a move, for whoever asks later: written into its record with every step, and completed in the
+/// transaction of the flip, the abort or the withdrawal. Durations are by the monotonic clock of the leader of the
+/// time, `at` is wall-clock time for people.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MigrationEvidence {
+    /// The last 8 of its fences, the first at the front.
+    #[prost(message, repeated, tag = "1")]
+    pub fences: ::prost::alloc::vec::Vec<FenceEvidence>,
+    /// What it waited for unfenced, as leaders saw it while they drove it; the wait of a leader that died is missing
+    /// as far as it had not written it. At most 32 apart, beyond that by reason alone.
+    #[prost(message, repeated, tag = "2")]
+    pub waits: ::prost::alloc::vec::Vec<WaitEvidence>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FenceEvidence {
+    /// The replica that fenced.
+    #[prost(string, tag = "1")]
+    pub leader: ::prost::alloc::string::String,
+    /// In order, FENCING first.
+    #[prost(message, repeated, tag = "2")]
+    pub phases: ::prost::alloc::vec::Vec<PhaseEvidence>,
+    /// Unspecified: it goes on.
+    #[prost(enumeration = "FenceEnd", tag = "3")]
+    pub end: i32,
+    /// Sessions that all data planes have closed for it.
+    #[prost(uint32, tag = "4")]
+    pub sessions_closed: u32,
+    /// What each of the first 64 has said of it.
+    #[prost(message, repeated, tag = "5")]
+    pub data_planes: ::prost::alloc::vec::Vec<DataPlaneEvidence>,
+    /// Data planes that have said something and are not among them.
+    #[prost(uint32, tag = "6")]
+    pub more_data_planes: u32,
+    /// Runs of the delta hook that ended; one whose leader died has no end here.
+    #[prost(message, repeated, tag = "7")]
+    pub hooks: ::prost::alloc::vec::Vec<HookEvidence>,
+    #[prost(message, optional, tag = "8")]
+    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// FENCING to the end. Unset: it was withdrawn, and nobody knows but by `at` and `ended_at`.
+    #[prost(message, optional, tag = "9")]
+    pub lasted: ::core::option::Option<::prost_types::Duration>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PhaseEvidence {
+    #[prost(enumeration = "Phase", tag = "1")]
+    pub phase: i32,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Since FENCING was begun. Unset: a leader wrote it that had not begun the fence.
+    #[prost(message, optional, tag = "3")]
+    pub after: ::core::option::Option<::prost_types::Duration>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DataPlaneEvidence {
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub drained: bool,
+    /// Sessions that it has closed for the fence.
+    #[prost(uint32, tag = "3")]
+    pub closed: u32,
+    /// Of them and of those just before, how many it did not see the server's close of.
+    #[prost(uint32, tag = "4")]
+    pub unconfirmed: u32,
+    /// Sessions that were still open when last heard.
+    #[prost(uint32, tag = "5")]
+    pub sessions_left: u32,
+    /// When its last word came, since FENCING was begun. Unset: not while the leader looked that had begun the fence.
+    #[prost(message, optional, tag = "6")]
+    pub after: ::core::option::Option<::prost_types::Duration>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HookEvidence {
+    /// As the hook was told.
+    #[prost(uint32, tag = "1")]
+    pub attempt: u32,
+    #[prost(message, optional, tag = "2")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+    /// Empty: it succeeded. Else why not.
+    #[prost(string, tag = "3")]
+    pub failure: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WaitEvidence {
+    #[prost(enumeration = "BlockerReason", tag = "1")]
+    pub reason: i32,
+    /// As in the blocker.
+    #[prost(string, tag = "2")]
+    pub who: ::prost::alloc::string::String,
+    /// In all, and in how many pieces.
+    #[prost(message, optional, tag = "3")]
+    pub time: ::core::option::Option<::prost_types::Duration>,
+    #[prost(uint32, tag = "4")]
+    pub times: u32,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -520,6 +638,40 @@ impl MigrationKind {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum FenceEnd {
+    Unspecified = 0,
+    Flipped = 1,
+    Aborted = 2,
+    /// Its leader was gone, and the account was released where it lived.
+    Withdrawn = 3,
+}
+impl FenceEnd {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FENCE_END_UNSPECIFIED",
+            Self::Flipped => "FENCE_END_FLIPPED",
+            Self::Aborted => "FENCE_END_ABORTED",
+            Self::Withdrawn => "FENCE_END_WITHDRAWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FENCE_END_UNSPECIFIED" => Some(Self::Unspecified),
+            "FENCE_END_FLIPPED" => Some(Self::Flipped),
+            "FENCE_END_ABORTED" => Some(Self::Aborted),
+            "FENCE_END_WITHDRAWN" => Some(Self::Withdrawn),
+            _ => None,
+        }
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum BlockerReason {
     Unspecified = 0,
     /// A registered data plane has not answered within two heartbeats.
@@ -541,7 +693,8 @@ pub enum BlockerReason {
     NoDataPlane = 8,
     /// A data plane has not reported drained.
     NotDrained = 9,
-    /// A data plane closed a session but did not see the backend's close.
+    /// A data plane closed a session but did not see the backend's close: within the fence, or so lately that a
+    /// fence would count it. Before the fence it is waited for.
     CloseUnconfirmed = 10,
     /// A hook failed or was late.
     HookFailed = 11,
@@ -558,6 +711,8 @@ pub enum BlockerReason {
     FenceWithdrawn = 16,
     /// The move was fenced as often as it may be (`migrations.fence_attempts`).
     AttemptsUsedUp = 17,
+    /// A limit of a data plane and the move's window do not fit, or it has not said its limits.
+    Limits = 18,
 }
 impl BlockerReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -584,6 +739,7 @@ impl BlockerReason {
             Self::HookMayRun => "BLOCKER_REASON_HOOK_MAY_RUN",
             Self::FenceWithdrawn => "BLOCKER_REASON_FENCE_WITHDRAWN",
             Self::AttemptsUsedUp => "BLOCKER_REASON_ATTEMPTS_USED_UP",
+            Self::Limits => "BLOCKER_REASON_LIMITS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -609,6 +765,7 @@ impl BlockerReason {
             "BLOCKER_REASON_HOOK_MAY_RUN" => Some(Self::HookMayRun),
             "BLOCKER_REASON_FENCE_WITHDRAWN" => Some(Self::FenceWithdrawn),
             "BLOCKER_REASON_ATTEMPTS_USED_UP" => Some(Self::AttemptsUsedUp),
+            "BLOCKER_REASON_LIMITS" => Some(Self::Limits),
             _ => None,
         }
     }
@@ -3138,6 +3295,9 @@ pub struct DataPlane {
     /// account is moved from or to their destinations.
     #[prost(message, repeated, tag = "18")]
     pub rejected_endpoints: ::prost::alloc::vec::Vec<RejectedEndpoint>,
+    /// How long it holds logins and closes sessions. Unset: it has not said, and moves wait.
+    #[prost(message, optional, tag = "19")]
+    pub limits: ::core::option::Option<DataPlaneLimits>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

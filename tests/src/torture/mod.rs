@@ -48,6 +48,7 @@ pub const LIMITS: Limits = Limits {
     heartbeat: Duration::from_millis(300),
     leader_ttl: Duration::from_secs(2),
     drain: Duration::from_secs(2),
+    close: Duration::from_secs(2),
     hold: Duration::from_secs(10),
 };
 

@@ -145,9 +145,10 @@ impl Files<'_> {
             ("\"127.0.0.1:9443\"", format!("\"{}\"", plane.admin())),
         ])?;
         let text = format!(
-            "{text}\n{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n",
+            "{text}\n{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             milliseconds("timeout", limits.hold),
             milliseconds("drain", limits.drain),
+            milliseconds("close", limits.close),
         );
         fs::write(plane.plane.config(), text)?;
         Ok(())

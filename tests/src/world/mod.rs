@@ -77,6 +77,8 @@ pub struct Limits {
     pub leader_ttl: Duration,
     /// Open commands get this long before a session is cut.
     pub drain: Duration,
+    /// The server's own close is waited for this long.
+    pub close: Duration,
     /// A held login waits this long.
     pub hold: Duration,
 }
@@ -91,6 +93,7 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(2),
             leader_ttl: Duration::from_secs(6),
             drain: Duration::from_secs(10),
+            close: Duration::from_secs(5),
             hold: Duration::from_secs(25),
         }
     }

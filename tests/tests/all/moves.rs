@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use ferrypost_proto::v1::{
-    ApplyRoutingConfigRequest, GetRoutingConfigRequest, Migration, MigrationState, Phase,
+    ApplyRoutingConfigRequest, Blocker, BlockerReason, GetRoutingConfigRequest, MigrateRequest,
+    Migration, MigrationState, Phase,
 };
 use ferrypost_tests::dovecot::Service;
 use ferrypost_tests::story::{
@@ -88,6 +89,9 @@ async fn a_session_that_will_not_drain_aborts_the_move_and_nobody_is_left_held()
     let limits = Limits {
         window: Duration::from_secs(2),
         hook: Duration::from_secs(1),
+        drain: Duration::from_millis(500),
+        close: Duration::from_millis(500),
+        settle: Duration::from_secs(6),
         ..short_limits()
     };
     let world = World::builder().limits(limits).start().await.unwrap();
@@ -132,8 +136,19 @@ async fn a_session_that_will_not_drain_aborts_the_move_and_nobody_is_left_held()
     // Nobody else noticed.
     assert_eq!(served_by(&mut other).await.unwrap(), "source");
 
+    // For as long as its server may be at work the next move waits unfenced, instead of throwing everybody out for
+    // an abort.
+    let plan = MigrateRequest {
+        validate_only: true,
+        ..move_to(moving, "target")
+    };
+    let planned = operator.migrations().migrate(plan).await.unwrap();
+    let planned = planned.into_inner().plan.unwrap().blockers;
+    let is_it = |it: &Blocker| it.reason() == BlockerReason::CloseUnconfirmed;
+    assert!(planned.iter().any(is_it), "{planned:?}");
     let moved = migrate(&operator, move_to(moving, "target")).await.unwrap();
     assert!(succeeded(&moved), "{moved:?}");
+    assert_eq!(moved.attempts, 1, "one fence");
     assert_eq!(
         landing(&world.imaps(1), moving, password).await.unwrap(),
         "target"

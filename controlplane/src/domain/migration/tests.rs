@@ -36,7 +36,7 @@ fn all_observed() -> Vec<Observed> {
         Hook::Failed("it failed".into()),
     ];
     let mut all = Vec::new();
-    for bits in 0_u32..512 {
+    for bits in 0_u32..1024 {
         let bit = |n: u32| flags[(bits >> n & 1) as usize];
         for drain in &drains {
             for hook in &hooks {
@@ -56,6 +56,7 @@ fn all_observed() -> Vec<Observed> {
                         .then(|| named(BlockerReason::Settling))
                         .into_iter()
                         .collect(),
+                    settles_late: bit(4) && bit(9),
                     window_over: bit(5),
                     hook: hook.clone(),
                     unapplied: bit(3),
@@ -200,6 +201,25 @@ fn nothing_is_fenced_or_given_up_while_an_earlier_leaders_hook_may_run() {
     }
 }
 
+/// Nobody waits for an abort that is certain.
+#[test]
+fn a_fence_that_is_lost_is_given_up_at_once() {
+    for observed in all_observed() {
+        let decided = observed.rewound || observed.superseded || observed.inherited;
+        let in_vain = observed.hook == Hook::Pending { fits: false };
+        let lost =
+            observed.settles_late || in_vain || matches!(observed.drain, Drain::Unconfirmed(_));
+        if lost && !decided {
+            let action = next(Phase::Fencing, &observed);
+            let goes_on = action == Action::Quiesce && in_vain && !observed.settles_late;
+            assert!(
+                matches!(action, Action::Abort(_)) || goes_on,
+                "{observed:?} {action:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_abort_says_why() {
     for phase in PHASES {
@@ -230,6 +250,7 @@ proptest! {
             before_fence: vec![],
             drain: Drain::Complete,
             unsettled: vec![],
+            settles_late: false,
             window_over: false,
             hook: Hook::Succeeded,
             unapplied: false,

@@ -239,6 +239,8 @@ impl<'a> Steps<'a> {
             } else {
                 Vec::new()
             },
+            // That would only be an abort more.
+            settles_late: false,
             window_over,
             hook: self.hook_state(n),
             unapplied: false,

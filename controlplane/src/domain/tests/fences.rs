@@ -11,10 +11,12 @@ use ferrypost_proto::{
 
 use super::{
     super::{
-        fence::{Outlook, drain, unapplied, unsettled_ends},
+        drain::{drain, unapplied},
+        fence::Outlook,
         migration::Drain,
+        unsettled::unsettled_ends,
     },
-    Ledger, instance,
+    Ledger, instance, limits,
 };
 use crate::kv::{Txn, keys};
 
@@ -101,6 +103,46 @@ fn everything_that_stands_in_the_way_is_named() {
             BlockerReason::FenceBudget,
         ]
     );
+}
+
+#[test]
+fn an_end_that_was_not_seen_and_limits_that_do_not_fit_block_before_the_fence() {
+    let mut ledger = Ledger::new();
+    let alice = ledger.record(&["alice@example.org"], |_| {});
+    let none: [(BlockerReason, String); 0] = [];
+    let by = |reason, who: &str| (reason, who.to_owned());
+    let boot = ledger.register("dp-1");
+    ledger.live("dp-1", &boot, |live| {
+        live.unsettled = vec![alice.account.as_str().to_owned()];
+    });
+    let unsettled = [by(BlockerReason::CloseUnconfirmed, "dp-1")];
+    assert_eq!(ledger.blockers(&alice, 0), unsettled);
+    ledger.live("dp-1", &boot, |live| live.unsettled_more = true);
+    assert_eq!(ledger.blockers(&alice, 0), unsettled, "perhaps hers");
+    ledger.live("dp-1", &boot, |live| {
+        let bob = AccountId::generate([7; 16]);
+        live.unsettled = vec![bob.as_str().to_owned()];
+    });
+    assert_eq!(ledger.blockers(&alice, 0), none, "another's");
+    ledger.live("dp-1", &boot, |_| {});
+    for (said, blocks) in [
+        (None, true),
+        (Some(limits(15)), true),
+        (Some(limits(25)), false),
+    ] {
+        let registration = Registration {
+            boot: boot.as_str().to_owned(),
+            limits: said,
+            ..Registration::default()
+        };
+        ledger.put(keys::registration(&instance("dp-1")), registration);
+        let expected: &[_] = if blocks {
+            &[by(BlockerReason::Limits, "dp-1")]
+        } else {
+            &[]
+        };
+        assert_eq!(ledger.blockers(&alice, 0), expected);
+    }
 }
 
 #[test]

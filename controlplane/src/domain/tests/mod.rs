@@ -166,6 +166,7 @@ impl Ledger {
         let boot = BootId::generate(self.random.bytes());
         let registration = Registration {
             boot: boot.as_str().to_owned(),
+            limits: Some(limits(25)),
             ..Registration::default()
         };
         self.put(keys::registration(&instance(name)), registration);
@@ -191,6 +192,7 @@ impl Ledger {
             target: "target",
             written,
             budget: 2,
+            window: TERMS.window,
         };
         let blockers = before_fence(&self.state, &prospect);
         blockers
@@ -210,6 +212,16 @@ const TERMS: MoveTerms = MoveTerms {
     window: Duration::from_secs(20),
     delta_hook: false,
 };
+
+/// Those of a data plane that holds logins for so many seconds.
+fn limits(hold: i64) -> v1::DataPlaneLimits {
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    v1::DataPlaneLimits {
+        hold: seconds(hold),
+        drain: seconds(10),
+        close: seconds(5),
+    }
+}
 
 fn destination(id: &str) -> DestinationId {
     DestinationId::parse(id).unwrap()

@@ -113,12 +113,27 @@ async fn a_data_plane_that_does_not_read_the_document_in_force_is_told_so() {
 #[tokio::test]
 async fn a_stream_that_comes_back_completes_its_registration() {
     let world = World::new().await;
-    let (peer, _) = world.join(world.hello("dp")).await;
+    let limits = ferrypost_proto::v1::DataPlaneLimits {
+        hold: Some(prost_types::Duration {
+            seconds: 25,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let hello = Hello {
+        limits: Some(limits),
+        ..world.hello("dp")
+    };
+    let mut peer = world.connect(hello).await.unwrap();
+    let settle = peer.welcome().await.settle;
+    peer.snapshot().await;
+    assert_eq!(settle.map(|settle| settle.seconds), Some(7));
     let hello = peer.hello.clone();
     drop(peer);
     let lacking = Registration {
         contracts: None,
         schemas: None,
+        limits: None,
         ..registration(&world, "dp").unwrap()
     };
     let key = keys::registration(&World::instance("dp"));
@@ -128,6 +143,7 @@ async fn a_stream_that_comes_back_completes_its_registration() {
     world.join(hello.clone()).await;
     let restated = registration(&world, "dp").unwrap();
     assert_eq!(restated.schemas, Some(SCHEMAS.into()));
+    assert_eq!(restated.limits, Some(limits));
     assert_eq!(restated.boot, hello.boot);
     let fleet = world.mirror.read().fleet();
     world.join(hello).await;

@@ -82,6 +82,7 @@ impl World {
             replica,
             random: random.clone(),
             heartbeat,
+            settle: Duration::from_secs(7),
         };
         let fleet = Fleet::start(mirror.clone(), options, &tasks, cancel.clone());
         Self {

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{on_both_stores, plane::Drains, world::World};
 use crate::{
-    domain::transition::{Move, TransitionWriter},
+    domain::{
+        evidence::Notes,
+        transition::{Move, TransitionWriter},
+    },
     failpoint::{ALL, Action},
     hook::{Deadline, DeltaHook, HookError, Order},
     store::{TxnOutcome, keys},
@@ -175,6 +178,7 @@ async fn a_frozen_leader_can_write_nothing_any_more(world: World) {
         random: &world.random,
         token: state.leader().unwrap().1,
         now: wall_clock::now(),
+        notes: &Notes::default(),
     };
     first.kill().await;
     world.leader_lease_ends().await;
@@ -182,10 +186,7 @@ async fn a_frozen_leader_can_write_nothing_any_more(world: World) {
     second.failpoints.arm("flipped.before", Action::Halt);
     second.reached("flipped.before").await;
 
-    for txn in [
-        frozen.flip(&state, &of, None),
-        frozen.abort(&state, &of, vec![]),
-    ] {
+    for txn in [frozen.flip(&state, &of), frozen.abort(&state, &of, vec![])] {
         let outcome = world.store.transact(txn).await.unwrap();
         assert!(matches!(outcome, TxnOutcome::Conflict { .. }));
     }
@@ -209,8 +210,9 @@ async fn flip_and_abort_compete_for_one_epoch(world: World) {
             random: &world.random,
             token: state.leader().unwrap().1,
             now: wall_clock::now(),
+            notes: &Notes::default(),
         };
-        let mut txns = [pen.flip(&state, &of, None), pen.abort(&state, &of, vec![])];
+        let mut txns = [pen.flip(&state, &of), pen.abort(&state, &of, vec![])];
         if !flip_first {
             txns.reverse();
         }

@@ -162,7 +162,7 @@ async fn a_hook_is_not_started_without_time_for_it(mut world: World) {
     let scripted = Scripted::that(Ok(()));
     let _orchestrator = world.orchestrator_with_hook("cp-1", scripted.clone());
     let id = world.migrate_with_hook("target").await;
-    let cause = world.aborts(&id).await;
-    assert_eq!(cause, (Phase::Quiesced, vec![BlockerReason::HookFailed]));
+    let (_, reasons) = world.aborts(&id).await;
+    assert!(reasons.contains(&BlockerReason::HookFailed), "{reasons:?}");
     assert_eq!(scripted.runs.load(Ordering::SeqCst), 0);
 }

@@ -2,6 +2,7 @@
 
 mod crash;
 mod doubt;
+mod evidence;
 mod hooks;
 mod moves;
 mod plane;

@@ -40,6 +40,8 @@ pub(super) struct Behaviour {
     pub(super) drains: Drains,
     pub(super) rejects: Vec<LiveRejected>,
     pub(super) unreachable: Vec<&'static str>,
+    /// Sessions of these accounts ended lately, and nobody saw their server close.
+    pub(super) unsettled: Vec<String>,
 }
 
 impl Default for Behaviour {
@@ -50,6 +52,7 @@ impl Default for Behaviour {
             drains: Drains::Yes,
             rejects: Vec::new(),
             unreachable: Vec::new(),
+            unsettled: Vec::new(),
         }
     }
 }
@@ -87,6 +90,7 @@ impl Plane {
         let registration = Registration {
             boot: plane.boot.as_str().to_owned(),
             state_id: StateId::generate(world.random.bytes()).as_str().to_owned(),
+            limits: Some(limits(25)),
             unsettled_predecessor: predecessor.map_or_else(String::new, |b| b.as_str().to_owned()),
             ..Registration::default()
         };
@@ -99,6 +103,16 @@ impl Plane {
         let speaker = plane.clone();
         world.spawn(async move { speaker.speak().await });
         plane
+    }
+
+    /// Says other limits than it did.
+    pub(super) async fn limit(&self, world: &World, limits: Option<v1::DataPlaneLimits>) {
+        let state = world.mirror.catch_up(super::world::PATIENCE).await.unwrap();
+        let mut registration = state.registrations()[&self.instance].value.clone();
+        registration.limits = limits;
+        let key = keys::registration(&self.instance);
+        let txn = Txn::new().put(key, registration.bytes());
+        world.commit(change_fleet(txn, state.fleet())).await;
     }
 
     pub(super) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
@@ -178,6 +192,8 @@ impl Plane {
                 })
                 .collect(),
             rejected_endpoints: Vec::new(),
+            unsettled: behaviour.unsettled.clone(),
+            unsettled_more: false,
         };
         if live != said {
             self.write(Txn::new().put(key, Stored::new(live).bytes()))
@@ -232,5 +248,15 @@ impl Plane {
         if let Ok(TxnOutcome::Committed(revision)) = self.store.transact(guarded).await {
             let _ = self.mirror.at_least(revision, super::world::PATIENCE).await;
         }
+    }
+}
+
+/// Those of a data plane that holds logins for so many seconds and closes sessions at once.
+pub(super) fn limits(hold: i64) -> v1::DataPlaneLimits {
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    v1::DataPlaneLimits {
+        hold: seconds(hold),
+        drain: seconds(0),
+        close: seconds(0),
     }
 }

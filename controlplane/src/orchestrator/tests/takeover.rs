@@ -87,8 +87,8 @@ async fn whoever_takes_over_releases_the_account_at_once(world: World) {
         let second = world.orchestrator_with_hook("cp-2", Scripted::that(Ok(())));
         second.failpoints.arm("withdrawn.after", Action::Halt);
         second.reached("withdrawn.after").await;
+        world.reaches(Phase::Copying).await;
         let alice = world.alice();
-        assert_eq!(alice.phase, Phase::Copying, "{name}");
         assert_eq!((alice.fence(), alice.trace.is_some()), (None, false));
         assert_eq!(alice.home.as_str(), "source");
         assert_eq!(alice.target.as_ref().unwrap().as_str(), "target");

@@ -8,9 +8,11 @@ use ferrypost_proto::{
     v1::{self, Blocker, BlockerReason},
 };
 
+use tokio::time::Instant;
+
 use super::{
     on_both_stores,
-    plane::{Drains, Plane},
+    plane::{Drains, Plane, limits},
     world::World,
 };
 use crate::{
@@ -27,6 +29,9 @@ on_both_stores! {
     an_expel_is_waited_out_and_said_to_be_settled,
     a_session_that_will_not_drain_aborts_the_move_at_its_window,
     a_close_that_nobody_saw_aborts_the_move,
+    a_fence_whose_data_plane_was_restarted_is_given_up_at_once,
+    a_close_that_was_not_seen_lately_is_waited_for_unfenced,
+    a_limit_that_does_not_fit_the_window_is_waited_for_unfenced,
     an_operator_ends_a_move,
     only_so_many_accounts_are_fenced_at_once,
     nothing_moves_in_a_restored_store,
@@ -150,6 +155,78 @@ async fn a_close_that_nobody_saw_aborts_the_move(world: World) {
         cause,
         (Phase::Fencing, vec![BlockerReason::CloseUnconfirmed])
     );
+}
+
+/// The settle time is longer than what is left of the window: nobody waits for the end of it.
+async fn a_fence_whose_data_plane_was_restarted_is_given_up_at_once(mut world: World) {
+    world.window = Duration::from_secs(15);
+    let dies = world.plane("dp-1").await;
+    dies.behave(|b| b.drains = Drains::No);
+    let _orchestrator = world.orchestrator_with("cp-1", |options| {
+        options.settle = Duration::from_secs(30);
+    });
+    let id = world.migrate("target").await;
+    world.reaches(Phase::Fencing).await;
+    let fenced = Instant::now();
+    dies.behave(|b| b.answers = false);
+    let _successor = Plane::register_after(&world, "dp-1", Some(&dies.boot)).await;
+    let cause = world.aborts(&id).await;
+    assert_eq!(cause, (Phase::Fencing, vec![BlockerReason::Settling]));
+    assert!(
+        fenced.elapsed() < world.window / 2,
+        "{:?}",
+        fenced.elapsed()
+    );
+}
+
+/// It would be counted in the fence, which would come to nothing, again and again.
+async fn a_close_that_was_not_seen_lately_is_waited_for_unfenced(world: World) {
+    let plane = world.plane("dp-1").await;
+    let _orchestrator = world.orchestrator("cp-1");
+    let first = world.migrate("target").await;
+    world.succeeds(&first).await;
+    let alice = world.alice().account.as_str().to_owned();
+    plane.behave(|b| b.unsettled = vec![alice]);
+    world
+        .eventually("the word of the data plane", |state| {
+            let live = state.live().get(&plane.instance)?;
+            (!live.value.unsettled.is_empty()).then_some(())
+        })
+        .await;
+    let id = world.rollback().await;
+    world
+        .waits_for(&id, &[BlockerReason::CloseUnconfirmed])
+        .await;
+    // Whoever is not concerned goes before.
+    let other = world.ask("bob@example.org", Some("target"), false).await;
+    world.succeeds(&other).await;
+    plane.behave(|b| b.unsettled.clear());
+    let ended = world.succeeds(&id).await;
+    assert_eq!(ended.attempts, 1, "one wait, and one fence");
+}
+
+async fn a_limit_that_does_not_fit_the_window_is_waited_for_unfenced(world: World) {
+    let plane = world.plane("dp-1").await;
+    plane.limit(&world, Some(limits(3))).await;
+    let _orchestrator = world.orchestrator("cp-1");
+    let id = world.migrate("target").await;
+    world.waits_for(&id, &[BlockerReason::Limits]).await;
+    let migration = world.mirror.read().migration(&id).unwrap().clone();
+    let blocker = &migration.value.blockers[0];
+    assert_eq!(blocker.who, "dp-1");
+    assert!(
+        blocker.message.contains("limits.hold.timeout"),
+        "{blocker:?}"
+    );
+    plane.limit(&world, None).await;
+    world
+        .eventually("what it does not say", |state| {
+            let blockers = &state.migration(&id)?.value.blockers;
+            blockers[0].message.contains("upgrade").then_some(())
+        })
+        .await;
+    plane.limit(&world, Some(limits(25))).await;
+    world.succeeds(&id).await;
 }
 
 async fn an_operator_ends_a_move(world: World) {

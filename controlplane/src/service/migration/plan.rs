@@ -39,7 +39,7 @@ impl MigrationUseCases {
         draft: &Draft,
         within: Duration,
     ) -> (v1::MigrationPlan, Vec<String>) {
-        let (disconnects, unreachable) = self.disconnects(draft, within).await;
+        let (disconnects, doubts, unreachable) = self.disconnects(draft, within).await;
         let accounts: Vec<_> = draft
             .accounts
             .iter()
@@ -51,13 +51,16 @@ impl MigrationUseCases {
             target: &draft.target,
             written: 0,
             budget: self.core.migrations.fence_budget,
+            window: self.core.migrations.window,
         };
+        let mut blockers = fence::before_fence(state, &prospect);
+        blockers.extend(doubts);
         let plan = v1::MigrationPlan {
             accounts: draft.accounts.clone(),
             source: draft.source.clone(),
             target: draft.target.clone(),
             disconnects,
-            blockers: fence::before_fence(state, &prospect),
+            blockers,
             residual_risks: draft.risks.clone(),
         };
         (plan, unreachable)
@@ -67,7 +70,7 @@ impl MigrationUseCases {
         &self,
         draft: &Draft,
         within: Duration,
-    ) -> (Vec<v1::PlannedDisconnect>, Vec<String>) {
+    ) -> (Vec<v1::PlannedDisconnect>, Vec<v1::Blocker>, Vec<String>) {
         let names: Vec<_> = draft
             .accounts
             .iter()
@@ -78,15 +81,29 @@ impl MigrationUseCases {
             limit: LISTED,
         });
         let asked = self.fleet.ask(&question, within, draft.trace).await;
-        let mut disconnects = Vec::new();
+        let (mut disconnects, mut doubts) = (Vec::new(), Vec::new());
         for (instance, result) in &asked.answers {
             if let Some(Said::SessionList(list)) = &result.result {
                 disconnects.extend(by_protocol(instance.as_str(), list));
+                doubts.extend(lost_sight_of(instance.as_str(), list));
             }
         }
         let unreachable = asked.unreachable.into_iter().map(String::from).collect();
-        (disconnects, unreachable)
+        (disconnects, doubts, unreachable)
     }
+}
+
+/// What the move would wait for: only the data plane knows it of an account that has no record yet.
+fn lost_sight_of(instance: &str, list: &SessionList) -> Option<v1::Blocker> {
+    let doubts = list.unsettled;
+    (doubts > 0).then(|| v1::Blocker {
+        reason: v1::BlockerReason::CloseUnconfirmed.into(),
+        who: instance.to_owned(),
+        message: format!(
+            "{instance} has lately closed {doubts} sessions of the account whose server it did not see close: \
+             the move waits until that server must be done"
+        ),
+    })
 }
 
 /// Sessions by protocol; those beyond the list are of no known one. A held login is not disconnected.

@@ -8,7 +8,8 @@ use ferrypost_proto::{
 
 use super::MigrationUseCases;
 use crate::domain::{
-    fence::{self, Fence},
+    drain::Fence,
+    fence,
     migration::next_calls,
     queue,
     state::{State, Versioned},
@@ -64,6 +65,7 @@ fn of_record(
         data_planes: progress(state, id, record),
         traceparent: stored.traceparent.clone(),
         attempts: stored.attempts,
+        evidence: stored.evidence.clone(),
     }
 }
 

@@ -154,6 +154,7 @@ fn data_plane(
         rejected_endpoints: live.map_or_else(Vec::new, rejected_endpoints),
         contracts: Some(stated(registered.contracts)),
         schemas: Some(stated(registered.schemas)),
+        limits: registered.limits,
         blocks: blocks(state, instance, &registered.boot),
         ready: live.is_some_and(|live| view.map_or(live.ready, |view| view.ready)),
         ..v1::DataPlane::default()

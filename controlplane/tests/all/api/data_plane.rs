@@ -155,6 +155,14 @@ pub(crate) fn hello(instance: &str) -> Hello {
         boot: BootId::generate(random.bytes()).into(),
         state_id: StateId::generate(random.bytes()).into(),
         version: "test".to_owned(),
+        limits: Some(ferrypost_proto::v1::DataPlaneLimits {
+            hold: Some(prost_types::Duration {
+                seconds: 25,
+                nanos: 0,
+            }),
+            drain: Some(prost_types::Duration::default()),
+            close: Some(prost_types::Duration::default()),
+        }),
         ..Hello::default()
     }
 }
@@ -307,6 +315,7 @@ impl Stream {
     async fn health(&self, sequence: u64) {
         let manner = self.manner();
         self.say(Say::Health(Health {
+            unsettled: None,
             sequence,
             ready: true,
             sessions: manner.sessions.len() as u64,
@@ -334,6 +343,7 @@ impl Stream {
                 let held = found.iter().filter(|s| s.stage == "held").count() as u64;
                 found.truncate(list.limit as usize);
                 command_result::Result::SessionList(SessionList {
+                    unsettled: 0,
                     truncated: (found.len() as u64) < total,
                     sessions: found,
                     total,

@@ -191,6 +191,7 @@ pub(crate) fn welcome() -> Down {
         replica: "cp-1".to_owned(),
         contracts: None,
         schemas: None,
+        settle: None,
     })
 }
 

@@ -3,12 +3,15 @@
 
 use ferrypost_proto::{
     CONTRACTS, Phase, SCHEMAS,
-    routing::v1::{RejectReason, stream_request::Message as Up, stream_response::Message as Down},
+    routing::v1::{
+        RejectReason, UnsettledSessions, Welcome, stream_request::Message as Up,
+        stream_response::Message as Down,
+    },
 };
 use ferrypost_routing::testing::*;
 use tokio::time::{Duration, Instant};
 
-use super::scripted::{HEARTBEAT, Served, TIMING, World, installation, welcome};
+use super::scripted::{HEARTBEAT, Served, TIMING, World, installation, said_limits, welcome};
 use crate::{
     feed::{ConnectionState, StreamRefused},
     registry::Admission,
@@ -41,6 +44,7 @@ async fn rule_1_hello_names_the_versions_and_what_is_applied() {
     assert_eq!(hello.contracts, Some(CONTRACTS.into()));
     assert_eq!(hello.schemas, Some(SCHEMAS.into()));
     assert_eq!(hello.instance, "dp-1");
+    assert_eq!(hello.limits, Some(said_limits()));
     assert_eq!((hello.applied, hello.installation.as_str()), (None, ""));
     stream.snapshot(chunk(5, vec![])).await;
     drop(stream);
@@ -93,6 +97,46 @@ async fn rule_2_a_bad_entry_is_reported_and_fenced_and_said_again_on_every_sync(
     let rejected = stream.until_applied(Some(position(6))).await;
     assert_eq!(rejected.map(|rejected| rejected.entries), Some(vec![]));
     assert_eq!(world.destination("alice").as_deref(), Some("third"));
+}
+
+/// As with what was rejected: when the control plane sees the move as applied, it knows what is in its way.
+#[tokio::test(start_paused = true)]
+async fn a_close_that_was_not_seen_is_said_before_the_table_of_a_move_is_applied() {
+    let mut world = World::new();
+    let mut stream = world.stream().await;
+    stream.hello().await;
+    let settle = Duration::from_secs(7);
+    let welcome = Welcome {
+        settle: prost_types::Duration::try_from(settle).ok(),
+        ..welcome()
+    };
+    stream.send(Down::Welcome(welcome)).await;
+    stream.snapshot(chunk(5, vec![])).await;
+    let Admission::Routed(mut session) = world.admit("alice") else {
+        panic!("nothing is fenced");
+    };
+    session.backend_accepted();
+    drop(session);
+    let moving = vec![
+        put(alice_on("source", 6)),
+        put(entry(2, &["bob"], "source", 6)),
+    ];
+    stream.send(Down::Delta(delta(5, 6, moving))).await;
+    let health = stream.health_before_applied().await.expect("it says so");
+    let unsettled = health.unsettled.expect("it says");
+    assert_eq!(
+        (unsettled.account_ids, unsettled.more),
+        (vec![account(1)], false)
+    );
+
+    // The control plane's settle time counts, not our own.
+    tokio::time::advance(settle).await;
+    stream.heartbeat(1).await;
+    let health = stream.find(|message| match message {
+        Up::Health(health) => Some(health),
+        _ => None,
+    });
+    assert_eq!(health.await.unsettled, Some(UnsettledSessions::default()));
 }
 
 #[tokio::test(start_paused = true)]

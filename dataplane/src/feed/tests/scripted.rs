@@ -102,6 +102,7 @@ impl World {
                 group: "edge".into(),
                 version: "test".into(),
                 admin_address: "127.0.0.1:9443".into(),
+                limits: said_limits(),
             },
             connect: Arc::new(InMemory::serve(served)),
             state: StateDir::open(state.path(), &random).unwrap(),
@@ -240,6 +241,20 @@ impl Served {
         }
     }
 
+    /// Waits for Applied. Returns the last unasked Health before it.
+    pub(super) async fn health_before_applied(&mut self) -> Option<Health> {
+        let mut last = None;
+        loop {
+            let message = self.up.message().await.expect("the stream is open");
+            match message.and_then(|request| request.message) {
+                Some(Up::Health(health)) if health.sequence == 0 => last = Some(health),
+                Some(Up::Applied(_)) => return last,
+                Some(_) => {}
+                None => panic!("the data plane has given the stream up"),
+            }
+        }
+    }
+
     /// The next message of one kind.
     pub(super) async fn find<T>(&mut self, kind: impl Fn(Up) -> Option<T>) -> T {
         loop {
@@ -271,6 +286,16 @@ impl Served {
     }
 }
 
+/// How long the scripted data plane says that it holds and closes.
+pub(super) fn said_limits() -> ferrypost_proto::v1::DataPlaneLimits {
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    ferrypost_proto::v1::DataPlaneLimits {
+        hold: seconds(25),
+        drain: seconds(10),
+        close: seconds(5),
+    }
+}
+
 pub(super) fn welcome() -> Welcome {
     Welcome {
         contract: ferrypost_proto::CONTRACTS.newest(),
@@ -281,6 +306,7 @@ pub(super) fn welcome() -> Welcome {
         replica: "cp-1".into(),
         contracts: Some(ferrypost_proto::CONTRACTS.into()),
         schemas: Some(ferrypost_proto::SCHEMAS.into()),
+        settle: None,
     }
 }
 
