@@ -105,7 +105,7 @@ async fn a_close_that_was_not_seen_is_said_before_the_table_of_a_move_is_applied
     let mut world = World::new();
     let mut stream = world.stream().await;
     stream.hello().await;
-    let settle = Duration::from_secs(7);
+    let settle = Duration::from_secs(1);
     let welcome = Welcome {
         settle: prost_types::Duration::try_from(settle).ok(),
         ..welcome()
@@ -130,7 +130,7 @@ async fn a_close_that_was_not_seen_is_said_before_the_table_of_a_move_is_applied
     );
 
     // The control plane's settle time counts, not our own.
-    tokio::time::advance(settle).await;
+    tokio::time::advance(settle + Duration::from_millis(1)).await;
     stream.heartbeat(1).await;
     let health = stream.find(|message| match message {
         Up::Health(health) => Some(health),
