@@ -1,5 +1,5 @@
 //! What the control plane counts while it works. What is so at the moment of asking is in
-//! [`admin::levels`](crate::admin::levels); `docs/metrics.md` is written from both tables.
+//! `admin::levels`; `docs/metrics.md` is written from both tables.
 //!
 //! Every attribute's values are those of an enum; none of them can name an account.
 
