@@ -206,6 +206,8 @@ fn read_refusal(status: Status) -> Result<Option<String>, Status> {
             Ok(Some(migration.unwrap_or_default()))
         }
         Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown => Ok(None),
+        // No replica's answer: the connection ended under the call, as it does when a replica stops.
+        _ if std::error::Error::source(&status).is_some() => Ok(None),
         _ => Err(status),
     }
 }
