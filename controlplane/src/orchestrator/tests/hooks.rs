@@ -162,7 +162,12 @@ async fn a_hook_is_not_started_without_time_for_it(mut world: World) {
     let scripted = Scripted::that(Ok(()));
     let _orchestrator = world.orchestrator_with_hook("cp-1", scripted.clone());
     let id = world.migrate_with_hook("target").await;
-    let (_, reasons) = world.aborts(&id).await;
-    assert!(reasons.contains(&BlockerReason::HookFailed), "{reasons:?}");
+    // As soon as it is certain: whether the data plane has reported by then is chance.
+    let (phase, reasons) = world.aborts(&id).await;
+    assert!(
+        matches!(phase, Phase::Fencing | Phase::Quiesced),
+        "{phase:?}"
+    );
+    assert_eq!(reasons.last(), Some(&BlockerReason::HookFailed));
     assert_eq!(scripted.runs.load(Ordering::SeqCst), 0);
 }
