@@ -73,6 +73,7 @@ impl Surroundings {
             token_file = "token"
             [limits.preauth]
             failure_floor = "1ms"
+            handshake = "1m"
             [limits.shutdown]
             goodbye = "1s"
             "#
@@ -234,7 +235,7 @@ async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
         "{seen:#}"
     );
 
-    // The goodbye comes after the server has seen the client's session end.
+    // The goodbye comes after the server has seen the client's session end, and waits for no handshake.
     let ending = tokio::spawn(bound.shut_down());
     let goodbye = conversation.hear(|up| matches!(up, Up::Goodbye(_))).await;
     assert_eq!(goodbye, Up::Goodbye(Goodbye { unconfirmed: 0 }));

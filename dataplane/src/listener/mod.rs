@@ -213,8 +213,10 @@ impl Settings {
         if !trusted.iter().any(|network| network.contains(peer.ip())) {
             return Some(direct);
         }
-        let limit = line.services().limits.preauth.handshake;
-        match timeout(limit, proxy::receive(stream)).await {
+        let services = line.services();
+        let header = timeout(services.limits.preauth.handshake, proxy::receive(stream));
+        // Nothing was said yet, so that a stop need not wait for it.
+        match services.stopping.run_until_cancelled(header).await? {
             Ok(Ok(told)) => Some(told.unwrap_or(direct)),
             Ok(Err(error)) => {
                 tracing::info!(listener = &*self.name, client = %peer, reason = %error, "turned away");

@@ -6,7 +6,7 @@ use ferrypost_wire::{
     Channel, ClientFacts, ClientReply, ClientViolation, Credentials, Front, FrontStep, HopLimit,
     InvalidCredentials, LineProtocol, SessionReference, TlsFacts,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -94,9 +94,15 @@ impl<P: LineProtocol> Preauth<P> {
             leg,
             facts,
             named_protocol,
-        } = timeout(limits.handshake, handshake)
-            .await
-            .map_err(|_| SessionError::HandshakeTimeout)??;
+        } = tokio::select! {
+            biased;
+            done = timeout(limits.handshake, handshake) => {
+                done.map_err(|_| SessionError::HandshakeTimeout)??
+            }
+            () = stopped(&services.stopping) => {
+                return Err(SessionError::Told(CloseReason::Stopping));
+            }
+        };
         let mut unasked = Vec::new();
         if connection.mode == ListenerTls::StartTls {
             front.secured(&mut unasked);
@@ -270,6 +276,13 @@ async fn leave<S: LegState, F: Front>(leg: &mut Leg<S>, front: &mut F, error: &S
         leg.peer_closed().await
     };
     _ = timeout(LINGER, left).await;
+}
+
+/// The end of the patience with who is shaking hands when the process stops: whoever is at it hears its goodbye
+/// under TLS, and a stranger that is silent keeps nobody waiting.
+async fn stopped(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    sleep(LINGER).await;
 }
 
 /// Feeds the machine and sends its answers until it wants something else than more input.

@@ -491,6 +491,22 @@ async fn a_process_that_stops_says_goodbye_to_everybody() {
 }
 
 #[tokio::test]
+async fn a_process_that_stops_waits_for_nobody_who_has_said_nothing_yet() {
+    for proxied in [false, true] {
+        let mut plan = Plan::default();
+        plan.limits.preauth.handshake = Duration::from_hours(1);
+        if proxied {
+            plan.proxy_from.push("127.0.0.0/8".parse().unwrap());
+        }
+        let world = World::with(plan);
+        let _stranger = crate::net::connect(world.address).await.unwrap();
+        eventually("it is accepted", || world.counts.open() == 1).await;
+        world.stop();
+        assert_eq!(world.shutdown.wait(PATIENCE).await, 0, "{proxied}");
+    }
+}
+
+#[tokio::test]
 async fn a_moved_account_is_served_by_its_new_server_on_the_next_connection() {
     let world = World::new();
     let mut client = alice(&world).await;

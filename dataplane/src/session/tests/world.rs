@@ -34,7 +34,7 @@ use crate::{
     config::{Listener, ListenerTls},
     fence::Fences,
     limits::{KnownNetwork, Limits},
-    listener::{Listening, Permits},
+    listener::{ListenerCounts, Listening, Permits},
     metrics::TABLE,
     net::{
         dial::Dialer,
@@ -223,6 +223,7 @@ pub(crate) struct World {
     pub(crate) metrics: Arc<Metrics>,
     services: Arc<Services>,
     tls: ServerTls,
+    pub(crate) counts: Arc<ListenerCounts>,
     pub(crate) tables: Tables,
     accounts: Mutex<Accounts>,
     _directory: tempfile::TempDir,
@@ -289,6 +290,7 @@ impl World {
         )
         .unwrap();
         let (address, tls) = (listening.address(), listening.tls());
+        let counts = listening.counts();
         let line = Arc::new(LineServices::<P>::new(Arc::clone(&services)));
         tokio::spawn(listening.serve(line, shutdown.clone()));
         let world = Self {
@@ -301,6 +303,7 @@ impl World {
             metrics,
             services,
             tls,
+            counts,
             tables,
             accounts: Mutex::new(Accounts {
                 revision: 1,
