@@ -1,5 +1,7 @@
 //! Everything that can happen next.
 
+use std::fmt;
+
 use ferrypost_proto::{
     Phase,
     v1::{Blocker, BlockerReason},
@@ -8,24 +10,40 @@ use ferrypost_proto::{
 use super::world::{ATTEMPTS, Guard, Record, Report, Run, Scope, Session, Side, Txn, World};
 use crate::domain::migration::{Action, Drain, Hook, Observed, blocker, next};
 
-/// A step's name, and where it leads.
-pub(super) type Step = (String, World);
-
 /// Collects the steps from one state.
 pub(super) struct Steps<'a> {
     from: &'a World,
     scope: Scope,
     without: Option<Guard>,
-    found: Vec<Step>,
+    found: Vec<World>,
+    /// The names of the steps, when somebody will read them.
+    names: Option<Vec<String>>,
 }
 
 impl<'a> Steps<'a> {
-    pub(super) fn of(from: &'a World, scope: Scope, without: Option<Guard>) -> Vec<Step> {
+    /// Where the steps from here lead.
+    pub(super) fn of(from: &'a World, scope: Scope, without: Option<Guard>) -> Vec<World> {
+        Self::collect(from, scope, without, None).found
+    }
+
+    /// Their names, in the same order.
+    pub(super) fn names(from: &'a World, scope: Scope, without: Option<Guard>) -> Vec<String> {
+        let steps = Self::collect(from, scope, without, Some(Vec::new()));
+        steps.names.unwrap_or_default()
+    }
+
+    fn collect(
+        from: &'a World,
+        scope: Scope,
+        without: Option<Guard>,
+        names: Option<Vec<String>>,
+    ) -> Self {
         let mut steps = Self {
             from,
             scope,
             without,
             found: Vec::new(),
+            names,
         };
         for n in 0..from.planes.len() {
             steps.plane(n);
@@ -36,17 +54,20 @@ impl<'a> Steps<'a> {
             steps.hook(n);
         }
         steps.transactions();
-        steps.found
+        steps
     }
 
     fn has(&self, guard: Guard) -> bool {
         self.without != Some(guard)
     }
 
-    fn step(&mut self, name: impl Into<String>, change: impl FnOnce(&mut World)) {
+    fn step(&mut self, name: fmt::Arguments<'_>, change: impl FnOnce(&mut World)) {
         let mut to = self.from.clone();
         change(&mut to);
-        self.found.push((name.into(), to));
+        self.found.push(to);
+        if let Some(names) = &mut self.names {
+            names.push(name.to_string());
+        }
     }
 
     /// What a running data plane does.
@@ -58,7 +79,7 @@ impl<'a> Steps<'a> {
         let record = self.from.history[plane.table];
         if plane.table < self.from.epoch() {
             let now = self.from.history[plane.table + 1];
-            self.step(format!("plane {n} applies {:?}", now.phase), |world| {
+            self.step(format_args!("plane {n} applies {:?}", now.phase), |world| {
                 let plane = &mut world.planes[n];
                 plane.table += 1;
                 // What is relayed elsewhere is closed, and the servers' own closes are seen. A login
@@ -71,15 +92,18 @@ impl<'a> Steps<'a> {
         match plane.session {
             Session::None => {
                 if let Some(side) = record.route() {
-                    self.step(format!("plane {n} admits a login to {side:?}"), |world| {
-                        world.planes[n].session = Session::LoggingIn(side);
-                    });
+                    self.step(
+                        format_args!("plane {n} admits a login to {side:?}"),
+                        |world| {
+                            world.planes[n].session = Session::LoggingIn(side);
+                        },
+                    );
                 }
             }
             Session::LoggingIn(side) => {
                 let goes_on = record.route() == Some(side) || !self.has(Guard::ResolveAgain);
                 self.step(
-                    format!("plane {n}'s login is accepted by {side:?}"),
+                    format_args!("plane {n}'s login is accepted by {side:?}"),
                     |world| {
                         world.planes[n].session = if goes_on {
                             Session::Relaying(side)
@@ -97,7 +121,7 @@ impl<'a> Steps<'a> {
                 fence: record.fence,
             };
             if plane.sent != Some(report) {
-                self.step(format!("plane {n} says that it is drained"), |world| {
+                self.step(format_args!("plane {n} says that it is drained"), |world| {
                     world.planes[n].sent = Some(report);
                 });
             }
@@ -109,12 +133,12 @@ impl<'a> Steps<'a> {
         let plane = &self.from.planes[n];
         let standing = self.from.standings[n];
         if plane.sent.is_some() && standing.report != plane.sent {
-            self.step(format!("plane {n}'s report arrives"), |world| {
+            self.step(format_args!("plane {n}'s report arrives"), |world| {
                 world.standings[n].report = world.planes[n].sent;
             });
         }
         if plane.alive && self.from.deaths > 0 {
-            self.step(format!("plane {n} is killed"), |world| {
+            self.step(format_args!("plane {n} is killed"), |world| {
                 world.deaths -= 1;
                 let plane = &mut world.planes[n];
                 plane.alive = false;
@@ -126,20 +150,20 @@ impl<'a> Steps<'a> {
         }
         if !plane.alive && plane.boot < 2 {
             for behind in 0..=1.min(self.from.epoch()) {
-                self.step(format!("plane {n} starts, {behind} behind"), |world| {
+                self.step(format_args!("plane {n} starts, {behind} behind"), |world| {
                     start(world, n, behind);
                 });
             }
         }
         if !plane.alive && standing.registered.is_some() {
-            self.step(format!("plane {n} is expelled"), |world| {
+            self.step(format_args!("plane {n} is expelled"), |world| {
                 world.fleet += 1;
                 world.standings[n].registered = None;
                 world.standings[n].unsettled = true;
             });
         }
         if standing.unsettled {
-            self.step(format!("plane {n}'s settle time is over"), |world| {
+            self.step(format_args!("plane {n}'s settle time is over"), |world| {
                 world.standings[n].unsettled = false;
                 world.planes[n].lingering = None;
             });
@@ -151,19 +175,19 @@ impl<'a> Steps<'a> {
         if leader.token == 0 {
             // They come one after the other.
             if self.from.leaders[n - 1].token > 0 {
-                self.step(format!("leader {n} takes over"), |world| {
+                self.step(format_args!("leader {n} takes over"), |world| {
                     take_over(world, n);
                 });
             }
             return;
         }
         if !leader.waited && !self.earlier_runs(n) {
-            self.step(format!("leader {n} has waited for hooks"), |world| {
+            self.step(format_args!("leader {n} has waited for hooks"), |world| {
                 world.leaders[n].waited = true;
             });
         }
         if leader.fleet != self.from.fleet {
-            self.step(format!("leader {n} looks at the fleet"), |world| {
+            self.step(format_args!("leader {n} looks at the fleet"), |world| {
                 world.leaders[n].fleet = world.fleet;
                 world.leaders[n].registered =
                     world.standings.iter().map(|s| s.registered).collect();
@@ -197,7 +221,7 @@ impl<'a> Steps<'a> {
                 token: leader.token,
                 fleet: on_reports.then_some(leader.fleet),
             };
-            self.step(format!("leader {n} decides {action:?}"), |world| {
+            self.step(format_args!("leader {n} decides {action:?}"), |world| {
                 world.in_flight.push(txn);
                 world.in_flight.sort();
             });
@@ -279,20 +303,23 @@ impl<'a> Steps<'a> {
     fn hook(&mut self, n: usize) {
         match self.from.leaders[n].run {
             Run::Announced => {
-                self.step(format!("leader {n}'s hook starts"), |world| {
+                self.step(format_args!("leader {n}'s hook starts"), |world| {
                     world.leaders[n].run = Run::Running;
                 });
             }
             Run::Running => {
-                self.step(format!("leader {n}'s hook succeeds"), |world| {
+                self.step(format_args!("leader {n}'s hook succeeds"), |world| {
                     world.leaders[n].run = Run::Succeeded;
                 });
             }
             Run::None | Run::Succeeded | Run::Failed => return,
         }
-        self.step(format!("leader {n}'s hook is at its deadline"), |world| {
-            world.leaders[n].run = Run::Failed;
-        });
+        self.step(
+            format_args!("leader {n}'s hook is at its deadline"),
+            |world| {
+                world.leaders[n].run = Run::Failed;
+            },
+        );
     }
 
     fn transactions(&mut self) {
@@ -303,7 +330,7 @@ impl<'a> Steps<'a> {
                     || txn.fleet.is_none_or(|fleet| fleet == self.from.fleet));
             let what = if holds { "is written" } else { "is refused" };
             self.step(
-                format!("leader {}'s {:?} {what}", txn.by, txn.to),
+                format_args!("leader {}'s {:?} {what}", txn.by, txn.to),
                 |world| {
                     let txn = world.in_flight.remove(at);
                     if holds {
@@ -313,7 +340,7 @@ impl<'a> Steps<'a> {
             );
             if txn.awaited && self.from.losses > 0 {
                 self.step(
-                    format!("leader {} loses sight of its {:?}", txn.by, txn.to),
+                    format_args!("leader {} loses sight of its {:?}", txn.by, txn.to),
                     |world| {
                         world.losses -= 1;
                         world.in_flight[at].awaited = false;
