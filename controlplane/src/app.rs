@@ -33,7 +33,7 @@ use crate::{
     routing_file::RoutingFile,
     service::{
         Core, file_keeper, migration::MigrationUseCases, placement::PlacementUseCases,
-        routing_config::RoutingUseCases, stats::StatsUseCases,
+        restore::RestoreUseCases, routing_config::RoutingUseCases, stats::StatsUseCases,
     },
     store::{
         Store,
@@ -203,7 +203,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     let services = OperatorServices {
         migrations: Migrations(MigrationUseCases::new(core.clone(), fleet.clone())),
         placements: Placements(PlacementUseCases::new(core.clone())),
-        stats: Stats(stats.clone()),
+        stats: Stats(stats.clone(), RestoreUseCases::new(core, fleet.clone())),
         routing_configs: RoutingConfigs(routing),
     };
     let routing_streams = Routing::new(fleet, config.data_planes().identity);

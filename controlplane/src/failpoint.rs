@@ -46,6 +46,14 @@ pub const ALL: &[&str] = &[
     "aborted.after",
 ];
 
+/// Those that resolving a restore passes, in order.
+pub const OF_A_RESTORE: &[&str] = &[
+    "resolving.before",
+    "resolving.after",
+    "resolved.before",
+    "resolved.after",
+];
+
 /// A failpoint said `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("failed on purpose at {0}")]

@@ -136,6 +136,24 @@ impl Fences {
         }
     }
 
+    /// Of the accounts that are held without a move: how many sessions are left, and how many were closed
+    /// without their backend's close being seen.
+    pub fn of_nobodys_move(&self) -> (u32, u32) {
+        let state = self.lock();
+        let fences = state
+            .fences
+            .values()
+            .filter(|fence| fence.migration.is_none());
+        fences.fold((0, 0), |(left, unconfirmed), fence| {
+            let of_fence = sessions_left(&self.registry, &fence.names);
+            let of_fence = u32::try_from(of_fence).unwrap_or(u32::MAX);
+            (
+                u32::saturating_add(left, of_fence),
+                u32::saturating_add(unconfirmed, fence.ledger.unconfirmed()),
+            )
+        })
+    }
+
     fn begin_and_end(&self, table: &RoutingTable) {
         let mut state = self.lock();
         let mut ended: BTreeSet<_> = state.fences.keys().cloned().collect();

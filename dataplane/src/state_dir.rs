@@ -2,18 +2,26 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `lock` | locked exclusively while the process lives: whoever holds it knows that the process before it is dead |
+//! | `lock` | locked exclusively while the process lives: whoever holds it in the same place ([`Place`]) knows that the process before it is dead |
 //! | `state_id` | random, written once; with the lock it proves a successor to the control plane (G3) |
 //! | `installation` | the installation that was pinned at the first registration (rule 10) |
+//! | `witness` | the table that was last acknowledged: it is compared with the store, and routes nobody ([`Witness`]) |
+//! | `left` | exists once the registration has ended, until the next table is acknowledged |
+
+mod place;
+mod witness;
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
-use ferrypost_proto::{InstallationId, StateId};
+use ferrypost_proto::{InstallationId, StateId, routing::v1::Place};
 use ferrypost_runtime::Random;
+
+pub use witness::{Acknowledged, Witness};
 
 /// The directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -21,6 +29,8 @@ pub struct StateDir {
     path: PathBuf,
     state_id: StateId,
     installation: Option<InstallationId>,
+    witness: Arc<Mutex<Witness>>,
+    place: Place,
     /// The operating system releases the lock with the file, however the process ends.
     _lock: File,
 }
@@ -88,10 +98,14 @@ impl StateDir {
             "installation id",
             InstallationId::parse,
         )?;
+        let witness = Arc::new(Mutex::new(Witness::open(path)?));
+        let place = place::of(&lock, path).map_err(at(path))?;
         Ok(Self {
             path: path.to_owned(),
             state_id,
             installation,
+            witness,
+            place,
             _lock: lock,
         })
     }
@@ -104,6 +118,16 @@ impl StateDir {
     /// The pinned installation; `None` before the first registration.
     pub fn installation(&self) -> Option<&InstallationId> {
         self.installation.as_ref()
+    }
+
+    /// Where the directory is: what a restart keeps and a copy does not.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What was last acknowledged. Its writes wait for the disk: make them where no task waits.
+    pub fn witness(&self) -> Arc<Mutex<Witness>> {
+        Arc::clone(&self.witness)
     }
 
     /// Pins the installation that answered, durably; checks it if there is a pin already. Blocks on the
@@ -194,9 +218,13 @@ fn write_synced(directory: &Path, file: &str, line: &str) -> Result<(), StateDir
         writeln!(new, "{line}")?;
         new.sync_all()?;
         fs::rename(&temporary, &path)?;
-        File::open(directory)?.sync_all()
+        sync_directory(directory)
     };
     write().map_err(at(&path))
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

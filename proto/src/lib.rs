@@ -36,7 +36,9 @@
 //!     directory and refuses another.
 //! 11. **Rewound.** A subscriber that has pinned this installation and is above the store's revision
 //!     after a linearizable read, or has a head whose nonce the store's history does not have, proves a
-//!     restore: it is written down, nothing moves, and data planes keep what they have.
+//!     restore: it is written down, nothing moves, and data planes keep what they have. What was acknowledged
+//!     is durable before it is said, so that one that restarts proves it too; it serves what it and the store
+//!     agree on.
 
 mod identity;
 mod name;

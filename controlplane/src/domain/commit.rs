@@ -26,6 +26,16 @@ impl RoutingChange {
         )
     }
 
+    /// Writes the head of a restored store, on the proof that it is one, of revision `proof`: what an operator
+    /// has decided.
+    pub fn resolving(random: &Random, proof: Rev) -> Self {
+        Self(
+            Txn::new()
+                .at(keys::REWOUND, proof)
+                .put(keys::HEAD, fresh_head(random).bytes()),
+        )
+    }
+
     /// Demands that the leader is still the one whose fencing token is `token`.
     pub fn led(mut self, token: Rev) -> Self {
         self.0 = self.0.at(keys::LEADER, token);
@@ -79,6 +89,16 @@ impl RoutingChange {
             .0
             .absent(key.clone())
             .put(key, Stored::new(entry).bytes());
+        self
+    }
+
+    /// Lets a name point to the account, whoever had it in a restored store.
+    pub fn take_name(mut self, name: &str, placement: &Placement) -> Self {
+        let entry = NameEntry {
+            account_id: placement.account.as_str().to_owned(),
+            ..NameEntry::default()
+        };
+        self.0 = self.0.put(keys::name(name), Stored::new(entry).bytes());
         self
     }
 

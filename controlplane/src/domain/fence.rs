@@ -180,10 +180,17 @@ impl Plane<'_> {
     fn of_move(&self, state: &State, prospect: &Prospect<'_>) -> Vec<Blocker> {
         let who = self.instance.as_str();
         let Some(live) = self.live else {
+            let refused = state.claims().get(self.instance);
+            let why = refused.map_or_else(String::new, |claim| {
+                format!(
+                    "; a process that asks for its place is refused: {}",
+                    claim.value.why
+                )
+            });
             return vec![blocker(
                 BlockerReason::DataPlaneSilent,
                 who,
-                format!("{who} is registered and does not answer"),
+                format!("{who} is registered and does not answer{why}"),
             )];
         };
         let mut blockers = Vec::new();

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time;
 
-use super::{ALL, Injected};
+use super::{ALL, Injected, OF_A_RESTORE};
 
 /// How often a paused step looks for its file.
 const LOOK: Duration = Duration::from_millis(20);
@@ -71,7 +71,11 @@ impl Failpoints {
         {
             let bad = || BadFailpoint(item.to_owned());
             let (name, action) = item.split_once('=').ok_or_else(bad)?;
-            let name = ALL.iter().find(|known| **known == name).ok_or_else(bad)?;
+            let name = ALL
+                .iter()
+                .chain(OF_A_RESTORE)
+                .find(|known| **known == name)
+                .ok_or_else(bad)?;
             failpoints.arm(name, parse_action(action).ok_or_else(bad)?);
         }
         Ok(failpoints)
@@ -79,7 +83,10 @@ impl Failpoints {
 
     /// Arms one.
     pub fn arm(&self, name: &'static str, action: Action) {
-        assert!(ALL.contains(&name), "{name} is a failpoint");
+        assert!(
+            ALL.iter().chain(OF_A_RESTORE).any(|known| *known == name),
+            "{name} is a failpoint"
+        );
         self.inner().armed.insert(name, action);
     }
 

@@ -32,7 +32,11 @@ const WORD: usize = 128;
 
 /// Whether the words of a Hello may be kept with the registration; the field that may not, if any.
 pub(super) fn oversized(hello: &Hello) -> Option<&'static str> {
+    let place = hello.place.clone().unwrap_or_default();
     let fields = [
+        ("place.kernel", &place.kernel),
+        ("place.machine", &place.machine),
+        ("place.file", &place.file),
         ("group", &hello.group),
         ("version", &hello.version),
         ("admin_address", &hello.admin_address),

@@ -46,6 +46,9 @@ impl Fleet {
             })?;
         let mut changed = self.mirror().changed();
         let mut position = joined.position.clone();
+        if joined.rewound {
+            return self.compare(joined, outgoing).await;
+        }
         loop {
             changed.borrow_and_update();
             let next = self.next(position.as_ref());
@@ -56,7 +59,7 @@ impl Fleet {
                     position = send_deltas(outgoing, held, &entries).await?.or(position);
                 }
                 Next::Snapshot(state) => {
-                    send_snapshot(outgoing, &state).await?;
+                    send_snapshot(outgoing, &state, Use::InForce).await?;
                     position = Some(state.position());
                 }
             }
@@ -69,6 +72,17 @@ impl Fleet {
                 .await
                 .map_err(|_| Refusal::new(Reason::ShuttingDown, "the replica is stopping"))?;
         }
+    }
+
+    /// Under `rewound`: shows what the store holds to a data plane that can compare it with what it has
+    /// acknowledged, once. It keeps what it has.
+    async fn compare(&self, joined: &Joined, outgoing: &Outgoing) -> Answer<()> {
+        let state = self.mirror().read();
+        if joined.compares && state.config().is_some() {
+            send_snapshot(outgoing, &state, Use::Comparison).await?;
+        }
+        // The listener ends the stream once that is resolved.
+        std::future::pending().await
     }
 
     fn next(&self, position: Option<&TablePosition>) -> Next {
@@ -97,6 +111,15 @@ enum Next {
     Nothing,
     Deltas(Vec<Arc<Entry>>),
     Snapshot(Arc<State>),
+}
+
+/// What a snapshot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// To be put in force.
+    InForce,
+    /// To be compared with.
+    Comparison,
 }
 
 /// Sends whole transactions, several in a delta where they are small. The position that the table then
@@ -138,8 +161,10 @@ async fn send_deltas(
 
 /// Sends a state chunk by chunk. Only the chunk that is being sent is in memory: the state itself is
 /// shared and does not change.
-async fn send_snapshot(outgoing: &Outgoing, state: &State) -> Answer<()> {
+async fn send_snapshot(outgoing: &Outgoing, state: &State, used: Use) -> Answer<()> {
+    let comparison = used == Use::Comparison;
     let mut chunk = SnapshotChunk {
+        comparison,
         position: Some(state.position().into()),
         config: state.config().map(|config| config.raw.clone()),
         ..SnapshotChunk::default()
@@ -150,6 +175,7 @@ async fn send_snapshot(outgoing: &Outgoing, state: &State) -> Answer<()> {
         let size = entry.encoded_len() + 8;
         if size > room && !chunk.accounts.is_empty() {
             let next = SnapshotChunk {
+                comparison,
                 position: chunk.position.clone(),
                 index: chunk.index + 1,
                 ..SnapshotChunk::default()

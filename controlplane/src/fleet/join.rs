@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use ferrypost_proto::{
     BootId, InstallationId, InstanceId, Revision, StateId, TablePosition, Versions,
-    routing::v1::Hello,
-    store::v1::{Registration, Rewound},
+    routing::v1::{self as wire, Hello},
+    store::v1::{RefusedClaim, Registration, Rewound, StoredPlace},
 };
 
 use super::{
     Claimable, Fleet, bounds,
-    registration::{self, Claim, ClaimOutcome, Known},
+    registration::{self, Claim, ClaimOutcome, JoinRefused, Known},
 };
 use crate::{
     domain::commit::change_fleet,
@@ -28,6 +28,9 @@ const ATTEMPTS: u32 = 8;
 
 /// How long a joining data plane may wait for the mirror to catch up.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A claim that is refused again and again is written again after so many seconds.
+const SHOWN_AGAIN: i64 = 60;
 
 /// A data plane that has joined.
 #[derive(Debug, Clone)]
@@ -48,8 +51,10 @@ pub(super) struct Joined {
     pub(super) base: u64,
     /// Where it goes on from; `None`: it needs a snapshot.
     pub(super) position: Option<TablePosition>,
-    /// The store was restored: it is told nothing more.
+    /// The store was restored: it is told no more than what it can compare.
     pub(super) rewound: bool,
+    /// It has acknowledged a table, and remembers which.
+    pub(super) compares: bool,
 }
 
 /// Hello, with its identifiers checked.
@@ -57,6 +62,8 @@ struct Introduction {
     instance: InstanceId,
     claim: Claim,
     applied: Option<TablePosition>,
+    /// What it has acknowledged, in this life or an earlier one.
+    held: Option<TablePosition>,
     hello: Hello,
 }
 
@@ -71,11 +78,10 @@ impl Fleet {
             // First of all: the table of another installation's data plane proves nothing about ours.
             let contract = registration::belongs(&who.claim, installation_of(&state)?)
                 .map_err(|refusal| refused(refusal, &who))?;
-            if let Some(applied) = &who.applied
-                && state.rewound().is_none()
-                && self.proves_a_restore(&state, applied)
+            if state.rewound().is_none()
+                && let Some(proof) = self.proof_of_a_restore(&state, &who)
             {
-                self.write_rewound(&who, applied, &state).await?;
+                self.write_rewound(&who, proof, &state).await?;
                 continue;
             }
             if let Some(registered) = self.register(&who, &state).await? {
@@ -88,34 +94,43 @@ impl Fleet {
         ))
     }
 
+    fn proof_of_a_restore<'a>(
+        &self,
+        state: &State,
+        who: &'a Introduction,
+    ) -> Option<&'a TablePosition> {
+        let mut said = who.applied.iter().chain(&who.held);
+        said.find(|position| self.proves_a_restore(state, position))
+    }
+
     /// Rule 11. The state is as new as the store was when this began, so a position above it was never
     /// in this store; and a head that this history does not have comes from another one.
-    fn proves_a_restore(&self, state: &State, applied: &TablePosition) -> bool {
-        if applied.revision.base() != state.base() {
+    fn proves_a_restore(&self, state: &State, held: &TablePosition) -> bool {
+        if held.revision.base() != state.base() {
             // A lower base is a table from before a restore that was resolved: it gets a snapshot.
-            return applied.revision.base() > state.base();
+            return held.revision.base() > state.base();
         }
-        applied.revision > state.wire_revision()
-            || applied.head.store > state.head().store
-            || self.mirror().history(&applied.head) == History::Foreign
+        held.revision > state.wire_revision()
+            || held.head.store > state.head().store
+            || self.mirror().history(&held.head) == History::Foreign
     }
 
     /// Writes the proof down before anything else is answered.
     async fn write_rewound(
         &self,
         who: &Introduction,
-        applied: &TablePosition,
+        held: &TablePosition,
         state: &State,
     ) -> Answer<()> {
         tracing::error!(
             instance = %who.instance,
-            held = %applied.revision,
+            held = %held.revision,
             store = %state.wire_revision(),
             "the store was restored to an older state: nothing moves until that is resolved"
         );
         let rewound = Stored::new(Rewound {
             instance: who.instance.as_str().to_owned(),
-            held: Some(applied.revision.into()),
+            held: Some(held.revision.into()),
             store: Some(state.wire_revision().into()),
             detected_at: Some(wall_clock::now()),
             ..Rewound::default()
@@ -142,7 +157,10 @@ impl Fleet {
             needs: state.config().map(|config| config.raw.schema),
         };
         let predecessor = match registration::judge(&who.claim, &known) {
-            ClaimOutcome::Refuse(refusal) => return Err(refused(refusal, who)),
+            ClaimOutcome::Refuse(refusal) => {
+                self.show_refused(who, state, refusal).await;
+                return Err(refused(refusal, who));
+            }
             ClaimOutcome::Resume => return self.resume(who, state).await,
             ClaimOutcome::Register => None,
             ClaimOutcome::Succeed { .. } => registration.map(|registration| &*registration.value),
@@ -160,6 +178,36 @@ impl Fleet {
             );
         }
         Ok(committed)
+    }
+
+    /// Lets operators see who asks for the place of a registered data plane: moves may be waiting for it.
+    async fn show_refused(&self, who: &Introduction, state: &State, refusal: JoinRefused) {
+        use registration::JoinRefused as Why;
+        if !matches!(refusal, Why::InstanceInUse | Why::Elsewhere) {
+            return;
+        }
+        let now = wall_clock::now();
+        let shown = state.claims().get(&who.instance).is_some_and(|claim| {
+            let at = claim.value.at.map_or(0, |at| at.seconds);
+            claim.value.boot == who.claim.boot.as_str()
+                && claim.value.why == refusal.to_string()
+                && now.seconds - at < SHOWN_AGAIN
+        });
+        let Some(lease) = (*self.0.lease.borrow()).filter(|_| !shown) else {
+            return;
+        };
+        let claim = Stored::new(RefusedClaim {
+            boot: who.claim.boot.as_str().to_owned(),
+            why: refusal.to_string(),
+            at: Some(now),
+            ..RefusedClaim::default()
+        });
+        let txn = Txn::new()
+            .exists(keys::registration(&who.instance))
+            .put_leased(keys::claim(&who.instance), claim.bytes(), lease);
+        if let Err(error) = self.commit(txn).await {
+            tracing::debug!(instance = %who.instance, %error, "a refused claim is not shown");
+        }
     }
 
     /// A stream that comes back. Its registration may lack what the data plane says of itself, if a replica of an
@@ -243,8 +291,12 @@ fn writing(who: &Introduction, state: &State, registration: &Stored<Registration
             state.config().map_or(0, |config| config.version),
         )
         .absent(keys::expelled(&who.instance, &who.claim.boot))
-        .absent(keys::REWOUND)
-        .put(key, registration.bytes());
+        .at(
+            keys::REWOUND,
+            state.rewound().map_or(0, |proof| proof.revision),
+        )
+        .put(key, registration.bytes())
+        .delete(keys::claim(&who.instance));
     change_fleet(txn, state.fleet())
 }
 
@@ -260,15 +312,17 @@ fn joined(who: &Introduction, state: &State, contract: u32, registered: Rev) -> 
         base: state.base(),
         position: who.applied.clone().filter(resumes),
         rewound: state.rewound().is_some(),
+        compares: who.held.is_some(),
     })
 }
 
 impl Introduction {
-    /// Writes down what the data plane speaks, and how long it lets things take.
+    /// Writes down what the data plane speaks, how long it lets things take, and where it is.
     fn state(&self, registration: &mut Registration) {
         registration.contracts = Some(self.claim.contracts.into());
         registration.schemas = Some(self.claim.schemas.into());
         registration.limits = self.hello.limits;
+        registration.place = self.hello.place.clone().map(stored_place);
     }
 }
 
@@ -299,6 +353,8 @@ fn introduce(hello: Hello) -> Answer<Introduction> {
         "" => None,
         pinned => Some(InstallationId::parse(pinned).map_err(|_| invalid("installation"))?),
     };
+    let applied = position(&hello, hello.applied.as_ref());
+    let held = position(&hello, hello.held.as_ref());
     Ok(Introduction {
         instance: InstanceId::parse(&hello.instance).map_err(|_| invalid("instance"))?,
         claim: Claim {
@@ -307,16 +363,28 @@ fn introduce(hello: Hello) -> Answer<Introduction> {
             installation,
             boot: BootId::parse(&hello.boot).map_err(|_| invalid("boot"))?,
             state: StateId::parse(&hello.state_id).map_err(|_| invalid("state_id"))?,
+            acknowledged: applied.is_some() || held.is_some(),
+            place: hello.place.clone().map(stored_place).unwrap_or_default(),
         },
-        // Whoever has a table has pinned the installation that it is of: without that it is nobody's.
-        applied: hello
-            .applied
-            .clone()
-            .filter(|_| !hello.installation.is_empty())
-            .map(TablePosition::from)
-            .filter(|position| position.revision > Revision::ZERO),
+        applied,
+        held,
         hello,
     })
+}
+
+fn stored_place(place: wire::Place) -> StoredPlace {
+    StoredPlace {
+        kernel: place.kernel,
+        machine: place.machine,
+        file: place.file,
+    }
+}
+
+/// Whoever has a table has pinned the installation that it is of: without that it is nobody's.
+fn position(hello: &Hello, said: Option<&wire::TablePosition>) -> Option<TablePosition> {
+    said.filter(|_| !hello.installation.is_empty())
+        .map(|said| TablePosition::from(said.clone()))
+        .filter(|position| position.revision > Revision::ZERO)
 }
 
 /// One of contract 1 states no range.
@@ -327,7 +395,7 @@ fn contracts(hello: &Hello) -> Option<Versions> {
     }
 }
 
-fn refused(refusal: registration::JoinRefused, who: &Introduction) -> Refusal {
+fn refused(refusal: JoinRefused, who: &Introduction) -> Refusal {
     use registration::JoinRefused as Why;
     tracing::warn!(instance = %who.instance, boot = %who.claim.boot, reason = refusal.reason(),
         "a data plane was refused");
@@ -335,7 +403,7 @@ fn refused(refusal: registration::JoinRefused, who: &Introduction) -> Refusal {
         Why::ContractUnsupported { .. } => Reason::ContractUnsupported,
         Why::SchemaUnsupported { .. } => Reason::SchemaUnsupported,
         Why::InstallationMismatch => Reason::InstallationMismatch,
-        Why::InstanceInUse => Reason::InstanceInUse,
+        Why::InstanceInUse | Why::Elsewhere => Reason::InstanceInUse,
         Why::Expelled => Reason::Expelled,
         Why::Superseded => Reason::Superseded,
         Why::Rewound => Reason::Rewound,

@@ -4,7 +4,10 @@
 //! holds the lock on the same state directory, an operator's expulsion. Silence is none of them:
 //! partitioned and dead look the same from here.
 
-use ferrypost_proto::{BootId, InstallationId, Speaks, StateId, Versions, store::v1::Registration};
+use ferrypost_proto::{
+    BootId, InstallationId, Speaks, StateId, Versions,
+    store::v1::{Registration, StoredPlace},
+};
 
 /// How many boot ids a registration remembers as succeeded.
 const PAST_BOOTS: usize = 16;
@@ -22,6 +25,10 @@ pub(super) struct Claim {
     pub(super) boot: BootId,
     /// Its state directory.
     pub(super) state: StateId,
+    /// It has acknowledged a table of this installation, so it has been one of the fleet.
+    pub(super) acknowledged: bool,
+    /// Where its state directory is.
+    pub(super) place: StoredPlace,
 }
 
 /// What the store knows that bears on a claim.
@@ -91,14 +98,23 @@ pub(super) enum JoinRefused {
          expel the one that is gone for good"
     )]
     InstanceInUse,
+    /// It holds the state directory of the data plane that has its instance id, or a copy, somewhere else.
+    #[error(
+        "its state directory was copied or carried here, so its lock does not prove that the data plane is dead \
+         which is registered under this instance id: make sure of that, and say so with ExpelDataPlane"
+    )]
+    Elsewhere,
     /// An operator has expelled this life of it.
     #[error("an operator has expelled this process: restart it to register anew")]
     Expelled,
     /// A later life of it has registered.
     #[error("a later process with the same state directory has taken over: stop this one")]
     Superseded,
-    /// Nobody may join a store that was restored.
-    #[error("the store was restored to an older state: resolve that before data planes register")]
+    /// Nobody may join a store that was restored, but those who were of the fleet.
+    #[error(
+        "the store was restored to an older state: resolve that before data planes register that have \
+         never acknowledged a table of it"
+    )]
     Rewound,
 }
 
@@ -109,7 +125,7 @@ impl JoinRefused {
             Self::ContractUnsupported { .. } => "CONTRACT_UNSUPPORTED",
             Self::SchemaUnsupported { .. } => "SCHEMA_UNSUPPORTED",
             Self::InstallationMismatch => "INSTALLATION_MISMATCH",
-            Self::InstanceInUse => "INSTANCE_IN_USE",
+            Self::InstanceInUse | Self::Elsewhere => "INSTANCE_IN_USE",
             Self::Expelled => "EXPELLED",
             Self::Superseded => "SUPERSEDED",
             Self::Rewound => "REWOUND",
@@ -157,7 +173,9 @@ fn place(claim: &Claim, known: &Known<'_>) -> ClaimOutcome {
     }
     let boot = claim.boot.as_str();
     let Some(registration) = known.registration else {
-        return if known.rewound {
+        // It may have registered after the backup that was restored, and may be serving: to know of it is
+        // safer than not to.
+        return if known.rewound && !claim.acknowledged {
             ClaimOutcome::Refuse(JoinRefused::Rewound)
         } else {
             ClaimOutcome::Register
@@ -177,12 +195,24 @@ fn place(claim: &Claim, known: &Known<'_>) -> ClaimOutcome {
     if !lock_proves_it || still_answers {
         return ClaimOutcome::Refuse(JoinRefused::InstanceInUse);
     }
-    if known.rewound {
+    let before = registration.place.as_ref();
+    if !before.is_some_and(|before| is_same_place(before, &claim.place)) {
+        return ClaimOutcome::Refuse(JoinRefused::Elsewhere);
+    }
+    if known.rewound && !claim.acknowledged {
         return ClaimOutcome::Refuse(JoinRefused::Rewound);
     }
     ClaimOutcome::Succeed {
         predecessor: registration.boot.clone(),
     }
+}
+
+/// Whether who holds the lock here knows that who held it there is dead: the same file, under the same kernel, or
+/// on the same machine after that kernel's end.
+fn is_same_place(before: &StoredPlace, now: &StoredPlace) -> bool {
+    let same = |before: &str, now: &str| !now.is_empty() && before == now;
+    same(&before.file, &now.file)
+        && (same(&before.kernel, &now.kernel) || same(&before.machine, &now.machine))
 }
 
 /// The boot ids that a successor's registration remembers.
@@ -207,6 +237,14 @@ mod tests {
         registration: Registration,
     }
 
+    fn place(kernel: &str, machine: &str, file: &str) -> StoredPlace {
+        StoredPlace {
+            kernel: kernel.to_owned(),
+            machine: machine.to_owned(),
+            file: file.to_owned(),
+        }
+    }
+
     fn scene() -> Scene {
         let random = Random::seeded(11);
         let installation = InstallationId::generate(random.bytes());
@@ -216,8 +254,11 @@ mod tests {
             installation: Some(installation.clone()),
             boot: BootId::generate(random.bytes()),
             state: StateId::generate(random.bytes()),
+            acknowledged: false,
+            place: place("kernel", "machine", "file"),
         };
         let registration = Registration {
+            place: Some(claim.place.clone()),
             boot: BootId::generate(random.bytes()).into(),
             state_id: claim.state.as_str().to_owned(),
             ..Registration::default()
@@ -260,6 +301,24 @@ mod tests {
     }
 
     #[test]
+    fn who_has_acknowledged_a_table_is_known_to_a_restored_store_at_once() {
+        let mut scene = scene();
+        scene.claim.acknowledged = true;
+        let known = Known {
+            rewound: true,
+            ..scene.known()
+        };
+        let predecessor = scene.registration.boot.clone();
+        let successor = ClaimOutcome::Succeed { predecessor };
+        assert_eq!(judge(&scene.claim, &known), successor);
+        let unknown = Known {
+            registration: None,
+            ..known
+        };
+        assert_eq!(judge(&scene.claim, &unknown), ClaimOutcome::Register);
+    }
+
+    #[test]
     fn a_lost_stream_resumes_even_under_rewound() {
         let mut scene = scene();
         scene.registration.boot = scene.claim.boot.as_str().to_owned();
@@ -278,6 +337,38 @@ mod tests {
             judge(&scene.claim, &scene.known()),
             ClaimOutcome::Succeed { predecessor }
         );
+    }
+
+    #[test]
+    fn a_copy_of_the_state_directory_makes_none() {
+        let mut scene = scene();
+        let succeeds = |scene: &Scene| judge(&scene.claim, &scene.known());
+        let refused = ClaimOutcome::Refuse(JoinRefused::Elsewhere);
+        for elsewhere in [
+            place("kernel", "machine", "a copy"),
+            place("another", "machine 2", "file"),
+            place("another", "", "file"),
+            place("kernel", "machine", ""),
+            StoredPlace::default(),
+        ] {
+            scene.claim.place = elsewhere;
+            assert_eq!(succeeds(&scene), refused, "{:?}", scene.claim.place);
+        }
+        for here in [
+            // A container on its node, whatever its image says of the machine.
+            place("kernel", "", "file"),
+            // After a reboot.
+            place("another", "machine", "file"),
+        ] {
+            scene.claim.place = here;
+            assert!(matches!(succeeds(&scene), ClaimOutcome::Succeed { .. }));
+        }
+        // What is not known is equal to nothing.
+        scene.registration.place = Some(place("", "", ""));
+        scene.claim.place = place("", "", "");
+        assert_eq!(succeeds(&scene), refused);
+        scene.registration.place = None;
+        assert_eq!(succeeds(&scene), refused);
     }
 
     #[test]

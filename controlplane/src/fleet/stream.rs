@@ -520,6 +520,18 @@ impl Listener<'_> {
                 "an operator has expelled this process",
             ));
         }
+        match (self.joined.rewound, state.rewound()) {
+            (false, Some(_)) => {
+                return Err(Refusal::new(
+                    Reason::Rewound,
+                    "the store was restored to an older state: compare with it",
+                ));
+            }
+            (true, None) if state.revision() >= self.joined.seen => {
+                return Err(Refusal::new(Reason::Behind, "the restore is resolved"));
+            }
+            _ => {}
+        }
         // The mirror may not have come to our own registration yet.
         if state.revision() >= self.joined.registered && state.rewound().is_none() {
             let registered = state

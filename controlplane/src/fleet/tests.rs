@@ -191,6 +191,37 @@ async fn rule_11_a_head_of_another_history_proves_a_restore() {
     assert!(world.mirror.read().rewound().is_some());
 }
 
+/// All that a gateway knows after a restart is in its state directory.
+#[tokio::test]
+async fn rule_11_a_data_plane_that_restarts_proves_a_restore() {
+    let world = World::new().await;
+    let (peer, mut position) = world.join(world.hello("dp")).await;
+    world.account("alice", Phase::Settled).await;
+    let successor = Hello {
+        state_id: peer.hello.state_id.clone(),
+        installation: peer.hello.installation.clone(),
+        ..world.hello("dp")
+    };
+    drop(peer);
+    let dp = World::instance("dp");
+    world
+        .until("no /live", |state| !state.live().contains_key(&dp))
+        .await;
+    position.head.nonce = vec![7; 16];
+    let hello = Hello {
+        held: Some(position.into()),
+        ..successor
+    };
+    let mut peer = world.connect(hello).await.unwrap();
+    assert!(peer.welcome().await.rewound);
+    assert_eq!(world.mirror.read().rewound().unwrap().value.instance, "dp");
+    // It is shown what the store holds, and not to serve from.
+    match peer.told().await {
+        Told::SnapshotChunk(chunk) => assert!(chunk.comparison && chunk.last),
+        other => panic!("nothing to compare with: {other:?}"),
+    }
+}
+
 /// A gateway of another installation that was pointed here by mistake, and one that cannot know this
 /// installation, prove nothing: or one wrong line in a configuration stopped every move for good.
 #[tokio::test]

@@ -58,6 +58,8 @@ pub(crate) const OPERATOR_METHODS: &[(&str, Role)] = &[
     ("/ferrypost.v1.StatsService/ListSessions", Role::Viewer),
     ("/ferrypost.v1.StatsService/KickSessions", Role::Operator),
     ("/ferrypost.v1.StatsService/ExpelDataPlane", Role::Admin),
+    ("/ferrypost.v1.StatsService/GetRewound", Role::Viewer),
+    ("/ferrypost.v1.StatsService/ResolveRewound", Role::Admin),
     (
         "/ferrypost.v1.RoutingConfigService/GetRoutingConfig",
         Role::Viewer,

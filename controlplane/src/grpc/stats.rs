@@ -2,6 +2,7 @@
 
 use ferrypost_proto::{
     Speaks,
+    routing::v1::AccountEntry,
     v1::{self, stats_service_server::StatsService},
 };
 use tonic::{Request, Response, Status};
@@ -9,12 +10,16 @@ use tonic::{Request, Response, Status};
 use super::{caller, page, traceparent};
 use crate::{
     domain::state::State,
-    service::stats::{ExpelOrder, StatsUseCases},
+    refusal::Refusal,
+    service::{
+        restore::{Doubtful, Keep, Picture, ResolveOrder, RestoreUseCases},
+        stats::{ExpelOrder, StatsUseCases},
+    },
 };
 
 /// The adapter.
 #[derive(Debug)]
-pub(crate) struct Stats(pub(crate) StatsUseCases);
+pub(crate) struct Stats(pub(crate) StatsUseCases, pub(crate) RestoreUseCases);
 
 #[tonic::async_trait]
 impl StatsService for Stats {
@@ -117,6 +122,105 @@ impl StatsService for Stats {
             expelled: Some(report.answer),
         }))
     }
+
+    async fn get_rewound(
+        &self,
+        request: Request<v1::GetRewoundRequest>,
+    ) -> Result<Response<v1::GetRewoundResponse>, Status> {
+        let request = request.into_inner();
+        let size = page::size(request.page_size) as usize;
+        let after = page::position("rewound", &request.page_token, |id| Some(id.to_owned()))?;
+        let (state, picture) = self.1.picture().await?;
+        let behind = |id: &&String| after.as_ref().is_none_or(|after| *id > after);
+        let mut ids: Vec<_> = picture
+            .accounts
+            .keys()
+            .filter(behind)
+            .take(size + 1)
+            .collect();
+        let more = ids.len() > size;
+        ids.truncate(size);
+        let next = ids.last().filter(|_| more).map(|id| (*id).clone());
+        let accounts = ids
+            .into_iter()
+            .map(|id| doubtful(id, &picture.accounts[id]));
+        Ok(Response::new(v1::GetRewoundResponse {
+            header: Some(self.1.header(&state, picture.missing.clone())),
+            proof: rewound(&state),
+            accounts: accounts.collect(),
+            next_page_token: page::token("rewound", next),
+            in_doubt: picture.accounts.len() as u64,
+            unknown_to_store: picture.unknown_to_store() as u64,
+            digest: state
+                .rewound()
+                .map(|_| picture.digest())
+                .unwrap_or_default(),
+            data_planes: rewound_data_planes(&picture),
+        }))
+    }
+
+    async fn resolve_rewound(
+        &self,
+        request: Request<v1::ResolveRewoundRequest>,
+    ) -> Result<Response<v1::ResolveRewoundResponse>, Status> {
+        let requested_by = caller(&request);
+        let request = request.into_inner();
+        let order = ResolveOrder {
+            keep: match request.keep() {
+                v1::Keep::Store => Keep::Store,
+                v1::Keep::Fleet => Keep::Fleet,
+                v1::Keep::Unspecified => return Err(Refusal::required("keep").into()),
+            },
+            digest: request.digest,
+            reason: request.reason,
+            request_id: request.request_id,
+            requested_by,
+        };
+        let (state, resolution) = self.1.resolve(&order).await?;
+        Ok(Response::new(v1::ResolveRewoundResponse {
+            header: Some(self.1.header(&state, Vec::new())),
+            accounts: resolution.accounts,
+            base: resolution.base,
+        }))
+    }
+}
+
+fn doubtful(id: &str, account: &Doubtful) -> v1::DoubtfulAccount {
+    let held = account.held.iter();
+    v1::DoubtfulAccount {
+        account_id: id.to_owned(),
+        names: account.names(),
+        stored: account
+            .stored
+            .as_ref()
+            .map(|entry| acknowledged("", Some(entry))),
+        held: held
+            .map(|(instance, entry)| acknowledged(instance.as_str(), entry.as_ref()))
+            .collect(),
+    }
+}
+
+fn acknowledged(instance: &str, entry: Option<&AccountEntry>) -> v1::AcknowledgedPlacement {
+    v1::AcknowledgedPlacement {
+        instance: instance.to_owned(),
+        destination: entry.map(|entry| entry.home.clone()).unwrap_or_default(),
+        phase: entry.map(|entry| entry.phase).unwrap_or_default(),
+        epoch: entry.and_then(|entry| entry.epoch),
+    }
+}
+
+fn rewound_data_planes(picture: &Picture) -> Vec<v1::RewoundDataPlane> {
+    let newest = picture.newest();
+    let planes = picture.planes.iter();
+    planes
+        .map(|(instance, word)| v1::RewoundDataPlane {
+            instance: instance.as_str().to_owned(),
+            held: Some(word.held.revision.into()),
+            in_doubt: word.doubts,
+            current: word.current,
+            newest: newest == Some(instance),
+        })
+        .collect()
 }
 
 fn placements(state: &State) -> Vec<v1::DestinationCount> {

@@ -5,6 +5,7 @@
 //! /accounts/<bucket>/<account>            /names/<bucket>/<canonical name>
 //! /registrations/<instance>               /live/<instance>
 //! /departed/<instance>/<boot>             /expelled/<instance>/<boot>
+//! /claims/<instance>
 //! /migrations/<migration>                 /drained/<migration>/<instance>
 //! /requests/<request id>
 //! /commands/<replica>/<command>           /results/<command>/<instance>
@@ -43,6 +44,8 @@ pub const DEPARTED: &[u8] = b"/departed/";
 pub const EXPELLED: &[u8] = b"/expelled/";
 /// The prefix of what connected data planes have said.
 pub const LIVE: &[u8] = b"/live/";
+/// The prefix of refused claims.
+pub const CLAIMS: &[u8] = b"/claims/";
 /// The prefix of all migrations.
 pub const MIGRATIONS: &[u8] = b"/migrations/";
 /// The prefix of all drained reports.
@@ -77,6 +80,8 @@ pub enum Key {
     Expelled(InstanceId, BootId),
     /// `/live/<instance>`
     Live(InstanceId),
+    /// `/claims/<instance>`
+    Claim(InstanceId),
     /// `/migrations/<migration>`
     Migration(MigrationId),
     /// `/requests/<request id>`
@@ -111,6 +116,7 @@ impl Key {
             "names" => Self::Name(bucketed(rest)?.into()),
             "registrations" => Self::Registration(InstanceId::parse(rest).ok()?),
             "live" => Self::Live(InstanceId::parse(rest).ok()?),
+            "claims" => Self::Claim(InstanceId::parse(rest).ok()?),
             "departed" => {
                 let (instance, boot) = one_life(rest)?;
                 Self::Departed(instance, boot)
@@ -202,6 +208,11 @@ pub fn live(instance: &InstanceId) -> Vec<u8> {
     format!("/live/{instance}").into_bytes()
 }
 
+/// The claim to a data plane's place that was refused.
+pub fn claim(instance: &InstanceId) -> Vec<u8> {
+    format!("/claims/{instance}").into_bytes()
+}
+
 /// A migration.
 pub fn migration(id: &MigrationId) -> Vec<u8> {
     format!("/migrations/{id}").into_bytes()
@@ -276,6 +287,7 @@ mod tests {
                 Key::Expelled(instance(), boot),
             ),
             (live(&instance()), Key::Live(instance())),
+            (claim(&instance()), Key::Claim(instance())),
             (
                 migration(&migration_id),
                 Key::Migration(migration_id.clone()),

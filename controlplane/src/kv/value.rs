@@ -48,14 +48,15 @@ macro_rules! values {
 }
 
 values! {
-    Installation: 4,
+    Installation: 5,
     RoutingHead: 2,
     Fleet: 1,
     Rewound: 5,
     StoredConfig: 2,
     AccountRecord: 10,
     NameEntry: 2,
-    Registration: 12,
+    Registration: 13,
+    RefusedClaim: 4,
     Expelled: 5,
     Departed: 2,
     Live: 10,

@@ -43,6 +43,7 @@ fn order() -> [Vec<Vec<u8>>; 4] {
         keys::DEPARTED,
         keys::EXPELLED,
         keys::LIVE,
+        keys::CLAIMS,
         keys::DRAINED,
         keys::COMMANDS,
         keys::RESULTS,

@@ -128,6 +128,14 @@ reasons! {
     RecordUnreadable = "RECORD_UNREADABLE", FailedPrecondition;
     /// The store was restored to an older state.
     Rewound = "REWOUND", FailedPrecondition;
+    /// There is no restore to resolve.
+    NotRewound = "NOT_REWOUND", FailedPrecondition;
+    /// A registered data plane does not answer that must.
+    DataPlaneSilent = "DATA_PLANE_SILENT", FailedPrecondition;
+    /// The list that is decided on is not named, or is not the present one.
+    DigestMismatch = "DIGEST_MISMATCH", FailedPrecondition;
+    /// Sessions are not closed in time.
+    NotDrained = "NOT_DRAINED", FailedPrecondition;
     /// The two sides of a stream speak no common contract.
     ContractUnsupported = "CONTRACT_UNSUPPORTED", FailedPrecondition;
     /// A data plane does not read the routing configuration.

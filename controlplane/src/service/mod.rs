@@ -8,6 +8,7 @@
 pub mod file_keeper;
 pub mod migration;
 pub mod placement;
+pub mod restore;
 pub mod routing_config;
 pub mod stats;
 mod subject;

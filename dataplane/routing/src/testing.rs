@@ -120,6 +120,7 @@ pub fn chunk(store: u64, accounts: Vec<AccountEntry>) -> SnapshotChunk {
         last: true,
         config: Some(config()),
         accounts,
+        comparison: false,
     }
 }
 

@@ -129,6 +129,7 @@ fn snapshot(backend: &Backend, accounts: Vec<AccountEntry>) -> Down {
         last: true,
         config: Some(routing(backend)),
         accounts,
+        comparison: false,
     })
 }
 

@@ -96,6 +96,7 @@ fn publish(tables: &Tables, config: v1::RoutingConfig, accounts: &[(&str, &str)]
         last: true,
         config: Some(config),
         accounts: accounts.collect(),
+        comparison: false,
     };
     let assembly = Assembly::begin(chunk, None, &Random::seeded(1)).unwrap();
     tables.publish(Arc::new(assembly.finish(None).unwrap()));

@@ -56,7 +56,10 @@ impl Commands {
                 Ok(()) => return None,
                 Err(failed) => Err(failed),
             },
-            None => Err("this version does not know the command"),
+            // The feed answers these itself.
+            Some(Kind::ListDoubts(_) | Kind::HoldDoubts(_)) | None => {
+                Err("this version does not know the command")
+            }
         };
         Some(CommandResult {
             command_id: command.command_id,

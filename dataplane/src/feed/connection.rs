@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use ferrypost_proto::{
     CHUNK_BYTES, InstallationId, Name, Revision, Speaks, Versions,
     routing::v1::{
-        Applied, Goodbye, Health, Hello, Rejected, RejectedEndpoint, RejectedEntry, StreamResponse,
-        UnsettledSessions, Welcome, routing_service_client::RoutingServiceClient,
+        Applied, Command, CommandResult, Goodbye, Health, Hello, Rejected, RejectedEndpoint,
+        RejectedEntry, StreamResponse, UnsettledSessions, Welcome, command::Command as Asked,
+        command_result::Result as Outcome, routing_service_client::RoutingServiceClient,
         stream_request::Message as Up, stream_response::Message as Down,
     },
 };
@@ -60,7 +61,7 @@ enum Event {
     Closed,
     Silence,
     Report(FenceReport),
-    CommandDone(ferrypost_proto::routing::v1::CommandResult),
+    CommandDone(CommandResult),
     HealthChanged,
     Merged,
     Farewell(super::Farewell),
@@ -125,6 +126,7 @@ impl Feed {
 
     fn hello(&self) -> Hello {
         let Speaks { contracts, schemas } = Speaks::here();
+        let (held, held_current) = self.replica.held();
         Hello {
             contract: contracts.oldest(),
             contracts: Some(contracts.into()),
@@ -141,6 +143,9 @@ impl Feed {
             version: self.identity.version.clone(),
             admin_address: self.identity.admin_address.clone(),
             limits: Some(self.identity.limits),
+            held: held.map(Into::into),
+            held_current,
+            place: Some(self.state.place().clone()),
         }
     }
 
@@ -182,7 +187,7 @@ impl Feed {
         // last arm are rare by themselves.
         tokio::select! {
             biased;
-            report = fences.report() => Ok(Event::Report(report)),
+            report = fences.report(), if self.replica.is_witnessed() => Ok(Event::Report(report)),
             farewell = next_farewell(&mut self.farewells), if self.farewell.is_none() => {
                 Ok(Event::Farewell(farewell))
             }
@@ -234,11 +239,13 @@ impl Feed {
                 }
             }
             Down::Delta(delta) => {
-                let table = self.replica.delta(delta)?;
+                let table = self.replica.delta(delta).await?;
                 self.applied(stream, &table).await?;
             }
             Down::Command(command) => {
-                if let Some(result) = stream.commands.run(command) {
+                if let Some(result) = self.of_a_restore(&command) {
+                    stream.up.send(Up::CommandResult(result)).await?;
+                } else if let Some(result) = stream.commands.run(command) {
                     stream.up.send(Up::CommandResult(result)).await?;
                 }
             }
@@ -256,6 +263,23 @@ impl Feed {
             Down::Welcome(_) | Down::GoodbyeAccepted(_) => return Err(FeedError::Unexpected),
         }
         Ok(None)
+    }
+
+    /// Answers what is asked after a restore; `None`: something else is.
+    fn of_a_restore(&mut self, command: &Command) -> Option<CommandResult> {
+        let outcome = match command.command.as_ref()? {
+            Asked::ListDoubts(asked) => self.replica.list_doubts(asked).map(Outcome::Doubts),
+            Asked::HoldDoubts(hold) => self
+                .replica
+                .hold_doubts(&hold.also)
+                .map(Outcome::HeldDoubts),
+            _ => return None,
+        };
+        let unknown = || Outcome::Failed("not compared with the restored store yet".to_owned());
+        Some(CommandResult {
+            command_id: command.command_id.clone(),
+            result: Some(outcome.unwrap_or_else(unknown)),
+        })
     }
 
     /// Says what is in force. What was rejected goes first, and of which accounts sight was lost lately: when the
@@ -326,6 +350,8 @@ impl Feed {
     /// Says the goodbye that is asked for, if there is one.
     async fn say_goodbye(&self, stream: &mut Stream) -> Result<(), FeedError> {
         if let Some(farewell) = &self.farewell {
+            // First: once the registration has ended, moves go on without this data plane.
+            self.replica.leave().await?;
             stream.goodbye_said = true;
             let goodbye = Goodbye {
                 unconfirmed: farewell.unconfirmed,

@@ -22,6 +22,7 @@
 
 mod command;
 mod connection;
+mod doubt;
 mod error;
 mod replica;
 mod seam;
@@ -159,6 +160,7 @@ impl Feed {
                 setup.tables,
                 Arc::new(Fences::new(Arc::clone(&setup.registry))),
                 setup.random.clone(),
+                setup.state.witness(),
                 no_table,
             ),
             backoff: Backoff::new(setup.random, first_pause, longest_pause),
@@ -186,7 +188,7 @@ impl Feed {
             end = self.connections() => end,
             never = fences.tend() => match never {},
         };
-        self.end(end);
+        self.end(end).await;
         end
     }
 
@@ -247,7 +249,7 @@ impl Feed {
         }
     }
 
-    fn end(&mut self, end: FeedEnd) {
+    async fn end(&mut self, end: FeedEnd) {
         match end {
             FeedEnd::Goodbye => info!("said goodbye: the registration has ended"),
             FeedEnd::Expelled | FeedEnd::Superseded => {
@@ -256,6 +258,9 @@ impl Feed {
                 let _ = self.shared.ended.set(blocker);
                 self.registry.close_all(CloseReason::Expelled);
                 error!("{end}: closed all sessions, serving nobody");
+                if let Err(error) = self.replica.leave().await {
+                    warn!(%error, "the end of the registration is not written down");
+                }
             }
         }
         self.shared.stands(ConnectionState::Ended(end));

@@ -1,11 +1,12 @@
 //! What this data plane holds of the store: takes snapshots and deltas over, and puts tables in force.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ferrypost_proto::{
     Revision, RoutingConfig, TablePosition,
     routing::v1::{
-        Delta, Rejected, RejectedEndpoint, RejectedEntry, SnapshotChunk, change::Change,
+        Delta, Doubt, Doubts, HeldDoubts, ListDoubts, Rejected, RejectedEndpoint, RejectedEntry,
+        SnapshotChunk, change::Change,
     },
 };
 use ferrypost_routing::{Assembly, Merge, RoutingTable, SnapshotError, Touched};
@@ -13,17 +14,31 @@ use ferrypost_runtime::Random;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::error::FeedError;
-use crate::{fence::Fences, ready::Blocker, tables::Tables};
+use super::{doubt::Standstill, error::FeedError};
+use crate::{
+    fence::Fences,
+    ready::Blocker,
+    state_dir::{Acknowledged, StateDirError, Witness},
+    tables::Tables,
+};
 
 /// The tables of this data plane, one after the other.
 pub(super) struct Replica {
     tables: Tables,
     fences: Arc<Fences>,
     random: Random,
+    witness: Arc<Mutex<Witness>>,
+    /// The witness holds the table in force: it may be acknowledged, and so may its fences.
+    witnessed: bool,
     no_table: Option<Blocker>,
     assembly: Option<Assembly>,
     merging: Option<JoinHandle<Merge>>,
+    /// What a restored store holds, as far as it has come.
+    stored: Option<Acknowledged>,
+    /// What comparing with it came to.
+    standstill: Option<Standstill>,
+    /// The table in force serves only what the restored store and this data plane agree on.
+    holding: bool,
     /// Only a snapshot helps: the next Hello hides what is held.
     snapshot_wanted: bool,
     /// No snapshot below it is taken over: the registration's revision on this stream.
@@ -35,15 +50,21 @@ impl Replica {
         tables: Tables,
         fences: Arc<Fences>,
         random: Random,
+        witness: Arc<Mutex<Witness>>,
         no_table: Blocker,
     ) -> Self {
         Self {
             tables,
             fences,
             random,
+            witness,
+            witnessed: false,
             no_table: Some(no_table),
             assembly: None,
             merging: None,
+            stored: None,
+            standstill: None,
+            holding: false,
             snapshot_wanted: false,
             floor: Revision::ZERO,
         }
@@ -63,15 +84,37 @@ impl Replica {
 
     /// What Hello says is applied.
     pub(super) fn resume_from(&self) -> Option<TablePosition> {
-        if self.snapshot_wanted {
+        if self.snapshot_wanted || !self.witnessed {
             return None;
         }
         self.tables.current().map(|table| table.position().clone())
     }
 
+    /// How far the table reaches that is in force, or was last acknowledged in an earlier life; and whether no
+    /// move can have been missed since.
+    pub(super) fn held(&self) -> (Option<TablePosition>, bool) {
+        let witness = lock(&self.witness);
+        let in_force = self.tables.current().filter(|_| !self.holding);
+        let in_force = in_force.map(|table| table.position().clone());
+        let held = in_force.or_else(|| witness.position().cloned());
+        (held, witness.is_current())
+    }
+
+    /// True if what is said of the table in force can be told from a restored store for good.
+    pub(super) const fn is_witnessed(&self) -> bool {
+        self.witnessed
+    }
+
+    /// The registration is about to end. Waits for the disk.
+    pub(super) async fn leave(&self) -> Result<(), FeedError> {
+        self.write(Witness::leave).await
+    }
+
     /// A new stream: what the last one left half done is void, and everything is reported again.
     pub(super) fn begin_stream(&mut self, registered: Revision) {
         self.assembly = None;
+        self.stored = None;
+        self.standstill = None;
         self.floor = registered;
         self.fences.reconnected();
     }
@@ -84,8 +127,13 @@ impl Replica {
         if let Some(config) = &chunk.config {
             RoutingConfig::expect_readable(config)?;
         }
+        if chunk.comparison {
+            self.compare(&chunk).await?;
+            return Ok(None);
+        }
         let last = chunk.last;
-        let assembly = self.add(chunk).await?;
+        let (assembly, chunk) = self.add(chunk).await?;
+        self.write(move |witness| witness.chunk(&chunk)).await?;
         if !last {
             self.assembly = Some(assembly);
             return Ok(None);
@@ -97,11 +145,17 @@ impl Replica {
             ..Touched::default()
         };
         info!(position = %table.position().revision, "snapshot applied");
+        let table = self.put_in_force(Arc::new(table), &touched);
+        let position = table.position().clone();
+        self.write(move |witness| witness.complete(position))
+            .await?;
+        self.witnessed = true;
         self.snapshot_wanted = false;
-        Ok(Some(self.put_in_force(table, &touched)))
+        Ok(Some(table))
     }
 
-    async fn add(&mut self, chunk: SnapshotChunk) -> Result<Assembly, FeedError> {
+    /// Gives the chunk back, which the witness wants too.
+    async fn add(&mut self, chunk: SnapshotChunk) -> Result<(Assembly, SnapshotChunk), FeedError> {
         let begun = self.assembly.take();
         let held = self
             .tables
@@ -110,18 +164,22 @@ impl Replica {
             .max(Some(self.floor));
         let random = self.random.clone();
         // Checking and hashing a chunk of names takes some ten milliseconds, which no login should wait.
-        let added = offload(move || match begun {
-            None => Assembly::begin(chunk, held, &random),
-            Some(mut assembly) => assembly.push(chunk).map(|()| assembly),
+        let added = offload(move || {
+            let kept = chunk.clone();
+            let assembly = match begun {
+                None => Assembly::begin(chunk, held, &random),
+                Some(mut assembly) => assembly.push(chunk).map(|()| assembly),
+            };
+            assembly.map(|assembly| (assembly, kept))
         });
         Ok(added.await?)
     }
 
     /// Takes a delta over.
-    pub(super) fn delta(&mut self, delta: Delta) -> Result<Arc<RoutingTable>, FeedError> {
+    pub(super) async fn delta(&mut self, delta: Delta) -> Result<Arc<RoutingTable>, FeedError> {
         let held = self.tables.current();
         // A delta between the chunks of a snapshot follows nothing that is held.
-        let Some(held) = held.filter(|_| self.assembly.is_none()) else {
+        let Some(held) = held.filter(|_| self.assembly.is_none() && !self.holding) else {
             return Err(SnapshotError::OutOfOrder.into());
         };
         for change in &delta.changes {
@@ -129,19 +187,109 @@ impl Replica {
                 RoutingConfig::expect_readable(config)?;
             }
         }
+        let kept = delta.clone();
         let applied = held.apply(delta)?;
-        let table = self.put_in_force(applied.table, &applied.touched);
+        let witnessed = self.witnessed;
+        let table = self.put_in_force(Arc::new(applied.table), &applied.touched);
         self.merge_if_due(&table);
+        if witnessed {
+            self.write(move |witness| witness.delta(&kept)).await?;
+            self.witnessed = true;
+        }
         Ok(table)
     }
 
     /// Publishes first, closes afterwards: see [`Fences`].
-    fn put_in_force(&mut self, table: RoutingTable, touched: &Touched) -> Arc<RoutingTable> {
-        let table = Arc::new(table);
+    fn put_in_force(&mut self, table: Arc<RoutingTable>, touched: &Touched) -> Arc<RoutingTable> {
+        self.witnessed = false;
+        self.holding = false;
         self.tables.publish(Arc::clone(&table));
         self.fences.settle(&table, touched);
         self.no_table = None;
         table
+    }
+
+    /// Takes in what a restored store holds. Complete, it is compared with what was acknowledged; a data plane
+    /// without a table then serves what both agree on, if it can have missed no move.
+    async fn compare(&mut self, chunk: &SnapshotChunk) -> Result<(), FeedError> {
+        if chunk.index == 0 {
+            self.stored = Some(Acknowledged::default());
+        }
+        let stored = self.stored.as_mut().ok_or(SnapshotError::OutOfOrder)?;
+        stored.chunk(chunk);
+        let Some(stored) = self.stored.take_if(|_| chunk.last) else {
+            return Ok(());
+        };
+        let (witness, random) = (Arc::clone(&self.witness), self.random.clone());
+        let compared = offload(move || -> Result<Option<Standstill>, FeedError> {
+            let witness = lock(&witness);
+            let Some(ours) = witness.read()? else {
+                return Ok(None);
+            };
+            let current = witness.is_current();
+            Ok(Some(Standstill::between(&ours, current, stored, &random)?))
+        });
+        self.standstill = compared.await?;
+        if let Some(standstill) = &self.standstill {
+            warn!(
+                accounts = standstill.len(),
+                current = standstill.is_current(),
+                "the restored store says something else of some accounts"
+            );
+        }
+        self.serve_what_is_agreed();
+        Ok(())
+    }
+
+    fn serve_what_is_agreed(&mut self) {
+        let has_table = self.tables.current().is_some() && !self.holding;
+        let is_current = self.standstill.as_ref().is_some_and(Standstill::is_current);
+        if !has_table && is_current && self.hold_doubts(&[]).is_some() {
+            return;
+        }
+        if let Some(blocker) = &self.no_table {
+            blocker.because(
+                "the store was restored to an older state, and this data plane may have missed moves: \
+                 ResolveRewound settles it",
+            );
+        }
+    }
+
+    /// Serves from now on only what the restored store and this data plane agree on, without what is in doubt
+    /// elsewhere. What is left to close; `None` when that is not known.
+    pub(super) fn hold_doubts(&mut self, also: &[Doubt]) -> Option<HeldDoubts> {
+        let standstill = self.standstill.as_mut()?;
+        let more = standstill.hold_also(also, &self.random).ok()?;
+        if !self.holding || more {
+            let everything = Touched {
+                all: true,
+                ..Touched::default()
+            };
+            let agreed = Arc::clone(standstill.agreed()?);
+            self.put_in_force(agreed, &everything);
+            self.holding = true;
+        }
+        let (sessions_left, unconfirmed) = self.fences.of_nobodys_move();
+        Some(HeldDoubts {
+            sessions_left,
+            unconfirmed,
+        })
+    }
+
+    /// What the restored store says otherwise; `None` while that is not known.
+    pub(super) fn list_doubts(&self, asked: &ListDoubts) -> Option<Doubts> {
+        self.standstill
+            .as_ref()
+            .map(|standstill| standstill.list(asked))
+    }
+
+    /// Has the witness write, where no task waits for the disk.
+    async fn write(
+        &self,
+        write: impl FnOnce(&mut Witness) -> Result<(), StateDirError> + Send + 'static,
+    ) -> Result<(), FeedError> {
+        let witness = Arc::clone(&self.witness);
+        Ok(offload(move || write(&mut lock(&witness))).await?)
     }
 
     fn merge_if_due(&mut self, table: &Arc<RoutingTable>) {
@@ -184,6 +332,10 @@ impl Replica {
             endpoints: disabled(table.config(), group),
         })
     }
+}
+
+fn lock(witness: &Mutex<Witness>) -> MutexGuard<'_, Witness> {
+    witness.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn disabled(config: &RoutingConfig, group: &str) -> Vec<RejectedEndpoint> {

@@ -96,6 +96,33 @@ pub struct Hello {
     /// move is fenced while it is registered. Contract 2.
     #[prost(message, optional, tag = "12")]
     pub limits: ::core::option::Option<super::super::v1::DataPlaneLimits>,
+    /// The position of the table that it last acknowledged, in this life or an earlier one: it is durable in
+    /// the state directory before `Applied` or `Drained` is said, and is compared with the store's history.
+    /// Unset: it has never acknowledged one, or is of a version that does not remember.
+    #[prost(message, optional, tag = "13")]
+    pub held: ::core::option::Option<TablePosition>,
+    /// True: as far as it knows, its registration has not ended since it acknowledged `held`, so no account
+    /// has moved without its word. Unset: it may have missed moves.
+    #[prost(bool, tag = "14")]
+    pub held_current: bool,
+    /// Where the state directory is. Unset: nothing proves that the process before is dead, so no succession.
+    #[prost(message, optional, tag = "15")]
+    pub place: ::core::option::Option<Place>,
+}
+/// What a state directory keeps when its process restarts in place, and loses when it is copied or carried to
+/// another machine. Hashes; empty: not known, and then equal to nothing.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Place {
+    /// The running kernel: its boot id.
+    #[prost(string, tag = "1")]
+    pub kernel: ::prost::alloc::string::String,
+    /// The machine, across its reboots.
+    #[prost(string, tag = "2")]
+    pub machine: ::prost::alloc::string::String,
+    /// The lock file: its number and when it was born.
+    #[prost(string, tag = "3")]
+    pub file: ::prost::alloc::string::String,
 }
 /// How far a table reaches in the store's history.
 #[allow(clippy::all)]
@@ -305,6 +332,10 @@ pub struct SnapshotChunk {
     pub config: ::core::option::Option<super::super::v1::RoutingConfig>,
     #[prost(message, repeated, tag = "5")]
     pub accounts: ::prost::alloc::vec::Vec<AccountEntry>,
+    /// True on every chunk of what a restored store holds: never put in force, but compared with what the data
+    /// plane has acknowledged. Sent only to one whose Hello says `held`.
+    #[prost(bool, tag = "6")]
+    pub comparison: bool,
 }
 /// All changes of routing in (from, to\]. Applies only to a table whose revision is `from`.
 #[allow(clippy::all)]
@@ -370,20 +401,20 @@ pub struct AccountEntry {
     pub traceparent: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Command {
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
     /// The trace of the call that asks (W3C Trace Context). What is not valid is none. Contract 2.
     #[prost(string, tag = "5")]
     pub traceparent: ::prost::alloc::string::String,
-    #[prost(oneof = "command::Command", tags = "2, 3, 4")]
+    #[prost(oneof = "command::Command", tags = "2, 3, 4, 6, 7")]
     pub command: ::core::option::Option<command::Command>,
 }
 /// Nested message and enum types in `Command`.
 pub mod command {
     #[allow(clippy::all)]
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Command {
         #[prost(message, tag = "2")]
         ListSessions(super::ListSessions),
@@ -391,6 +422,10 @@ pub mod command {
         KickSessions(super::KickSessions),
         #[prost(message, tag = "4")]
         Probe(super::Probe),
+        #[prost(message, tag = "6")]
+        ListDoubts(super::ListDoubts),
+        #[prost(message, tag = "7")]
+        HoldDoubts(super::HoldDoubts),
     }
 }
 #[allow(clippy::all)]
@@ -423,7 +458,7 @@ pub struct Probe {
 pub struct CommandResult {
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
-    #[prost(oneof = "command_result::Result", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "command_result::Result", tags = "2, 3, 4, 5, 6, 7")]
     pub result: ::core::option::Option<command_result::Result>,
 }
 /// Nested message and enum types in `CommandResult`.
@@ -440,7 +475,68 @@ pub mod command_result {
         /// The command could not be run: one sentence for people.
         #[prost(string, tag = "5")]
         Failed(::prost::alloc::string::String),
+        #[prost(message, tag = "6")]
+        Doubts(super::Doubts),
+        #[prost(message, tag = "7")]
+        HeldDoubts(super::HeldDoubts),
     }
+}
+/// Asks for the accounts of which a restored store says something else than the data plane has acknowledged.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDoubts {
+    /// Only those whose account id is greater. Empty: from the first.
+    #[prost(string, tag = "1")]
+    pub after: ::prost::alloc::string::String,
+    /// At most this many, in the order of their ids.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Doubts {
+    #[prost(message, repeated, tag = "1")]
+    pub doubts: ::prost::alloc::vec::Vec<Doubt>,
+    /// All of them, beyond the limit too.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// What the data plane has acknowledged reaches up to here.
+    #[prost(message, optional, tag = "3")]
+    pub held: ::core::option::Option<TablePosition>,
+    /// See Hello. Unset: its word may be out of date.
+    #[prost(bool, tag = "4")]
+    pub held_current: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Doubt {
+    #[prost(string, tag = "1")]
+    pub account_id: ::prost::alloc::string::String,
+    /// What the data plane has acknowledged. Unset: no record.
+    #[prost(message, optional, tag = "2")]
+    pub held: ::core::option::Option<AccountEntry>,
+    /// What the restored store says. Unset: no record.
+    #[prost(message, optional, tag = "3")]
+    pub stored: ::core::option::Option<AccountEntry>,
+}
+/// Serve only what the restored store and the data plane agree on, and close the sessions of the rest. Level-
+/// triggered: asked again until none is left.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HoldDoubts {
+    /// Accounts that another data plane has in doubt, with all their names: hold them too.
+    #[prost(message, repeated, tag = "1")]
+    pub also: ::prost::alloc::vec::Vec<Doubt>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldDoubts {
+    /// Sessions under names in doubt that are not closed yet.
+    #[prost(uint32, tag = "1")]
+    pub sessions_left: u32,
+    /// Of the closed ones, those whose backend's own close was not seen.
+    #[prost(uint32, tag = "2")]
+    pub unconfirmed: u32,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -3298,6 +3298,20 @@ pub struct DataPlane {
     /// How long it holds logins and closes sessions. Unset: it has not said, and moves wait.
     #[prost(message, optional, tag = "19")]
     pub limits: ::core::option::Option<DataPlaneLimits>,
+    /// Set while another process asks for its place and is refused.
+    #[prost(message, optional, tag = "20")]
+    pub refused: ::core::option::Option<RefusedClaim>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefusedClaim {
+    #[prost(string, tag = "1")]
+    pub boot: ::prost::alloc::string::String,
+    /// Why, and what to do.
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3462,6 +3476,118 @@ pub struct ExpelDataPlaneResponse {
     pub expelled: ::core::option::Option<ExpelledDataPlane>,
 }
 #[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRewoundRequest {
+    /// Coerced to 1..1000, unset: 100.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// Data planes that do not say what they have acknowledged are in the header's `unreachable`: what they would
+/// add is missing here.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetRewoundResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// Unset: the store was not found restored, and nothing else is set.
+    #[prost(message, optional, tag = "2")]
+    pub proof: ::core::option::Option<Rewound>,
+    /// By account id.
+    #[prost(message, repeated, tag = "3")]
+    pub accounts: ::prost::alloc::vec::Vec<DoubtfulAccount>,
+    #[prost(string, tag = "4")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Accounts in doubt, on all pages.
+    #[prost(uint64, tag = "5")]
+    pub in_doubt: u64,
+    /// Of them, those that the store has no record of.
+    #[prost(uint64, tag = "6")]
+    pub unknown_to_store: u64,
+    /// Names this list: ResolveRewound asks for it before accounts are sent back.
+    #[prost(string, tag = "7")]
+    pub digest: ::prost::alloc::string::String,
+    /// The data planes that have answered.
+    #[prost(message, repeated, tag = "8")]
+    pub data_planes: ::prost::alloc::vec::Vec<RewoundDataPlane>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DoubtfulAccount {
+    #[prost(string, tag = "1")]
+    pub account_id: ::prost::alloc::string::String,
+    /// All names that anybody gives it.
+    #[prost(string, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the store says. Unset: it has no record.
+    #[prost(message, optional, tag = "3")]
+    pub stored: ::core::option::Option<AcknowledgedPlacement>,
+    /// What the data planes have acknowledged that disagree.
+    #[prost(message, repeated, tag = "4")]
+    pub held: ::prost::alloc::vec::Vec<AcknowledgedPlacement>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgedPlacement {
+    /// The data plane. Empty: the store.
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// Empty: no record.
+    #[prost(string, tag = "2")]
+    pub destination: ::prost::alloc::string::String,
+    #[prost(enumeration = "Phase", tag = "3")]
+    pub phase: i32,
+    #[prost(message, optional, tag = "4")]
+    pub epoch: ::core::option::Option<Revision>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RewoundDataPlane {
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// What it has acknowledged reaches up to here.
+    #[prost(message, optional, tag = "2")]
+    pub held: ::core::option::Option<Revision>,
+    /// Accounts that it has otherwise than the store.
+    #[prost(uint64, tag = "3")]
+    pub in_doubt: u64,
+    /// False: it left and came back, and may have missed moves; it serves nobody until that is resolved.
+    #[prost(bool, tag = "4")]
+    pub current: bool,
+    /// True: its word is the fleet's.
+    #[prost(bool, tag = "5")]
+    pub newest: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveRewoundRequest {
+    #[prost(enumeration = "Keep", tag = "1")]
+    pub keep: i32,
+    /// Why. Required.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// The digest of the list that GetRewound has shown. Required with KEEP_STORE when an account is in doubt;
+    /// where it is given, another list is refused.
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+    /// Repeated, the decision is not made again. May be empty.
+    #[prost(string, tag = "4")]
+    pub request_id: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveRewoundResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// Accounts that were in doubt.
+    #[prost(uint64, tag = "2")]
+    pub accounts: u64,
+    /// The base of every revision from now on.
+    #[prost(uint64, tag = "3")]
+    pub base: u64,
+}
+#[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum SyncState {
@@ -3497,6 +3623,39 @@ impl SyncState {
             "SYNC_STATE_NOT_SENT" => Some(Self::NotSent),
             "SYNC_STATE_STALE" => Some(Self::Stale),
             "SYNC_STATE_ERROR" => Some(Self::Error),
+            _ => None,
+        }
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Keep {
+    Unspecified = 0,
+    /// The store's word: the accounts in doubt go back to where the backup has them. Mail that came since stays on
+    /// the servers that it came to.
+    Store = 1,
+    /// The data planes' word: what the newest of them has acknowledged is written into the store.
+    Fleet = 2,
+}
+impl Keep {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KEEP_UNSPECIFIED",
+            Self::Store => "KEEP_STORE",
+            Self::Fleet => "KEEP_FLEET",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEEP_UNSPECIFIED" => Some(Self::Unspecified),
+            "KEEP_STORE" => Some(Self::Store),
+            "KEEP_FLEET" => Some(Self::Fleet),
             _ => None,
         }
     }
@@ -3745,6 +3904,58 @@ pub mod stats_service_client {
                 .insert(GrpcMethod::new("ferrypost.v1.StatsService", "ExpelDataPlane"));
             self.inner.unary(req, path, codec).await
         }
+        /// After a restore: the accounts of which the store says something else than the data planes have
+        /// acknowledged. They are not served by a data plane that has restarted since.
+        pub async fn get_rewound(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRewoundRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRewoundResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ferrypost.v1.StatsService/GetRewound",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ferrypost.v1.StatsService", "GetRewound"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Decides between the store and the data planes, and lets moves go on. Every registered data plane first
+        /// holds the accounts in doubt. After any failure the call is repeated.
+        pub async fn resolve_rewound(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResolveRewoundRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveRewoundResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ferrypost.v1.StatsService/ResolveRewound",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ferrypost.v1.StatsService", "ResolveRewound"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3806,6 +4017,24 @@ pub mod stats_service_server {
             request: tonic::Request<super::ExpelDataPlaneRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ExpelDataPlaneResponse>,
+            tonic::Status,
+        >;
+        /// After a restore: the accounts of which the store says something else than the data planes have
+        /// acknowledged. They are not served by a data plane that has restarted since.
+        async fn get_rewound(
+            &self,
+            request: tonic::Request<super::GetRewoundRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRewoundResponse>,
+            tonic::Status,
+        >;
+        /// Decides between the store and the data planes, and lets moves go on. Every registered data plane first
+        /// holds the accounts in doubt. After any failure the call is repeated.
+        async fn resolve_rewound(
+            &self,
+            request: tonic::Request<super::ResolveRewoundRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveRewoundResponse>,
             tonic::Status,
         >;
     }
@@ -4142,6 +4371,96 @@ pub mod stats_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExpelDataPlaneSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ferrypost.v1.StatsService/GetRewound" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRewoundSvc<T: StatsService>(pub Arc<T>);
+                    impl<
+                        T: StatsService,
+                    > tonic::server::UnaryService<super::GetRewoundRequest>
+                    for GetRewoundSvc<T> {
+                        type Response = super::GetRewoundResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRewoundRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StatsService>::get_rewound(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRewoundSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ferrypost.v1.StatsService/ResolveRewound" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResolveRewoundSvc<T: StatsService>(pub Arc<T>);
+                    impl<
+                        T: StatsService,
+                    > tonic::server::UnaryService<super::ResolveRewoundRequest>
+                    for ResolveRewoundSvc<T> {
+                        type Response = super::ResolveRewoundResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResolveRewoundRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StatsService>::resolve_rewound(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResolveRewoundSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

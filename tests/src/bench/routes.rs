@@ -128,6 +128,7 @@ fn snapshot(accounts: u64) -> RoutingTable {
             last: index == last,
             config: (index == 0).then(config),
             accounts: part.iter().map(|n| entry(*n, "source", 1)).collect(),
+            comparison: false,
         };
         match &mut assembly {
             None => assembly = Some(Assembly::begin(chunk, None, &random).expect("a good chunk")),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ferrypost_proto::v1::{BlockerReason, ExpelDataPlaneRequest, Migration, MigrationState};
 use ferrypost_tests::imap::ImapError;
+use ferrypost_tests::ports::Port;
 use ferrypost_tests::process::{Process, Spawn};
 use ferrypost_tests::story::{
     SOON, closed, data_plane, data_planes, landing, migrate, migration_until, move_to, session,
@@ -142,11 +143,78 @@ impl Second {
     }
 }
 
+/// The lines of a data plane's configuration that a second one beside it must have otherwise.
+fn beside(first: &ferrypost_tests::world::DataPlane, spare: &[Port; 3]) -> Vec<(String, String)> {
+    let ports = [first.imaps(), first.imap(), first.admin()].map(|it| it.to_string());
+    let others = spare.each_ref().map(|it| it.addr().to_string());
+    ports.into_iter().zip(others).collect()
+}
+
+#[tokio::test]
+async fn a_copied_state_directory_is_no_proof_of_death_and_operators_see_who_asks() {
+    let mut world = world().start().await.unwrap();
+    let operator = world.operator(0);
+    let account = world.accounts()[0].clone();
+    let name = world.data_planes()[0].plane.name().to_owned();
+    world.data_plane(0).freeze().unwrap();
+    eventually("it is missed", SOON, || async {
+        match data_plane(&operator, &name).await {
+            Ok(plane) if !plane.connected => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    let first = &world.data_planes()[0];
+    let original = first.plane.config().with_file_name("state");
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&original, &original.with_file_name("copied-state")])
+        .status();
+    assert!(copied.unwrap().success());
+    let spare = [(); 3].map(|()| Port::reserve().unwrap());
+    let mut replace = beside(first, &spare);
+    replace.push((
+        STATE_DIR.into(),
+        "state_directory = \"copied-state\"".into(),
+    ));
+    let replace: Vec<_> = replace.iter().map(|(a, b)| (&**a, &**b)).collect();
+    let mut copy = Second::start(first.plane.config(), "copy", &replace);
+    eventually("it is shown", SOON, || async {
+        let plane = data_plane(&operator, &name).await;
+        let plane = plane.map_err(|status| status.to_string())?;
+        match &plane.refused {
+            Some(refused) if refused.why.contains("ExpelDataPlane") => Ok(()),
+            _ => Err(format!("{plane:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    let migration = begin(&world, &account).await;
+    migration_until(
+        &operator,
+        &migration.migration_id,
+        "the blocker says so",
+        |it| {
+            let mut blockers = it.blockers.iter();
+            blockers.any(|it| it.who == name && it.message.contains("ExpelDataPlane"))
+        },
+    )
+    .await
+    .unwrap();
+    copy.process.kill();
+    world.data_plane(0).resume().unwrap();
+    migration_until(&operator, &migration.migration_id, "it goes on", succeeded)
+        .await
+        .unwrap();
+    world.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_second_process_with_the_same_instance_id_is_refused_and_serves_nobody() {
     let world = world().data_planes(1).start().await.unwrap();
     let first = &world.data_planes()[0];
-    let spare = [(); 3].map(|()| ferrypost_tests::ports::Port::reserve().unwrap());
+    let spare = [(); 3].map(|()| Port::reserve().unwrap());
     let ports = [first.imaps(), first.imap(), first.admin()].map(|it| it.to_string());
     let others = spare.each_ref().map(|it| it.addr().to_string());
     let mut replace: Vec<(&str, &str)> = ports

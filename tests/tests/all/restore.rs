@@ -8,10 +8,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ferrypost_proto::v1::MigrationState;
+use ferrypost_proto::v1::{
+    GetRewoundRequest, GetRewoundResponse, Keep, MigrationState, ResolveRewoundRequest,
+    ResolveRewoundResponse,
+};
 use ferrypost_tests::story::{SOON, landing, migrate, move_to, served_by, session, short_limits};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::{Operator, StoreKind, World, reason};
+use tonic::Status;
 
 /// What holds the whole store, a file or a folder.
 fn store(world: &mut World) -> PathBuf {
@@ -101,6 +105,159 @@ async fn put_back(kind: StoreKind) {
     assert_eq!(served_by(&mut client).await.unwrap(), "target");
 }
 
+/// What becomes of each of the two gateways while the store is put back.
+#[derive(Clone, Copy, PartialEq)]
+enum Gateway {
+    Runs,
+    Killed,
+    Stopped,
+}
+
+async fn get_rewound(operator: &Operator) -> Result<GetRewoundResponse, Status> {
+    let request = GetRewoundRequest::default();
+    Ok(operator.stats().get_rewound(request).await?.into_inner())
+}
+
+async fn resolve(
+    operator: &Operator,
+    keep: Keep,
+    digest: &str,
+) -> Result<ResolveRewoundResponse, Status> {
+    let request = ResolveRewoundRequest {
+        keep: keep.into(),
+        reason: "the disk was replaced".to_owned(),
+        digest: digest.to_owned(),
+        request_id: "restore-1".to_owned(),
+    };
+    Ok(operator
+        .stats()
+        .resolve_rewound(request)
+        .await?
+        .into_inner())
+}
+
+/// A world whose store was put back to before the move of its first account, found out.
+async fn found_out(kind: StoreKind, gateways: [Gateway; 2]) -> World {
+    let builder = World::builder().store(kind).limits(short_limits());
+    let mut world = builder
+        .numbered_accounts(2)
+        .data_planes(2)
+        .start()
+        .await
+        .unwrap();
+    let store = store(&mut world);
+    let backup = world.folder().join("backup");
+    stop_store(&mut world).await;
+    copy(&store, &backup).await;
+    start_store(&mut world).await;
+    world.wait_for_leader(0).await.unwrap();
+    let operator = world.operator(0);
+    let moved = world.accounts()[0].clone();
+    let answer = migrate(&operator, move_to(&moved, "target")).await.unwrap();
+    assert_eq!(answer.state(), MigrationState::Succeeded);
+    for (n, gateway) in gateways.into_iter().enumerate() {
+        match gateway {
+            Gateway::Runs => {}
+            Gateway::Killed => world.data_plane(n).kill(),
+            Gateway::Stopped => world.data_plane(n).stop().await.unwrap(),
+        }
+    }
+    stop_store(&mut world).await;
+    copy(&backup, &store).await;
+    start_store(&mut world).await;
+    for (n, gateway) in gateways.into_iter().enumerate() {
+        if gateway != Gateway::Runs {
+            world.data_plane(n).start().unwrap();
+        }
+    }
+    until_rewound(&operator).await;
+    world
+}
+
+/// The list, once every gateway has compared what it knows with the store.
+async fn listed(operator: &Operator) -> GetRewoundResponse {
+    eventually("both gateways have compared", SOON, || async {
+        match get_rewound(operator).await {
+            Ok(list) if list.data_planes.len() == 2 => Ok(list),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap()
+}
+
+/// Where the accounts land on a gateway, once it serves again.
+async fn lands_until(world: &World, n: usize, account: &str, home: &str) {
+    eventually("the account is served", SOON, || async {
+        match landing(&world.imaps(n), account, world.password()).await {
+            Ok(landed) if landed == home => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Back up, move, restore, start, resolve: nobody on the wrong side at any time.
+async fn recipe(kind: StoreKind, gateways: [Gateway; 2], keep: Keep) {
+    let mut world = found_out(kind, gateways).await;
+    let operator = world.operator(0);
+    let (moved, stayed) = (world.accounts()[0].clone(), world.accounts()[1].clone());
+    let list = listed(&operator).await;
+    assert_eq!(list.in_doubt, 1, "{list:?}");
+    assert!(list.accounts[0].names.contains(&moved), "{list:?}");
+    assert!(
+        list.accounts[0]
+            .held
+            .iter()
+            .all(|held| held.destination == "target")
+    );
+    for (n, gateway) in gateways.into_iter().enumerate() {
+        let landed = landing(&world.imaps(n), &moved, world.password()).await;
+        if gateway == Gateway::Runs {
+            assert_eq!(landed.unwrap(), "target", "it keeps what it has");
+        } else {
+            assert!(landed.is_err(), "{landed:?}");
+        }
+        if gateway != Gateway::Stopped {
+            lands_until(&world, n, &stayed, "source").await;
+        }
+    }
+    if keep == Keep::Store {
+        let refused = resolve(&operator, keep, "").await.unwrap_err();
+        assert_eq!(reason(&refused).as_deref(), Some("DIGEST_MISMATCH"));
+    }
+    let resolved = resolve(&operator, keep, &list.digest).await.unwrap();
+    assert_eq!((resolved.accounts, resolved.base), (1, 1));
+    let again = resolve(&operator, keep, &list.digest).await.unwrap();
+    assert_eq!(
+        (again.accounts, again.base),
+        (1, 1),
+        "the request id is known"
+    );
+
+    let home = if keep == Keep::Fleet {
+        "target"
+    } else {
+        "source"
+    };
+    // Also a gateway that is restarted afterwards.
+    for n in 0..2 {
+        lands_until(&world, n, &moved, home).await;
+        lands_until(&world, n, &stayed, "source").await;
+    }
+    world.data_plane(0).kill();
+    world.data_plane(0).start().unwrap();
+    lands_until(&world, 0, &moved, home).await;
+    let answer = migrate(&operator, move_to(&stayed, "target"))
+        .await
+        .unwrap();
+    assert_eq!(answer.state(), MigrationState::Succeeded);
+    for n in 0..2 {
+        lands_until(&world, n, &stayed, "target").await;
+    }
+}
+
 async fn nothing_moves(operator: &Operator, account: &str) {
     let refused = migrate(operator, move_to(account, "target"))
         .await
@@ -116,4 +273,36 @@ async fn a_restored_file_is_found_out_remembered_and_moves_nothing() {
 #[tokio::test]
 async fn a_restored_etcd_is_found_out_remembered_and_moves_nothing() {
     put_back(StoreKind::Etcd).await;
+}
+
+#[tokio::test]
+async fn a_restored_file_is_resolved_for_the_fleet_after_every_gateway_was_killed() {
+    recipe(StoreKind::Embedded, [Gateway::Killed; 2], Keep::Fleet).await;
+}
+
+#[tokio::test]
+async fn a_restored_etcd_is_resolved_for_the_fleet_after_every_gateway_was_killed() {
+    recipe(StoreKind::Etcd, [Gateway::Killed; 2], Keep::Fleet).await;
+}
+
+#[tokio::test]
+async fn a_restored_file_is_resolved_for_the_fleet_after_every_gateway_was_stopped() {
+    recipe(StoreKind::Embedded, [Gateway::Stopped; 2], Keep::Fleet).await;
+}
+
+#[tokio::test]
+async fn a_restored_file_is_resolved_for_the_fleet_after_one_gateway_was_restarted() {
+    let one = [Gateway::Runs, Gateway::Killed];
+    recipe(StoreKind::Embedded, one, Keep::Fleet).await;
+}
+
+#[tokio::test]
+async fn a_restored_etcd_is_resolved_for_the_store_after_one_gateway_was_restarted() {
+    let one = [Gateway::Runs, Gateway::Killed];
+    recipe(StoreKind::Etcd, one, Keep::Store).await;
+}
+
+#[tokio::test]
+async fn a_restored_file_is_resolved_for_the_store_while_both_gateways_run() {
+    recipe(StoreKind::Embedded, [Gateway::Runs; 2], Keep::Store).await;
 }

@@ -108,6 +108,7 @@ impl State {
             Key::Departed(id, boot) => put(&mut self.departed, (id, boot), entry),
             Key::Expelled(id, boot) => put(Arc::make_mut(&mut self.expelled), (id, boot), entry),
             Key::Live(id) => put(&mut self.live, id, entry),
+            Key::Claim(id) => put(&mut self.claims, id, entry),
             Key::Drained(migration, id) => {
                 put(self.drained.entry(migration).or_default(), id, entry);
             }
@@ -147,6 +148,7 @@ impl State {
                 Arc::make_mut(&mut self.expelled).remove(&(id.clone(), boot.clone()));
             }
             Key::Live(id) => drop(self.live.remove(id)),
+            Key::Claim(id) => drop(self.claims.remove(id)),
             Key::Drained(migration, id) => {
                 if let Some(reports) = self.drained.get_mut(migration) {
                     reports.remove(id);

@@ -105,6 +105,7 @@ pub struct State {
     departed: Values<(InstanceId, BootId), stored::Departed>,
     expelled: Arc<Values<(InstanceId, BootId), stored::Expelled>>,
     live: Values<InstanceId, stored::Live>,
+    claims: Values<InstanceId, stored::RefusedClaim>,
     drained: BTreeMap<MigrationId, Values<InstanceId, stored::DrainedReport>>,
     commands: Values<(ReplicaId, Box<str>), stored::StoredCommand>,
     results: Values<(Box<str>, InstanceId), stored::StoredResult>,
@@ -268,6 +269,11 @@ impl State {
     /// What connected data planes have said.
     pub fn live(&self) -> &Values<InstanceId, stored::Live> {
         &self.live
+    }
+
+    /// Processes that ask for the place of a registered data plane and are refused.
+    pub fn claims(&self) -> &Values<InstanceId, stored::RefusedClaim> {
+        &self.claims
     }
 
     /// The drained reports for a migration's fence, of whatever boot.

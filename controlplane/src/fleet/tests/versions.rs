@@ -134,6 +134,7 @@ async fn a_stream_that_comes_back_completes_its_registration() {
         contracts: None,
         schemas: None,
         limits: None,
+        place: None,
         ..registration(&world, "dp").unwrap()
     };
     let key = keys::registration(&World::instance("dp"));
@@ -144,6 +145,7 @@ async fn a_stream_that_comes_back_completes_its_registration() {
     let restated = registration(&world, "dp").unwrap();
     assert_eq!(restated.schemas, Some(SCHEMAS.into()));
     assert_eq!(restated.limits, Some(limits));
+    assert!(restated.place.is_some_and(|place| !place.file.is_empty()));
     assert_eq!(restated.boot, hello.boot);
     let fleet = world.mirror.read().fleet();
     world.join(hello).await;

@@ -103,6 +103,11 @@ impl World {
             instance: instance.to_owned(),
             boot: BootId::generate(self.random.bytes()).into(),
             state_id: StateId::generate(self.random.bytes()).into(),
+            place: Some(wire::Place {
+                kernel: "kernel".into(),
+                machine: "machine".into(),
+                file: "file".into(),
+            }),
             ..Hello::default()
         }
     }

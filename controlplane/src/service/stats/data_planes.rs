@@ -152,6 +152,11 @@ fn data_plane(
             rejected.collect()
         }),
         rejected_endpoints: live.map_or_else(Vec::new, rejected_endpoints),
+        refused: state.claims().get(instance).map(|claim| v1::RefusedClaim {
+            boot: claim.value.boot.clone(),
+            why: claim.value.why.clone(),
+            at: claim.value.at,
+        }),
         contracts: Some(stated(registered.contracts)),
         schemas: Some(stated(registered.schemas)),
         limits: registered.limits,

@@ -111,6 +111,7 @@ fn expulsion(
     let txn = Txn::new()
         .at(key.clone(), registration.revision)
         .delete(key)
+        .delete(keys::claim(instance))
         .put(
             keys::expelled(instance, boot),
             Stored::new(expelled).bytes(),

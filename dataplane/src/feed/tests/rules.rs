@@ -422,3 +422,41 @@ async fn rule_11_under_rewound_a_data_plane_keeps_what_it_has_and_says_so() {
     world.welcomed().await;
     status.wait_for(|status| !status.rewound).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_what_was_acknowledged_is_said_again_after_a_restart() {
+    let mut world = World::new();
+    let mut stream = world.synced(chunk(5, vec![alice_on("third", 4)])).await;
+    let later = delta(5, 9, vec![put(alice_on("third", 9))]);
+    stream.send(Down::Delta(later)).await;
+    let acknowledged = stream.find(|message| match message {
+        Up::Applied(applied) => applied.position,
+        _ => None,
+    });
+    let acknowledged = acknowledged.await;
+    drop(stream);
+    let mut world = world.restart().await;
+    let hello = world.stream().await.hello().await;
+    assert_eq!(hello.applied, None, "it has no table to serve from");
+    assert_eq!(hello.held, Some(acknowledged));
+    assert!(hello.held_current);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_who_has_left_proves_a_restore_but_may_have_missed_moves() {
+    let mut world = World::new();
+    let mut stream = world.synced(chunk(5, vec![])).await;
+    let handle = world.handle.clone();
+    let farewell = tokio::spawn(async move { handle.goodbye(0, HEARTBEAT).await });
+    stream
+        .find(|message| matches!(message, Up::Goodbye(_)).then_some(()))
+        .await;
+    stream.accept_goodbye().await;
+    farewell.await.unwrap().unwrap();
+    let mut world = world.restart().await;
+    let hello = world.stream().await.hello().await;
+    assert!(hello.held.is_some() && !hello.held_current);
+    drop(world.synced(chunk(7, vec![])).await);
+    let hello = world.stream().await.hello().await;
+    assert!(hello.held_current, "it has a table again");
+}

@@ -334,6 +334,7 @@ impl World {
                     1,
                 ),
             ],
+            comparison: false,
         };
         let assembly = Assembly::begin(chunk, None, random).unwrap();
         self.tables

@@ -23,6 +23,7 @@ fn needed_roles() -> BTreeMap<&'static str, &'static str> {
         "PlacementService/GetPlacement",
         "PlacementService/ListPlacements",
         "PlacementService/ExplainRoute",
+        "StatsService/GetRewound",
         "StatsService/GetStats",
         "StatsService/ListDataPlanes",
         "StatsService/ListDestinations",
@@ -43,6 +44,7 @@ fn needed_roles() -> BTreeMap<&'static str, &'static str> {
     }
     for method in [
         "StatsService/ExpelDataPlane",
+        "StatsService/ResolveRewound",
         "RoutingConfigService/ApplyRoutingConfig",
     ] {
         needed.insert(method, "admin");

@@ -1,0 +1,163 @@
+//! What the data planes say when they are asked what they have acknowledged otherwise than the store has it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ferrypost_proto::{
+    InstanceId, TablePosition,
+    routing::v1::{AccountEntry, ListDoubts, command::Command, command_result::Result as Said},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::RestoreUseCases;
+use crate::refusal::{Answer, Reason, Refusal};
+
+/// How long a data plane may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Doubts of one data plane in one answer.
+const PAGE: u32 = 1_000;
+
+/// Answers that are asked for: beyond them the store is of another time altogether.
+const MOST_PAGES: usize = 200;
+
+/// Everything that is in doubt.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    /// By account id.
+    pub accounts: BTreeMap<String, Doubtful>,
+    /// Every data plane that has answered.
+    pub planes: BTreeMap<InstanceId, PlaneWord>,
+    /// Registered data planes that have not.
+    pub missing: Vec<String>,
+}
+
+/// An account that the store and a data plane send to different places, or may.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Doubtful {
+    /// The store's record.
+    pub stored: Option<AccountEntry>,
+    /// What each data plane that disagrees has acknowledged; `None`: no record.
+    pub held: BTreeMap<InstanceId, Option<AccountEntry>>,
+}
+
+/// What a data plane has said of itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PlaneWord {
+    /// What it has acknowledged reaches up to here.
+    pub held: TablePosition,
+    /// Accounts that it has otherwise than the store.
+    pub doubts: u64,
+    /// It can have missed no move since.
+    pub current: bool,
+}
+
+impl Picture {
+    /// The data plane that has acknowledged most of the history that the store has lost: its table is the
+    /// newest for every account.
+    pub fn newest(&self) -> Option<&InstanceId> {
+        let disagreeing = self.planes.iter().filter(|(_, word)| word.doubts > 0);
+        disagreeing
+            .max_by_key(|(_, word)| word.held.revision)
+            .map(|(instance, _)| instance)
+    }
+
+    /// The accounts of which the store has no record.
+    pub fn unknown_to_store(&self) -> usize {
+        self.accounts
+            .values()
+            .filter(|account| account.stored.is_none())
+            .count()
+    }
+
+    /// Names the list: another list has another one.
+    pub fn digest(&self) -> String {
+        let newest = self.newest();
+        let mut digest = Sha256::new();
+        for (id, account) in &self.accounts {
+            let fleet = newest.map(|newest| account.word_of(newest));
+            for side in [Some(account.stored.as_ref()), fleet] {
+                let home = side.flatten().map_or("", |entry| entry.home.as_str());
+                digest.update(format!("{id} {home}\n"));
+            }
+        }
+        let digest = digest.finalize();
+        let octets = digest.iter().take(8);
+        let digits: Vec<_> = octets.map(|octet| format!("{octet:02x}")).collect();
+        digits.concat()
+    }
+}
+
+impl Doubtful {
+    /// What a data plane has acknowledged: one that does not disagree has what the store has.
+    pub fn word_of(&self, instance: &InstanceId) -> Option<&AccountEntry> {
+        match self.held.get(instance) {
+            Some(held) => held.as_ref(),
+            None => self.stored.as_ref(),
+        }
+    }
+
+    /// All names that anybody gives it.
+    pub fn names(&self) -> Vec<String> {
+        let held = self.held.values().flatten();
+        let mut names: Vec<_> = self
+            .stored
+            .iter()
+            .chain(held)
+            .flat_map(|entry| entry.names.iter().cloned())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+impl RestoreUseCases {
+    /// Asks every registered data plane, page by page.
+    pub(super) async fn look(&self) -> Answer<Picture> {
+        let mut picture = Picture::default();
+        let mut after = String::new();
+        for _ in 0..MOST_PAGES {
+            match self.page(&mut picture, after).await {
+                Some(next) => after = next,
+                None => return Ok(picture),
+            }
+        }
+        Err(Refusal::new(
+            Reason::FieldInvalid,
+            "hundreds of thousands of accounts are in doubt: restore a younger backup",
+        ))
+    }
+
+    /// Adds what comes behind `after`. Where the next page begins; `None` at the end.
+    async fn page(&self, picture: &mut Picture, after: String) -> Option<String> {
+        let question = Command::ListDoubts(ListDoubts { after, limit: PAGE });
+        let trace = self.core.trace(None);
+        let asked = self.fleet.ask(&question, ANSWER_WITHIN, trace).await;
+        picture.missing = asked.unreachable.into_iter().map(String::from).collect();
+        let mut next: Option<String> = None;
+        for (instance, answer) in asked.answers {
+            let Some(Said::Doubts(said)) = answer.result else {
+                picture.missing.push(instance.into());
+                continue;
+            };
+            let word = PlaneWord {
+                held: said.held.unwrap_or_default().into(),
+                doubts: said.total,
+                current: said.held_current,
+            };
+            picture.planes.insert(instance.clone(), word);
+            if said.doubts.len() >= PAGE as usize
+                && let Some(last) = said.doubts.last()
+                && next.as_ref().is_none_or(|next| last.account_id < *next)
+            {
+                next = Some(last.account_id.clone());
+            }
+            for doubt in said.doubts {
+                let account = picture.accounts.entry(doubt.account_id).or_default();
+                account.stored = doubt.stored;
+                account.held.insert(instance.clone(), doubt.held);
+            }
+        }
+        next.filter(|_| picture.missing.is_empty())
+    }
+}

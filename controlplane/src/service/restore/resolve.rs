@@ -1,0 +1,383 @@
+//! The decision: the store's word, or the fleet's.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use ferrypost_proto::{
+    AccountId, DestinationId, Phase,
+    routing::v1::{
+        AccountEntry, Doubt, HoldDoubts, command::Command, command_result::Result as Said,
+    },
+    store::v1::{Installation, Resolution as StoredResolution},
+    v1,
+};
+use tokio::time::{self, Instant};
+
+use super::{Picture, RestoreUseCases, silent};
+use crate::{
+    domain::{
+        commit::RoutingChange,
+        placement::Placement,
+        state::{Account, State},
+    },
+    refusal::{Answer, Reason, Refusal},
+    service::{Step, contended, migration::check_reason},
+    store::{KeyValue, Rev, Txn, keys, value::Stored},
+    wall_clock,
+};
+
+/// How long data planes may take to hold what is in doubt: above their drain limit and their close limit.
+const HELD_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between two questions whether they do.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a data plane may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Resolutions that are remembered.
+const REMEMBERED: usize = 16;
+
+/// Whose word counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The restored store's: accounts go back to where they were when the backup was taken.
+    Store,
+    /// The data planes': accounts stay where the newest of them has acknowledged them.
+    Fleet,
+}
+
+/// What an operator decides.
+#[derive(Debug, Clone)]
+pub struct ResolveOrder {
+    /// Whose word counts.
+    pub keep: Keep,
+    /// The list that the operator has seen; required when the store's word counts.
+    pub digest: String,
+    /// Why.
+    pub reason: String,
+    /// Repeated, the decision is not made again. May be empty.
+    pub request_id: String,
+    /// Who says so.
+    pub requested_by: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolution {
+    /// Accounts that were in doubt.
+    pub accounts: u64,
+    /// The base from now on.
+    pub base: u64,
+}
+
+impl RestoreUseCases {
+    /// Settles a restore under a fence of every registered data plane. Repeated after any failure, it goes on.
+    ///
+    /// # Errors
+    /// [`Reason::NotRewound`]; [`Reason::DataPlaneSilent`]; [`Reason::DigestMismatch`] when the store's word
+    /// is to count and the list is not named; [`Reason::NotDrained`].
+    pub async fn resolve(&self, order: &ResolveOrder) -> Answer<(Arc<State>, Resolution)> {
+        if order.reason.is_empty() {
+            return Err(Refusal::required("reason"));
+        }
+        check_reason(&order.reason)?;
+        let state = self.core.caught_up().await?;
+        let installation = self.installation().await?;
+        if let Some(done) = repeated(&installation.0, order) {
+            return Ok((state, done));
+        }
+        let Some(proof) = state.rewound().map(|proof| proof.revision) else {
+            return Err(not_rewound());
+        };
+        let picture = self.agreed_on(order).await?;
+        self.hold(&picture).await?;
+        // Whoever has come meanwhile is not held.
+        let picture = self.same_as(&picture).await?;
+        if order.keep == Keep::Fleet {
+            self.keep_fleet(&picture, proof).await?;
+        }
+        self.core.failpoints.reach("resolved.before").await?;
+        let resolution = self.end(order, &picture, &state, installation).await?;
+        self.core.failpoints.reach("resolved.after").await?;
+        tracing::warn!(keep = ?order.keep, by = order.requested_by, reason = order.reason,
+            accounts = resolution.1.accounts, base = resolution.1.base, "a restore was resolved");
+        Ok(resolution)
+    }
+
+    async fn installation(&self) -> Answer<(Stored<Installation>, Rev)> {
+        let (found, _) = self.core.mirror.store().get(keys::INSTALLATION).await?;
+        let read = |found: KeyValue| {
+            let value = Stored::<Installation>::read(&found.value).ok()?;
+            Some((value, found.mod_revision))
+        };
+        found.and_then(read).ok_or_else(|| {
+            Refusal::new(Reason::Internal, "the store's installation cannot be read")
+        })
+    }
+
+    /// The list that is decided on: whole, and the one that the operator means.
+    async fn agreed_on(&self, order: &ResolveOrder) -> Answer<Picture> {
+        let picture = self.look().await?;
+        if !picture.missing.is_empty() {
+            return Err(silent(&picture.missing));
+        }
+        let must_name = order.keep == Keep::Store && !picture.accounts.is_empty();
+        if (must_name || !order.digest.is_empty()) && order.digest != picture.digest() {
+            return Err(unnamed(&picture));
+        }
+        Ok(picture)
+    }
+
+    async fn same_as(&self, before: &Picture) -> Answer<Picture> {
+        let now = self.look().await?;
+        if !now.missing.is_empty() {
+            return Err(silent(&now.missing));
+        }
+        let planes = |picture: &Picture| picture.planes.keys().cloned().collect::<Vec<_>>();
+        if now.digest() != before.digest() || planes(&now) != planes(before) {
+            return Err(contended());
+        }
+        Ok(now)
+    }
+
+    /// Has every data plane hold what is in doubt on any of them, until no session of it is left.
+    async fn hold(&self, picture: &Picture) -> Answer<()> {
+        let question = Command::HoldDoubts(HoldDoubts {
+            also: not_doubted_everywhere(picture),
+        });
+        let deadline = Instant::now() + HELD_WITHIN;
+        loop {
+            let trace = self.core.trace(None);
+            let asked = self.fleet.ask(&question, ANSWER_WITHIN, trace).await;
+            let mut missing: Vec<_> = asked.unreachable.into_iter().map(String::from).collect();
+            let (mut left, mut unconfirmed) = (0, 0);
+            for (instance, answer) in asked.answers {
+                match answer.result {
+                    Some(Said::HeldDoubts(held)) => {
+                        left += u64::from(held.sessions_left);
+                        unconfirmed += u64::from(held.unconfirmed);
+                    }
+                    _ => missing.push(instance.into()),
+                }
+            }
+            if !missing.is_empty() {
+                return Err(silent(&missing));
+            }
+            if left == 0 {
+                if unconfirmed > 0 {
+                    // Nobody saw those servers' own close: they may still be finishing.
+                    time::sleep(self.core.migrations.settle).await;
+                }
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(not_drained(left));
+            }
+            time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Writes what the newest data plane has acknowledged into the records. Data planes hear nothing of it
+    /// before the end.
+    async fn keep_fleet(&self, picture: &Picture, proof: Rev) -> Answer<()> {
+        let Some(newest) = picture.newest() else {
+            return Ok(());
+        };
+        for (id, account) in &picture.accounts {
+            let word = account.word_of(newest);
+            let id = AccountId::parse(id)
+                .map_err(|_| Refusal::new(Reason::Internal, "an account id that is none"))?;
+            self.core.failpoints.reach("resolving.before").await?;
+            self.core
+                .transact(|state| self.keeping(state, &id, word, proof))
+                .await?;
+            self.core.failpoints.reach("resolving.after").await?;
+        }
+        Ok(())
+    }
+
+    fn keeping(
+        &self,
+        state: &State,
+        id: &AccountId,
+        word: Option<&AccountEntry>,
+        proof: Rev,
+    ) -> Answer<Step<()>> {
+        let stored = match state.account(id).map(|account| &**account) {
+            Some(Account::Known(placement)) => Some(placement),
+            Some(Account::Unreadable(_)) => {
+                return Err(Refusal::new(
+                    Reason::RecordUnreadable,
+                    format!("the record of {id} was written by a later version: upgrade first"),
+                )
+                .with("account", id));
+            }
+            None => None,
+        };
+        let change = RoutingChange::resolving(&self.core.random, proof);
+        let change = match (word, stored) {
+            (None, None) => return Ok(Step::Done(())),
+            (None, Some(stored)) => stored
+                .names
+                .iter()
+                .filter(|name| state.account_of(name) == Some(id))
+                .fold(change.remove_record(stored), |change, name| {
+                    change.remove_name(name)
+                }),
+            (Some(word), stored) => match kept(id, word, stored)? {
+                None => return Ok(Step::Done(())),
+                Some(placement) => with_names(change.record(&placement), state, &placement, stored),
+            },
+        };
+        Ok(Step::Write(change.txn(), ()))
+    }
+
+    /// The last write: from here on everything is above what anybody holds.
+    async fn end(
+        &self,
+        order: &ResolveOrder,
+        picture: &Picture,
+        seen: &State,
+        (mut installation, revision): (Stored<Installation>, Rev),
+    ) -> Answer<(Arc<State>, Resolution)> {
+        let proof = seen.rewound().map_or(0, |proof| proof.revision);
+        let held = picture
+            .planes
+            .values()
+            .map(|word| word.held.revision.base());
+        let base = held.fold(installation.base, u64::max) + 1;
+        let accounts = picture.accounts.len() as u64;
+        installation.base = base;
+        installation.resolutions.push(StoredResolution {
+            request_id: order.request_id.clone(),
+            keep: v1::Keep::from(order.keep).into(),
+            resolved_by: order.requested_by.clone(),
+            reason: order.reason.clone(),
+            resolved_at: Some(wall_clock::now()),
+            accounts,
+            base,
+            digest: picture.digest(),
+        });
+        let excess = installation.resolutions.len().saturating_sub(REMEMBERED);
+        installation.resolutions.drain(..excess);
+        let txn = RoutingChange::resolving(&self.core.random, proof)
+            .fleet(seen.fleet())
+            .at(keys::INSTALLATION.to_vec(), revision)
+            .with(|txn: Txn| {
+                txn.put(keys::INSTALLATION, installation.bytes())
+                    .delete(keys::REWOUND)
+            })
+            .txn();
+        let state = self.core.write(txn).await?.ok_or_else(contended)?;
+        Ok((state, Resolution { accounts, base }))
+    }
+}
+
+/// The record that the fleet's word makes; `None` when it is there already.
+fn kept(
+    id: &AccountId,
+    word: &AccountEntry,
+    stored: Option<&Placement>,
+) -> Answer<Option<Placement>> {
+    let home = DestinationId::parse(&word.home)
+        .map_err(|_| Refusal::new(Reason::Internal, "a destination that is none"))?;
+    let names = word.names.iter().map(|name| name.as_str().into());
+    let mut next = match stored {
+        Some(stored) => stored.clone(),
+        None => Placement::new(id.clone(), [], home.clone()),
+    };
+    next.set_names(names);
+    if next.home != home {
+        next.previous_home = Some(std::mem::replace(&mut next.home, home));
+    }
+    next.target = None;
+    next.phase = Phase::Settled;
+    next.migration_id = None;
+    next.fence_epoch = None;
+    next.trace = None;
+    Ok((stored != Some(&next)).then_some(next))
+}
+
+fn with_names(
+    change: RoutingChange,
+    state: &State,
+    next: &Placement,
+    stored: Option<&Placement>,
+) -> RoutingChange {
+    let wanted: BTreeSet<_> = next.names.iter().collect();
+    let before = stored.into_iter().flat_map(|stored| stored.names.iter());
+    let change = before
+        .filter(|name| !wanted.contains(name))
+        .filter(|name| state.account_of(name) == Some(&next.account))
+        .fold(change, |change, name| change.remove_name(name));
+    next.names
+        .iter()
+        .filter(|name| state.account_of(name) != Some(&next.account))
+        .fold(change, |change, name| change.take_name(name, next))
+}
+
+/// What some data plane has in doubt and another does not: the other one is to hold it too.
+fn not_doubted_everywhere(picture: &Picture) -> Vec<Doubt> {
+    let planes = picture.planes.len();
+    let accounts = picture.accounts.iter();
+    accounts
+        .filter(|(_, account)| account.held.len() < planes)
+        .map(|(id, account)| Doubt {
+            account_id: id.clone(),
+            held: Some(AccountEntry {
+                account_id: id.clone(),
+                names: account.names(),
+                ..AccountEntry::default()
+            }),
+            stored: None,
+        })
+        .collect()
+}
+
+fn repeated(installation: &Installation, order: &ResolveOrder) -> Option<Resolution> {
+    let mut done = installation.resolutions.iter();
+    let same = |done: &&StoredResolution| {
+        !order.request_id.is_empty() && done.request_id == order.request_id
+    };
+    done.find(same).map(|done| Resolution {
+        accounts: done.accounts,
+        base: done.base,
+    })
+}
+
+fn not_rewound() -> Refusal {
+    Refusal::new(
+        Reason::NotRewound,
+        "the store was not found restored, or that was resolved before: GetStats shows it",
+    )
+}
+
+fn unnamed(picture: &Picture) -> Refusal {
+    let (accounts, digest) = (picture.accounts.len(), picture.digest());
+    Refusal::new(
+        Reason::DigestMismatch,
+        format!(
+            "{accounts} accounts are in doubt: look at them with GetRewound, and repeat the call with the \
+             digest of that list ({digest} at the moment)"
+        ),
+    )
+    .with("accounts", accounts)
+    .with("digest", digest)
+}
+
+fn not_drained(left: u64) -> Refusal {
+    Refusal::new(
+        Reason::NotDrained,
+        format!("{left} sessions of accounts in doubt are not closed in time; repeat the call"),
+    )
+    .with("sessions", left)
+}
+
+impl From<Keep> for v1::Keep {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::Store => Self::Store,
+            Keep::Fleet => Self::Fleet,
+        }
+    }
+}

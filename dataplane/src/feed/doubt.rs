@@ -1,0 +1,355 @@
+//! After a restore: what the store says beside what this data plane has acknowledged.
+//!
+//! Where both send an account's names to the same server nobody is in doubt, whatever else the records say.
+//! The rest is held by whoever restarts: no wrong server is guessed at, on either word (G16).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use ferrypost_proto::{
+    Name, RoutingConfig,
+    routing::v1::{AccountEntry, Doubt, Doubts, ListDoubts, SnapshotChunk},
+    v1,
+};
+use ferrypost_routing::{Assembly, RoutingTable, SnapshotError};
+use ferrypost_runtime::Random;
+
+use crate::state_dir::Acknowledged;
+
+/// Most doubts in one answer: some 300 octets each, so that the answer may also travel through the store.
+const MOST_LISTED: usize = 1_000;
+
+/// What a comparison came to.
+#[derive(Debug)]
+pub(super) struct Standstill {
+    /// In the order of the accounts' ids.
+    doubts: Vec<Doubt>,
+    held: Option<ferrypost_proto::TablePosition>,
+    current: bool,
+    /// The restored store's word, to hold more of it. `None` when nothing is agreed on.
+    stored: Option<Acknowledged>,
+    /// Accounts that other data planes have in doubt.
+    also: BTreeSet<String>,
+    /// Serves what both agree on, and holds the rest; `None` when they do not even agree on names without a
+    /// record.
+    agreed: Option<Arc<RoutingTable>>,
+}
+
+impl Standstill {
+    /// Compares what was acknowledged with what the restored store says. Takes about a second for a million
+    /// accounts.
+    pub(super) fn between(
+        ours: &Acknowledged,
+        current: bool,
+        stored: Acknowledged,
+        random: &Random,
+    ) -> Result<Self, SnapshotError> {
+        let wire = stored.config.clone().ok_or(SnapshotError::Incomplete)?;
+        let config = RoutingConfig::in_force(&wire)?;
+        let same_rules = ours
+            .config
+            .as_ref()
+            .is_some_and(|ours| have_same_rules(ours, &wire));
+        let held = ours.position.clone();
+        let doubts = doubts(ours, &stored, &config);
+        let stored = same_rules.then_some(stored);
+        let agreed = stored
+            .as_ref()
+            .map(|stored| agreed(stored, &doubts, random))
+            .transpose()?;
+        Ok(Self {
+            doubts,
+            held: Some(held),
+            current,
+            stored,
+            also: BTreeSet::new(),
+            agreed,
+        })
+    }
+
+    /// Holds what other data planes have in doubt too. True if that is more than before.
+    pub(super) fn hold_also(
+        &mut self,
+        also: &[Doubt],
+        random: &Random,
+    ) -> Result<bool, SnapshotError> {
+        let own: BTreeSet<_> = self.doubts.iter().map(|doubt| &doubt.account_id).collect();
+        let is_new = |doubt: &&Doubt| {
+            !own.contains(&doubt.account_id) && !self.also.contains(&doubt.account_id)
+        };
+        let some_new = also.iter().any(|doubt| is_new(&doubt));
+        let Some(stored) = self.stored.as_ref().filter(|_| some_new) else {
+            return Ok(false);
+        };
+        let all: Vec<_> = self.doubts.iter().chain(also).cloned().collect();
+        self.agreed = Some(agreed(stored, &all, random)?);
+        self.also
+            .extend(also.iter().map(|doubt| doubt.account_id.clone()));
+        Ok(true)
+    }
+
+    /// The table that may be put in force; `None`: nothing is agreed on.
+    pub(super) fn agreed(&self) -> Option<&Arc<RoutingTable>> {
+        self.agreed.as_ref()
+    }
+
+    /// How many accounts are in doubt.
+    pub(super) fn len(&self) -> usize {
+        self.doubts.len()
+    }
+
+    /// Whether no move can have been missed since what is compared was acknowledged.
+    pub(super) const fn is_current(&self) -> bool {
+        self.current
+    }
+
+    /// Answers the control plane.
+    pub(super) fn list(&self, asked: &ListDoubts) -> Doubts {
+        let start = self
+            .doubts
+            .partition_point(|doubt| doubt.account_id <= asked.after);
+        let limit = usize::try_from(asked.limit)
+            .unwrap_or(MOST_LISTED)
+            .min(MOST_LISTED);
+        Doubts {
+            doubts: self.doubts[start..].iter().take(limit).cloned().collect(),
+            total: self.doubts.len() as u64,
+            held: self.held.clone().map(Into::into),
+            held_current: self.current,
+        }
+    }
+}
+
+/// Whether two documents send every name without a record the same way.
+fn have_same_rules(ours: &v1::RoutingConfig, stored: &v1::RoutingConfig) -> bool {
+    ours.default_destination == stored.default_destination
+        && ours.domains == stored.domains
+        && ours.names == stored.names
+}
+
+fn doubts(ours: &Acknowledged, stored: &Acknowledged, config: &RoutingConfig) -> Vec<Doubt> {
+    let listed: BTreeSet<_> = stored
+        .accounts
+        .values()
+        .flat_map(|entry| &entry.names)
+        .collect();
+    let by_rule = |entry: &AccountEntry| {
+        let goes_home = |text: &String| {
+            let name = config.names().canonicalise(text);
+            !listed.contains(text) && name.is_ok_and(|name| goes_to(config, &name, &entry.home))
+        };
+        is_open(entry) && entry.names.iter().all(goes_home)
+    };
+    let ids: BTreeSet<_> = ours.accounts.keys().chain(stored.accounts.keys()).collect();
+    ids.into_iter()
+        .map(|id| (id, ours.accounts.get(id), stored.accounts.get(id)))
+        .filter(|(_, ours, stored)| match (ours, stored) {
+            (Some(ours), Some(stored)) => !agree(ours, stored),
+            (Some(ours), None) => !by_rule(ours),
+            _ => true,
+        })
+        .map(|(id, ours, stored)| Doubt {
+            account_id: id.clone(),
+            held: ours.cloned(),
+            stored: stored.cloned(),
+        })
+        .collect()
+}
+
+fn goes_to(config: &RoutingConfig, name: &Name, home: &str) -> bool {
+    let route = config.unlisted(name);
+    route
+        .destination()
+        .is_some_and(|destination| destination.as_str() == home)
+}
+
+fn agree(ours: &AccountEntry, stored: &AccountEntry) -> bool {
+    is_open(ours) && is_open(stored) && ours.home == stored.home && ours.names == stored.names
+}
+
+/// True if the account's names go to its home: no held window, and no phase that is not known.
+fn is_open(entry: &AccountEntry) -> bool {
+    ferrypost_proto::Phase::try_from(entry.phase).is_ok_and(|phase| !phase.is_fenced())
+}
+
+/// The restored store's table with every account in doubt held.
+fn agreed(
+    stored: &Acknowledged,
+    doubts: &[Doubt],
+    random: &Random,
+) -> Result<Arc<RoutingTable>, SnapshotError> {
+    let position = Some(stored.position.clone().into());
+    let mut accounts = stored.accounts.clone();
+    for doubt in doubts {
+        let held = held(doubt, stored.position.revision.into());
+        accounts.insert(doubt.account_id.clone(), held);
+    }
+    let chunk = SnapshotChunk {
+        position,
+        config: stored.config.clone(),
+        accounts: accounts.into_values().collect(),
+        last: true,
+        ..SnapshotChunk::default()
+    };
+    let assembly = Assembly::begin(chunk, None, random)?;
+    assembly.finish(None).map(Arc::new)
+}
+
+/// A fence of nobody's move, under all names that either side knows.
+fn held(doubt: &Doubt, epoch: v1::Revision) -> AccountEntry {
+    let sides = || doubt.stored.iter().chain(&doubt.held);
+    let names: BTreeSet<_> = sides().flat_map(|entry| entry.names.clone()).collect();
+    AccountEntry {
+        account_id: doubt.account_id.clone(),
+        names: names.into_iter().collect(),
+        home: sides()
+            .map(|entry| entry.home.clone())
+            .next()
+            .unwrap_or_default(),
+        phase: v1::Phase::Fencing.into(),
+        epoch: Some(epoch),
+        ..AccountEntry::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ferrypost_proto::{NamePolicy, Phase};
+    use ferrypost_routing::{Resolution, testing};
+
+    use super::*;
+
+    fn entry(n: u8, name: &str, home: &str, epoch: u64) -> AccountEntry {
+        testing::entry(n.into(), &[name], home, epoch)
+    }
+
+    fn acknowledged(store: u64, entries: Vec<AccountEntry>) -> Acknowledged {
+        let chunk = testing::chunk(store, entries);
+        let accounts: BTreeMap<_, _> = chunk
+            .accounts
+            .into_iter()
+            .map(|it| (it.account_id.clone(), it))
+            .collect();
+        Acknowledged {
+            position: chunk.position.unwrap().into(),
+            config: chunk.config,
+            accounts,
+        }
+    }
+
+    fn compare(ours: Vec<AccountEntry>, stored: Vec<AccountEntry>) -> Standstill {
+        let (ours, stored) = (acknowledged(50, ours), acknowledged(20, stored));
+        Standstill::between(&ours, true, stored, &testing::random()).unwrap()
+    }
+
+    /// Where a name goes; `None` while it is held.
+    fn goes(standstill: &Standstill, login: &str) -> Option<String> {
+        let table = standstill.agreed().unwrap();
+        let policy: &NamePolicy = table.config().names();
+        match table.resolve(&policy.canonicalise(login).unwrap()) {
+            Resolution::Route(route) => Some(route.destination.as_str().to_owned()),
+            Resolution::Fenced(_) => None,
+            Resolution::Refused(why) => panic!("refused: {why:?}"),
+        }
+    }
+
+    #[test]
+    fn what_both_send_the_same_way_is_served_and_the_rest_is_held() {
+        let fenced = |mut entry: AccountEntry| {
+            entry.phase = v1::Phase::from(Phase::Fencing).into();
+            entry
+        };
+        let ours = vec![
+            entry(1, "alice", "third", 9),
+            entry(2, "bob", "third", 40),
+            fenced(entry(3, "carol", "source", 41)),
+            entry(4, "dave", "third", 42),
+            entry(5, "erin", "source", 43),
+        ];
+        let stored = vec![
+            entry(1, "alice", "third", 5),
+            entry(2, "bob", "source", 6),
+            entry(3, "carol", "source", 7),
+            entry(6, "frank", "third", 8),
+        ];
+        let standstill = compare(ours, stored);
+        let asked = ListDoubts {
+            limit: 100,
+            ..ListDoubts::default()
+        };
+        let names: Vec<_> = standstill
+            .list(&asked)
+            .doubts
+            .into_iter()
+            .map(|doubt| doubt.held.or(doubt.stored).unwrap().names[0].clone())
+            .collect();
+        assert_eq!(names, ["bob", "carol", "dave", "frank"]);
+        assert_eq!(
+            goes(&standstill, "alice").as_deref(),
+            Some("third"),
+            "moved before the backup"
+        );
+        assert_eq!(goes(&standstill, "bob"), None, "moved after it");
+        assert_eq!(goes(&standstill, "carol"), None, "was being moved");
+        assert_eq!(goes(&standstill, "dave"), None, "the store has no record");
+        assert_eq!(
+            goes(&standstill, "erin").as_deref(),
+            Some("source"),
+            "nor here, and goes there all the same"
+        );
+        assert_eq!(goes(&standstill, "frank"), None, "we have no record");
+        assert_eq!(
+            goes(&standstill, "grace").as_deref(),
+            Some("source"),
+            "nobody has"
+        );
+    }
+
+    #[test]
+    fn every_name_of_an_account_in_doubt_is_held() {
+        let two = |names: &[&str], home, epoch| testing::entry(1, names, home, epoch);
+        let standstill = compare(
+            vec![two(&["alice", "ally"], "source", 9)],
+            vec![two(&["alice", "lis"], "source", 5)],
+        );
+        for name in ["alice", "ally", "lis"] {
+            assert_eq!(goes(&standstill, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_page_begins_behind_the_last_one() {
+        let moved = |home: &'static str| {
+            (1..=5).map(move |n| entry(n, &format!("u{n}"), home, u64::from(n) + 1))
+        };
+        let standstill = compare(moved("third").collect(), moved("source").collect());
+        let mut asked = ListDoubts {
+            limit: 2,
+            ..ListDoubts::default()
+        };
+        let mut seen = Vec::new();
+        loop {
+            let page = standstill.list(&asked);
+            assert_eq!(page.total, 5);
+            let Some(last) = page.doubts.last() else {
+                break;
+            };
+            asked.after.clone_from(&last.account_id);
+            seen.extend(page.doubts.into_iter().map(|doubt| doubt.account_id));
+        }
+        assert_eq!(seen.len(), 5);
+        assert!(seen.is_sorted());
+    }
+
+    #[test]
+    fn without_the_same_rules_nobody_is_served() {
+        let mut ours = acknowledged(50, vec![]);
+        if let Some(config) = &mut ours.config {
+            config.default_destination = "third".into();
+        }
+        let stored = acknowledged(20, vec![]);
+        let standstill = Standstill::between(&ours, true, stored, &testing::random()).unwrap();
+        assert!(standstill.agreed().is_none());
+    }
+}
