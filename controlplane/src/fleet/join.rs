@@ -105,7 +105,7 @@ impl Fleet {
 
     /// Rule 11. The state is as new as the store was when this began, so a position above it was never
     /// in this store; and a head that this history does not have comes from another one.
-    fn proves_a_restore(&self, state: &State, held: &TablePosition) -> bool {
+    pub(crate) fn proves_a_restore(&self, state: &State, held: &TablePosition) -> bool {
         if held.revision.base() != state.base() {
             // A lower base is a table from before a restore that was resolved: it gets a snapshot.
             return held.revision.base() > state.base();

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use ferrypost_proto::v1::{
     GetRewoundRequest, GetRewoundResponse, Keep, MigrationState, ResolveRewoundRequest,
-    ResolveRewoundResponse,
+    ResolveRewoundResponse, Revision,
 };
-use ferrypost_tests::story::{SOON, landing, migrate, move_to, served_by, session, short_limits};
+use ferrypost_tests::story::{
+    SOON, data_planes, landing, migrate, move_to, placement, served_by, session, short_limits,
+};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::{Operator, StoreKind, World, reason};
 use tonic::Status;
@@ -155,6 +157,7 @@ async fn found_out(kind: StoreKind, gateways: [Gateway; 2]) -> World {
     let moved = world.accounts()[0].clone();
     let answer = migrate(&operator, move_to(&moved, "target")).await.unwrap();
     assert_eq!(answer.state(), MigrationState::Succeeded);
+    until_acknowledged(&operator, &moved).await;
     for (n, gateway) in gateways.into_iter().enumerate() {
         match gateway {
             Gateway::Runs => {}
@@ -172,6 +175,25 @@ async fn found_out(kind: StoreKind, gateways: [Gateway; 2]) -> World {
     }
     until_rewound(&operator).await;
     world
+}
+
+/// What they have not acknowledged they need not know after a kill.
+async fn until_acknowledged(operator: &Operator, account: &str) {
+    eventually("every gateway has acknowledged the move", SOON, || async {
+        let list = data_planes(operator).await;
+        let list = list.map_err(|status| status.to_string())?;
+        let moved = placement(operator, account).await;
+        let moved = moved.map_err(|status| status.to_string())?;
+        let at = |revision: Revision| (revision.base, revision.store);
+        let mut planes = list.data_planes.iter();
+        if planes.all(|plane| plane.applied.map(at) >= moved.epoch.map(at)) {
+            Ok(())
+        } else {
+            Err(format!("{list:?}"))
+        }
+    })
+    .await
+    .unwrap();
 }
 
 /// The list, once every gateway has compared what it knows with the store.

@@ -3,13 +3,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ferrypost_proto::{
-    InstanceId, TablePosition,
+    AccountId, InstanceId, TablePosition,
     routing::v1::{AccountEntry, ListDoubts, command::Command, command_result::Result as Said},
 };
 use sha2::{Digest as _, Sha256};
 
 use super::RestoreUseCases;
-use crate::refusal::{Answer, Reason, Refusal};
+use crate::{
+    domain::state::State,
+    fleet::Fleet,
+    refusal::{Answer, Reason, Refusal},
+};
 
 /// How long a data plane may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -49,16 +53,33 @@ pub struct PlaneWord {
     pub doubts: u64,
     /// It can have missed no move since.
     pub current: bool,
+    /// The store has no such position, so what was acknowledged is of the history that it has lost.
+    pub lost: bool,
 }
 
 impl Picture {
     /// The data plane that has acknowledged most of the history that the store has lost: its table is the
-    /// newest for every account.
+    /// newest for every account, also for those of which it says what the store says. Who has registered with
+    /// the restored store counts only where nobody is known to remember more.
     pub fn newest(&self) -> Option<&InstanceId> {
-        let disagreeing = self.planes.iter().filter(|(_, word)| word.doubts > 0);
-        disagreeing
-            .max_by_key(|(_, word)| word.held.revision)
+        let planes = self.planes.iter();
+        let remembers = planes.filter(|(_, word)| word.lost || word.doubts > 0);
+        remembers
+            .max_by_key(|(_, word)| (word.lost, word.held.revision))
             .map(|(instance, _)| instance)
+    }
+
+    /// The store's word as it is now: what the data planes have compared with may have been resolved in part
+    /// since.
+    fn read_store(&mut self, state: &State, fleet: &Fleet) {
+        for (id, account) in &mut self.accounts {
+            let record = AccountId::parse(id).ok();
+            let record = record.and_then(|id| state.account(&id));
+            account.stored = record.map(|record| record.entry(state.base()));
+        }
+        for word in self.planes.values_mut() {
+            word.lost = fleet.proves_a_restore(state, &word.held);
+        }
     }
 
     /// The accounts of which the store has no record.
@@ -117,10 +138,11 @@ impl RestoreUseCases {
         let mut picture = Picture::default();
         let mut after = String::new();
         for _ in 0..MOST_PAGES {
-            match self.page(&mut picture, after).await {
-                Some(next) => after = next,
-                None => return Ok(picture),
-            }
+            let Some(next) = self.page(&mut picture, after).await else {
+                picture.read_store(&self.core.mirror.read(), &self.fleet);
+                return Ok(picture);
+            };
+            after = next;
         }
         Err(Refusal::new(
             Reason::FieldInvalid,
@@ -144,6 +166,7 @@ impl RestoreUseCases {
                 held: said.held.unwrap_or_default().into(),
                 doubts: said.total,
                 current: said.held_current,
+                lost: false,
             };
             picture.planes.insert(instance.clone(), word);
             if said.doubts.len() >= PAGE as usize
@@ -159,5 +182,69 @@ impl RestoreUseCases {
             }
         }
         next.filter(|_| picture.missing.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrypost_proto::Revision;
+
+    use super::*;
+
+    fn plane(store: u64, doubts: u64, lost: bool) -> PlaneWord {
+        let mut word = PlaneWord {
+            doubts,
+            lost,
+            ..PlaneWord::default()
+        };
+        word.held.revision = Revision::new(0, store);
+        word
+    }
+
+    fn entry(home: &str) -> AccountEntry {
+        AccountEntry {
+            home: home.to_owned(),
+            ..AccountEntry::default()
+        }
+    }
+
+    fn instance(name: &str) -> InstanceId {
+        InstanceId::parse(name).unwrap()
+    }
+
+    fn picture(planes: [(&str, PlaneWord); 2]) -> Picture {
+        let planes = planes.map(|(name, word)| (instance(name), word));
+        Picture {
+            planes: planes.into(),
+            ..Picture::default()
+        }
+    }
+
+    /// It moved and came back; the one that was cut off in between has served it nowhere since.
+    #[test]
+    fn the_newest_may_be_of_the_stores_opinion() {
+        let mut picture = picture([
+            ("cut-off", plane(50, 1, true)),
+            ("served-last", plane(60, 0, true)),
+        ]);
+        let account = Doubtful {
+            stored: Some(entry("source")),
+            held: [(instance("cut-off"), Some(entry("target")))].into(),
+        };
+        let newest = picture.newest().unwrap();
+        assert_eq!(newest.as_str(), "served-last");
+        assert_eq!(account.word_of(newest), Some(&entry("source")));
+        picture.accounts.insert("id".into(), account);
+        assert_eq!(picture.unknown_to_store(), 0);
+    }
+
+    /// The store has grown since, beyond the position that was lost.
+    #[test]
+    fn who_has_registered_with_the_restored_store_remembers_nothing_of_what_it_lost() {
+        let picture = picture([
+            ("remembers", plane(50, 1, true)),
+            ("came-after-it", plane(70, 1, false)),
+        ]);
+        assert_eq!(picture.newest().unwrap().as_str(), "remembers");
     }
 }
