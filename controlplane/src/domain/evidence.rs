@@ -4,7 +4,10 @@
 //! Its size is bounded: the last few fences, the first data planes of a large fleet by their names, and so many
 //! reasons to wait.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use ferrypost_proto::{
     InstanceId, Phase,
@@ -31,6 +34,8 @@ const WAITS: usize = 32;
 pub struct Notes {
     /// Who writes.
     pub leader: String,
+    /// How long it has looked at the move.
+    pub driven: Duration,
     /// How long the fence has lasted, on the leader's monotonic clock, if it has begun it.
     pub after: Option<Duration>,
     /// When each data plane's word on the fence came.
@@ -52,6 +57,16 @@ pub(super) struct Writing<'a> {
 }
 
 impl Writing<'_> {
+    /// Nobody has written of the move before: what is not spent on looking at it was spent in its queue.
+    pub(super) fn queued(&mut self, requested_at: Option<prost_types::Timestamp>) {
+        let age = requested_at.map(|at| {
+            let moment = |at: prost_types::Timestamp| SystemTime::try_from(at).ok();
+            moment(self.now)?.duration_since(moment(at)?).ok()
+        });
+        let age = age.flatten().unwrap_or_default();
+        self.evidence.queued = wire(age.saturating_sub(self.notes.driven));
+    }
+
     /// What the move has waited for.
     pub(super) fn waits(&mut self) {
         for wait in &self.notes.waits {

@@ -269,11 +269,16 @@ impl TransitionWriter<'_> {
     where
         Self: 'm,
     {
-        Writing {
+        let first = migration.evidence.is_none();
+        let mut writing = Writing {
             evidence: migration.evidence.get_or_insert_default(),
             notes: self.notes,
             now: self.now,
+        };
+        if first {
+            writing.queued(migration.requested_at);
         }
+        writing
     }
 
     fn write_migration(self, of: &Move, migration: &Stored<MigrationRecord>) -> Txn {

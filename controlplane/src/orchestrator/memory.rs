@@ -33,6 +33,8 @@ const NO_HOOK: &str = "the move needs the delta hook, and the leader has none in
 /// What a driver remembers of its move.
 #[derive(Debug)]
 pub(super) struct Memory {
+    /// When the driver began to look at it.
+    looked: Instant,
     /// Whatever hook was started for the move, and is not the driver's own, was started before this.
     began: Instant,
     /// Not later than the FENCING write, while the fence is this driver's own.
@@ -53,6 +55,7 @@ impl Memory {
     /// Nothing yet. `began`: when drivers took over from whoever ran hooks before.
     pub(super) fn new(began: Instant) -> Self {
         Self {
+            looked: Instant::now(),
             began,
             held: None,
             rests: None,
@@ -87,6 +90,7 @@ impl Memory {
     /// What is to be written down with a step that is taken now.
     pub(super) fn notes(&mut self, leader: &ReplicaId) -> &Notes {
         leader.as_str().clone_into(&mut self.notes.leader);
+        self.notes.driven = self.looked.elapsed();
         self.notes.after = self.held.map(|since| since.elapsed());
         let now = Instant::now();
         let open = self.waits.iter_mut().map(|(blocker, since)| {

@@ -404,6 +404,10 @@ pub struct MigrationEvidence {
     /// as far as it had not written it. At most 32 apart, beyond that by reason alone.
     #[prost(message, repeated, tag = "2")]
     pub waits: ::prost::alloc::vec::Vec<WaitEvidence>,
+    /// From the call until a leader first looked at it, by wall clocks: it stood behind others of its queue, or nobody
+    /// led. Unset: no leader has written anything yet.
+    #[prost(message, optional, tag = "3")]
+    pub queued: ::core::option::Option<::prost_types::Duration>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -14,6 +14,7 @@ on_both_stores! {
     an_abort_leaves_behind_why,
     a_change_of_leader_loses_no_evidence,
     a_wait_leaves_behind_what_it_was_for,
+    the_time_without_a_leader_is_left_behind_too,
 }
 
 fn phases(fence: &FenceEvidence) -> Vec<Phase> {
@@ -145,4 +146,18 @@ async fn a_wait_leaves_behind_what_it_was_for(world: World) {
         "{waited:?}"
     );
     orchestrator.stop().await;
+}
+
+async fn the_time_without_a_leader_is_left_behind_too(world: World) {
+    let _plane = world.plane("dp-1").await;
+    let id = world.migrate("target").await;
+    // The wait itself: what it took is to be found again.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let asked = tokio::time::Instant::now();
+    let _orchestrator = world.orchestrator("cp-1");
+    let evidence = world.succeeds(&id).await.evidence.unwrap();
+    let queued = time(evidence.queued);
+    assert!(queued >= Duration::from_millis(250), "{queued:?}");
+    let longest = Duration::from_millis(300) + asked.elapsed();
+    assert!(queued <= longest + Duration::from_secs(1), "{queued:?}");
 }
