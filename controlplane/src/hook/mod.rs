@@ -2,16 +2,24 @@
 //! quiesced.
 //!
 //! ```text
-//!   control plane ──stdin──▶ guard (our own binary, `hook-guard`) ──stdin──▶ the hook, a process group
-//!        ▲                     kills the group at the deadline, and when our end of the pipe closes
-//!        └── exit code, output ┘
+//!   control plane ──stdin──▶ guard ──stdin──▶ guard ──stdin──▶ the hook, a process group
+//!        ▲                     each kills all that is below it at the deadline, and when
+//!        └── exit code, output ┘  the pipe from above closes
 //! ```
 //!
 //! A hook that outlives its deadline could write to a server that clients use again, so the deadline does
-//! not rest on the control plane being alive: the guard holds it, as a point on `CLOCK_BOOTTIME` that was
-//! chosen before the store learnt of the run. A leader that takes over releases the account at once, and waits
-//! the same deadline out before it fences again; until then the hook may run beside clients of the source. A
-//! process that leaves the group (`setsid`) escapes; hooks must not do that.
+//! not rest on the control plane being alive, nor on one process: two guards (our own binary, `hook-guard`), one
+//! below the other, hold it as a point on `CLOCK_BOOTTIME` that was chosen before the store learnt of the run. A
+//! leader that takes over releases the account at once, and waits the same deadline out before it fences again;
+//! until then the hook may run beside clients of the source. The guards are subreapers, so that a process which leaves
+//! the group (`setsid`, a double fork) is found all the same; and the kernel kills the hook itself when the guard
+//! above it dies (`PR_SET_PDEATHSIG`). A kernel that offers neither runs no hook.
+//!
+//! What escapes: children of the hook where both guards are killed (or stopped until after the deadline) at once, unless
+//! the whole container or unit ends with them; a program that has become another user (`sudo`), which we may not
+//! kill unless we are root; one that forks faster than we look, each time into a session of its own; and work that the
+//! hook has given away, to a daemon or to another machine (`ssh`, `at`, a queue). Not used, because a hook would see and
+//! reach other processes than without: a PID namespace. Seldom ours to make: a cgroup.
 //!
 //! # What a hook gets
 //!
@@ -24,11 +32,12 @@
 //! ```
 //!
 //! `kind` is `migrate` or `rollback`; on a rollback source and target are the sides of the rollback, so a
-//! hook copies from `source` to `target` always, and writes to the target alone. `attempt` is above 1 when an earlier run may have been cut
-//! in the middle: a hook must be repeatable. Exit code 0 means that the target is up to date; everything
-//! else, and being late, aborts the move. The environment is `PATH` and `LANG`; the working directory is
-//! `/`.
+//! hook copies from `source` to `target` always, and writes to the target alone. `attempt` is above 1 when an
+//! earlier run may have been cut in the middle: a hook must be repeatable. Exit code 0 means that the target is up to
+//! date; everything else, and being late, aborts the move, and so does what a hook leaves running and cannot be ended.
+//! The environment is `PATH` and `LANG`; the working directory is `/`.
 
+mod descendants;
 pub mod guard;
 mod run;
 
@@ -142,6 +151,9 @@ pub enum HookError {
     /// It was late and was killed.
     #[error("the delta hook was not done in time")]
     Late,
+    /// It has started something that could not be ended, and that may still write.
+    #[error("the delta hook left processes behind that could not be ended: see its output")]
+    Left,
     /// It was killed because nobody wants its work any more.
     #[error("the delta hook was stopped")]
     Stopped,

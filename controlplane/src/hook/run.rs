@@ -24,7 +24,7 @@ const OUTPUT_TAIL: usize = 4 * 1024;
 /// How long after the deadline the guard may take to kill and to say so.
 const GUARD_GRACE: Duration = Duration::from_secs(2);
 
-/// How long output is still read after the end: a process that escaped the group may hold the pipe.
+/// How long output is still read after the end: a process that we may not end may hold the pipe.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
 /// The operator's program, run under our guard.
@@ -49,6 +49,7 @@ impl GuardedHook {
     fn start(&self, deadline: Deadline) -> io::Result<Child> {
         Command::new(&self.guard)
             .arg(guard::SUBCOMMAND)
+            .arg(guard::OUTER)
             .arg(deadline.since_boot.as_nanos().to_string())
             .args(&self.command)
             .env_clear()
@@ -138,12 +139,21 @@ async fn attend(
     guard.wait().await
 }
 
-/// The end of the process, with its output read as long as it comes, or for a short grace after the end.
-async fn both<T>(attending: impl Future<Output = T>, reading: impl Future<Output = ()>) -> T {
+/// The end of the process, with its output read as long as it comes, or for a short grace after the end. A guard
+/// that was killed has left the end of the hook to the other one, which has the same output: its end is theirs.
+async fn both(
+    attending: impl Future<Output = io::Result<ExitStatus>>,
+    reading: impl Future<Output = ()>,
+) -> io::Result<ExitStatus> {
     tokio::pin!(attending, reading);
     tokio::select! {
         ended = &mut attending => {
-            let _ = time::timeout(OUTPUT_GRACE, reading).await;
+            let killed = matches!(&ended, Ok(status) if status.code().is_none());
+            if killed {
+                reading.await;
+            } else {
+                let _ = time::timeout(OUTPUT_GRACE, reading).await;
+            }
             ended
         }
         () = &mut reading => attending.await,

@@ -15,8 +15,13 @@ use tempfile::TempDir;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+mod guards;
+
 /// Nothing takes as long as this unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A limit that no test waits for.
+const LONG: Duration = Duration::from_mins(10);
 
 /// The control plane's binary, which is also the guard.
 fn guard() -> PathBuf {
@@ -58,11 +63,15 @@ impl Script {
 
     /// Waits for a number that the script has written.
     async fn pid(&self, name: &str) -> i32 {
-        let file = self.file(name);
-        eventually("the script's process id", || {
-            fs::read_to_string(&file).ok()?.trim().parse().ok()
-        })
-        .await
+        eventually("the script's process id", || self.pid_now(name)).await
+    }
+
+    fn pid_now(&self, name: &str) -> Option<i32> {
+        fs::read_to_string(self.file(name))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     }
 }
 
@@ -82,15 +91,18 @@ async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 
 /// A process is gone when it has no entry any more, or is a zombie that only waits to be read.
 fn is_gone(pid: i32) -> Option<()> {
-    match fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")) {
-        Err(_) => Some(()),
-        Ok(stat) => {
-            let state = stat
-                .rsplit_once(") ")
-                .map(|(_, rest)| rest.starts_with('Z'));
-            state.unwrap_or(false).then_some(())
-        }
-    }
+    matches!(state_of(pid), None | Some('Z')).then_some(())
+}
+
+/// The letter of a process's state; `None`: there is no such process.
+fn state_of(pid: i32) -> Option<char> {
+    after_name(pid)?.chars().next()
+}
+
+/// What the kernel tells of a process, from its state on.
+fn after_name(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.to_owned())
 }
 
 fn order() -> Order {
@@ -149,11 +161,38 @@ async fn its_exit_code_decides() {
         Script::new("kill -TERM $$").run(PATIENCE).await,
         Err(HookError::Signal(15))
     );
-    let missing = GuardedHook::new(guard(), vec!["/nonexistent".into()], PATIENCE);
-    let outcome = missing
-        .run(order(), Deadline::after(PATIENCE), CancellationToken::new())
-        .await;
-    assert!(matches!(outcome, Err(HookError::Start(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_hook_that_cannot_be_started_is_told_from_one_that_failed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = |name: &str, mode| {
+        let file = folder.path().join(name);
+        fs::write(&file, "#!/nonexistent/interpreter\n").expect("the folder is ours");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("the file is ours");
+        file
+    };
+    let programs = [
+        folder.path().join("missing"),
+        script("not-for-running", 0o644),
+        script("without-interpreter", 0o755),
+    ];
+    for program in programs {
+        let hook = GuardedHook::new(guard(), vec![program.into()], PATIENCE);
+        let outcome = hook
+            .run(order(), Deadline::after(PATIENCE), CancellationToken::new())
+            .await;
+        assert!(matches!(outcome, Err(HookError::Start(_))), "{outcome:?}");
+    }
+}
+
+/// Our own programs ignore it, and whoever is started with it ignored never dies of it.
+#[tokio::test]
+async fn a_hook_dies_of_a_broken_pipe_as_a_program_does_that_a_shell_has_started() {
+    assert_eq!(
+        Script::new("kill -PIPE $$").run(PATIENCE).await,
+        Err(HookError::Signal(13))
+    );
 }
 
 #[tokio::test]
@@ -164,10 +203,15 @@ async fn a_hook_that_does_not_read_its_order_may_still_succeed() {
 #[tokio::test]
 async fn a_late_hook_is_killed_with_all_its_children() {
     let script = Script::new("echo $$ > self; sleep 600 & echo $! > child; wait");
-    let limit = Duration::from_millis(800);
-    let started = Instant::now();
-    assert_eq!(script.run(limit).await, Err(HookError::Late));
-    assert!(started.elapsed() >= limit);
+    let mut limit = Duration::from_millis(800);
+    // On a machine that is busy the hook may not have got that far.
+    while script.pid_now("child").is_none() {
+        let started = Instant::now();
+        assert_eq!(script.run(limit).await, Err(HookError::Late));
+        assert!(started.elapsed() >= limit);
+        assert!(limit < LONG, "the hook is never started");
+        limit *= 2;
+    }
     for name in ["self", "child"] {
         let pid = script.pid(name).await;
         eventually("its end", || is_gone(pid)).await;
@@ -185,6 +229,16 @@ async fn what_a_successful_hook_leaves_behind_is_killed() {
     );
     let child = script.pid("child").await;
     eventually("its end", || is_gone(child)).await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_a_successful_hook_leaves_behind_is_dead_when_its_run_ends() {
+    let script = Script::new(
+        "(setsid sh -c 'echo $$ > daemon; exec sleep 600' </dev/null >/dev/null 2>&1 &)\n\
+         until [ -s daemon ]; do sleep 0.01; done",
+    );
+    assert_eq!(script.run(PATIENCE).await, Ok(()));
+    assert_eq!(is_gone(script.pid("daemon").await), Some(()));
 }
 
 #[tokio::test]
@@ -213,7 +267,7 @@ async fn a_deadline_that_is_over_starts_nothing() {
 #[tokio::test]
 async fn endless_output_neither_blocks_nor_fills_the_memory() {
     let script = Script::new("head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2; exit 0");
-    assert_eq!(script.run(PATIENCE).await, Ok(()));
+    assert_eq!(script.run(LONG).await, Ok(()));
 }
 
 #[tokio::test]
