@@ -867,7 +867,11 @@ pub mod migration_service_client {
             self
         }
         /// Moves an account: waits unfenced until nothing stands in the way, fences, drains, runs the delta
-        /// hook, flips. When it answers OK, no login of any of the account's names reaches the old server.
+        /// hook, flips. When it answers OK, no login of any of the account's names is sent to the old server. One that
+        /// lay there without a verdict when the fence came may still be checked there, up to the data planes' close
+        /// limit (5 s by default) later and by a server that delays its verdicts later still; nothing of its client's
+        /// follows it. A command whose data plane was killed, and which the old server goes on with for longer than the
+        /// settle time (30 s by default) after its client is gone, may still commit there.
         pub async fn migrate(
             &mut self,
             request: impl tonic::IntoRequest<super::MigrateRequest>,
@@ -1067,7 +1071,11 @@ pub mod migration_service_server {
     #[async_trait]
     pub trait MigrationService: std::marker::Send + std::marker::Sync + 'static {
         /// Moves an account: waits unfenced until nothing stands in the way, fences, drains, runs the delta
-        /// hook, flips. When it answers OK, no login of any of the account's names reaches the old server.
+        /// hook, flips. When it answers OK, no login of any of the account's names is sent to the old server. One that
+        /// lay there without a verdict when the fence came may still be checked there, up to the data planes' close
+        /// limit (5 s by default) later and by a server that delays its verdicts later still; nothing of its client's
+        /// follows it. A command whose data plane was killed, and which the old server goes on with for longer than the
+        /// settle time (30 s by default) after its client is gone, may still commit there.
         async fn migrate(
             &self,
             request: tonic::Request<super::MigrateRequest>,
