@@ -84,6 +84,25 @@ impl Etcd {
         Ok(())
     }
 
+    /// Puts a snapshot that `etcdctl snapshot save` has made in the place of the store. It does not run any more
+    /// then.
+    ///
+    /// # Errors
+    /// When etcdctl is not installed or refuses the snapshot.
+    pub async fn restore(&mut self, snapshot: &Path) -> io::Result<()> {
+        self.process.kill();
+        let data = self.folder.join("data");
+        std::fs::remove_dir_all(&data)?;
+        let peers = format!("http://{}", self.peers.addr());
+        let cluster = format!("member={peers}");
+        let (snapshot, data) = (snapshot.display().to_string(), data.display().to_string());
+        let mut restore = vec!["snapshot", "restore", &snapshot, "--data-dir", &data];
+        restore.extend(["--name", "member", "--initial-cluster", &cluster]);
+        restore.extend(["--initial-advertise-peer-urls", &peers]);
+        self.etcdctl(&restore).await?;
+        Ok(())
+    }
+
     async fn etcdctl(&self, arguments: &[&str]) -> io::Result<String> {
         let done = Command::new(find_program(Path::new("etcdctl"))?)
             .args(["--endpoints", &self.endpoint(), "--command-timeout", "5s"])
