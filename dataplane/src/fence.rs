@@ -136,22 +136,14 @@ impl Fences {
         }
     }
 
-    /// Of the accounts that are held without a move: how many sessions are left, and how many were closed
-    /// without their backend's close being seen.
-    pub fn of_nobodys_move(&self) -> (u32, u32) {
+    /// Sessions that are left of the accounts that are held without a move.
+    pub fn left_of_nobodys_move(&self) -> u32 {
         let state = self.lock();
-        let fences = state
-            .fences
-            .values()
-            .filter(|fence| fence.migration.is_none());
-        fences.fold((0, 0), |(left, unconfirmed), fence| {
-            let of_fence = sessions_left(&self.registry, &fence.names);
-            let of_fence = u32::try_from(of_fence).unwrap_or(u32::MAX);
-            (
-                u32::saturating_add(left, of_fence),
-                u32::saturating_add(unconfirmed, fence.ledger.unconfirmed()),
-            )
-        })
+        let fences = state.fences.values();
+        let left = fences
+            .filter(|fence| fence.migration.is_none())
+            .map(|fence| sessions_left(&self.registry, &fence.names));
+        u32::try_from(left.sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     fn begin_and_end(&self, table: &RoutingTable) {

@@ -28,7 +28,8 @@ pub(super) struct Replica {
     fences: Arc<Fences>,
     random: Random,
     witness: Arc<Mutex<Witness>>,
-    /// The witness holds the table in force: it may be acknowledged, and so may its fences.
+    /// The witness holds the table in force, and ends with it: it may be acknowledged, and so may its fences. It is
+    /// written first: after a power cut right behind a flip somebody must remember where users have been.
     witnessed: bool,
     no_table: Option<Blocker>,
     assembly: Option<Assembly>,
@@ -145,10 +146,11 @@ impl Replica {
             ..Touched::default()
         };
         info!(position = %table.position().revision, "snapshot applied");
-        let table = self.put_in_force(Arc::new(table), &touched);
         let position = table.position().clone();
+        self.witnessed = false;
         self.write(move |witness| witness.complete(position))
             .await?;
+        let table = self.put_in_force(Arc::new(table), &touched);
         self.witnessed = true;
         self.snapshot_wanted = false;
         Ok(Some(table))
@@ -178,8 +180,9 @@ impl Replica {
     /// Takes a delta over.
     pub(super) async fn delta(&mut self, delta: Delta) -> Result<Arc<RoutingTable>, FeedError> {
         let held = self.tables.current();
-        // A delta between the chunks of a snapshot follows nothing that is held.
-        let Some(held) = held.filter(|_| self.assembly.is_none() && !self.holding) else {
+        // A delta between the chunks of a snapshot follows nothing that is held, nor does one to what is in force
+        // only while doubts are held.
+        let Some(held) = held.filter(|_| self.assembly.is_none() && self.witnessed) else {
             return Err(SnapshotError::OutOfOrder.into());
         };
         for change in &delta.changes {
@@ -189,13 +192,12 @@ impl Replica {
         }
         let kept = delta.clone();
         let applied = held.apply(delta)?;
-        let witnessed = self.witnessed;
+        // If that fails, only a snapshot makes the witness whole again.
+        self.witnessed = false;
+        self.write(move |witness| witness.delta(&kept)).await?;
         let table = self.put_in_force(Arc::new(applied.table), &applied.touched);
+        self.witnessed = true;
         self.merge_if_due(&table);
-        if witnessed {
-            self.write(move |witness| witness.delta(&kept)).await?;
-            self.witnessed = true;
-        }
         Ok(table)
     }
 
@@ -269,10 +271,8 @@ impl Replica {
             self.put_in_force(agreed, &everything);
             self.holding = true;
         }
-        let (sessions_left, unconfirmed) = self.fences.of_nobodys_move();
         Some(HeldDoubts {
-            sessions_left,
-            unconfirmed,
+            sessions_left: self.fences.left_of_nobodys_move(),
         })
     }
 

@@ -534,9 +534,6 @@ pub struct HeldDoubts {
     /// Sessions under names in doubt that are not closed yet.
     #[prost(uint32, tag = "1")]
     pub sessions_left: u32,
-    /// Of the closed ones, those whose backend's own close was not seen.
-    #[prost(uint32, tag = "2")]
-    pub unconfirmed: u32,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -91,6 +91,10 @@ impl RestoreUseCases {
         };
         let picture = self.agreed_on(order).await?;
         self.hold(&picture).await?;
+        if !picture.accounts.is_empty() {
+            // Of a process that died around the restore nobody knows what a server still executes for it.
+            time::sleep(self.core.migrations.settle).await;
+        }
         // Whoever has come meanwhile is not held.
         let picture = self.same_as(&picture).await?;
         if order.keep == Keep::Fleet {
@@ -150,13 +154,10 @@ impl RestoreUseCases {
             let trace = self.core.trace(None);
             let asked = self.fleet.ask(&question, ANSWER_WITHIN, trace).await;
             let mut missing: Vec<_> = asked.unreachable.into_iter().map(String::from).collect();
-            let (mut left, mut unconfirmed) = (0, 0);
+            let mut left = 0;
             for (instance, answer) in asked.answers {
                 match answer.result {
-                    Some(Said::HeldDoubts(held)) => {
-                        left += u64::from(held.sessions_left);
-                        unconfirmed += u64::from(held.unconfirmed);
-                    }
+                    Some(Said::HeldDoubts(held)) => left += u64::from(held.sessions_left),
                     _ => missing.push(instance.into()),
                 }
             }
@@ -164,10 +165,6 @@ impl RestoreUseCases {
                 return Err(silent(&missing));
             }
             if left == 0 {
-                if unconfirmed > 0 {
-                    // Nobody saw those servers' own close: they may still be finishing.
-                    time::sleep(self.core.migrations.settle).await;
-                }
                 return Ok(());
             }
             if Instant::now() >= deadline {

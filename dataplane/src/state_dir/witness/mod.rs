@@ -2,8 +2,8 @@
 //! (G16).
 //!
 //! One file, in the stream's own words: the chunks of a snapshot, then every delta after it, each in a
-//! [frame](frame) of its own. The control plane hears nothing about a table, that it is applied or that a fence of
-//! it is drained, before the file holds it. It is compared with the store and never routes anybody.
+//! [frame](frame) of its own. No table is in force before the file holds it, and so the control plane hears of none, that
+//! it is applied or that a fence of it is drained. It is compared with the store and never routes anybody.
 //!
 //! At most the last frame is not synced, so only a bad end of the file is an interrupted write: it was never
 //! acknowledged, and is dropped. Any other damage is an error, never "nothing was held".
