@@ -25,6 +25,14 @@ impl Seen {
         }
     }
 
+    /// One that is settled, and when the next one is.
+    fn due(&self, settle: Duration) -> (Option<(Unsettled, Rev)>, Option<Instant>) {
+        let now = Instant::now();
+        let over = self.0.iter().find(|(_, since)| **since + settle <= now);
+        let next = self.0.values().map(|since| *since + settle).min();
+        (over.map(|(end, _)| end.clone()), next)
+    }
+
     /// When the last of them is settled at the earliest; `None`: there is none.
     pub(super) fn settled(&self, state: &State, settle: Duration) -> Option<Instant> {
         let now = Instant::now();
@@ -41,14 +49,14 @@ pub(super) async fn settle(term: &Arc<DriverContext>) {
     loop {
         changed.borrow_and_update();
         let state = term.mirror.read();
-        let due = |since: Instant| since + term.options.settle;
         let (over, next) = {
             let mut seen = term.seen();
             seen.look(&state);
-            let now = Instant::now();
-            let over = seen.0.iter().find(|(_, since)| due(**since) <= now);
-            let next = seen.0.values().copied().map(due).min();
-            (over.map(|(end, _)| end.clone()), next)
+            // While the store is `rewound` nothing is written.
+            match state.rewound() {
+                Some(_) => (None, None),
+                None => seen.due(term.options.settle),
+            }
         };
         if let Some(end) = over {
             if let Some(txn) = clear(&state, &end, term.leadership.token()) {

@@ -1,13 +1,14 @@
 //! Moves that wait unfenced, and moves that are given up.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{
     DestinationId, Phase,
-    store::v1::{Expelled, LiveRejected},
+    store::v1::{Departed, Expelled, LiveRejected},
     v1::{self, Blocker, BlockerReason},
 };
 
+use ferrypost_runtime::metrics::Metrics;
 use tokio::time::Instant;
 
 use super::{
@@ -18,7 +19,8 @@ use super::{
 use crate::{
     domain::queue,
     failpoint::Action,
-    store::{keys, value::Stored},
+    metrics::{Operation, STORE, StoreAnswer, TABLE},
+    store::{keys, metered::MeteredStore, value::Stored},
 };
 
 on_both_stores! {
@@ -35,6 +37,7 @@ on_both_stores! {
     an_operator_ends_a_move,
     only_so_many_accounts_are_fenced_at_once,
     nothing_moves_in_a_restored_store,
+    ends_are_not_written_down_while_rewound_and_the_leader_rests,
 }
 
 async fn without_a_data_plane_nothing_is_fenced(world: World) {
@@ -302,4 +305,31 @@ async fn nothing_moves_in_a_restored_store(world: World) {
         .await;
     let (phase, _) = world.aborts(&id).await;
     assert_eq!(phase, Phase::Fencing, "its window was over long ago");
+}
+
+async fn ends_are_not_written_down_while_rewound_and_the_leader_rests(world: World) {
+    let plane = world.plane("dp-1").await;
+    let key = keys::departed(&plane.instance, &plane.boot);
+    let end = Stored::new(Departed::default());
+    plane.leave(&world, |txn| txn.put(key, end.bytes())).await;
+    world.rewind().await;
+    let metrics = Arc::new(Metrics::new(TABLE));
+    let measured = MeteredStore::new(world.store.clone(), Arc::clone(&metrics));
+    let _orchestrator = world.orchestrator_over("cp-1", Arc::new(measured));
+    // Three settle times: what is absent then was not tried.
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let refused = [
+        Operation::Transact.into_str(),
+        StoreAnswer::Conflict.into_str(),
+    ];
+    assert_eq!(metrics.histogram(&STORE, &refused).count(), 0);
+    assert!(!world.mirror.read().departed().is_empty());
+    world
+        .commit(crate::store::Txn::new().delete(keys::REWOUND))
+        .await;
+    world
+        .eventually("it is settled", |state| {
+            state.departed().is_empty().then_some(())
+        })
+        .await;
 }
