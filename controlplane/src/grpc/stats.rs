@@ -145,7 +145,7 @@ impl StatsService for Stats {
             .into_iter()
             .map(|id| doubtful(id, &picture.accounts[id]));
         Ok(Response::new(v1::GetRewoundResponse {
-            header: Some(self.1.header(&state, picture.missing.clone())),
+            header: Some(self.1.header(&state, picture.missing_instances())),
             proof: rewound(&state),
             accounts: accounts.collect(),
             next_page_token: page::token("rewound", next),

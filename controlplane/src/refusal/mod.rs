@@ -132,6 +132,8 @@ reasons! {
     NotRewound = "NOT_REWOUND", FailedPrecondition;
     /// A registered data plane does not answer that must.
     DataPlaneSilent = "DATA_PLANE_SILENT", FailedPrecondition;
+    /// No data plane remembers what a restored store has lost.
+    NobodyRemembers = "NOBODY_REMEMBERS", FailedPrecondition;
     /// The list that is decided on is not named, or is not the present one.
     DigestMismatch = "DIGEST_MISMATCH", FailedPrecondition;
     /// Sessions are not closed in time.

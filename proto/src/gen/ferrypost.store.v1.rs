@@ -71,6 +71,10 @@ pub struct Rewound {
     pub store: ::core::option::Option<super::super::v1::Revision>,
     #[prost(message, optional, tag = "5")]
     pub detected_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The data plane whose word an operator has decided for, before the first record is written. Repeated after a
+    /// crash, with some of them written, the call goes on with the same one.
+    #[prost(string, tag = "6")]
+    pub word_of: ::prost::alloc::string::String,
 }
 /// /config/current
 #[allow(clippy::all)]

@@ -32,7 +32,38 @@ pub struct Picture {
     /// Every data plane that has answered.
     pub planes: BTreeMap<InstanceId, PlaneWord>,
     /// Registered data planes that have not.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
+    /// Whose word was decided for, and is being written.
+    pub chosen: Option<InstanceId>,
+}
+
+/// A registered data plane that does not answer what it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Which one.
+    pub instance: String,
+    /// What it says instead. Empty: nothing.
+    pub why: String,
+}
+
+impl Missing {
+    pub(super) fn silent(instance: &InstanceId) -> Self {
+        Self {
+            instance: instance.as_str().to_owned(),
+            why: String::new(),
+        }
+    }
+
+    pub(super) fn said(instance: &InstanceId, answer: Option<Said>) -> Self {
+        let why = match answer {
+            Some(Said::Failed(why)) => why,
+            _ => "an answer to another question".to_owned(),
+        };
+        Self {
+            why,
+            ..Self::silent(instance)
+        }
+    }
 }
 
 /// An account that the store and a data plane send to different places, or may.
@@ -60,8 +91,12 @@ pub struct PlaneWord {
 impl Picture {
     /// The data plane that has acknowledged most of the history that the store has lost: its table is the
     /// newest for every account, also for those of which it says what the store says. Who has registered with
-    /// the restored store counts only where nobody is known to remember more.
+    /// the restored store counts only where nobody is known to remember more. Once one is chosen it is that one.
     pub fn newest(&self) -> Option<&InstanceId> {
+        let chosen = self.chosen.as_ref();
+        if let Some(chosen) = chosen.filter(|chosen| self.planes.contains_key(*chosen)) {
+            return Some(chosen);
+        }
         let planes = self.planes.iter();
         let remembers = planes.filter(|(_, word)| word.lost || word.doubts > 0);
         remembers
@@ -77,9 +112,17 @@ impl Picture {
             let record = record.and_then(|id| state.account(&id));
             account.stored = record.map(|record| record.entry(state.base()));
         }
+        let chosen = state.rewound().map(|proof| &proof.value.word_of);
+        self.chosen = chosen.and_then(|chosen| InstanceId::parse(chosen).ok());
         for word in self.planes.values_mut() {
             word.lost = fleet.proves_a_restore(state, &word.held);
         }
+    }
+
+    /// The registered data planes that have not answered.
+    pub fn missing_instances(&self) -> Vec<String> {
+        let missing = self.missing.iter();
+        missing.map(|it| it.instance.clone()).collect()
     }
 
     /// The accounts of which the store has no record.
@@ -155,12 +198,15 @@ impl RestoreUseCases {
         let question = Command::ListDoubts(ListDoubts { after, limit: PAGE });
         let trace = self.core.trace(None);
         let asked = self.fleet.ask(&question, ANSWER_WITHIN, trace).await;
-        picture.missing = asked.unreachable.into_iter().map(String::from).collect();
+        picture.missing = asked.unreachable.iter().map(Missing::silent).collect();
         let mut next: Option<String> = None;
         for (instance, answer) in asked.answers {
-            let Some(Said::Doubts(said)) = answer.result else {
-                picture.missing.push(instance.into());
-                continue;
+            let said = match answer.result {
+                Some(Said::Doubts(said)) => said,
+                other => {
+                    picture.missing.push(Missing::said(&instance, other));
+                    continue;
+                }
             };
             let word = PlaneWord {
                 held: said.held.unwrap_or_default().into(),
@@ -236,6 +282,19 @@ mod tests {
         assert_eq!(account.word_of(newest), Some(&entry("source")));
         picture.accounts.insert("id".into(), account);
         assert_eq!(picture.unknown_to_store(), 0);
+    }
+
+    /// Some records are written and a replica has died: who agrees with them looks as if it knew nothing.
+    #[test]
+    fn whoever_was_decided_for_stays_so_while_the_records_are_written() {
+        let mut picture = picture([
+            ("decided-for", plane(50, 0, false)),
+            ("came-after-it", plane(70, 1, false)),
+        ]);
+        picture.chosen = Some(instance("decided-for"));
+        assert_eq!(picture.newest().unwrap().as_str(), "decided-for");
+        picture.chosen = Some(instance("gone"));
+        assert_eq!(picture.newest().unwrap().as_str(), "came-after-it");
     }
 
     /// The store has grown since, beyond the position that was lost.

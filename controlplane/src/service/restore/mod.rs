@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use ferrypost_proto::v1;
 
-pub use doubts::{Doubtful, Picture, PlaneWord};
+pub use doubts::{Doubtful, Missing, Picture, PlaneWord};
 pub use resolve::{Keep, Resolution, ResolveOrder};
 
 use super::Core;
@@ -59,14 +59,20 @@ impl RestoreUseCases {
     }
 }
 
-fn silent(missing: &[String]) -> Refusal {
-    let who = missing.join(", ");
-    Refusal::new(
-        Reason::DataPlaneSilent,
-        format!(
-            "{who}: registered, and does not say what it has acknowledged; it may be serving: start it, or \
-             expel what is gone for good"
+fn silent(missing: &[Missing]) -> Refusal {
+    let names: Vec<_> = missing.iter().map(|it| it.instance.as_str()).collect();
+    let silent: Vec<_> = missing.iter().filter(|it| it.why.is_empty()).collect();
+    let text = match missing.iter().find(|it| !it.why.is_empty()) {
+        Some(said) if silent.is_empty() => format!(
+            "{} cannot say yet what it has acknowledged: {}; repeat the call when every data plane in service is \
+             connected and of this version",
+            said.instance, said.why
         ),
-    )
-    .with("data_planes", who)
+        _ => format!(
+            "{}: registered, and does not say what it has acknowledged; it may be serving: start it, or expel what \
+             is gone for good",
+            names.join(", ")
+        ),
+    };
+    Refusal::new(Reason::DataPlaneSilent, text).with("data_planes", names.join(", "))
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    AccountId, DestinationId, Phase,
+    AccountId, DestinationId, InstanceId, Phase,
     routing::v1::{
         AccountEntry, Doubt, HoldDoubts, command::Command, command_result::Result as Said,
     },
@@ -12,7 +12,7 @@ use ferrypost_proto::{
 };
 use tokio::time::{self, Instant};
 
-use super::{Picture, RestoreUseCases, silent};
+use super::{Missing, Picture, RestoreUseCases, silent};
 use crate::{
     domain::{
         commit::RoutingChange,
@@ -70,6 +70,15 @@ pub struct Resolution {
     pub base: u64,
 }
 
+/// A decision on its way into the store.
+#[derive(Clone, Copy)]
+struct Decided<'a> {
+    order: &'a ResolveOrder,
+    picture: &'a Picture,
+    /// The revision of `/meta/rewound` under which it was made: of two decisions at once one counts as a whole.
+    proof: Rev,
+}
+
 impl RestoreUseCases {
     /// Settles a restore under a fence of every registered data plane. Repeated after any failure, it goes on.
     ///
@@ -86,9 +95,9 @@ impl RestoreUseCases {
         if let Some(done) = repeated(&installation.0, order) {
             return Ok((state, done));
         }
-        let Some(proof) = state.rewound().map(|proof| proof.revision) else {
+        if state.rewound().is_none() {
             return Err(not_rewound());
-        };
+        }
         let picture = self.agreed_on(order).await?;
         self.hold(&picture).await?;
         if !picture.accounts.is_empty() {
@@ -97,11 +106,17 @@ impl RestoreUseCases {
         }
         // Whoever has come meanwhile is not held.
         let picture = self.same_as(&picture).await?;
-        if order.keep == Keep::Fleet {
-            self.keep_fleet(&picture, proof).await?;
-        }
+        let proof = match order.keep {
+            Keep::Store => revision_of_proof(&state),
+            Keep::Fleet => self.keep_fleet(&picture, &state).await?,
+        };
         self.core.failpoints.reach("resolved.before").await?;
-        let resolution = self.end(order, &picture, &state, installation).await?;
+        let decided = Decided {
+            order,
+            picture: &picture,
+            proof,
+        };
+        let resolution = self.end(decided, &state, installation).await?;
         self.core.failpoints.reach("resolved.after").await?;
         tracing::warn!(keep = ?order.keep, by = order.requested_by, reason = order.reason,
             accounts = resolution.1.accounts, base = resolution.1.base, "a restore was resolved");
@@ -153,12 +168,12 @@ impl RestoreUseCases {
         loop {
             let trace = self.core.trace(None);
             let asked = self.fleet.ask(&question, ANSWER_WITHIN, trace).await;
-            let mut missing: Vec<_> = asked.unreachable.into_iter().map(String::from).collect();
+            let mut missing: Vec<_> = asked.unreachable.iter().map(Missing::silent).collect();
             let mut left = 0;
             for (instance, answer) in asked.answers {
                 match answer.result {
                     Some(Said::HeldDoubts(held)) => left += u64::from(held.sessions_left),
-                    _ => missing.push(instance.into()),
+                    other => missing.push(Missing::said(&instance, other)),
                 }
             }
             if !missing.is_empty() {
@@ -175,11 +190,10 @@ impl RestoreUseCases {
     }
 
     /// Writes what the newest data plane has acknowledged into the records. Data planes hear nothing of it
-    /// before the end.
-    async fn keep_fleet(&self, picture: &Picture, proof: Rev) -> Answer<()> {
-        let Some(newest) = picture.newest() else {
-            return Ok(());
-        };
+    /// before the end. Returns the revision of the proof, in which the choice stands.
+    async fn keep_fleet(&self, picture: &Picture, state: &State) -> Answer<Rev> {
+        let newest = picture.newest().ok_or_else(nobody_remembers)?;
+        let proof = self.choose(newest, state).await?;
         for (id, account) in &picture.accounts {
             let word = account.word_of(newest);
             let id = AccountId::parse(id)
@@ -190,7 +204,23 @@ impl RestoreUseCases {
                 .await?;
             self.core.failpoints.reach("resolving.after").await?;
         }
-        Ok(())
+        Ok(proof)
+    }
+
+    /// Writes down whose word it is that goes into the records: with some of them written, another data plane may
+    /// look like the newest.
+    async fn choose(&self, newest: &InstanceId, state: &State) -> Answer<Rev> {
+        let rewound = state.rewound().ok_or_else(not_rewound)?;
+        if rewound.value.word_of == newest.as_str() {
+            return Ok(rewound.revision);
+        }
+        let mut chosen = rewound.value.clone();
+        newest.as_str().clone_into(&mut chosen.word_of);
+        let txn = Txn::new()
+            .at(keys::REWOUND, rewound.revision)
+            .put(keys::REWOUND, chosen.bytes());
+        let state = self.core.write(txn).await?.ok_or_else(contended)?;
+        Ok(revision_of_proof(&state))
     }
 
     fn keeping(
@@ -232,12 +262,14 @@ impl RestoreUseCases {
     /// The last write: from here on everything is above what anybody holds.
     async fn end(
         &self,
-        order: &ResolveOrder,
-        picture: &Picture,
+        Decided {
+            order,
+            picture,
+            proof,
+        }: Decided<'_>,
         seen: &State,
         (mut installation, revision): (Stored<Installation>, Rev),
     ) -> Answer<(Arc<State>, Resolution)> {
-        let proof = seen.rewound().map_or(0, |proof| proof.revision);
         let held = picture
             .planes
             .values()
@@ -340,6 +372,18 @@ fn repeated(installation: &Installation, order: &ResolveOrder) -> Option<Resolut
         accounts: done.accounts,
         base: done.base,
     })
+}
+
+fn revision_of_proof(state: &State) -> Rev {
+    state.rewound().map_or(0, |proof| proof.revision)
+}
+
+fn nobody_remembers() -> Refusal {
+    Refusal::new(
+        Reason::NobodyRemembers,
+        "no registered data plane has acknowledged anything else than the store says, so there is no word of the \
+         fleet to keep: start those that were in service last, or keep the store's word",
+    )
 }
 
 fn not_rewound() -> Refusal {
