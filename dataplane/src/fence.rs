@@ -136,14 +136,20 @@ impl Fences {
         }
     }
 
-    /// Sessions that are left of the accounts that are held without a move.
-    pub fn left_of_nobodys_move(&self) -> u32 {
-        let state = self.lock();
-        let fences = state.fences.values();
-        let left = fences
-            .filter(|fence| fence.migration.is_none())
-            .map(|fence| sessions_left(&self.registry, &fence.names));
-        u32::try_from(left.sum::<usize>()).unwrap_or(u32::MAX)
+    /// Closes everybody: no table is in force any more.
+    pub fn close_everybody(&self) {
+        self.lock().fences.clear();
+        self.registry.sweep();
+    }
+
+    /// Sessions that are left under these names.
+    pub fn left_under(&self, names: &BTreeSet<Name>) -> usize {
+        sessions_left(&self.registry, names)
+    }
+
+    /// Sessions that are left under any name.
+    pub fn left(&self) -> usize {
+        self.registry.counts().sessions
     }
 
     fn begin_and_end(&self, table: &RoutingTable) {

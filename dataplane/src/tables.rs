@@ -34,6 +34,12 @@ impl Tables {
         self.0.send_replace(Some(table));
     }
 
+    /// Takes the table away: nobody is admitted until another is published. Only the feed calls it, and closes
+    /// after it whoever is there.
+    pub fn withdraw(&self) {
+        self.0.send_replace(None);
+    }
+
     /// Puts a table in force that resolves every name as the one before it. Nobody is woken.
     pub fn replace_by_equal(&self, table: Arc<RoutingTable>) {
         self.0.send_if_modified(|now| {

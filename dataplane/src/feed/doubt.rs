@@ -29,6 +29,8 @@ pub(super) struct Standstill {
     stored: Option<Acknowledged>,
     /// Accounts that other data planes have in doubt.
     also: BTreeSet<String>,
+    /// Every name of what is in doubt, here or elsewhere.
+    names: BTreeSet<Name>,
     /// Serves what both agree on, and holds the rest; `None` when they do not even agree on names without a
     /// record.
     agreed: Option<Arc<RoutingTable>>,
@@ -51,17 +53,19 @@ impl Standstill {
             .is_some_and(|ours| have_same_rules(ours, &wire));
         let held = ours.position.clone();
         let doubts = doubts(ours, &stored, &config);
+        let names = names_of(&doubts, &config);
         let stored = same_rules.then_some(stored);
+        // More in doubt than a table can hold is nothing agreed on.
         let agreed = stored
             .as_ref()
-            .map(|stored| agreed(stored, &doubts, random))
-            .transpose()?;
+            .and_then(|stored| agreed(stored, &doubts, random).ok());
         Ok(Self {
             doubts,
             held: Some(held),
             current,
             stored,
             also: BTreeSet::new(),
+            names,
             agreed,
         })
     }
@@ -80,11 +84,19 @@ impl Standstill {
         let Some(stored) = self.stored.as_ref().filter(|_| some_new) else {
             return Ok(false);
         };
-        let all: Vec<_> = self.doubts.iter().chain(also).cloned().collect();
-        self.agreed = Some(agreed(stored, &all, random)?);
+        let new: Vec<_> = also.iter().filter(is_new).cloned().collect();
+        let all: Vec<_> = self.doubts.iter().chain(&new).cloned().collect();
+        let table = agreed(stored, &all, random)?;
+        self.names.extend(names_of(&new, table.config()));
+        self.agreed = Some(table);
         self.also
-            .extend(also.iter().map(|doubt| doubt.account_id.clone()));
+            .extend(new.into_iter().map(|doubt| doubt.account_id));
         Ok(true)
+    }
+
+    /// Every name of what is in doubt: sessions under them are not to go on.
+    pub(super) const fn names(&self) -> &BTreeSet<Name> {
+        &self.names
     }
 
     /// The table that may be put in force; `None`: nothing is agreed on.
@@ -179,9 +191,16 @@ fn agreed(
 ) -> Result<Arc<RoutingTable>, SnapshotError> {
     let position = Some(stored.position.clone().into());
     let mut accounts = stored.accounts.clone();
+    let config = stored.config.as_ref();
+    // A name may have changed its account since the backup: it is held once.
+    let mut taken = BTreeSet::new();
     for doubt in doubts {
-        let held = held(doubt, stored.position.revision.into());
-        accounts.insert(doubt.account_id.clone(), held);
+        let mut held = held(doubt, config, stored.position.revision.into());
+        held.names.retain(|name| taken.insert(name.clone()));
+        accounts.remove(&doubt.account_id);
+        if !held.names.is_empty() {
+            accounts.insert(doubt.account_id.clone(), held);
+        }
     }
     let chunk = SnapshotChunk {
         position,
@@ -194,21 +213,37 @@ fn agreed(
     assembly.finish(None).map(Arc::new)
 }
 
-/// A fence of nobody's move, under all names that either side knows.
-fn held(doubt: &Doubt, epoch: v1::Revision) -> AccountEntry {
+/// A fence of nobody's move, under all names that either side knows. Its home is one that the document has, for an
+/// entry that cannot be taken over would hold nobody.
+fn held(doubt: &Doubt, config: Option<&v1::RoutingConfig>, epoch: v1::Revision) -> AccountEntry {
     let sides = || doubt.stored.iter().chain(&doubt.held);
     let names: BTreeSet<_> = sides().flat_map(|entry| entry.names.clone()).collect();
+    let known = |home: &&str| {
+        let destinations = config.iter().flat_map(|config| &config.destinations);
+        destinations.into_iter().any(|it| it.id == *home)
+    };
+    let default = config.map_or("", |config| &config.default_destination);
+    let home = sides().map(|entry| entry.home.as_str()).find(known);
     AccountEntry {
         account_id: doubt.account_id.clone(),
         names: names.into_iter().collect(),
-        home: sides()
-            .map(|entry| entry.home.clone())
-            .next()
-            .unwrap_or_default(),
+        home: home.unwrap_or(default).to_owned(),
         phase: v1::Phase::Fencing.into(),
         epoch: Some(epoch),
         ..AccountEntry::default()
     }
+}
+
+fn names_of(doubts: &[Doubt], config: &RoutingConfig) -> BTreeSet<Name> {
+    let sides = |doubt: &Doubt| doubt.stored.iter().chain(&doubt.held).cloned().collect();
+    let entries: Vec<AccountEntry> = doubts
+        .iter()
+        .flat_map(|doubt| -> Vec<_> { sides(doubt) })
+        .collect();
+    let names = entries.iter().flat_map(|entry| &entry.names);
+    names
+        .filter_map(|name| config.names().canonicalise(name).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -316,6 +351,52 @@ mod tests {
         for name in ["alice", "ally", "lis"] {
             assert_eq!(goes(&standstill, name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_home_that_the_backup_does_not_know_is_held_all_the_same() {
+        let standstill = compare(
+            vec![entry(1, "alice", "fourth", 9)],
+            vec![entry(1, "alice", "source", 5)],
+        );
+        assert_eq!(goes(&standstill, "alice"), None);
+        let standstill = compare(vec![entry(1, "alice", "fourth", 9)], vec![]);
+        assert_eq!(goes(&standstill, "alice"), None, "nor the account");
+        assert_eq!(standstill.names().len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_has_changed_its_account_is_held_with_all_the_others_of_both() {
+        let standstill = compare(
+            vec![testing::entry(2, &["alice", "ally"], "source", 9)],
+            vec![testing::entry(1, &["alice", "lis"], "source", 5)],
+        );
+        for name in ["alice", "ally", "lis"] {
+            assert_eq!(goes(&standstill, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_others_have_in_doubt_is_held_beside_ones_own() {
+        let own = (
+            vec![entry(1, "alice", "third", 9)],
+            vec![entry(1, "alice", "source", 5), entry(2, "bob", "source", 6)],
+        );
+        let mut standstill = compare([own.0, own.1[1..].to_vec()].concat(), own.1);
+        assert_eq!(goes(&standstill, "bob").as_deref(), Some("source"));
+        let elsewhere = |n: u8, name: &str| Doubt {
+            account_id: entry(n, name, "", 0).account_id,
+            held: Some(entry(n, name, "", 0)),
+            stored: None,
+        };
+        let also = [elsewhere(1, "alice"), elsewhere(2, "bob")];
+        let random = testing::random();
+        assert!(standstill.hold_also(&also, &random).unwrap());
+        assert!(!standstill.hold_also(&also, &random).unwrap(), "known");
+        for name in ["alice", "bob"] {
+            assert_eq!(goes(&standstill, name), None, "{name}");
+        }
+        assert_eq!(standstill.names().len(), 2);
     }
 
     #[test]

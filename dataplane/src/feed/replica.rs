@@ -246,7 +246,7 @@ impl Replica {
     fn serve_what_is_agreed(&mut self) {
         let has_table = self.tables.current().is_some() && !self.holding;
         let is_current = self.standstill.as_ref().is_some_and(Standstill::is_current);
-        if !has_table && is_current && self.hold_doubts(&[]).is_some() {
+        if !has_table && is_current && self.holds_what_is_agreed() {
             return;
         }
         if let Some(blocker) = &self.no_table {
@@ -257,23 +257,39 @@ impl Replica {
         }
     }
 
+    /// Serves what is agreed on, if anything is.
+    fn holds_what_is_agreed(&mut self) -> bool {
+        let agreed = self.standstill.as_ref().and_then(Standstill::agreed);
+        agreed.is_some() && self.hold_doubts(&[]).is_some()
+    }
+
     /// Serves from now on only what the restored store and this data plane agree on, without what is in doubt
     /// elsewhere. What is left to close; `None` when that is not known.
     pub(super) fn hold_doubts(&mut self, also: &[Doubt]) -> Option<HeldDoubts> {
         let standstill = self.standstill.as_mut()?;
-        let more = standstill.hold_also(also, &self.random).ok()?;
-        if !self.holding || more {
+        let more = standstill.hold_also(also, &self.random);
+        let Some(agreed) = more.as_ref().ok().and(standstill.agreed()).cloned() else {
+            // Nothing is agreed on, or more is in doubt than a table can hold: nobody is served.
+            return Some(self.hold_everybody());
+        };
+        if !self.holding || more.is_ok_and(|more| more) {
             let everything = Touched {
                 all: true,
                 ..Touched::default()
             };
-            let agreed = Arc::clone(standstill.agreed()?);
             self.put_in_force(agreed, &everything);
             self.holding = true;
         }
-        Some(HeldDoubts {
-            sessions_left: self.fences.left_of_nobodys_move(),
-        })
+        let names = self.standstill.as_ref()?.names();
+        Some(left(self.fences.left_under(names)))
+    }
+
+    fn hold_everybody(&mut self) -> HeldDoubts {
+        self.witnessed = false;
+        self.holding = true;
+        self.tables.withdraw();
+        self.fences.close_everybody();
+        left(self.fences.left())
     }
 
     /// What the restored store says otherwise; `None` while that is not known.
@@ -331,6 +347,12 @@ impl Replica {
             entries,
             endpoints: disabled(table.config(), group),
         })
+    }
+}
+
+fn left(sessions: usize) -> HeldDoubts {
+    HeldDoubts {
+        sessions_left: u32::try_from(sessions).unwrap_or(u32::MAX),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use ferrypost_proto::Name;
 use ferrypost_routing::Resolution;
 
-use super::shard::Shard;
+use super::{entry::CloseReason, shard::Shard};
 use crate::tables::Published;
 
 /// A lock around a `T`.
@@ -57,13 +57,12 @@ pub(super) fn close_changed(
     });
 }
 
-/// The same for every name of the shard.
+/// The same for every name of the shard. Without a table nobody may stay.
 pub(super) fn sweep(shard: &impl Lock<Shard>, tables: &impl Published) {
     shard.with(|shard| {
-        tables.with_current(|table| {
-            if let Some(table) = table {
-                shard.sweep(|name| table.resolve(name));
-            }
+        tables.with_current(|table| match table {
+            Some(table) => shard.sweep(|name| table.resolve(name)),
+            None => shard.close_all(CloseReason::Moved),
         });
     });
 }

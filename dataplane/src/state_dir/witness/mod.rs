@@ -47,6 +47,8 @@ pub struct Witness {
     file: Option<File>,
     position: Option<TablePosition>,
     current: bool,
+    /// The registration ends with this life.
+    leaving: bool,
     /// Octets of the snapshot, and of the deltas after it.
     size: (u64, u64),
     coming: Option<BufWriter<File>>,
@@ -56,11 +58,13 @@ impl Witness {
     /// Finds out what was acknowledged. Reads the whole file.
     pub(super) fn open(directory: &Path) -> Result<Self, StateDirError> {
         let path = directory.join(WITNESS);
+        let left = directory.join(LEFT);
         let mut witness = Self {
             directory: directory.to_owned(),
             file: None,
             position: None,
-            current: !directory.join(LEFT).exists(),
+            current: !left.try_exists().map_err(at(&left))?,
+            leaving: false,
             size: (0, 0),
             coming: None,
         };
@@ -118,7 +122,7 @@ impl Witness {
             fs::rename(&path, self.directory.join(WITNESS))?;
             sync_directory(&self.directory)?;
             // Only now: the mark speaks of what was held before.
-            if !self.current {
+            if !self.current && !self.leaving {
                 fs::remove_file(self.directory.join(LEFT))?;
                 sync_directory(&self.directory)?;
             }
@@ -130,7 +134,7 @@ impl Witness {
         let (file, size) = replaced().map_err(at(&path))?;
         self.file = Some(file);
         self.position = Some(position);
-        self.current = true;
+        self.current = !self.leaving;
         self.size = (size, 0);
         Ok(())
     }
@@ -180,6 +184,8 @@ impl Witness {
             File::create(&path)?.sync_all()?;
             sync_directory(&self.directory)
         };
+        // A snapshot may be on its way still: it is no word of a registration that goes on.
+        self.leaving = true;
         write().map_err(at(&path))?;
         self.current = false;
         Ok(())

@@ -148,6 +148,17 @@ fn whoever_left_may_have_missed_moves_until_the_next_snapshot() {
 }
 
 #[test]
+fn a_snapshot_behind_the_goodbye_does_not_make_it_current() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut leaving = witness(dir.path());
+    leaving.chunk(&chunk(0, true, vec![])).unwrap();
+    leaving.leave().unwrap();
+    leaving.complete(position(20).into()).unwrap();
+    assert!(!leaving.is_current());
+    assert!(!Witness::open(dir.path()).unwrap().is_current());
+}
+
+#[test]
 fn deltas_that_outweigh_the_snapshot_are_folded_into_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut witness = witness(dir.path());
