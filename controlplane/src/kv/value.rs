@@ -51,7 +51,7 @@ values! {
     Installation: 5,
     RoutingHead: 2,
     Fleet: 1,
-    Rewound: 5,
+    Rewound: 6,
     StoredConfig: 2,
     AccountRecord: 10,
     NameEntry: 2,
