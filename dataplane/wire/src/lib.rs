@@ -81,10 +81,14 @@
 #![warn(missing_docs)]
 
 mod buf;
+mod code;
 #[macro_use]
 mod dispatch;
 mod facts;
+mod foreign;
 pub mod imap;
+mod keywords;
+mod lines;
 mod refusal;
 mod reply;
 pub mod sasl;
@@ -98,6 +102,7 @@ pub use buf::{Full, LineTooLong, WireBuf};
 pub use facts::{
     ClientFacts, HopLimit, IdField, Introduction, InvalidReference, SessionReference, TlsFacts,
 };
+pub use keywords::Keywords;
 pub use refusal::Refusal;
 pub use reply::{
     BackendViolation, ClientReply, ClientViolation, Farewell, Rejection, RejectionKind,

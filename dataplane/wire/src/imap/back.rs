@@ -3,8 +3,9 @@
 use super::capability::Capabilities;
 use super::id;
 use super::login::ImapLogin;
-use super::response::{Code, Lines, Response, Status, parse, split_code};
+use super::response::{Lines, Response, Status, parse};
 use crate::buf::WireBuf;
+use crate::code::{Code, split_code};
 use crate::facts::{ClientFacts, Introduction};
 use crate::reply::BackendViolation;
 use crate::secret::Credentials;

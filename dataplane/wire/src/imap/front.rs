@@ -10,15 +10,12 @@ use super::lex::{Announcement, MAX_LITERAL, Tag, announced_literal};
 use super::{offer, words};
 use crate::buf::WireBuf;
 use crate::facts::Introduction;
+use crate::foreign::{begins_tls, is_http};
 use crate::reply::{ClientReply, ClientViolation};
 use crate::sasl::{Exchange, Mechanism, Progress};
 use crate::secret::{Credentials, InvalidCredentials, Secret, SecretWriter};
 use crate::settings::{Channel, FrontLimits, FrontSettings};
 use crate::{Front, FrontStep};
-
-/// What a TLS connection begins with (RFC 8446 §5.1): a client that is set to implicit TLS on a
-/// port without. It would wait for an answer until its user gives up.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 const NO_COMMAND: &str = "BAD A command is a tag, a space and a name.";
 
@@ -123,7 +120,7 @@ impl ImapFront {
 
     /// Reads the first line of a command.
     fn command(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Outcome {
-        if self.commands == 0 && input.filled().first() == Some(&TLS_HANDSHAKE) {
+        if self.commands == 0 && begins_tls(input) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         let Ok(line) = input.take_line(self.limits.max_line) else {
@@ -629,22 +626,4 @@ impl Front for ImapFront {
         }
         ImapFollower::default()
     }
-}
-
-/// Whether a line is the start of an HTTP request: the only way in which a browser could be made
-/// to carry somebody else's commands here.
-fn is_http(line: &[u8]) -> bool {
-    const METHODS: [&[u8]; 10] = [
-        b"GET ",
-        b"HEAD ",
-        b"POST ",
-        b"PUT ",
-        b"DELETE ",
-        b"CONNECT ",
-        b"OPTIONS ",
-        b"TRACE ",
-        b"PATCH ",
-        b"PRI ",
-    ];
-    METHODS.iter().any(|method| line.starts_with(method))
 }

@@ -1,7 +1,7 @@
 //! Where we take more than the grammar allows, and for whose sake. The one list: each quirk is a function or
 //! a constant that is used where it applies.
 //!
-//! The measure is what the servers take that people leave: `tests/leniency.txt` has our answers beside those
+//! The measure is what the servers take that people leave: `tests/leniency/imap.txt` has our answers beside those
 //! of Dovecot and Cyrus. Nothing is guessed inside a quoted string or a literal: what is in there may be a
 //! password.
 //!

@@ -5,6 +5,8 @@ use zeroize::Zeroizing;
 use super::lex::trailing_literal;
 use super::quirks;
 use crate::buf::WireBuf;
+use crate::code::split_word;
+use crate::lines;
 use crate::reply::BackendViolation;
 use crate::settings::BackLimits;
 
@@ -78,45 +80,9 @@ fn status(word: &[u8]) -> Option<Status> {
         .map(|(_, status)| status)
 }
 
-/// The response code in brackets that a status text may start with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Code<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) arguments: &'a [u8],
-}
-
-impl Code<'_> {
-    pub(super) fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
-    }
-}
-
-/// Splits a status text into its code and what people read.
-pub(super) fn split_code(text: &[u8]) -> (Option<Code<'_>>, &[u8]) {
-    let Some(inner) = text.strip_prefix(b"[") else {
-        return (None, text);
-    };
-    let Some(end) = inner.iter().position(|&octet| octet == b']') else {
-        return (None, text);
-    };
-    let (name, arguments) = split_word(&inner[..end]);
-    let rest = &inner[end + 1..];
-    let rest = rest.strip_prefix(b" ").unwrap_or(rest);
-    (Some(Code { name, arguments }), rest)
-}
-
-/// Splits at the first space.
-fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
-    match memchr::memchr(b' ', text) {
-        Some(end) => (&text[..end], &text[end + 1..]),
-        None => (text, &[]),
-    }
-}
-
-/// Takes a backend's lines out of a buffer, within limits.
+/// Takes a backend's responses out of a buffer, within limits.
 pub(super) struct Lines {
-    limits: BackLimits,
-    taken: u32,
+    lines: lines::Lines,
     /// Inside a response with literals, of which none matters before the login is over: octets of
     /// the current literal that are still to come.
     skipping: Option<usize>,
@@ -125,14 +91,13 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new(limits: BackLimits) -> Self {
         Self {
-            limits,
-            taken: 0,
+            lines: lines::Lines::new(limits),
             skipping: None,
         }
     }
 
     pub(super) fn limits(&self) -> &BackLimits {
-        &self.limits
+        self.lines.limits()
     }
 
     /// The next whole response that has no literal; `None` when more must be read.
@@ -149,14 +114,14 @@ impl Lines {
                     return Ok(None);
                 }
             }
-            let Some(line) = self.take(input)? else {
+            let Some(line) = self.lines.next(input)? else {
                 return Ok(None);
             };
             let is_continuation = self.skipping.take().is_some();
             let literal = trailing_literal(&line).filter(|_| is_continuation || has_data(&line));
             if let Some((_, literal)) = literal {
                 let length = usize::try_from(literal.length).unwrap_or(usize::MAX);
-                if length > self.limits.max_line {
+                if length > self.limits().max_line {
                     return Err(BackendViolation::ReplyTooLong);
                 }
                 self.skipping = Some(length);
@@ -164,22 +129,6 @@ impl Lines {
                 return Ok(Some(line));
             }
         }
-    }
-
-    fn take(
-        &mut self,
-        input: &mut WireBuf,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, BackendViolation> {
-        let line = input
-            .take_line(self.limits.max_line)
-            .map_err(|_| BackendViolation::ReplyTooLong)?;
-        if line.is_some() {
-            self.taken += 1;
-            if self.taken > self.limits.max_lines {
-                return Err(BackendViolation::ReplyTooLong);
-            }
-        }
-        Ok(line)
     }
 }
 
@@ -218,17 +167,6 @@ mod tests {
         ] {
             assert_eq!(parse(foreign), None, "{}", foreign.escape_ascii());
         }
-    }
-
-    #[test]
-    fn a_code_is_split_from_its_text() {
-        let (code, text) = split_code(b"[CAPABILITY A B] Hello [x]");
-        let code = code.unwrap();
-        assert!(code.is("capability"));
-        assert_eq!(code.arguments, b"A B");
-        assert_eq!(text, b"Hello [x]");
-        assert_eq!(split_code(b"[open"), (None, &b"[open"[..]));
-        assert_eq!(split_code(b"plain"), (None, &b"plain"[..]));
     }
 
     #[test]
