@@ -1,5 +1,5 @@
 //! Sloppy inputs before the login, on a real Dovecot and through a whole data plane: each answers as the table in
-//! `dataplane/wire/tests/leniency.txt` says, which names a rule wherever the two differ.
+//! `dataplane/wire/tests/leniency` says, which names a rule wherever the two differ.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,12 +16,13 @@ use ferrypost_tests::world::World;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use self::sloppy::{Case, END, masked, octets, summary, table};
+use self::sloppy::imap::{END, summary};
+use self::sloppy::{masked, octets, table};
 
 #[path = "../../../dataplane/wire/tests/sloppy/mod.rs"]
 mod sloppy;
 
-const TABLE: &str = include_str!("../../../dataplane/wire/tests/leniency.txt");
+const TABLE: &str = include_str!("../../../dataplane/wire/tests/leniency/imap.txt");
 
 /// How long an answer may take before it counts as none. A failed login takes two seconds at least.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -39,20 +40,15 @@ async fn sloppy_inputs_are_answered_as_by_dovecot_unless_a_rule_says_otherwise()
     let through = world.imaps(0);
     let mut wrong = Vec::new();
     if Generation::installed().unwrap() == Generation::V2_3 {
-        wrong.extend(differences(&world, "Dovecot", &dovecot, |case| case.dovecot).await);
+        wrong.extend(differences(&world, "dovecot", &dovecot).await);
     }
-    wrong.extend(differences(&world, "Ferrypost", &through, |case| case.ours).await);
+    wrong.extend(differences(&world, "ours", &through).await);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     world.stop().await.unwrap();
 }
 
 /// Sends every input of the table, each on a connection and from an address of its own.
-async fn differences(
-    world: &World,
-    who: &str,
-    connect: &Connect,
-    expected: fn(&Case) -> &'static str,
-) -> Vec<String> {
+async fn differences(world: &World, who: &str, connect: &Connect) -> Vec<String> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let account = (world.accounts()[0].clone(), world.password().to_owned());
     let mut answers = JoinSet::new();
@@ -68,10 +64,10 @@ async fn differences(
     }
     let all = answers.join_all().await;
     all.into_iter()
-        .filter(|(case, answer)| answer != expected(case))
+        .filter(|(case, answer)| answer != case.by(who))
         .map(|(case, answer)| {
-            let (input, rule, expected) = (case.input, case.rule, expected(&case));
-            format!("{who} answers {answer:?} and not {expected:?} to {input} (rule: {rule:?})")
+            let (input, rule, expected) = (case.input, case.rule, case.by(who));
+            format!("{who}: {answer:?} and not {expected:?} to {input} (rule: {rule:?})")
         })
         .collect()
 }

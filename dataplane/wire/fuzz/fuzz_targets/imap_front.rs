@@ -1,21 +1,10 @@
-//! The machine that faces the client. The first octet says how the leg is and how the rest is cut.
 #![no_main]
 
-#[path = "../../tests/invariance/mod.rs"]
+#[path = "../shared/mod.rs"]
 #[expect(dead_code, reason = "shared with the targets of the other machines")]
-mod invariance;
+mod shared;
 
-use ferrypost_wire::Channel;
 use ferrypost_wire::imap::Imap;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    let Some((&choice, input)) = data.split_first() else {
-        return;
-    };
-    let channel = match choice & 1 {
-        0 => Channel::Clear,
-        _ => Channel::Secure,
-    };
-    invariance::front::<Imap>(channel, input, &[usize::from(choice >> 1)]);
-});
+fuzz_target!(|data: &[u8]| shared::front::<Imap>(data));

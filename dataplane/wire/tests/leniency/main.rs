@@ -1,36 +1,105 @@
 //! Before the login we take what the servers take that people leave, and where we do not, a rule says why.
 //!
-//! `leniency.txt` is the table: sloppy inputs with the answers of Dovecot, Cyrus and ours. Here our machines are
+//! The tables, `*.txt`, have sloppy inputs with the answers of servers and ours. Here our machines are
 //! held to their column; the tests on real servers hold Dovecot and the whole data plane to theirs.
 
+#[path = "../sloppy/mod.rs"]
+mod sloppy;
 #[expect(dead_code, reason = "shared with the transcripts")]
+#[path = "../world/mod.rs"]
 mod world;
 
-mod sloppy;
-
-use ferrypost_wire::{ClientReply, Credentials};
-use sloppy::{Case, END, masked, octets, summary, table};
+use ferrypost_wire::imap::Imap;
+use ferrypost_wire::{ClientReply, Credentials, LineProtocol};
+use sloppy::{Case, masked, octets, table};
 use world::{Setup, Stage, World};
 
-const TABLE: &str = include_str!("leniency.txt");
 const USER: &str = "alice@example.org";
 const PASSWORD: &str = "secret";
 
-#[test]
-fn sloppy_inputs_are_answered_as_the_table_says() {
+/// One test for each protocol and rule of this file.
+macro_rules! tables {
+    ($($protocol:ident: $type:ty),+ $(,)?) => {
+        $(mod $protocol {
+            #[test]
+            fn sloppy_inputs_are_answered_as_the_table_says() {
+                super::answered_as_the_table_says::<$type>();
+            }
+
+            #[test]
+            fn what_we_answer_otherwise_has_a_rule() {
+                super::what_differs_has_a_rule::<$type>();
+            }
+
+            #[test]
+            fn nothing_of_the_credentials_comes_back() {
+                super::nothing_comes_back::<$type>();
+            }
+        })+
+    };
+}
+
+tables! {
+    imap: super::Imap,
+}
+
+/// A protocol that has a table.
+trait Tabled: LineProtocol {
+    const TABLE: &'static str;
+    /// The server whose answers are the measure.
+    const MEASURE: &'static str;
+    const ROWS: usize;
+    /// What is sent behind every input.
+    const END: &'static [u8];
+    /// The backend's answer to it.
+    const ENDED: &'static [u8];
+    /// What a destination offers.
+    const OFFERED: &'static [&'static str];
+    /// What a backend says, turn by turn, to who logs in with the right password.
+    const BACKEND: &'static [&'static [u8]];
+
+    /// A client's view, as the table has it.
+    fn summary(said: &[u8], ended: bool) -> String;
+}
+
+impl Tabled for Imap {
+    const TABLE: &'static str = include_str!("imap.txt");
+    const MEASURE: &'static str = "dovecot";
+    const ROWS: usize = 150;
+    const END: &'static [u8] = sloppy::imap::END;
+    const ENDED: &'static [u8] = b"zz OK\r\n";
+    const OFFERED: &'static [&'static str] = &[
+        "IMAP4rev1",
+        "SASL-IR",
+        "ID",
+        "ENABLE",
+        "IDLE",
+        "LITERAL+",
+        "AUTH=PLAIN",
+    ];
+    const BACKEND: &'static [&'static [u8]] = &[
+        b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Ready.\r\n",
+        b"F1 OK [CAPABILITY IMAP4rev1] Hello.\r\n",
+    ];
+
+    fn summary(said: &[u8], ended: bool) -> String {
+        sloppy::imap::summary(said, ended)
+    }
+}
+
+fn answered_as_the_table_says<P: Tabled>() {
     for split in [false, true] {
-        for case in table(TABLE).0 {
-            assert_eq!(answer(&case, split), case.ours, "{}", case.input);
+        for case in table(P::TABLE).0 {
+            assert_eq!(answer::<P>(&case, split), case.by("ours"), "{}", case.input);
         }
     }
 }
 
-#[test]
-fn what_we_answer_otherwise_than_dovecot_has_a_rule() {
-    let (cases, rules) = table(TABLE);
-    assert!(cases.len() > 150, "{} rows", cases.len());
+fn what_differs_has_a_rule<P: Tabled>() {
+    let (cases, rules) = table(P::TABLE);
+    assert!(cases.len() > P::ROWS, "{} rows", cases.len());
     for case in &cases {
-        let differs = case.ours != case.dovecot;
+        let differs = case.by("ours") != case.by(P::MEASURE);
         assert_eq!(differs, !case.rule.is_empty(), "{}", case.input);
         assert!(!differs || rules.contains(&case.rule), "{}", case.rule);
     }
@@ -39,31 +108,30 @@ fn what_we_answer_otherwise_than_dovecot_has_a_rule() {
     }
 }
 
-#[test]
-fn nothing_of_the_credentials_comes_back() {
-    for case in table(TABLE).0 {
-        let mut world = World::new(Setup::default());
+fn nothing_comes_back<P: Tabled>() {
+    for case in table(P::TABLE).0 {
+        let mut world = World::new(Setup::<P>::new(P::OFFERED));
         drive(&mut world, &octets(case.input, USER, PASSWORD), false);
         let said = String::from_utf8_lossy(&world.to_client);
         assert_eq!(masked(&said, USER, PASSWORD), said, "{}", case.input);
     }
 }
 
-/// What a client reads that sends the case's input and [`END`].
-fn answer(case: &Case, split: bool) -> String {
-    let mut world = World::new(Setup::default());
+/// What a client reads that sends the case's input and the protocol's end.
+fn answer<P: Tabled>(case: &Case, split: bool) -> String {
+    let mut world = World::new(Setup::<P>::new(P::OFFERED));
     world.to_client.clear();
-    let input = [&octets(case.input, USER, PASSWORD), END].concat();
+    let input = [&octets(case.input, USER, PASSWORD), P::END].concat();
     drive(&mut world, &input, split);
     let ended = matches!(world.stage, Stage::Closed | Stage::ClientBroke(_));
-    if matches!(world.stage, Stage::Relay(_)) && world.to_backend.ends_with(END) {
-        world.to_client.extend(b"zz OK\r\n");
+    if matches!(world.stage, Stage::Relay(_)) && world.to_backend.ends_with(P::END) {
+        world.to_client.extend(P::ENDED);
     }
-    summary(&world.to_client, ended)
+    P::summary(&world.to_client, ended)
 }
 
 /// Sends `input`; logs in who has the right password.
-fn drive(world: &mut World, input: &[u8], split: bool) {
+fn drive<P: Tabled>(world: &mut World<P>, input: &[u8], split: bool) {
     let size = if split { 1 } else { input.len() };
     for chunk in input.chunks(size) {
         world.client_sends(chunk);
@@ -75,7 +143,7 @@ fn drive(world: &mut World, input: &[u8], split: bool) {
                 }
                 Stage::Offered(credentials) => {
                     let Credentials::Password(login) = credentials else {
-                        panic!("IMAP offers no tokens");
+                        panic!("no destination takes tokens");
                     };
                     let right =
                         login.name() == USER && login.password().expose() == PASSWORD.as_bytes();
@@ -91,9 +159,10 @@ fn drive(world: &mut World, input: &[u8], split: bool) {
     }
 }
 
-fn log_in(world: &mut World) {
+fn log_in<P: Tabled>(world: &mut World<P>) {
     world.dial();
-    world.backend_sends(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Ready.\r\n");
-    world.backend_sends(b"F1 OK [CAPABILITY IMAP4rev1] Hello.\r\n");
+    for words in P::BACKEND {
+        world.backend_sends(words);
+    }
     world.accept();
 }

@@ -1,6 +1,4 @@
-//! What must hold for any input at all, tried with inputs that are nearly right.
-
-mod invariance;
+//! IMAP's machines.
 
 use std::sync::Arc;
 
@@ -9,10 +7,11 @@ use ferrypost_wire::{
     Channel, Follower, Front, FrontLimits, FrontSettings, FrontStep, LineProtocol, Safety, Then,
     WireBuf,
 };
-use invariance::Side;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+
+use super::{channel, invariance, pieces, saying, turns};
 
 /// What clients say, in pieces that can be put together wrongly.
 const CLIENT: &[&str] = &[
@@ -129,29 +128,6 @@ fn answers(channel: Channel, input: &str) -> String {
     String::from_utf8(said).expect("our words and a tag")
 }
 
-fn saying(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
-    let word = prop_oneof![
-        9 => select(words).prop_map(|word| word.as_bytes().to_vec()),
-        1 => vec(any::<u8>(), 0..20),
-        1 => (0..300usize).prop_map(|length| vec![b'x'; length]),
-    ];
-    vec(word, 0..30).prop_map(|words| words.concat())
-}
-
-fn channel() -> impl Strategy<Value = Channel> {
-    select(&[Channel::Clear, Channel::Secure][..])
-}
-
-fn pieces() -> impl Strategy<Value = Vec<usize>> {
-    prop_oneof![Just(vec![1]), vec(1..20usize, 1..10)]
-}
-
-fn turns() -> impl Strategy<Value = Vec<(Side, Vec<u8>)>> {
-    let client = saying(CLIENT).prop_map(|bytes| (Side::Client, bytes));
-    let server = saying(SERVER).prop_map(|bytes| (Side::Server, bytes));
-    vec(prop_oneof![client, server], 0..8)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -182,7 +158,7 @@ proptest! {
 
     #[test]
     fn the_follower_keeps_to_the_rules(
-        turns in turns(), pieces in pieces(), drain in 0..10usize
+        turns in turns(CLIENT, SERVER), pieces in pieces(), drain in 0..10usize
     ) {
         invariance::follow::<ImapFollower>(&turns, &pieces, drain);
     }

@@ -1,40 +1,50 @@
-//! The table of sloppy inputs in `tests/leniency.txt`, and how answers are written in it. Shared with the tests
+//! The tables of sloppy inputs in `tests/leniency`, and how answers are written in them. Shared with the tests
 //! on real servers.
+
+pub(crate) mod imap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-/// What is sent behind every input: its answer, which is left out, shows that the session goes on.
-pub(crate) const END: &[u8] = b"zz NOOP\r\n";
-
-/// One row of the table.
+/// One row of a table.
 pub(crate) struct Case {
     /// What the client sends, with escapes and placeholders.
     pub(crate) input: &'static str,
-    /// What Dovecot 2.3.19 answers.
-    pub(crate) dovecot: &'static str,
-    /// What Ferrypost answers.
-    pub(crate) ours: &'static str,
-    /// The rule by which the two differ; empty where they do not.
+    /// What is answered, by whom.
+    answers: Vec<(&'static str, &'static str)>,
+    /// The rule by which ours differs; empty where it does not.
     pub(crate) rule: &'static str,
+}
+
+impl Case {
+    /// What is answered by `who`, as the table's columns name them.
+    pub(crate) fn by(&self, who: &str) -> &'static str {
+        let found = self.answers.iter().find(|(name, _)| *name == who);
+        found.expect("the table has a column of that name").1
+    }
 }
 
 /// The rows, and the names of the rules.
 pub(crate) fn table(text: &'static str) -> (Vec<Case>, Vec<&'static str>) {
-    let (mut cases, mut rules) = (Vec::new(), Vec::new());
+    let (mut cases, mut rules, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for line in text.lines().filter(|line| !line.is_empty()) {
-        if let Some(rule) = line.strip_prefix("rule ") {
+        if let Some(columns) = line.strip_prefix("columns ") {
+            names = columns.split(", ").collect();
+        } else if let Some(rule) = line.strip_prefix("rule ") {
             rules.push(rule.split(':').next().unwrap_or_default());
         } else if !line.starts_with('#') {
             let columns: Vec<_> = line.split(" | ").map(str::trim).collect();
-            let [input, dovecot, _cyrus, ours, ref rule @ ..] = columns[..] else {
-                panic!("four columns and perhaps a rule, and not {line:?}");
-            };
+            let (input, columns) = columns.split_first().expect("an input");
+            let fits = (names.len()..=names.len() + 1).contains(&columns.len());
+            assert!(
+                fits,
+                "{} columns and perhaps a rule, and not {line:?}",
+                names.len()
+            );
             cases.push(Case {
                 input,
-                dovecot,
-                ours,
-                rule: rule.first().copied().unwrap_or_default(),
+                answers: names.iter().copied().zip(columns.iter().copied()).collect(),
+                rule: columns.get(names.len()).copied().unwrap_or_default(),
             });
         }
     }
@@ -107,38 +117,4 @@ fn unescape(text: &str) -> Vec<u8> {
         });
     }
     octets
-}
-
-/// What a server said, as the table has it: of each answer its first two words and a refusal's code; data and
-/// [`END`]'s answer left out. `ended` says that the server closed, `silent` that it never answered [`END`].
-pub(crate) fn summary(said: &[u8], ended: bool) -> String {
-    let said = String::from_utf8_lossy(said);
-    let mut answers = Vec::new();
-    let mut reached_end = false;
-    for line in said.lines().filter(|line| !line.is_empty()) {
-        let mut words = line.split(' ');
-        let first = words.next().unwrap_or_default();
-        let second = words.next().unwrap_or_default();
-        match (first, second) {
-            ("zz", "OK") => reached_end = true,
-            ("+", _) => answers.push("+".to_owned()),
-            ("*", "BAD" | "BYE" | "NO") => answers.push(format!("* {second}")),
-            ("*", _) => {}
-            (tag, "NO") => {
-                let code = words.next().filter(|code| code.starts_with('['));
-                let code = code.map(|code| format!(" {code}")).unwrap_or_default();
-                answers.push(format!("{tag} NO{code}"));
-            }
-            (tag, status) => answers.push(format!("{tag} {status}")),
-        }
-    }
-    if ended {
-        answers.push("ended".to_owned());
-    } else if !reached_end {
-        answers.push("silent".to_owned());
-    }
-    if answers.is_empty() {
-        return "-".to_owned();
-    }
-    answers.join(", ")
 }

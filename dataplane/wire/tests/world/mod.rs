@@ -3,18 +3,16 @@
 
 use std::sync::Arc;
 
-use ferrypost_wire::imap::{
-    Acceptance, Capabilities, Imap, ImapBack, ImapFollower, ImapFront, ImapLogin,
-};
 use ferrypost_wire::{
-    BackLimits, BackSettings, BackendViolation, Channel, ClientFacts, ClientReply, ClientViolation,
-    Credentials, Farewell, Follower, Front, FrontLimits, FrontSettings, FrontStep, HopLimit,
-    InvalidCredentials, LineProtocol, Login, LoginStep, Negotiate, NegotiateStep, Refusal,
-    Rejection, Safety, SessionReference, Then, TlsFacts, WireBuf,
+    BackLimits, BackSettings, BackendViolation, Capabilities as _, Channel, ClientFacts,
+    ClientReply, ClientViolation, Credentials, Farewell, Follower, Front, FrontLimits,
+    FrontSettings, FrontStep, HopLimit, InvalidCredentials, LineProtocol, Login, LoginStep,
+    Negotiate, NegotiateStep, Refusal, Rejection, Safety, SessionReference, Then, TlsFacts,
+    WireBuf,
 };
 
 /// Where the session is.
-pub(crate) enum Stage {
+pub(crate) enum Stage<P: LineProtocol> {
     /// The client is not logged in and nothing is asked of the driver.
     Front,
     /// The client asked for TLS.
@@ -22,19 +20,19 @@ pub(crate) enum Stage {
     /// The client offered these.
     Offered(Credentials),
     /// A backend is being talked to, for a client that offered these.
-    Negotiating(Box<ImapBack>, Credentials),
+    Negotiating(Box<P::Back>, Credentials),
     /// The backend's leg is to be upgraded.
-    BackendTls(Box<ImapBack>, Credentials),
+    BackendTls(Box<P::Back>, Credentials),
     /// The login is being replayed.
-    LoggingIn(Box<ImapLogin>),
+    LoggingIn(Box<<P::Back as Negotiate>::Login>),
     /// The backend said OK.
-    Accepted(Acceptance),
+    Accepted(P::Welcome),
     /// The client offered what cannot be credentials.
     Unfit(InvalidCredentials),
     /// The backend said no.
     Rejected(Rejection),
     /// The client is relayed.
-    Relay(Box<ImapFollower>),
+    Relay(Box<P::Follow>),
     /// The client left.
     Closed,
     /// The client broke the rules.
@@ -46,34 +44,33 @@ pub(crate) enum Stage {
 }
 
 /// How a world starts.
-pub(crate) struct Setup {
+pub(crate) struct Setup<P: LineProtocol> {
     pub(crate) client: Channel,
     pub(crate) backend: Channel,
     pub(crate) announce: bool,
-    pub(crate) destinations: Vec<Capabilities>,
+    pub(crate) destinations: Vec<P::Capabilities>,
     pub(crate) limits: FrontLimits,
     pub(crate) back_limits: BackLimits,
 }
 
-impl Default for Setup {
-    fn default() -> Self {
+impl<P: LineProtocol> Setup<P> {
+    /// Both legs under TLS and one destination, which offers this.
+    pub(crate) fn new(offered: &[&str]) -> Self {
         Self {
             client: Channel::Secure,
             backend: Channel::Secure,
             announce: false,
-            destinations: vec![Capabilities::parse(
-                b"IMAP4rev1 SASL-IR ID ENABLE IDLE LITERAL+ AUTH=PLAIN",
-            )],
+            destinations: vec![P::Capabilities::from_items(offered.iter().copied())],
             limits: FrontLimits::default(),
             back_limits: BackLimits::default(),
         }
     }
 }
 
-pub(crate) struct World {
-    setup: Setup,
-    front: Option<ImapFront>,
-    pub(crate) stage: Stage,
+pub(crate) struct World<P: LineProtocol> {
+    setup: Setup<P>,
+    front: Option<P::Front>,
+    pub(crate) stage: Stage<P>,
     pub(crate) draining: bool,
     from_client: WireBuf,
     from_backend: WireBuf,
@@ -81,11 +78,11 @@ pub(crate) struct World {
     pub(crate) to_backend: Vec<u8>,
 }
 
-impl World {
-    pub(crate) fn new(setup: Setup) -> Self {
-        let mut front = Imap::front(FrontSettings {
+impl<P: LineProtocol> World<P> {
+    pub(crate) fn new(setup: Setup<P>) -> Self {
+        let mut front = P::front(FrontSettings {
             channel: setup.client,
-            offer: Arc::new(Imap::offer(&setup.destinations)),
+            offer: Arc::new(P::offer(&setup.destinations)),
             limits: setup.limits,
         });
         let mut to_client = Vec::new();
@@ -130,7 +127,7 @@ impl World {
         let Stage::Offered(credentials) = self.take_stage() else {
             panic!("no login is offered");
         };
-        let back = Imap::back(BackSettings {
+        let back = P::back(BackSettings {
             channel: self.setup.backend,
             announce: self.setup.announce.then(|| self.facts()),
             introduction: self.front().introduction(),
@@ -244,7 +241,7 @@ impl World {
         false
     }
 
-    fn negotiate(&mut self, mut back: Box<ImapBack>, credentials: Credentials) -> bool {
+    fn negotiate(&mut self, mut back: Box<P::Back>, credentials: Credentials) -> bool {
         match back.step(&mut self.from_backend, &mut self.to_backend) {
             Ok(NegotiateStep::NeedMore) => self.stage = Stage::Negotiating(back, credentials),
             Ok(NegotiateStep::StartTls) => self.stage = Stage::BackendTls(back, credentials),
@@ -257,7 +254,7 @@ impl World {
         false
     }
 
-    fn log_in(&mut self, mut login: Box<ImapLogin>) -> bool {
+    fn log_in(&mut self, mut login: Box<<P::Back as Negotiate>::Login>) -> bool {
         match login.step(&mut self.from_backend) {
             Ok(LoginStep::NeedMore) => self.stage = Stage::LoggingIn(login),
             Ok(LoginStep::Send(secret)) => {
@@ -277,7 +274,7 @@ impl World {
         false
     }
 
-    fn relay(&mut self, mut follow: Box<ImapFollower>) -> bool {
+    fn relay(&mut self, mut follow: Box<P::Follow>) -> bool {
         let bytes = self.from_backend.filled();
         follow.server(bytes);
         self.to_client.extend(bytes);
@@ -299,18 +296,18 @@ impl World {
         self.run();
     }
 
-    fn front(&mut self) -> &mut ImapFront {
+    fn front(&mut self) -> &mut P::Front {
         self.front.as_mut().expect("not yet accepted")
     }
 
-    fn follower(&mut self) -> &mut ImapFollower {
+    fn follower(&mut self) -> &mut P::Follow {
         match &mut self.stage {
             Stage::Relay(follow) => follow,
             _ => panic!("the session is not relayed"),
         }
     }
 
-    fn take_stage(&mut self) -> Stage {
+    fn take_stage(&mut self) -> Stage<P> {
         std::mem::replace(&mut self.stage, Stage::Front)
     }
 
