@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use ferrypost_proto::{
@@ -54,14 +55,21 @@ impl Default for Manner {
     }
 }
 
-/// A running one. It ends when it is dropped, without a goodbye.
+/// A running one. It comes back when its replica lets it go, and ends when it is dropped, without a goodbye.
 pub(crate) struct DataPlane {
     pub(crate) boot: String,
-    manner: Arc<Mutex<Manner>>,
-    entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
-    traces: Arc<Mutex<Vec<String>>>,
-    say: mpsc::Sender<StreamRequest>,
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
+}
+
+/// What outlives its streams.
+struct Shared {
+    address: String,
+    hello: Hello,
+    manner: Mutex<Manner>,
+    entries: Mutex<BTreeMap<String, AccountEntry>>,
+    traces: Mutex<Vec<String>>,
+    say: Mutex<mpsc::Sender<StreamRequest>>,
 }
 
 impl Drop for DataPlane {
@@ -78,18 +86,24 @@ impl DataPlane {
 
     /// The same for one that introduces itself otherwise.
     pub(crate) async fn join_as(world: &World, hello: Hello, manner: Manner) -> Self {
-        let boot = hello.boot.clone();
-        let manner = Arc::new(Mutex::new(manner));
-        let entries = Arc::new(Mutex::new(BTreeMap::new()));
-        let stream =
-            Stream::open(world.data_planes(), hello, manner.clone(), entries.clone()).await;
+        let (say, saying) = mpsc::channel(64);
+        let shared = Arc::new(Shared {
+            address: world.data_planes(),
+            hello,
+            manner: Mutex::new(manner),
+            entries: Mutex::default(),
+            traces: Mutex::default(),
+            say: Mutex::new(say),
+        });
+        let stream = Stream::open(shared.clone(), saying).await;
         let data_plane = Self {
-            boot,
-            manner,
-            entries,
-            traces: stream.traces.clone(),
-            say: stream.say.clone(),
-            task: tokio::spawn(stream.run()),
+            boot: shared.hello.boot.clone(),
+            shared,
+            task: tokio::spawn(
+                stream
+                    .expect("it listens and accepts")
+                    .run_again_and_again(),
+            ),
         };
         data_plane.connected(world).await;
         data_plane
@@ -108,12 +122,19 @@ impl DataPlane {
 
     /// Behaves differently from now on.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Manner)) {
-        change(&mut self.manner.lock().unwrap_or_else(PoisonError::into_inner));
+        change(
+            &mut self
+                .shared
+                .manner
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// The record that it was sent last.
     pub(crate) fn entry(&self, account: &str) -> Option<AccountEntry> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = &self.shared.entries;
+        let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.get(account).cloned()
     }
 }
@@ -121,26 +142,21 @@ impl DataPlane {
 impl DataPlane {
     /// The traces of the commands that it was told.
     pub(crate) fn traces(&self) -> Vec<String> {
-        let traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
-        traces.clone()
+        let traces = &self.shared.traces;
+        traces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Says anew which endpoints it does not use.
     pub(crate) async fn reject_endpoints(&self) {
-        let manner = self
-            .manner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let endpoints = manner.rejected_endpoints;
+        let endpoints = self.shared.manner().rejected_endpoints;
         let rejected = Say::Rejected(Rejected {
             endpoints,
             ..Rejected::default()
         });
-        let message = StreamRequest {
-            message: Some(rejected),
-        };
-        self.say.send(message).await.expect("the stream is open");
+        self.shared.say(rejected).await;
     }
 }
 
@@ -178,40 +194,67 @@ pub(crate) fn opening(
     tokio_stream::once(hello).chain(tokio_stream::pending())
 }
 
+impl Shared {
+    fn manner(&self) -> Manner {
+        self.manner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    async fn say(&self, message: Say) {
+        let say = self
+            .say
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let message = StreamRequest {
+            message: Some(message),
+        };
+        // The control plane may have ended.
+        let _ = say.send(message).await;
+    }
+}
+
 struct Stream {
-    traces: Arc<Mutex<Vec<String>>>,
-    say: mpsc::Sender<StreamRequest>,
+    shared: Arc<Shared>,
     heard: tonic::Streaming<StreamResponse>,
-    manner: Arc<Mutex<Manner>>,
-    entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
 }
 
 impl Stream {
     async fn open(
-        address: String,
-        hello: Hello,
-        manner: Arc<Mutex<Manner>>,
-        entries: Arc<Mutex<BTreeMap<String, AccountEntry>>>,
-    ) -> Self {
-        let mut client = RoutingServiceClient::connect(address)
-            .await
-            .expect("it listens");
-        let (say, saying) = mpsc::channel(64);
-        let hello = StreamRequest {
-            message: Some(Say::Hello(hello)),
-        };
-        say.send(hello).await.expect("open");
-        let heard = client.stream(ReceiverStream::new(saying)).await;
-        Self {
-            traces: Arc::default(),
-            say,
-            heard: heard.expect("accepted").into_inner(),
-            manner,
-            entries,
+        shared: Arc<Shared>,
+        saying: mpsc::Receiver<StreamRequest>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut client = RoutingServiceClient::connect(shared.address.clone()).await?;
+        shared.say(Say::Hello(shared.hello.clone())).await;
+        let heard = client.stream(ReceiverStream::new(saying)).await?;
+        Ok(Self {
+            shared,
+            heard: heard.into_inner(),
+        })
+    }
+
+    /// A replica whose store is slow lets its data planes go, and they come back.
+    async fn run_again_and_again(mut self) {
+        loop {
+            self = Self::reopen(self.run().await).await;
         }
     }
 
-    async fn run(mut self) {
+    async fn reopen(shared: Arc<Shared>) -> Self {
+        loop {
+            // As every data plane does, lest one that is not wanted asks without end.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let (say, saying) = mpsc::channel(64);
+            *shared.say.lock().unwrap_or_else(PoisonError::into_inner) = say;
+            if let Ok(stream) = Self::open(shared.clone(), saying).await {
+                return stream;
+            }
+        }
+    }
+
+    async fn run(mut self) -> Arc<Shared> {
         while let Ok(Some(StreamResponse {
             message: Some(message),
         })) = self.heard.message().await
@@ -237,25 +280,11 @@ impl Stream {
                 Heard::Welcome(_) | Heard::GoodbyeAccepted(_) => {}
             }
         }
-    }
-
-    fn manner(&self) -> Manner {
-        self.manner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    async fn say(&self, message: Say) {
-        let message = StreamRequest {
-            message: Some(message),
-        };
-        // The control plane may have ended.
-        let _ = self.say.send(message).await;
+        self.shared
     }
 
     async fn take(&self, accounts: Vec<AccountEntry>) {
-        let manner = self.manner();
+        let manner = self.shared.manner();
         for entry in accounts {
             let fenced = Phase::try_from(entry.phase).is_ok_and(Phase::is_fenced);
             if fenced && manner.drains {
@@ -264,73 +293,79 @@ impl Stream {
             if manner.rejects {
                 self.rejected(&entry).await;
             }
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let entries = &self.shared.entries;
+            let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
             entries.insert(entry.account_id.clone(), entry);
         }
     }
 
     async fn drained(&self, entry: &AccountEntry, unconfirmed: u32) {
-        self.say(Say::Drained(Drained {
-            migration_id: entry.migration_id.clone(),
-            accounts: vec![DrainedAccount {
-                account_id: entry.account_id.clone(),
-                fence_epoch: entry.fence_epoch.or(entry.epoch),
-                closed: 1,
-                unconfirmed,
-            }],
-        }))
-        .await;
+        self.shared
+            .say(Say::Drained(Drained {
+                migration_id: entry.migration_id.clone(),
+                accounts: vec![DrainedAccount {
+                    account_id: entry.account_id.clone(),
+                    fence_epoch: entry.fence_epoch.or(entry.epoch),
+                    closed: 1,
+                    unconfirmed,
+                }],
+            }))
+            .await;
     }
 
     async fn rejected(&self, entry: &AccountEntry) {
-        self.say(Say::Rejected(Rejected {
-            revision: entry.epoch,
-            entries: vec![RejectedEntry {
-                account_id: entry.account_id.clone(),
-                reason: RejectReason::BadName.into(),
-                field: "names".to_owned(),
-            }],
-            endpoints: Vec::new(),
-        }))
-        .await;
+        self.shared
+            .say(Say::Rejected(Rejected {
+                revision: entry.epoch,
+                entries: vec![RejectedEntry {
+                    account_id: entry.account_id.clone(),
+                    reason: RejectReason::BadName.into(),
+                    field: "names".to_owned(),
+                }],
+                endpoints: Vec::new(),
+            }))
+            .await;
     }
 
     async fn rejected_endpoints(&self) {
-        let endpoints = self.manner().rejected_endpoints;
+        let endpoints = self.shared.manner().rejected_endpoints;
         if !endpoints.is_empty() {
-            self.say(Say::Rejected(Rejected {
-                endpoints,
-                ..Rejected::default()
-            }))
-            .await;
+            self.shared
+                .say(Say::Rejected(Rejected {
+                    endpoints,
+                    ..Rejected::default()
+                }))
+                .await;
         }
     }
 
     async fn applied(&self, position: Option<TablePosition>) {
-        if self.manner().applies {
-            self.say(Say::Applied(Applied { position })).await;
+        if self.shared.manner().applies {
+            self.shared.say(Say::Applied(Applied { position })).await;
         }
     }
 
     async fn health(&self, sequence: u64) {
-        let manner = self.manner();
-        self.say(Say::Health(Health {
-            unsettled: None,
-            sequence,
-            ready: true,
-            sessions: manner.sessions.len() as u64,
-            held_logins: 0,
-            endpoints: manner.endpoints,
-        }))
-        .await;
+        let manner = self.shared.manner();
+        self.shared
+            .say(Say::Health(Health {
+                unsettled: None,
+                sequence,
+                ready: true,
+                sessions: manner.sessions.len() as u64,
+                held_logins: 0,
+                endpoints: manner.endpoints,
+            }))
+            .await;
     }
 
     async fn obey(&self, command: Command) {
-        self.traces
+        let traces = &self.shared.traces;
+        traces
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(command.traceparent.clone());
-        let sessions = self.manner().sessions;
+        let sessions = self.shared.manner().sessions;
         let of = |names: &[String]| -> Vec<SessionInfo> {
             let mut found = sessions.clone();
             found.retain(|s| names.is_empty() || names.contains(&s.name));
@@ -357,11 +392,12 @@ impl Stream {
             }
             _ => command_result::Result::Failed("not in this script".to_owned()),
         };
-        self.say(Say::CommandResult(CommandResult {
-            command_id: command.command_id,
-            result: Some(result),
-        }))
-        .await;
+        self.shared
+            .say(Say::CommandResult(CommandResult {
+                command_id: command.command_id,
+                result: Some(result),
+            }))
+            .await;
     }
 }
 
