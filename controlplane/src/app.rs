@@ -168,11 +168,13 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         shutdown.tracker(),
         shutdown.stopping().clone(),
     );
+    let failpoints = Failpoints::from_environment();
     let options = FleetOptions {
         replica: config.replica().clone(),
         random: random.clone(),
         heartbeat: config.migrations().heartbeat,
         settle: config.migrations().settle,
+        failpoints: Clone::clone(&failpoints),
     };
     let fleet = Fleet::start(
         mirror.clone(),
@@ -180,7 +182,6 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
         shutdown.tracker(),
         shutdown.stopping().clone(),
     );
-    let failpoints = Failpoints::from_environment();
     let core = Arc::new(Core {
         mirror: mirror.clone(),
         random: random.clone(),

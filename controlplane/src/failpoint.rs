@@ -46,8 +46,13 @@ pub const ALL: &[&str] = &[
     "aborted.after",
 ];
 
-/// Those that resolving a restore passes, in order.
+/// Those that finding a restore out and resolving it passes, in order; `chosen` and `resolving` only where the
+/// fleet's word is kept.
 pub const OF_A_RESTORE: &[&str] = &[
+    "rewound.before",
+    "rewound.after",
+    "chosen.before",
+    "chosen.after",
     "resolving.before",
     "resolving.after",
     "resolved.before",
@@ -76,12 +81,6 @@ impl Failpoints {
     pub async fn reach(&self, _name: &'static str) -> Result<(), Injected> {
         Ok(())
     }
-}
-
-/// Reaches a failpoint of the process, armed by its environment. For places that cannot fail: `error` does
-/// nothing there.
-pub async fn hit(name: &'static str) {
-    let _ = Failpoints::from_environment().reach(name).await;
 }
 
 /// True in a build that was broken on purpose to flip before data planes are drained; the torture run must

@@ -15,7 +15,6 @@ use super::{
 use crate::{
     domain::commit::change_fleet,
     domain::state::State,
-    failpoint,
     mirror::changelog::History,
     refusal::{Answer, Reason, Refusal},
     store::{Rev, StoreError, Txn, TxnOutcome, keys, value::Stored},
@@ -138,8 +137,11 @@ impl Fleet {
         let txn = Txn::new()
             .absent(keys::REWOUND)
             .put(keys::REWOUND, rewound.bytes());
+        self.reach("rewound.before").await;
         // A conflict: somebody else has found it too.
-        self.commit(txn).await.map(|_| ())
+        self.commit(txn).await?;
+        self.reach("rewound.after").await;
+        Ok(())
     }
 
     /// One attempt: when the registration was written; `None` when somebody else wrote first.
@@ -166,9 +168,9 @@ impl Fleet {
             ClaimOutcome::Succeed { .. } => registration.map(|registration| &*registration.value),
         };
         let new = Stored::new(new_registration(who, predecessor));
-        failpoint::hit("registration.before").await;
+        self.reach("registration.before").await;
         let committed = self.commit(writing(who, state, &new)).await?;
-        failpoint::hit("registration.after").await;
+        self.reach("registration.after").await;
         if let Some(revision) = committed {
             let succeeded = predecessor.map(|predecessor| predecessor.boot.as_str());
             tracing::info!(

@@ -22,7 +22,7 @@ mod stream;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ pub use ask::Asked;
 pub(crate) use claimable::Claimable;
 pub use view::View;
 
-use crate::{mirror::Mirror, store::LeaseId};
+use crate::{failpoint::Failpoints, mirror::Mirror, store::LeaseId};
 
 /// What the fleet needs beside the mirror.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ pub struct FleetOptions {
     pub heartbeat: Duration,
     /// How long a server whose close nobody saw may still be at work: data planes count by it too.
     pub settle: Duration,
+    /// What a test has armed.
+    pub failpoints: Failpoints,
 }
 
 /// A handle of the fleet; clones share it.
@@ -108,6 +110,11 @@ impl Fleet {
     /// How often a data plane is asked whether it is there.
     pub fn heartbeat(&self) -> Duration {
         self.0.options.heartbeat
+    }
+
+    /// Reaches a failpoint where nothing can fail: `error` does nothing here.
+    async fn reach(&self, name: &'static str) {
+        let _ = self.0.options.failpoints.reach(name).await;
     }
 
     fn mirror(&self) -> &Mirror {

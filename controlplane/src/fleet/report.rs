@@ -159,7 +159,7 @@ impl Fleet {
         migration: &MigrationId,
         report: &stored::DrainedReport,
     ) -> Result<Option<Rev>, StoreError> {
-        crate::failpoint::hit("drained.before").await;
+        self.reach("drained.before").await;
         let bytes = Stored::new(report.clone()).bytes();
         let txn = Txn::new()
             .exists(keys::registration(&joined.instance))
@@ -167,7 +167,7 @@ impl Fleet {
             .put(keys::drained(migration, &joined.instance), bytes);
         // A conflict: it is not registered any more, so its word counts for nothing.
         let outcome: TxnOutcome = self.mirror().store().transact(txn).await?;
-        crate::failpoint::hit("drained.after").await;
+        self.reach("drained.after").await;
         Ok(outcome.committed())
     }
 

@@ -1,7 +1,7 @@
 //! The server side of the stream's rules, on the embedded store.
 
 mod versions;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 

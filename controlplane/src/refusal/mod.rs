@@ -134,6 +134,8 @@ reasons! {
     DataPlaneSilent = "DATA_PLANE_SILENT", FailedPrecondition;
     /// No data plane remembers what a restored store has lost.
     NobodyRemembers = "NOBODY_REMEMBERS", FailedPrecondition;
+    /// Another decision about a restore was begun, and is kept to.
+    DecidedOtherwise = "DECIDED_OTHERWISE", FailedPrecondition;
     /// The list that is decided on is not named, or is not the present one.
     DigestMismatch = "DIGEST_MISMATCH", FailedPrecondition;
     /// Sessions are not closed in time.

@@ -15,6 +15,31 @@ pub use server::EtcdServer;
 
 use super::embedded::{EmbeddedConfig, EmbeddedStore};
 
+/// Makes each case a test on the embedded store and one on a real etcd, in a `World` of the module around it.
+#[cfg(test)]
+macro_rules! on_both_stores {
+    ($($case:ident,)*) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(super::World::embedded().await).await;
+                }
+            )*
+        }
+        mod etcd {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(super::World::etcd().await).await;
+                }
+            )*
+        }
+    };
+}
+#[cfg(test)]
+pub(crate) use on_both_stores;
+
 /// An embedded store in a temporary directory that goes away with it.
 #[derive(Debug)]
 pub struct TempStore {

@@ -23,6 +23,7 @@ use super::super::{Claimable, Fleet, FleetOptions};
 use crate::{
     domain::state::State,
     domain::{commit::RoutingChange, placement::Placement},
+    failpoint::Failpoints,
     mirror::{Mirror, MirrorOptions},
     store::{
         Rev, Store, Txn,
@@ -83,6 +84,7 @@ impl World {
             random: random.clone(),
             heartbeat,
             settle: Duration::from_secs(7),
+            failpoints: Failpoints::default(),
         };
         let fleet = Fleet::start(mirror.clone(), options, &tasks, cancel.clone());
         Self {
@@ -197,7 +199,7 @@ impl World {
     }
 }
 
-pub(super) fn document() -> v1::RoutingConfig {
+pub(crate) fn document() -> v1::RoutingConfig {
     let destination = |id: &str| v1::Destination {
         id: id.into(),
         without: Vec::new(),

@@ -15,7 +15,7 @@ use ferrypost_proto::{
 };
 use ferrypost_runtime::Random;
 use tempfile::TempDir;
-use tokio::{sync::OnceCell, task::JoinHandle, time};
+use tokio::{task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::plane::Plane;
@@ -63,12 +63,6 @@ impl Drop for World {
     }
 }
 
-/// One etcd for all tests of the process, each under a prefix of its own.
-async fn shared_etcd() -> &'static EtcdServer {
-    static SERVER: OnceCell<EtcdServer> = OnceCell::const_new();
-    SERVER.get_or_init(EtcdServer::start).await
-}
-
 /// A number that no other world of this process has.
 fn next_number() -> u64 {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -84,7 +78,7 @@ impl World {
     }
 
     pub(super) async fn etcd() -> Self {
-        let server = shared_etcd().await;
+        let server = EtcdServer::shared().await;
         let store = server.store(&format!("/world-{}", next_number())).await;
         Self::over(Arc::new(store), None).await
     }

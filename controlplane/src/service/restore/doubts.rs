@@ -93,15 +93,25 @@ impl Picture {
     /// newest for every account, also for those of which it says what the store says. Who has registered with
     /// the restored store counts only where nobody is known to remember more. Once one is chosen it is that one.
     pub fn newest(&self) -> Option<&InstanceId> {
-        let chosen = self.chosen.as_ref();
-        if let Some(chosen) = chosen.filter(|chosen| self.planes.contains_key(*chosen)) {
-            return Some(chosen);
+        if let Some(begun) = self.begun() {
+            return Some(begun);
         }
         let planes = self.planes.iter();
         let remembers = planes.filter(|(_, word)| word.lost || word.doubts > 0);
         remembers
             .max_by_key(|(_, word)| (word.lost, word.held.revision))
             .map(|(instance, _)| instance)
+    }
+
+    /// Whose word was decided for and is being written, while it can be had.
+    pub fn begun(&self) -> Option<&InstanceId> {
+        let chosen = self.chosen.as_ref();
+        chosen.filter(|chosen| self.planes.contains_key(*chosen))
+    }
+
+    /// True if a decision is left half done for good: whose word it was is not registered any more.
+    pub fn is_orphaned(&self) -> bool {
+        self.chosen.is_some() && self.begun().is_none()
     }
 
     /// The store's word as it is now: what the data planes have compared with may have been resolved in part

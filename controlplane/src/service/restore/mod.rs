@@ -13,6 +13,9 @@
 mod doubts;
 mod resolve;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use ferrypost_proto::v1;

@@ -84,7 +84,8 @@ impl RestoreUseCases {
     ///
     /// # Errors
     /// [`Reason::NotRewound`]; [`Reason::DataPlaneSilent`]; [`Reason::DigestMismatch`] when the store's word
-    /// is to count and the list is not named; [`Reason::NotDrained`].
+    /// is to count and the list is not named; [`Reason::DecidedOtherwise`] when the fleet's is being written;
+    /// [`Reason::NotDrained`].
     pub async fn resolve(&self, order: &ResolveOrder) -> Answer<(Arc<State>, Resolution)> {
         if order.reason.is_empty() {
             return Err(Refusal::required("reason"));
@@ -140,7 +141,14 @@ impl RestoreUseCases {
         if !picture.missing.is_empty() {
             return Err(silent(&picture.missing));
         }
-        let must_name = order.keep == Keep::Store && !picture.accounts.is_empty();
+        if order.keep == Keep::Store
+            && let Some(begun) = picture.begun()
+        {
+            return Err(decided_otherwise(begun.as_str()));
+        }
+        // What is left of a decision whose author is gone nobody has seen yet.
+        let unread = order.keep == Keep::Store || picture.is_orphaned();
+        let must_name = unread && !picture.accounts.is_empty();
         if (must_name || !order.digest.is_empty()) && order.digest != picture.digest() {
             return Err(unnamed(&picture));
         }
@@ -219,8 +227,21 @@ impl RestoreUseCases {
         let txn = Txn::new()
             .at(keys::REWOUND, rewound.revision)
             .put(keys::REWOUND, chosen.bytes());
-        let state = self.core.write(txn).await?.ok_or_else(contended)?;
-        Ok(revision_of_proof(&state))
+        self.core.failpoints.reach("chosen.before").await?;
+        let written = self.core.write(txn).await?;
+        self.core.failpoints.reach("chosen.after").await?;
+        match written {
+            Some(state) => Ok(revision_of_proof(&state)),
+            None => Err(self.overtaken(Keep::Fleet, rewound.revision).await),
+        }
+    }
+
+    /// What came between a decision and its write.
+    async fn overtaken(&self, keep: Keep, proof: Rev) -> Refusal {
+        match self.core.caught_up().await {
+            Ok(state) => still_open(&state, keep, proof).map_or_else(|why| why, |()| contended()),
+            Err(unknown) => unknown,
+        }
     }
 
     fn keeping(
@@ -230,6 +251,7 @@ impl RestoreUseCases {
         word: Option<&AccountEntry>,
         proof: Rev,
     ) -> Answer<Step<()>> {
+        still_open(state, Keep::Fleet, proof)?;
         let stored = match state.account(id).map(|account| &**account) {
             Some(Account::Known(placement)) => Some(placement),
             Some(Account::Unreadable(_)) => {
@@ -297,8 +319,10 @@ impl RestoreUseCases {
                     .delete(keys::REWOUND)
             })
             .txn();
-        let state = self.core.write(txn).await?.ok_or_else(contended)?;
-        Ok((state, Resolution { accounts, base }))
+        match self.core.write(txn).await? {
+            Some(state) => Ok((state, Resolution { accounts, base })),
+            None => Err(self.overtaken(order.keep, proof).await),
+        }
     }
 }
 
@@ -376,6 +400,28 @@ fn repeated(installation: &Installation, order: &ResolveOrder) -> Option<Resolut
 
 fn revision_of_proof(state: &State) -> Rev {
     state.rewound().map_or(0, |proof| proof.revision)
+}
+
+/// Refuses to go on when somebody else has decided since `proof` was read.
+fn still_open(state: &State, keep: Keep, proof: Rev) -> Answer<()> {
+    let now = state.rewound().ok_or_else(not_rewound)?;
+    let word_of = &now.value.word_of;
+    match keep {
+        _ if now.revision == proof => Ok(()),
+        Keep::Store if !word_of.is_empty() => Err(decided_otherwise(word_of)),
+        Keep::Store | Keep::Fleet => Err(contended()),
+    }
+}
+
+fn decided_otherwise(instance: &str) -> Refusal {
+    Refusal::new(
+        Reason::DecidedOtherwise,
+        format!(
+            "the fleet's word, which is {instance}'s, was decided for before and is being written: repeat the call \
+             with it"
+        ),
+    )
+    .with("instance", instance)
 }
 
 fn nobody_remembers() -> Refusal {

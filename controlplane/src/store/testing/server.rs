@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 
 use crate::store::etcd::{EtcdConfig, EtcdStore, EtcdTls};
 use crate::store::{Store, StoreError};
@@ -64,6 +64,16 @@ impl EtcdServer {
     /// If there is no etcd, or it does not start.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
+    }
+
+    /// One server for all tests of the process, each under a prefix of its own.
+    ///
+    /// # Panics
+    ///
+    /// If there is no etcd, or it does not start.
+    pub async fn shared() -> &'static Self {
+        static SERVER: OnceCell<EtcdServer> = OnceCell::const_new();
+        SERVER.get_or_init(Self::start).await
     }
 
     /// Starts a server with further arguments, such as `--quota-backend-bytes=20000000`.
