@@ -55,6 +55,9 @@ endpoints = [{ protocol = "imap", host = "127.0.0.1", port = 2, tls = "implicit"
 pub(crate) const QUICK: &str =
     "[migrations]\nwindow = \"2s\"\nsettle = \"100ms\"\nheartbeat = \"100ms\"\n";
 
+/// Whatever a test calls is answered long before, or never: then the test is to say where it stood.
+const CALL: Duration = Duration::from_mins(2);
+
 /// A control plane, and a connection to it.
 pub(crate) struct World {
     pub(crate) directory: tempfile::TempDir,
@@ -86,6 +89,7 @@ impl World {
             .expect("it starts");
         let channel = Channel::from_shared(format!("http://{}", bound.operators()))
             .expect("an address")
+            .timeout(CALL)
             .connect()
             .await
             .expect("it listens");
