@@ -16,7 +16,7 @@ pub mod fence;
 pub mod limits;
 pub mod migration;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 pub mod placement;
 pub mod queue;
 pub mod readers;

@@ -2,29 +2,45 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
+    fmt,
     hash::{BuildHasher, Hash, Hasher},
     rc::Rc,
 };
 
-use ferrypost_proto::Phase;
 use foldhash::fast::FixedState;
-
-use super::{
-    steps::Steps,
-    world::{Guard, Scope, World},
-};
 
 /// Far more than a search that still ends in seconds may visit.
 const LIMIT: usize = 3_000_000;
 
+/// What is searched.
+pub(crate) trait Model {
+    /// A state.
+    type World: Eq + Hash;
+
+    /// Where it begins.
+    fn first(&self) -> Self::World;
+
+    /// Everything that can happen next.
+    fn steps(&self, from: &Self::World) -> Vec<Self::World>;
+
+    /// The names of these steps, in the same order.
+    fn names(&self, from: &Self::World) -> Vec<String>;
+
+    /// The promise that is broken here, if one is.
+    fn broken(&self, world: &Self::World) -> Option<&'static str>;
+
+    /// True where it has come to what it is all for: a search that never gets there shows nothing.
+    fn is_goal(&self, world: &Self::World) -> bool;
+}
+
 /// What a search comes to.
-pub(super) enum Outcome {
+enum Outcome {
     /// No reachable state breaks a promise.
     Holds {
         /// How many there are.
         states: usize,
-        /// In how many of them the move has just flipped.
-        flips: usize,
+        /// How many of them are goals.
+        goals: usize,
     },
     /// One does; the shortest way there.
     Broken {
@@ -33,31 +49,48 @@ pub(super) enum Outcome {
     },
 }
 
+/// No reachable state breaks a promise.
+pub(crate) fn holds(model: &impl Model) {
+    match search(model) {
+        Outcome::Holds { states, goals } => {
+            assert!(goals > 0, "the goal can be reached");
+            assert!(states > 100, "there is something to search: {states}");
+        }
+        Outcome::Broken { why, trace } => panic!("{why} after\n{}", trace.join("\n")),
+    }
+}
+
+/// Without `guard` a reachable state does.
+pub(crate) fn breaks(model: &impl Model, guard: impl fmt::Debug) {
+    if let Outcome::Holds { states, .. } = search(model) {
+        panic!("{guard:?} could be left out: nothing goes wrong in {states} states");
+    }
+}
+
 /// A state and its hash, which is counted once: most of a search is looking states up.
-#[derive(Clone)]
-struct Reached {
-    world: Rc<World>,
+struct Reached<W> {
+    world: Rc<W>,
     hash: u64,
 }
 
 /// Every state that was reached, and whence it was first.
-type Seen = HashMap<Reached, Option<Reached>, FixedState>;
+type Seen<W> = HashMap<Reached<W>, Option<Reached<W>>, FixedState>;
 
-/// Searches everything in `scope`, with one guard taken away or none.
-pub(super) fn search(scope: Scope, without: Option<Guard>) -> Outcome {
-    let first = Reached::new(World::new(scope));
+/// Searches all of it.
+fn search<M: Model>(model: &M) -> Outcome {
+    let first = Reached::new(model.first());
     let mut seen = Seen::from_iter([(first.clone(), None)]);
     let mut open = VecDeque::from([first]);
-    let mut flips = 0;
+    let mut goals = 0;
     while let Some(from) = open.pop_front() {
-        if let Some(why) = from.world.broken() {
+        if let Some(why) = model.broken(&from.world) {
             return Outcome::Broken {
                 why,
-                trace: trace(&seen, from, scope, without),
+                trace: trace(model, &seen, from),
             };
         }
-        flips += usize::from(from.world.record().phase == Phase::Flipped);
-        for to in Steps::of(&from.world, scope, without) {
+        goals += usize::from(model.is_goal(&from.world));
+        for to in model.steps(&from.world) {
             if let Entry::Vacant(new) = seen.entry(Reached::new(to)) {
                 open.push_back(new.key().clone());
                 new.insert(Some(from.clone()));
@@ -67,17 +100,17 @@ pub(super) fn search(scope: Scope, without: Option<Guard>) -> Outcome {
     }
     Outcome::Holds {
         states: seen.len(),
-        flips,
+        goals,
     }
 }
 
 /// The names of the steps that led here.
-fn trace(seen: &Seen, mut to: Reached, scope: Scope, without: Option<Guard>) -> Vec<String> {
+fn trace<M: Model>(model: &M, seen: &Seen<M::World>, mut to: Reached<M::World>) -> Vec<String> {
     let mut steps = Vec::new();
     while let Some(from) = seen.get(&to).cloned().flatten() {
-        let led = Steps::of(&from.world, scope, without);
+        let led = model.steps(&from.world);
         let step = led.iter().position(|world| *world == *to.world);
-        let mut names = Steps::names(&from.world, scope, without);
+        let mut names = model.names(&from.world);
         steps.extend(step.map(|step| names.swap_remove(step)));
         to = from;
     }
@@ -85,8 +118,8 @@ fn trace(seen: &Seen, mut to: Reached, scope: Scope, without: Option<Guard>) -> 
     steps
 }
 
-impl Reached {
-    fn new(world: World) -> Self {
+impl<W: Hash> Reached<W> {
+    fn new(world: W) -> Self {
         Self {
             hash: FixedState::default().hash_one(&world),
             world: Rc::new(world),
@@ -94,15 +127,24 @@ impl Reached {
     }
 }
 
-impl PartialEq for Reached {
+impl<W> Clone for Reached<W> {
+    fn clone(&self) -> Self {
+        Self {
+            world: Rc::clone(&self.world),
+            hash: self.hash,
+        }
+    }
+}
+
+impl<W: PartialEq> PartialEq for Reached<W> {
     fn eq(&self, other: &Self) -> bool {
         self.hash == other.hash && self.world == other.world
     }
 }
 
-impl Eq for Reached {}
+impl<W: Eq> Eq for Reached<W> {}
 
-impl Hash for Reached {
+impl<W> Hash for Reached<W> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
     }

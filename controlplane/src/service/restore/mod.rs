@@ -14,6 +14,8 @@ mod doubts;
 mod resolve;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
