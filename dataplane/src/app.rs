@@ -6,7 +6,8 @@
 //!                       lookups    of names, for both
 //!
 //!   start   state directory locked ─ sockets bound ─ services ─ sessions
-//!   stop    not ready ─ sessions: no new ones, the open ones closed ─ goodbye ─ services ─ unlocked
+//!   drain   not ready ─ sessions: no new ones, the open ones closed at a pace ─ goodbye
+//!   stop    drain ─ services ─ unlocked
 //! ```
 //!
 //! The program, every test and a later simulator start the same thing here.
@@ -36,7 +37,12 @@ use tokio::{
 };
 
 use crate::{
-    admin::{AdminDoor, levels::instruments, stats::Stats},
+    admin::{
+        AdminDoor,
+        drain::{Drained, Draining},
+        levels::instruments,
+        stats::Stats,
+    },
     backend::{
         Backends,
         health::{Prober, ProberSettings},
@@ -45,7 +51,7 @@ use crate::{
     config::{Admin, Config},
     control_plane::ControlPlaneConnector,
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
-    limits::ShutdownLimits,
+    limits::Limits,
     listener::{Listening, Permits},
     net::{
         self, TcpListener,
@@ -54,7 +60,7 @@ use crate::{
         tls_client::ClientTls,
         tls_server::ServerTls,
     },
-    ready::Readiness,
+    ready::{Blocker, Readiness},
     registry::{CloseReason, Registry},
     session::{
         NoTokens,
@@ -72,7 +78,11 @@ pub struct Bound {
     pub addresses: Addresses,
     /// What blocks it.
     pub readiness: Readiness,
-    limits: ShutdownLimits,
+    /// Who asked for [`drain`](Self::drain).
+    pub draining: Draining,
+    limits: Limits,
+    /// From the beginning of the drain on.
+    not_ready: Option<Blocker>,
     registry: Arc<Registry>,
     feed: FeedHandle,
     lookups: Shutdown,
@@ -142,14 +152,16 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
     parts.start_lines(config);
     let feed = parts.start_feed(config, identity.clone(), state, prober);
     let source = Arc::new(parts.stats(identity, &feed, &sockets.listeners));
-    sockets.admin.serve(config.admin(), source, &parts.services);
+    sockets.admin.serve(config, source, &parts.services);
     for listener in sockets.listeners {
         parts.start_listener(listener);
     }
     Ok(Bound {
         addresses,
         readiness: parts.readiness,
-        limits: config.limits().shutdown,
+        draining: parts.draining,
+        limits: *config.limits(),
+        not_ready: None,
         registry: parts.registry,
         feed,
         lookups: parts.lookups,
@@ -171,6 +183,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     lines: HashMap<ProtocolKind, Arc<dyn Line>>,
     readiness: Readiness,
+    draining: Draining,
     lookups: Shutdown,
     services: Shutdown,
     sessions: Shutdown,
@@ -199,6 +212,7 @@ impl Parts {
             metrics: Arc::new(Metrics::new(&instruments())),
             lines: HashMap::new(),
             readiness: Readiness::new(),
+            draining: Draining::default(),
             lookups,
             services: Shutdown::on(beside),
             sessions: Shutdown::new(),
@@ -285,6 +299,7 @@ impl Parts {
                 .map(|(kind, line)| (kind.as_str(), Arc::clone(line)))
                 .collect(),
             listeners: listeners.iter().map(Into::into).collect(),
+            draining: self.draining.clone(),
         }
     }
 
@@ -297,28 +312,70 @@ impl Parts {
 }
 
 impl Bound {
-    /// Stops in order: no client is admitted any more, every session is closed and its backend's close
-    /// waited for, the registration is ended, and the rest goes.
-    pub async fn shut_down(self) -> Stopped {
-        let _not_ready = self.readiness.block("stopping");
-        // Who is not logged in hears of it through the first, who is through the second.
-        self.sessions.stop();
-        self.registry.close_all(CloseReason::Stopping);
-        let dropped = self.sessions.wait(self.limits.grace).await;
+    /// Stops in order: see [`drain`](Self::drain) and [`end`](Self::end).
+    pub async fn shut_down(mut self) -> Stopped {
+        let stopped = self.drain().await;
+        self.end().await;
+        stopped
+    }
+
+    /// Lets go of everybody: no client is admitted any more, every session is closed and its backend's close
+    /// waited for, and the registration is ended. The admin endpoint stays, and who asked there is told.
+    pub async fn drain(&mut self) -> Stopped {
+        self.not_ready = Some(self.readiness.block("stopping"));
+        let dropped = self.close_sessions().await;
         let unconfirmed = self.registry.unconfirmed();
         let told = u32::try_from(unconfirmed).unwrap_or(u32::MAX);
-        let goodbye = self.feed.goodbye(told, self.limits.goodbye).await;
+        let goodbye = self.feed.goodbye(told, self.limits.shutdown.goodbye).await;
         if let Err(error @ (GoodbyeError::Ended | GoodbyeError::TimedOut)) = goodbye {
             tracing::warn!(%error, "no goodbye: moves wait until a successor registers or this one is expelled");
         }
-        tokio::join!(
-            self.services.wait(self.limits.goodbye),
-            self.lookups.wait(self.limits.goodbye),
-        );
-        Stopped {
+        let stopped = Stopped {
             dropped,
             unconfirmed,
             goodbye,
+        };
+        self.draining.is_over(stopped.into());
+        stopped
+    }
+
+    /// Returns how many had to be dropped.
+    async fn close_sessions(&self) -> usize {
+        // Who is not logged in hears of it through this, who is through the registry.
+        self.sessions.stop();
+        let begun = Instant::now();
+        let (grace, relay) = (self.limits.shutdown.grace, self.limits.relay);
+        // The last one to be told still has the time that a session may take to end.
+        let pace = grace.saturating_sub(relay.drain + relay.close);
+        let all_told = self.registry.close_paced(CloseReason::Stopping, pace);
+        tokio::select! {
+            // First, so that nobody is admitted any more.
+            biased;
+            () = all_told => {}
+            // Whoever is left was never registered.
+            () = self.registry.empty() => {}
+        }
+        self.sessions
+            .wait(grace.saturating_sub(begun.elapsed()))
+            .await
+    }
+
+    /// Ends what is left of one that is drained.
+    pub async fn end(self) {
+        let limit = self.limits.shutdown.goodbye;
+        tokio::join!(self.services.wait(limit), self.lookups.wait(limit));
+    }
+}
+
+impl From<Stopped> for Drained {
+    fn from(stopped: Stopped) -> Self {
+        Self {
+            dropped: stopped.dropped,
+            unconfirmed: stopped.unconfirmed,
+            goodbye: match stopped.goodbye {
+                Ok(()) => "accepted".to_owned(),
+                Err(error) => error.to_string(),
+            },
         }
     }
 }
@@ -387,10 +444,12 @@ impl AdminSockets {
         })
     }
 
-    fn serve(self, admin: &Admin, stats: Arc<Stats>, services: &Shutdown) {
-        let access = Access::new(admin.token_file.clone());
+    fn serve(self, config: &Config, stats: Arc<Stats>, services: &Shutdown) {
+        let access = Access::new(config.admin().token_file.clone());
         let source: Arc<dyn Source> = stats;
-        let full = Server::full(Arc::clone(&source), access);
+        let shutdown = config.limits().shutdown;
+        let full = Server::full(Arc::clone(&source), access)
+            .draining_within(shutdown.grace + shutdown.goodbye);
         let door = AdminDoor {
             listener: self.full,
             tls: Some(self.tls.clone()),

@@ -245,8 +245,9 @@ impl Default for ProbeLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutdownLimits {
     /// Time for all sessions to close: each at its next command boundary, or cut at the end of
-    /// `relay.drain`. Default 20 s: above `relay.drain` and `relay.close` together. Past it the
-    /// process ends and reports what is left as unconfirmed.
+    /// `relay.drain`. What it is above `relay.drain` and `relay.close` together is the time over which many sessions
+    /// are told, so that their clients do not all come back in one second. Default 20 s. Past it the process drops
+    /// what is left, and reports it as unconfirmed.
     pub grace: Duration,
     /// Time for the control plane to take note of the goodbye. Default 5 s. Past it the registration
     /// stays, and moves wait for a successor or an operator.

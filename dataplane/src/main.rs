@@ -1,8 +1,12 @@
 //! `ferrypost-dataplane`: see [`ferrypost_dataplane`].
 
-use std::process::ExitCode;
+use std::{future::Future, pin::pin, process::ExitCode};
 
-use ferrypost_dataplane::{app, config::Config, descriptors};
+use ferrypost_dataplane::{
+    app::{self, Bound},
+    config::Config,
+    descriptors,
+};
 use ferrypost_runtime::{Random, cli::Call, core_dump, logging, shutdown::Signals, tls};
 use tokio::runtime::Handle;
 
@@ -45,13 +49,43 @@ fn start(call: Call) -> anyhow::Result<()> {
 
 async fn serve(config: Config, beside: &Handle) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let bound = app::build(&config, Random::from_os(), beside)?;
+    let mut bound = app::build(&config, Random::from_os(), beside)?;
     tracing::info!(instance = %config.instance(), addresses = ?bound.addresses, "started");
-    signals.received().await;
-    tracing::info!("stopping; a second signal ends the process at once");
+    let draining = bound.draining.clone();
     tokio::select! {
-        stopped = bound.shut_down() => tracing::info!(?stopped, "stopped"),
+        () = signals.received() => {
+            tracing::info!("stopping; a second signal ends the process at once");
+            unless_told_again(&mut signals, drain(&mut bound)).await?;
+        }
+        () = draining.asked() => drain_until_told(&mut bound, &mut signals).await?,
+    }
+    unless_told_again(&mut signals, bound.end()).await
+}
+
+/// As a caller of the admin endpoint wants it: nobody is served any more, and the process stays to say so.
+async fn drain_until_told(bound: &mut Bound, signals: &mut Signals) -> anyhow::Result<()> {
+    tracing::info!("draining, as the admin endpoint was asked to; the process ends at a signal");
+    let mut drained = pin!(drain(bound));
+    tokio::select! {
+        () = &mut drained => {
+            signals.received().await;
+            Ok(())
+        }
+        () = signals.received() => unless_told_again(signals, drained).await,
+    }
+}
+
+async fn drain(bound: &mut Bound) {
+    let stopped = bound.drain().await;
+    tracing::info!(?stopped, "everybody is let go of");
+}
+
+async fn unless_told_again(
+    signals: &mut Signals,
+    ending: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = ending => Ok(()),
         () = signals.received() => anyhow::bail!("ended by a second signal"),
     }
-    Ok(())
 }

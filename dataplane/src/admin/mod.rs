@@ -5,9 +5,11 @@
 //!   door     its sockets and its TLS
 //!   stats    the document of `/stats`
 //!   levels   the gauges of `/metrics`
+//!   drain    the order to drain, on its way to the program
 //! ```
 
 mod door;
+pub mod drain;
 pub mod levels;
 pub mod stats;
 #[cfg(test)]

@@ -10,12 +10,16 @@ use std::{
 };
 
 use ferrypost_proto::Revision;
-use ferrypost_runtime::{admin::Source, metrics::Metrics};
+use ferrypost_runtime::{
+    admin::{Drained, Source},
+    metrics::Metrics,
+};
 use ferrypost_wire::ProtocolKind;
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use tokio::{sync::watch, time::Instant};
 
+use super::drain::Draining;
 use crate::{
     backend::{Backends, Caution, Target, TargetHealth, TlsVerdict, logins::Logins},
     config::ListenerTls,
@@ -55,6 +59,8 @@ pub struct Stats {
     pub lines: BTreeMap<&'static str, Arc<dyn Line>>,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
+    /// Who may end them.
+    pub draining: Draining,
 }
 
 /// A listener, as it was bound.
@@ -97,6 +103,15 @@ impl Source for Stats {
 
     fn metrics(&self) -> String {
         self.metrics.prometheus(&self.levels())
+    }
+
+    fn drain(&self) -> Option<Drained> {
+        let draining = self.draining.clone();
+        draining.ask();
+        Some(Box::pin(async move {
+            let outcome = draining.outcome().await;
+            serde_json::to_value(outcome).expect("all keys are texts")
+        }))
     }
 }
 

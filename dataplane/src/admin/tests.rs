@@ -69,6 +69,10 @@ impl Endpoint {
 
     /// The status line's number and everything that was said.
     async fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        self.ask("GET", path, token).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
         let config = ClientConfig::builder_with_provider(crypto())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -80,7 +84,7 @@ impl Endpoint {
             .connect(name, socket)
             .await
             .unwrap();
-        request(stream, path, token).await
+        request(stream, method, path, token).await
     }
 }
 
@@ -95,12 +99,13 @@ fn serve(server: Server, tls: Option<ServerTls>) -> (SocketAddr, Shutdown) {
 
 async fn request(
     mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    method: &str,
     path: &str,
     token: Option<&str>,
 ) -> (u16, String) {
     let authorization = token.map_or(String::new(), |t| format!("Authorization: Bearer {t}\r\n"));
     let head =
-        format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n");
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -165,6 +170,23 @@ async fn readiness_is_told_to_everybody_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn to_drain_is_for_those_who_know_the_token_and_for_no_link_that_is_followed() {
+    let endpoint = Endpoint::start(true);
+    for (method, path, token, status) in [
+        ("POST", "/drain", None, 401),
+        ("GET", "/drain", Some(TOKEN), 405),
+        ("POST", "/stats", Some(TOKEN), 405),
+        ("DELETE", "/drain", Some(TOKEN), 405),
+        ("POST", "/healthz", None, 405),
+        // This source has nobody to let go of.
+        ("POST", "/drain", Some(TOKEN), 404),
+    ] {
+        let (answered, text) = endpoint.ask(method, path, token).await;
+        assert_eq!(answered, status, "{method} {path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn the_port_in_clear_serves_health_and_no_stats() {
     let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready: true })), None);
     for (path, token, status) in [
@@ -174,7 +196,8 @@ async fn the_port_in_clear_serves_health_and_no_stats() {
         ("/metrics", Some(TOKEN), 404),
     ] {
         let stream = net::connect(address).await.unwrap();
-        assert_eq!(request(stream, path, token).await.0, status, "{path}");
+        let answer = request(stream, "GET", path, token).await;
+        assert_eq!(answer.0, status, "{path}");
     }
 }
 

@@ -144,6 +144,11 @@ async fn admitted(control_plane: &mut ControlPlane, backend: &Backend) -> Conver
 
 /// What `/stats` says.
 async fn stats(bound: &Bound, surroundings: &Surroundings) -> serde_json::Value {
+    ask(bound.addresses.admin, surroundings, "GET /stats").await
+}
+
+/// What the admin endpoint says.
+async fn ask(admin: SocketAddr, surroundings: &Surroundings, what: &str) -> serde_json::Value {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(surroundings.authority.root.clone()).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(ferrypost_runtime::tls::crypto())
@@ -151,12 +156,12 @@ async fn stats(bound: &Bound, surroundings: &Surroundings) -> serde_json::Value 
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let socket = net::connect(bound.addresses.admin).await.unwrap();
+    let socket = net::connect(admin).await.unwrap();
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let mut stream = connector.connect(name, socket).await.unwrap();
     let head = format!(
-        "GET /stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        "{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -255,6 +260,51 @@ async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
     );
     assert!(early.rest().await.contains("* BYE"));
     assert!(net::connect(listener).await.is_err());
+}
+
+#[tokio::test]
+async fn who_asks_to_drain_is_answered_when_nobody_is_served_any_more() {
+    let surroundings = Surroundings::new();
+    let mut control_plane = ControlPlane::start();
+    let backend = Backend::start(Manners::default());
+    let mut bound = start(&surroundings.config(&in_clear(&control_plane)));
+    let mut conversation = admitted(&mut control_plane, &backend).await;
+    let (listener, admin) = (bound.addresses.listeners["imaps"], bound.addresses.admin);
+    let root = &surroundings.authority.root;
+    let mut client = Client::tls(listener, root).await;
+    client.login("alice@example.org").await;
+
+    let draining = bound.draining.clone();
+    let drains = async {
+        draining.asked().await;
+        bound.drain().await
+    };
+    let accepts = async {
+        let goodbye = conversation.hear(|up| matches!(up, Up::Goodbye(_))).await;
+        let accepted = Down::GoodbyeAccepted(GoodbyeAccepted {});
+        conversation.say(accepted).await;
+        (goodbye, backend.seen.count(&backend.seen.ended))
+    };
+    let asked = ask(admin, &surroundings, "POST /drain");
+    let (stopped, (goodbye, ended), answer) = tokio::join!(drains, accepts, asked);
+    assert_eq!(stopped.goodbye, Ok(()));
+    // The prober's own connections end, too.
+    assert_eq!(goodbye, Up::Goodbye(Goodbye { unconfirmed: 0 }));
+    assert!(ended >= 1);
+    let expected = serde_json::json!({ "dropped": 0, "unconfirmed": 0, "goodbye": "accepted" });
+    assert_eq!(answer, expected);
+    assert!(client.rest().await.contains("* BYE"));
+
+    // It stays to say so, also to whoever asks again.
+    assert!(net::connect(listener).await.is_err());
+    let seen = stats(&bound, &surroundings).await;
+    assert_eq!(
+        (&seen["ready"], &seen["blocked_by"][0]),
+        (&false.into(), &"stopping".into())
+    );
+    assert_eq!(ask(admin, &surroundings, "POST /drain").await, expected);
+    bound.end().await;
+    assert!(net::connect(admin).await.is_err());
 }
 
 #[tokio::test]

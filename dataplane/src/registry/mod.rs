@@ -46,6 +46,11 @@ const LONGEST_SETTLE_TIME: Duration = Duration::from_hours(1);
 
 /// Enough that two logins rarely meet, and that a sweep holds no lock for long.
 const SHARDS: usize = 256;
+/// The same, to divide times by.
+const SHARDS_IN_TIME: u32 = 256;
+
+/// Between two sessions that are closed because the process stops: fifty come back in a second.
+const PACE: Duration = Duration::from_millis(20);
 
 /// Every session of this data plane.
 #[derive(Debug)]
@@ -159,6 +164,25 @@ impl Registry {
         let reason = *self.closed.get_or_init(|| reason);
         for shard in &self.shards {
             shard.with(|shard| shard.close_all(reason));
+        }
+    }
+
+    /// The same at a pace: held logins end at once and sessions one after another, so that their clients do not all
+    /// come back elsewhere in one second. Fifty sessions a second as far as that fits into `limit`, else all of them
+    /// within it. Cancel-safe.
+    pub async fn close_paced(&self, reason: CloseReason, limit: Duration) {
+        let reason = *self.closed.get_or_init(|| reason);
+        for shard in &self.shards {
+            shard.with(|shard| shard.close_held(reason));
+        }
+        let routed = u32::try_from(self.routed.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let pause = limit.min(PACE.saturating_mul(routed)) / SHARDS_IN_TIME;
+        for shard in &self.shards {
+            shard.with(|shard| shard.close_all(reason));
+            // A timer rounds up to it.
+            if pause >= Duration::from_millis(1) {
+                tokio::time::sleep(pause).await;
+            }
         }
     }
 

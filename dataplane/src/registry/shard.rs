@@ -123,6 +123,13 @@ impl Shard {
         }
     }
 
+    /// Closes the held logins.
+    pub(super) fn close_held(&self, reason: CloseReason) {
+        for entry in self.all().filter(|entry| entry.route.is_none()) {
+            entry.close(reason);
+        }
+    }
+
     /// Entries under the name that have a route.
     pub(super) fn routed(&self, name: &Name) -> usize {
         self.under(name)

@@ -259,6 +259,51 @@ async fn after_close_all_nobody_is_admitted_and_empty_waits_for_the_last() {
     empty.await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stop_closes_few_at_once_and_many_at_a_pace_but_within_its_limit() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let limit = Duration::from_secs(5);
+    for (sessions, at_least, at_most) in [(3, 0, 0), (100, 1_500, 2_100), (2_000, 4_500, 5_500)] {
+        let registry = registry(&tables);
+        let guards: Vec<_> = (0..sessions)
+            .map(|i| routed(&registry, &format!("user{i}@a.example")))
+            .collect();
+        let begun = Instant::now();
+        registry.close_paced(CloseReason::Stopping, limit).await;
+        let took = begun.elapsed().as_millis();
+        assert!(
+            (at_least..=at_most).contains(&took),
+            "{sessions}: {took} ms"
+        );
+        let told = |guard: &SessionGuard| guard.close_reason() == Some(CloseReason::Stopping);
+        assert!(guards.iter().all(told));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_admits_nobody_and_ends_held_logins_before_it_closes_sessions() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Fencing));
+    let registry = registry(&tables);
+    let held = held(&registry, "alice");
+    let guards: Vec<_> = (0..1_000)
+        .map(|i| routed(&registry, &format!("user{i}@a.example")))
+        .collect();
+    let mut closing = pin!(registry.close_paced(CloseReason::Stopping, Duration::from_secs(5)));
+    assert!(is_pending(&mut closing));
+    assert_eq!(held.closing().await, CloseReason::Stopping);
+    assert!(matches!(
+        registry.admit(request("bob@a.example")),
+        Admission::Closed(CloseReason::Stopping)
+    ));
+    let open = guards.iter().filter(|it| it.close_reason().is_none());
+    assert!(open.count() > 900);
+    // A fence need not wait for the pace.
+    registry.close_all(CloseReason::Expelled);
+    assert!(guards.iter().all(|it| it.close_reason().is_some()));
+}
+
 #[test]
 fn the_recheck_wants_the_same_destination_and_no_fence() {
     let tables = Tables::new();

@@ -63,20 +63,42 @@ impl Admin {
     /// # Errors
     /// [`WorldError::Admin`] when it does not answer.
     pub async fn get(&self, path: &str) -> Result<(u16, String), WorldError> {
-        let answer = timeout(LIMIT, self.exchange(path))
+        self.ask("GET", path, LIMIT).await
+    }
+
+    /// What a `POST` of `/drain` says, which is answered when everybody is let go of.
+    ///
+    /// # Errors
+    /// [`WorldError::Admin`] when it says anything else, or nothing for a minute.
+    pub async fn drain(&self) -> Result<Value, WorldError> {
+        match self.ask("POST", "/drain", Duration::from_mins(1)).await? {
+            (200, body) => {
+                serde_json::from_str(&body).map_err(|error| WorldError::Admin(error.to_string()))
+            }
+            (status, body) => Err(WorldError::Admin(format!("{status} {}", body.trim()))),
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        limit: Duration,
+    ) -> Result<(u16, String), WorldError> {
+        let answer = timeout(limit, self.exchange(method, path))
             .await
-            .map_err(|_| WorldError::Admin(format!("no answer within {LIMIT:?}")))?
+            .map_err(|_| WorldError::Admin(format!("no answer within {limit:?}")))?
             .map_err(|error| WorldError::Admin(error.to_string()))?;
         parse(&answer).ok_or_else(|| WorldError::Admin("not HTTP".to_owned()))
     }
 
-    async fn exchange(&self, path: &str) -> std::io::Result<String> {
+    async fn exchange(&self, method: &str, path: &str) -> std::io::Result<String> {
         let tcp = TcpStream::connect(self.address).await?;
         let name = ServerName::from(self.address.ip());
         let connector = TlsConnector::from(Arc::clone(&self.trust));
         let mut tls = connector.connect(name, tcp).await?;
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
             self.address, self.token
         );
         tls.write_all(request.as_bytes()).await?;

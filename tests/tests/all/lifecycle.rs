@@ -112,6 +112,28 @@ async fn a_data_plane_that_is_asked_to_end_closes_its_sessions_and_blocks_nothin
     world.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_data_plane_that_is_drained_by_a_call_blocks_nothing_and_ends_at_a_signal() {
+    let mut world = world().start().await.unwrap();
+    let operator = world.operator(0);
+    let password = world.password().to_owned();
+    let account = world.accounts()[0].clone();
+    let mut client = session(&world.imaps(1), &account, &password).await.unwrap();
+    let admin = world.admin(1);
+    let (drained, bye) = tokio::join!(admin.drain(), closed(&mut client));
+    assert_eq!(drained.unwrap()["goodbye"], "accepted");
+    assert!(bye.unwrap().is_some_and(|it| it.contains("UNAVAILABLE")));
+    admin.ready().await.unwrap_err();
+    let moved = migrate(&operator, move_to(&account, "target"))
+        .await
+        .unwrap();
+    assert!(succeeded(&moved), "{moved:?}");
+    // It runs until it is told to end, and then exits with 0.
+    assert_eq!(admin.get("/healthz").await.unwrap().0, 200);
+    world.data_plane(1).stop().await.unwrap();
+    world.stop().await.unwrap();
+}
+
 /// A second process of a data plane, told apart by its configuration file.
 struct Second {
     process: Process,

@@ -6,6 +6,7 @@
 //! | `/metrics` | yes | Prometheus' text format, see `docs/metrics.md` |
 //! | `/healthz` | no | 200: the process runs |
 //! | `/readyz` | no | 200: it serves; 503: it does not |
+//! | POST `/drain` | yes | JSON, when nobody is served any more; 404 where a plane has nothing to drain |
 //!
 //! TLS only; the two last may also be served in clear on a port that says nothing else.
 //!
@@ -20,4 +21,4 @@ mod access;
 mod server;
 
 pub use access::Access;
-pub use server::{Connection, Door, Server, Source};
+pub use server::{Connection, Door, Drained, Server, Source};

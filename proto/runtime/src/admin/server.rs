@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +16,8 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{
-        AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+        WWW_AUTHENTICATE,
     },
     server::conn::http1,
     service::service_fn,
@@ -43,11 +45,17 @@ const HEAD_OCTETS: usize = 16 * 1024;
 /// Time for the TLS handshake, and for the head of each request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time that a connection may last, so that idle ones make room.
+/// Time that a connection may last, so that idle ones make room; beside what draining may take.
 const LIFETIME: Duration = Duration::from_mins(2);
+
+/// What stops serving whoever is served.
+const DRAIN: &str = "/drain";
 
 /// Time that requests under way are given when the process stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How draining went, when it is over.
+pub type Drained = Pin<Box<dyn Future<Output = serde_json::Value> + Send>>;
 
 /// What is served.
 pub trait Source: Send + Sync + 'static {
@@ -59,6 +67,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// The text of `/metrics`, as Prometheus reads it.
     fn metrics(&self) -> String;
+
+    /// Begins to let go of everybody, if nobody has, and says how that went when it is over. `None`: there is nobody
+    /// to let go of.
+    fn drain(&self) -> Option<Drained> {
+        None
+    }
 }
 
 /// An open connection.
@@ -87,6 +101,7 @@ pub struct Server {
     source: Arc<dyn Source>,
     /// `None`: only `/healthz` and `/readyz` are there.
     access: Option<Arc<Access>>,
+    lifetime: Duration,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -97,7 +112,15 @@ impl Server {
         Self {
             source,
             access: Some(Arc::new(access)),
+            lifetime: LIFETIME,
         }
+    }
+
+    /// The same, where a caller may have to wait for so long until everybody is let go of.
+    #[must_use]
+    pub fn draining_within(mut self, limit: Duration) -> Self {
+        self.lifetime = LIFETIME.saturating_add(limit);
+        self
     }
 
     /// Serves `/healthz` and `/readyz`, for a door in clear.
@@ -105,6 +128,7 @@ impl Server {
         Self {
             source,
             access: None,
+            lifetime: LIFETIME,
         }
     }
 
@@ -122,9 +146,10 @@ impl Server {
         let complaints = Complaints::of("admin");
         let accepting = accept::connections(&complaints, accept, |(caller, peer, permit)| {
             let (server, door) = (self.clone(), Arc::clone(&door));
+            let lifetime = self.lifetime;
             let connection = server.connection(door, caller, peer.ip(), stop.clone());
             shutdown.spawn(async move {
-                _ = timeout(LIFETIME, connection).await;
+                _ = timeout(lifetime, connection).await;
                 drop(permit);
             });
         });
@@ -166,32 +191,56 @@ impl Server {
     }
 
     async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Answer {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
-        }
+        let reads = request.method() == Method::GET || request.method() == Method::HEAD;
         match (request.uri().path(), &self.access) {
+            (DRAIN, Some(access)) if request.method() == Method::POST => {
+                match access.check(peer, bearer(request)).await {
+                    Err(denied) => refusal(denied),
+                    Ok(()) => self.drain().await,
+                }
+            }
+            (DRAIN, Some(_)) => not_allowed("POST"),
+            _ if !reads => not_allowed("GET, HEAD"),
             ("/healthz", _) => plain(StatusCode::OK, "ok\n"),
             ("/readyz", _) if self.source.ready() => plain(StatusCode::OK, "ready\n"),
             ("/readyz", _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             // Without a token nobody learns which other paths there are.
-            (path, Some(access)) => {
-                let header = request
-                    .headers()
-                    .get(AUTHORIZATION)
-                    .map(HeaderValue::as_bytes);
-                match access.check(peer, header).await {
-                    Err(denied) => refusal(denied),
-                    Ok(()) if path == "/stats" => document(&self.source.stats()),
-                    Ok(()) if path == "/metrics" => metrics(self.source.metrics()),
-                    Ok(()) => plain(
-                        StatusCode::NOT_FOUND,
-                        "there is /stats, /metrics, /healthz, /readyz\n",
-                    ),
-                }
-            }
+            (path, Some(access)) => match access.check(peer, bearer(request)).await {
+                Err(denied) => refusal(denied),
+                Ok(()) if path == "/stats" => document(&self.source.stats()),
+                Ok(()) if path == "/metrics" => metrics(self.source.metrics()),
+                Ok(()) => plain(
+                    StatusCode::NOT_FOUND,
+                    "there is /stats, /metrics, /healthz, /readyz, and POST /drain\n",
+                ),
+            },
             (_, None) => plain(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
+}
+
+impl Server {
+    async fn drain(&self) -> Answer {
+        match self.source.drain() {
+            Some(drained) => document(&drained.await),
+            None => plain(StatusCode::NOT_FOUND, "there is nothing to drain here\n"),
+        }
+    }
+}
+
+fn bearer(request: &Request<Incoming>) -> Option<&[u8]> {
+    let header = request.headers().get(AUTHORIZATION);
+    header.map(HeaderValue::as_bytes)
+}
+
+fn not_allowed(allowed: &'static str) -> Answer {
+    let mut answer = plain(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{allowed} is served here\n"),
+    );
+    let allow = HeaderValue::from_static(allowed);
+    answer.headers_mut().insert(ALLOW, allow);
+    answer
 }
 
 fn document(stats: &serde_json::Value) -> Answer {
