@@ -431,7 +431,7 @@ impl Sockets {
 
 impl AdminSockets {
     fn bind(admin: &Admin) -> anyhow::Result<Self> {
-        let tls = ServerTls::new(std::slice::from_ref(&admin.certificate), b"http/1.1")
+        let tls = ServerTls::new(std::slice::from_ref(&admin.certificate), Some(b"http/1.1"))
             .context("admin endpoint")?;
         let full = listen(admin.listen)?;
         let health = admin.health_listen.map(listen).transpose()?;

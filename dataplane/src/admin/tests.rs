@@ -54,7 +54,7 @@ impl Endpoint {
             cert_file: path("cert.pem"),
             key_file: path("key.pem"),
         };
-        let tls = ServerTls::new(&[files], b"http/1.1").unwrap();
+        let tls = ServerTls::new(&[files], Some(b"http/1.1")).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
         let server = Server::full(Arc::new(Fixed { ready }), Access::new(path("token")));

@@ -318,6 +318,8 @@ fn problem(error: &OpenError) -> Problem {
     match error {
         OpenError::Dial(error) => dial_problem(error),
         OpenError::Violation(violation) => violation_problem(*violation),
+        // Nobody was announced, so it is we who were turned away.
+        OpenError::Refused(_) => Problem::Bye,
         OpenError::Leg(LegError::Full) => Problem::BadReply,
         OpenError::Leg(LegError::Ended | LegError::Io(_)) => Problem::Unreachable,
         OpenError::Tls(error) => tls_problem(error),

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
 use ferrypost_wire::{
     BackSettings, BackendViolation, Channel, Introduction, LineProtocol, Negotiate, NegotiateStep,
-    TlsFacts,
+    Rejection, TlsFacts,
 };
 use tokio::time::{Instant, timeout};
 
@@ -64,6 +64,9 @@ pub enum OpenError {
     /// The server broke the rules, or cannot do what is needed.
     #[error(transparent)]
     Violation(#[from] BackendViolation),
+    /// The server is well and will not have the client that it was told of.
+    #[error("the backend turned the client away ({code})", code = .0.server_code().unwrap_or("no code"))]
+    Refused(Rejection),
     /// Its connection failed.
     #[error("the backend: {0}")]
     Leg(#[from] LegError),
@@ -81,7 +84,7 @@ impl OpenError {
         match self {
             Self::Dial(error) => error.retryable(),
             Self::Leg(_) | Self::Violation(BackendViolation::Bye) => true,
-            Self::Violation(_) | Self::Tls(_) | Self::Timeout => false,
+            Self::Violation(_) | Self::Refused(_) | Self::Tls(_) | Self::Timeout => false,
         }
     }
 }
@@ -295,6 +298,7 @@ impl<P: LineProtocol> Dialogue<'_, P> {
             out.clear();
             match step {
                 NegotiateStep::NeedMore => leg.fill().await.map_err(too_long)?,
+                NegotiateStep::Refused(rejection) => return Err(OpenError::Refused(rejection)),
                 step if step == wanted => return Ok(()),
                 NegotiateStep::StartTls | NegotiateStep::Ready => {
                     return Err(BackendViolation::Malformed.into());

@@ -55,7 +55,10 @@ fn not_a_word(failure: &OpenFailure) -> bool {
             | DialError::ConnectTimeout => false,
         },
         OpenError::Leg(LegError::Ended | LegError::Io(_)) | OpenError::Timeout => true,
-        OpenError::Leg(LegError::Full) | OpenError::Violation(_) | OpenError::Tls(_) => false,
+        OpenError::Leg(LegError::Full)
+        | OpenError::Violation(_)
+        | OpenError::Refused(_)
+        | OpenError::Tls(_) => false,
     };
     silent && failure.address.is_some() && failure.tls.is_none() && failure.greeting.is_empty()
 }
@@ -64,7 +67,7 @@ fn not_a_word(failure: &OpenFailure) -> bool {
 fn spoke(failure: &OpenFailure) -> bool {
     match &failure.error {
         OpenError::Violation(BackendViolation::PrefaceRefused) => false,
-        OpenError::Dial(DialError::Tls(TlsError::Certificate(_))) => true,
+        OpenError::Refused(_) | OpenError::Dial(DialError::Tls(TlsError::Certificate(_))) => true,
         _ => failure.tls.is_some() || !failure.greeting.is_empty(),
     }
 }

@@ -10,7 +10,7 @@ use ferrypost_runtime::{
     shutdown::Shutdown,
     tls::FileError,
 };
-use ferrypost_wire::ProtocolKind;
+use ferrypost_wire::{LineProtocol as _, ProtocolKind, dispatch};
 use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 
 pub use count::ListenerCounts;
@@ -77,7 +77,7 @@ impl Listening {
     /// # Errors
     /// [`ListenError`].
     pub fn bind(config: Listener, permits: Permits) -> Result<Self, ListenError> {
-        let alpn = config.protocol.as_str().as_bytes();
+        let alpn = dispatch!(config.protocol, P => P::ALPN).map(str::as_bytes);
         let tls = ServerTls::new(&config.certificates, alpn).map_err(|error| {
             ListenError::Certificate {
                 listener: config.name.clone(),

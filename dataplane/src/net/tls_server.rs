@@ -72,18 +72,19 @@ pub struct Secured {
 impl ServerTls {
     /// Reads the certificates. `protocol` is the ALPN name: a client that offers a list without it is
     /// refused, so that a certificate which also serves other protocols cannot be used to confuse them
-    /// (ALPACA, CVE-2021-3618); one that offers none is served.
+    /// (ALPACA, CVE-2021-3618); one that offers none is served. For a protocol that has no such name clients
+    /// make up what they will, and only a list with another protocol's name is refused.
     ///
     /// # Errors
     /// [`FileError`] for the first file that cannot be used.
-    pub fn new(files: &[CertificateFiles], protocol: &[u8]) -> Result<Self, FileError> {
+    pub fn new(files: &[CertificateFiles], protocol: Option<&[u8]>) -> Result<Self, FileError> {
         let certificates = Arc::new(Certificates::load(files)?);
         let mut config = ServerConfig::builder_with_provider(crypto())
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Certificates>::clone(&certificates));
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
         // Our order has the cheapest suite of equal strength first.
         config.ignore_client_order = true;
         // The greeting goes out with the handshake's last flight.
@@ -146,6 +147,7 @@ impl ServerTls {
     ) -> io::Result<(Box<TlsStream<UnbufferedServerConnection>>, Option<String>)> {
         let asked = Arc::new(AskedName {
             certificates: Arc::clone(&self.certificates),
+            refuses_named: self.config.alpn_protocols.is_empty(),
             name: OnceLock::new(),
         });
         // A copy for this one connection, a handful of pointers: nothing else tells us the name.
@@ -236,6 +238,8 @@ impl ResolvesServerCert for Certificates {
 #[derive(Debug)]
 struct AskedName {
     certificates: Arc<Certificates>,
+    /// Whether a client that names a protocol which has a name is at the wrong port.
+    refuses_named: bool,
     name: OnceLock<String>,
 }
 
@@ -245,8 +249,18 @@ impl ResolvesServerCert for AskedName {
             // A second hello, after a retry, must name the same.
             _ = self.name.set(name.to_owned());
         }
+        if self.refuses_named && names_a_protocol(&hello) {
+            return None;
+        }
         self.certificates.choose(hello.server_name())
     }
+}
+
+/// Whether the client's list names a protocol that mail servers and web servers speak.
+fn names_a_protocol(hello: &ClientHello<'_>) -> bool {
+    const NAMED: [&[u8]; 6] = [b"imap", b"pop3", b"managesieve", b"http/1.1", b"h2", b"h3"];
+    let mut list = hello.alpn().into_iter().flatten();
+    list.any(|name| NAMED.contains(&name))
 }
 
 fn is_for_want_of_anything_in_common(error: &io::Error) -> bool {
@@ -361,21 +375,55 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = write(directory.path(), "one", "mail.example.org");
         std::fs::write(&files.cert_file, "nothing").unwrap();
-        let error = ServerTls::new(std::slice::from_ref(&files), b"imap").err();
+        let error = ServerTls::new(std::slice::from_ref(&files), Some(b"imap")).err();
         assert!(error.unwrap().to_string().contains("one.pem"));
     }
 
     /// Trusts what it is shown, and remembers what it is given for later.
     fn returning_client(files: &CertificateFiles) -> TlsConnector {
+        client_that_names(files, &[])
+    }
+
+    fn client_that_names(files: &CertificateFiles, protocols: &[&str]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_file(&files.cert_file).unwrap();
         roots.add(certificate).unwrap();
-        let config = ClientConfig::builder_with_provider(crypto())
+        let mut config = ClientConfig::builder_with_provider(crypto())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let names = protocols.iter().map(|name| name.as_bytes().to_vec());
+        config.alpn_protocols = names.collect();
         TlsConnector::from(Arc::new(config))
+    }
+
+    #[tokio::test]
+    async fn where_no_name_is_registered_only_another_protocols_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = write(directory.path(), "one", "mail.example.org");
+        let tls = ServerTls::new(std::slice::from_ref(&files), None).unwrap();
+        for (list, served) in [
+            (&[][..], true),
+            (&["smtp"], true),
+            (&["made-up"], true),
+            (&["h2", "http/1.1"], false),
+            (&["made-up", "imap"], false),
+        ] {
+            let client = client_that_names(&files, list);
+            let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = async {
+                let stream = net::connect(address).await.unwrap();
+                let name = "mail.example.org".try_into().unwrap();
+                client.connect(name, stream).await.is_ok()
+            };
+            let server = async {
+                let (stream, _) = net::accept(&listener).await.unwrap();
+                tls.accept(Leg::new(stream, 100), b"").await.is_ok()
+            };
+            assert_eq!(tokio::join!(client, server), (served, served), "{list:?}");
+        }
     }
 
     /// How a client that comes again shakes hands, and the name that we know it asked for.
@@ -408,7 +456,7 @@ mod tests {
         let p256 = KeyPair::generate().unwrap();
         for (key, expected) in [(&rsa, HandshakeKind::Resumed), (&p256, HandshakeKind::Full)] {
             let files = write_with(key, directory.path(), "one", "mail.example.org");
-            let tls = ServerTls::new(std::slice::from_ref(&files), b"imap").unwrap();
+            let tls = ServerTls::new(std::slice::from_ref(&files), Some(b"imap")).unwrap();
             let client = returning_client(&files);
             let (first, _) = handshake(&tls, &client).await;
             assert_eq!(first, HandshakeKind::Full);
@@ -425,7 +473,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
         let files = write_with(&key, directory.path(), "one", "mail.example.org");
-        let tls = ServerTls::new(std::slice::from_ref(&files), b"imap").unwrap();
+        let tls = ServerTls::new(std::slice::from_ref(&files), Some(b"imap")).unwrap();
         let client = returning_client(&files);
         handshake(&tls, &client).await;
         let (resumed, _) = handshake(&tls, &client).await;

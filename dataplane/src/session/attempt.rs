@@ -188,7 +188,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             }
             Err(failure) => {
                 self.trail.failed_to_open(&failure);
-                Err(AttemptError::Open(Box::new(failure)))
+                Err(failure.into())
             }
         }
     }

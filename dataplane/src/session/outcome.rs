@@ -8,7 +8,7 @@ use ferrypost_wire::{
 
 use super::relay::{Cause, RelayEnd};
 use crate::{
-    backend::open::OpenFailure,
+    backend::open::{OpenError, OpenFailure},
     metrics::words::{Blame, LoginOutcome, SessionEnd},
     net::{leg::LegError, tls_server::HandshakeError},
     registry::{CloseReason, HoldLimit, Recheck},
@@ -51,6 +51,9 @@ pub enum AttemptError {
     /// The backend was not brought to take a login.
     #[error("{0}")]
     Open(Box<OpenFailure>),
+    /// The backend is well and will not have this client, whatever its login.
+    #[error("the backend turned the client away ({code})", code = .0.server_code().unwrap_or("no code"))]
+    TurnedAway(Rejection),
     /// The backend gave no verdict.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -92,6 +95,15 @@ impl From<Recheck> for AttemptError {
     }
 }
 
+impl From<OpenFailure> for AttemptError {
+    fn from(failure: OpenFailure) -> Self {
+        match failure.error {
+            OpenError::Refused(rejection) => Self::TurnedAway(rejection),
+            _ => Self::Open(Box::new(failure)),
+        }
+    }
+}
+
 impl AttemptError {
     /// The label of metrics and logs.
     pub fn outcome(&self) -> LoginOutcome {
@@ -108,7 +120,7 @@ impl AttemptError {
             Self::Open(_) => LoginOutcome::BackendUnavailable,
             Self::Replay(_) => LoginOutcome::NoVerdict,
             Self::Rejected(rejection) if rejection.is_about_the_login() => LoginOutcome::Rejected,
-            Self::Rejected(_) => LoginOutcome::ServerRefused,
+            Self::Rejected(_) | Self::TurnedAway(_) => LoginOutcome::ServerRefused,
             Self::RouteChanged => LoginOutcome::RouteChanged,
             Self::Told(CloseReason::Moved) => LoginOutcome::Moved,
             Self::Told(CloseReason::Kicked) => LoginOutcome::Kicked,
@@ -126,6 +138,7 @@ impl AttemptError {
             | Self::SecondName(_)
             | Self::Unheeded(_)
             | Self::Refused(_)
+            | Self::TurnedAway(_)
             | Self::Client(_) => Blame::Client,
             Self::Rejected(rejection) if rejection.is_about_the_login() => Blame::Client,
             Self::NoTable | Self::HeldTooLong | Self::NoEndpoint => Blame::ControlPlane,
@@ -145,7 +158,9 @@ impl AttemptError {
             Self::NoName(_) | Self::SecondName(_) | Self::Unheeded(_) | Self::Refused(_) => {
                 ClientReply::AuthFailed
             }
-            Self::Rejected(rejection) => ClientReply::Rejected(rejection.clone()),
+            Self::Rejected(rejection) | Self::TurnedAway(rejection) => {
+                ClientReply::Rejected(rejection.clone())
+            }
             Self::TokenUnread
             | Self::NoTable
             | Self::TooManyHeld(_)
@@ -176,7 +191,7 @@ impl AttemptError {
     /// The code by which the backend refused, if it gave one.
     pub fn server_code(&self) -> Option<&str> {
         match self {
-            Self::Rejected(rejection) => rejection.server_code(),
+            Self::Rejected(rejection) | Self::TurnedAway(rejection) => rejection.server_code(),
             _ => None,
         }
     }

@@ -177,7 +177,7 @@ impl<P: LineProtocol> Preauth<P> {
 
     /// The protocol that it named in its handshake.
     pub(super) fn alpn(&self) -> Option<&'static str> {
-        self.named_protocol.then(|| P::KIND.as_str())
+        P::ALPN.filter(|_| self.named_protocol)
     }
 
     /// Answers a login that did not succeed. `Ok` if the client may try again.

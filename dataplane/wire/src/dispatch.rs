@@ -17,7 +17,7 @@ macro_rules! protocols {
             /// The names of all of them.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
-            /// The protocol's name in lower case, as configuration, metrics and ALPN (RFC 7301) write it.
+            /// The protocol's name in lower case, as configuration and metrics write it.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$kind => $name,)+

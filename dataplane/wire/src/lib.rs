@@ -141,6 +141,8 @@ pub trait Offer: Eq + fmt::Debug + Send + Sync + 'static {
 pub trait LineProtocol: Sized + 'static {
     /// Which protocol this is.
     const KIND: ProtocolKind;
+    /// Its name in a TLS handshake (RFC 7301), if one is registered.
+    const ALPN: Option<&'static str> = Some(Self::KIND.as_str());
     /// What a server says that it can do.
     type Capabilities: Capabilities;
     /// What we say that we can do, before login.
@@ -304,7 +306,7 @@ pub trait Negotiate: Send + 'static {
 }
 
 /// What the driver is to do after [`Negotiate::step`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NegotiateStep {
     /// Send `out`, read more, step again.
     NeedMore,
@@ -312,6 +314,9 @@ pub enum NegotiateStep {
     StartTls,
     /// The backend may be given credentials: [`Negotiate::into_login`].
     Ready,
+    /// The backend will not have this client, as far as it has been announced: [`Front::reply`] with
+    /// [`ClientReply::Rejected`]. The backend itself is well.
+    Refused(Rejection),
 }
 
 /// The backend's side from the first octet of a secret to the verdict. Driven only on a leg that

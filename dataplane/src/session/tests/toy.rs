@@ -45,12 +45,18 @@ fn server() -> (TcpListener, Plan) {
     (listener, plan)
 }
 
-/// The next connection to it, up to the token.
-async fn given_a_token(listener: &TcpListener) -> Client {
+/// The next connection to it, up to the client's name.
+async fn told_a_name(listener: &TcpListener) -> Client {
     let accepted = timeout(PATIENCE, net::accept(listener)).await;
     let mut server = Client::over(Box::new(accepted.expect("nobody came").unwrap().0));
     server.send("+ toy server\r\n").await;
     assert_eq!(server.line().await, "HELLO client.example.org");
+    server
+}
+
+/// The next connection to it, up to the token.
+async fn given_a_token(listener: &TcpListener) -> Client {
+    let mut server = told_a_name(listener).await;
     server.send("+ SIZE 100, BEARER\r\n").await;
     assert_eq!(server.line().await, format!("BEARER {TOKEN}"));
     server
@@ -90,6 +96,22 @@ async fn a_refused_token_takes_one_more_round_on_both_legs() {
     let mut server = given_a_token(&listener).await;
     server.send("- 454 4.7.0 busy\r\n").await;
     assert_eq!(client.line().await, "- 454 4.7.0 busy");
+}
+
+#[tokio::test]
+async fn a_client_that_the_server_turns_away_hears_it_and_may_try_again() {
+    let (listener, plan) = server();
+    let world = World::speaking::<Toy>(plan);
+    let mut client = client(&world).await;
+    client.send(format!("BEARER {TOKEN}\r\n")).await;
+    let mut server = told_a_name(&listener).await;
+    server.send("- 454 4.7.0 not from there\r\n").await;
+    assert_eq!(client.line().await, "- 454 4.7.0 not from there");
+    assert_eq!(server.line().await, "", "it was given nothing");
+    client.send(format!("BEARER {TOKEN}\r\n")).await;
+    let mut server = given_a_token(&listener).await;
+    server.send("+ welcome\r\n").await;
+    assert_eq!(client.line().await, "+ welcome");
 }
 
 #[tokio::test]

@@ -171,6 +171,7 @@ fn step_back<P: LineProtocol>(
                 }
                 Some(Stage::LoggingIn(back.into_login(credentials())))
             }
+            Ok(NegotiateStep::Refused(rejection)) => over(trace, format!("{rejection:?}")),
             Err(violation) => over(trace, violation.to_string()),
         },
         Stage::LoggingIn(mut login) => match login.step(buffer) {

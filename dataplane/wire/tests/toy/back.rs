@@ -119,6 +119,9 @@ impl Negotiate for ToyBack {
             let Some(line) = self.lines.next(input)? else {
                 return Ok(NegotiateStep::NeedMore);
             };
+            if let (State::Hello, Some((b'-', text))) = (self.state, signed(&line)) {
+                return Ok(NegotiateStep::Refused(rejection(text)));
+            }
             self.take(&line, out)?;
         }
     }

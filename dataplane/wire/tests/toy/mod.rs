@@ -5,7 +5,7 @@
 //! the crate shows to everybody.
 //!
 //! ```text
-//!   + toy server                         - AUTH no                a refusal and its code
+//!   + toy server                         - AUTH no                a refusal and its code; to HELLO, of a client
 //!   HELLO name      + SIZE 100, BEARER   - 454 4.7.0 later        of two codes
 //!   TLS             + go                 ? base64                 one more round: a line, then the refusal
 //!   BEARER base64   + welcome            DATA, lines, .           answered at its end

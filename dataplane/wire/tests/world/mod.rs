@@ -249,6 +249,7 @@ impl<P: LineProtocol> World<P> {
                 self.stage = Stage::LoggingIn(Box::new(back.into_login(credentials)));
                 return true;
             }
+            Ok(NegotiateStep::Refused(rejection)) => self.rejected(rejection),
             Err(violation) => self.stage = Stage::BackendBroke(violation),
         }
         false
@@ -263,15 +264,17 @@ impl<P: LineProtocol> World<P> {
                 return true;
             }
             Ok(LoginStep::Accepted(acceptance)) => self.stage = Stage::Accepted(acceptance),
-            Ok(LoginStep::Rejected(rejection)) => {
-                self.stage = Stage::Rejected(rejection.clone());
-                self.to_backend.clear();
-                let front = self.front.as_mut().expect("not yet accepted");
-                front.reply(ClientReply::Rejected(rejection), &mut self.to_client);
-            }
+            Ok(LoginStep::Rejected(rejection)) => self.rejected(rejection),
             Err(violation) => self.stage = Stage::BackendBroke(violation),
         }
         false
+    }
+
+    fn rejected(&mut self, rejection: Rejection) {
+        self.stage = Stage::Rejected(rejection.clone());
+        self.to_backend.clear();
+        let front = self.front.as_mut().expect("not yet accepted");
+        front.reply(ClientReply::Rejected(rejection), &mut self.to_client);
     }
 
     fn relay(&mut self, mut follow: Box<P::Follow>) -> bool {
