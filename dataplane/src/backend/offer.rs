@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ferrypost_proto::{DestinationId, Unlisted};
 use ferrypost_routing::RoutingTable;
-use ferrypost_wire::{Capabilities as _, LineProtocol, Offer as _};
+use ferrypost_wire::{Capabilities as _, LineProtocol, Offer as _, Tokens};
 use tokio::sync::watch;
 
 use super::{Backends, Offered, Target, on_the_wire};
@@ -36,7 +36,8 @@ impl<P: LineProtocol> Default for Offers<P> {
 impl<P: LineProtocol> Offers<P> {
     /// Our own minimum, until something is known.
     pub fn new() -> Self {
-        Self(watch::Sender::new(Arc::new(P::offer(&[]))))
+        let offer = P::offer(&[], Tokens::Unreadable);
+        Self(watch::Sender::new(Arc::new(offer)))
     }
 
     /// What is offered now.
@@ -49,8 +50,15 @@ impl<P: LineProtocol> Offers<P> {
         self.0.subscribe()
     }
 
-    /// Makes the offer anew whenever what it rests on changes. Never returns.
-    pub async fn keep_fresh(self, group: String, backends: Backends, tables: Tables) {
+    /// Makes the offer anew whenever what it rests on changes; `tokens`: whether there is somebody here who can
+    /// tell whose they are. Never returns.
+    pub async fn keep_fresh(
+        self,
+        group: String,
+        backends: Backends,
+        tables: Tables,
+        tokens: Tokens,
+    ) {
         let mut first = true;
         let mut verdicts = backends.watch();
         let mut table = tables.watch();
@@ -59,7 +67,7 @@ impl<P: LineProtocol> Offers<P> {
             table.mark_unchanged();
             if let Some(table) = tables.current() {
                 let lists = lists::<P>(&group, &backends, &table);
-                self.publish(P::offer(&lists), first);
+                self.publish(P::offer(&lists, tokens), first);
                 first = false;
             }
             // Neither sender is dropped while we hold its owner.

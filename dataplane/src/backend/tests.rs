@@ -11,7 +11,7 @@ use ferrypost_proto::{
 use ferrypost_routing::Assembly;
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
-    ProtocolKind,
+    ProtocolKind, Tokens,
     imap::{Capabilities, Imap},
 };
 
@@ -329,7 +329,9 @@ fn following() -> Following {
     shutdown.spawn_background(Arc::clone(&prober).run(tables.clone(), shutdown.clone()));
     let offers = Offers::<Imap>::new();
     let (known, followed) = (backends.clone(), tables.clone());
-    let keeping = offers.clone().keep_fresh(String::new(), known, followed);
+    let keeping = offers
+        .clone()
+        .keep_fresh(String::new(), known, followed, Tokens::Readable);
     shutdown.spawn_background(keeping);
     Following {
         prober,

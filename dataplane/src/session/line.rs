@@ -83,7 +83,9 @@ impl<P: LineProtocol> Line for LineServices<P> {
 
     fn keep_fresh(&self, backends: Backends) -> BoxFuture<'static, ()> {
         let (group, tables) = (self.services.group.clone(), self.services.tables.clone());
-        Box::pin(self.offers.clone().keep_fresh(group, backends, tables))
+        let tokens = self.services.tokens.tokens();
+        let offers = self.offers.clone();
+        Box::pin(offers.keep_fresh(group, backends, tables, tokens))
     }
 
     fn no_room(&self) -> Vec<u8> {

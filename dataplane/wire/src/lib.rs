@@ -110,7 +110,7 @@ pub use reply::{
 pub use secret::{
     Bearer, BearerFrame, Credentials, InvalidCredentials, Password, Secret, SecretWriter,
 };
-pub use settings::{BackLimits, BackSettings, Channel, FrontLimits, FrontSettings};
+pub use settings::{BackLimits, BackSettings, Channel, FrontLimits, FrontSettings, Tokens};
 
 protocols! {
     /// `IMAP4rev1` and `IMAP4rev2` (RFC 3501, RFC 9051).
@@ -161,8 +161,9 @@ pub trait LineProtocol: Sized + 'static {
     ///
     /// The result is their intersection, without what the proxy cannot carry, with what it does by
     /// itself as far as every destination can be replayed with. With no destination known it is the
-    /// proxy's own minimum.
-    fn offer(destinations: &[Self::Capabilities]) -> Self::Offer;
+    /// proxy's own minimum. Mechanisms that carry a token are in it only where `tokens` says that the account
+    /// can be told from one, and a destination is known that takes it ([`sasl::offered`]).
+    fn offer(destinations: &[Self::Capabilities], tokens: Tokens) -> Self::Offer;
 
     /// The least that a server can offer to which a login can be replayed: what a destination is taken
     /// to offer that never answered.

@@ -136,6 +136,16 @@ impl Rejection {
         }
     }
 
+    /// The same in the backend's own words, of which only what is printable is kept, up to a limit: for a refusal
+    /// that shows anyway which server it comes from.
+    #[must_use]
+    pub fn in_words(self, text: &[u8]) -> Self {
+        Self {
+            text: printable(text, MAX_PASSED_TEXT),
+            ..self
+        }
+    }
+
     /// The same with the challenge that the backend ended a bearer token's exchange with, decoded
     /// (RFC 7628 §3.2.2): the client may read it before it is told no. One that is too long is left out.
     #[must_use]

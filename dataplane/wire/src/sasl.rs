@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::secret::{
     Bearer, BearerFrame, Credentials, InvalidCredentials, Password, Secret, SecretWriter,
 };
+use crate::settings::Tokens;
 
 /// What parts the fields of a token's frame (RFC 7628 §3.1).
 const CONTROL_A: u8 = 0x01;
@@ -47,6 +48,25 @@ impl Mechanism {
             Self::Bearer(BearerFrame::Xoauth2) => "XOAUTH2",
         }
     }
+}
+
+/// Those of `ours` that may be offered before it is known which destination a client will have: what every one
+/// can be replayed with, and a token's only where there is somebody who takes it and the driver can tell whose it
+/// is.
+pub fn offered<C>(
+    ours: &[Mechanism],
+    destinations: &[C],
+    tokens: Tokens,
+    can_replay: impl Fn(Mechanism, &C) -> bool,
+) -> Vec<Mechanism> {
+    let may = |mechanism: &Mechanism| {
+        !matches!(mechanism, Mechanism::Bearer(_))
+            || tokens == Tokens::Readable && !destinations.is_empty()
+    };
+    let everywhere =
+        |mechanism: &Mechanism| destinations.iter().all(|it| can_replay(*mechanism, it));
+    let fit = |mechanism: &&Mechanism| may(mechanism) && everywhere(mechanism);
+    ours.iter().filter(fit).copied().collect()
 }
 
 /// The server's side of one exchange.
@@ -282,6 +302,22 @@ mod tests {
             assert_eq!(found.map(Mechanism::name), Some(name));
         }
         assert_eq!(Mechanism::from_name(b"SCRAM-SHA-256-PLUS"), None);
+    }
+
+    #[test]
+    fn a_token_s_mechanism_is_offered_where_somebody_takes_it_and_its_owner_can_be_told() {
+        let bearer = Mechanism::Bearer(BearerFrame::OauthBearer);
+        let ours = [Mechanism::Plain, bearer];
+        let offered = |destinations: &[bool], tokens| {
+            offered(&ours, destinations, tokens, |mechanism, takes_tokens| {
+                mechanism == Mechanism::Plain || *takes_tokens
+            })
+        };
+        assert_eq!(offered(&[true, true], Tokens::Readable), ours);
+        let plain = [Mechanism::Plain];
+        assert_eq!(offered(&[true, true], Tokens::Unreadable), plain);
+        assert_eq!(offered(&[true, false], Tokens::Readable), plain);
+        assert_eq!(offered(&[], Tokens::Readable), plain);
     }
 
     #[test]

@@ -13,6 +13,16 @@ pub enum Channel {
     Secure,
 }
 
+/// Whether the driver can tell whose a bearer token is. Where it cannot, such a login goes nowhere, and is not
+/// offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tokens {
+    /// It can, as far as its configuration goes.
+    Readable,
+    /// It cannot of any.
+    Unreadable,
+}
+
 /// What a [`Front`](crate::Front) is made with. `O` is the protocol's [`Offer`](crate::Offer).
 #[derive(Debug)]
 pub struct FrontSettings<O> {

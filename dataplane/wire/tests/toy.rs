@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ferrypost_wire::{
     Channel, ClientReply, Follower, Front, FrontLimits, FrontSettings, FrontStep, LineProtocol,
-    Offer as _, Rejection, Safety, WireBuf,
+    Offer as _, Rejection, Safety, Tokens, WireBuf,
 };
 use invariance::Side;
 use proptest::collection::vec;
@@ -94,16 +94,19 @@ fn step(front: &mut impl Front, text: &str) -> (FrontStep, String) {
 
 #[test]
 fn a_server_may_speak_after_tls_and_a_refused_token_takes_one_more_round() {
-    let offer = Toy::offer(&[
-        Abilities {
-            size: Some(100),
-            bearer: true,
-        },
-        Abilities {
-            size: Some(70),
-            bearer: true,
-        },
-    ]);
+    let offer = Toy::offer(
+        &[
+            Abilities {
+                size: Some(100),
+                bearer: true,
+            },
+            Abilities {
+                size: Some(70),
+                bearer: true,
+            },
+        ],
+        Tokens::Readable,
+    );
     assert_eq!(offer.items(), ["SIZE 70", "BEARER"]);
     let mut front = Toy::front(FrontSettings {
         channel: Channel::Clear,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ferrypost_wire::Bearer;
+use ferrypost_wire::{Bearer, Tokens};
 use tokio::time::timeout;
 
 use super::{
@@ -25,6 +25,10 @@ const CHALLENGE: &str = "eyJzdGF0dXMiOiJleHBpcmVkIn0=";
 struct Believing;
 
 impl TokenOwner for Believing {
+    fn tokens(&self) -> Tokens {
+        Tokens::Readable
+    }
+
     fn owner(&self, bearer: &Bearer) -> Option<String> {
         bearer.name().map(str::to_owned)
     }

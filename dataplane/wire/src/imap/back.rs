@@ -179,7 +179,7 @@ impl ImapBack {
             }
             Some(Response::Status(..) | Response::Data) => Ok(()),
             Some(Response::Bye) => Err(BackendViolation::Bye),
-            Some(Response::Continue | Response::Preauth(_)) | None => {
+            Some(Response::Continue(_) | Response::Preauth(_)) | None => {
                 Err(BackendViolation::Malformed)
             }
         }

@@ -12,7 +12,7 @@ use crate::buf::WireBuf;
 use crate::facts::Introduction;
 use crate::foreign::{begins_tls, is_http};
 use crate::reply::{ClientReply, ClientViolation};
-use crate::sasl::{Exchange, Mechanism, Progress};
+use crate::sasl::{self, Exchange, Mechanism, Progress};
 use crate::secret::{Credentials, InvalidCredentials, Secret, SecretWriter};
 use crate::settings::{Channel, FrontLimits, FrontSettings};
 use crate::{Front, FrontStep};
@@ -57,6 +57,9 @@ enum State {
     Responding(Tag, Exchange),
     /// Not ours to read: a login waits for its answer.
     Pending(Tag),
+    /// The answer to the challenge that says why a token is refused; then the client hears the refusal
+    /// (RFC 7628 §3.2.3).
+    Refused(Tag, ClientReply),
     /// Not ours to read: the leg is being upgraded.
     Upgrading,
     /// Not ours to read: the session is over.
@@ -111,6 +114,7 @@ impl ImapFront {
             State::Collecting(collecting) => self.collect(collecting, input, out),
             State::Skipping(skipping) => self.skip(skipping, input, out),
             State::Responding(tag, exchange) => self.response(tag, exchange, input, out),
+            State::Refused(tag, refusal) => self.challenged(tag, refusal, input, out),
             state @ (State::Pending(_) | State::Upgrading | State::Closed) => {
                 self.state = state;
                 Ok(Some(FrontStep::NeedMore))
@@ -381,9 +385,7 @@ impl ImapFront {
     }
 
     fn challenge(&mut self, tag: Tag, exchange: Exchange, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"+ ");
-        out.extend_from_slice(exchange.challenge().as_bytes());
-        out.extend_from_slice(b"\r\n");
+        words::continuation(out, exchange.challenge());
         self.state = State::Responding(tag, exchange);
     }
 
@@ -407,6 +409,36 @@ impl ImapFront {
             }
             Ok(Some(line)) => Ok(self.respond(tag, exchange, &line, out)),
         }
+    }
+
+    /// Reads what the client says to the challenge that its token was refused with, whatever it is, and refuses.
+    fn challenged(
+        &mut self,
+        tag: Tag,
+        refusal: ClientReply,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        match input.take_line(self.limits.max_line) {
+            Ok(None) => {
+                self.state = State::Refused(tag, refusal);
+                Ok(Some(FrontStep::NeedMore))
+            }
+            Ok(Some(_)) => {
+                self.refuse(&tag, &refusal, out);
+                Ok(None)
+            }
+            Err(_) => {
+                self.refuse(&tag, &refusal, out);
+                self.violated(ClientViolation::LineTooLong, out)
+            }
+        }
+    }
+
+    /// Answers a login with something other than success.
+    fn refuse(&mut self, tag: &Tag, reply: &ClientReply, out: &mut Vec<u8>) {
+        words::refuse_login(out, tag, reply);
+        self.leftover = Leftover::Responses;
     }
 
     fn respond(
@@ -535,6 +567,14 @@ impl ImapFront {
     }
 }
 
+/// What the client is to read before it is refused.
+fn challenge(reply: &ClientReply) -> Option<&[u8]> {
+    match reply {
+        ClientReply::Rejected(rejection) => rejection.challenge(),
+        _ => None,
+    }
+}
+
 impl Room {
     /// Takes what `literal` needs and returns its length; `None` when there is not enough.
     fn admit(&mut self, literal: Announcement) -> Option<usize> {
@@ -587,9 +627,15 @@ impl Front for ImapFront {
     fn reply(&mut self, reply: ClientReply, out: &mut Vec<u8>) {
         match std::mem::replace(&mut self.state, State::Command) {
             State::Pending(tag) => {
-                words::refuse_login(out, &tag, &reply);
-                self.leftover = Leftover::Responses;
+                if let Some(challenge) = challenge(&reply) {
+                    words::continuation(out, &sasl::encode_base64(challenge));
+                    self.state = State::Refused(tag, reply);
+                    return;
+                }
+                self.refuse(&tag, &reply, out);
             }
+            // The driver does not wait for the client's answer.
+            State::Refused(tag, refusal) => self.refuse(&tag, &refusal, out),
             state => self.state = state,
         }
         match reply {

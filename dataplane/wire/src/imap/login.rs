@@ -12,7 +12,7 @@ use super::response::{Lines, Response, Status, parse};
 use crate::buf::WireBuf;
 use crate::code::{Code, split_code};
 use crate::reply::{BackendViolation, Rejection, RejectionKind};
-use crate::sasl;
+use crate::sasl::{self, Mechanism};
 use crate::secret::{Credentials, Password, Secret, SecretWriter};
 use crate::text::atom;
 use crate::{Login, LoginStep};
@@ -35,6 +35,10 @@ pub struct ImapLogin {
     credentials: Option<Credentials>,
     /// What the login consists of; each piece behind the first waits for the backend's leave.
     pieces: VecDeque<Secret>,
+    /// Whether the backend has refused a token by a challenge that says why (RFC 7628 §3.2.2).
+    is_challenged: bool,
+    /// That challenge, decoded, if it can be.
+    challenge: Option<Vec<u8>>,
     /// What the backend has offered since the login began: what it offered before is void.
     capabilities: Option<Capabilities>,
     /// Whole lines for the client.
@@ -86,6 +90,8 @@ impl ImapLogin {
             state,
             credentials: Some(credentials),
             pieces,
+            is_challenged: false,
+            challenge: None,
             capabilities: None,
             untagged: Vec::new(),
             text: Vec::new(),
@@ -96,10 +102,7 @@ impl ImapLogin {
     fn take(&mut self, line: &[u8]) -> Result<Option<LoginStep<Acceptance>>, BackendViolation> {
         match parse(line, self.tags.current().as_bytes()) {
             Some(Response::Tagged(status, text)) => self.tagged(status, text).map(Some),
-            Some(Response::Continue) => match self.pieces.pop_front() {
-                Some(piece) => Ok(Some(LoginStep::Send(piece))),
-                None => Err(BackendViolation::Malformed),
-            },
+            Some(Response::Continue(text)) => self.go_on(text).map(Some),
             Some(Response::Capability(list)) => {
                 self.capabilities = Some(Capabilities::parse(list));
                 Ok(None)
@@ -117,6 +120,24 @@ impl ImapLogin {
         }
     }
 
+    /// The backend waits for more. Behind a token it has said why it refuses it, and wants to hear that this was
+    /// read before it says no (RFC 7628 §3.2.3).
+    fn go_on(&mut self, text: &[u8]) -> Result<LoginStep<Acceptance>, BackendViolation> {
+        if let Some(piece) = self.pieces.pop_front() {
+            return Ok(LoginStep::Send(piece));
+        }
+        match &self.credentials {
+            Some(Credentials::Bearer(bearer)) if !self.is_challenged => {
+                self.is_challenged = true;
+                self.challenge = sasl::decode_challenge(text).filter(|octets| !octets.is_empty());
+                let answer = sasl::acknowledgement(bearer.frame());
+                let answer = SecretWriter::with_capacity(8).text(answer.as_bytes());
+                Ok(LoginStep::Send(answer.text(b"\r\n").finish()))
+            }
+            _ => Err(BackendViolation::Malformed),
+        }
+    }
+
     fn tagged(
         &mut self,
         status: Status,
@@ -130,23 +151,32 @@ impl ImapLogin {
         }
         match status {
             Status::Ok => self.logged_in(text),
-            Status::No => {
-                self.state = State::Over;
-                self.pieces.clear();
-                let rejection = rejection(text);
-                if rejection.kind() != RejectionKind::Temporary {
-                    self.credentials = None;
-                }
-                Ok(LoginStep::Rejected(rejection))
-            }
+            Status::No => Ok(LoginStep::Rejected(self.refused(text))),
             Status::Bad => Err(BackendViolation::LoginNotUnderstood),
+        }
+    }
+
+    fn refused(&mut self, text: &[u8]) -> Rejection {
+        self.state = State::Over;
+        self.pieces.clear();
+        let mut rejection = rejection(text);
+        if let Some(Credentials::Bearer(_)) = self.credentials {
+            // Which server it is has been said by its challenge; our words for passwords would be wrong.
+            rejection = rejection.in_words(split_code(text).1);
+        }
+        if rejection.kind() != RejectionKind::Temporary {
+            self.credentials = None;
+        }
+        match self.challenge.take() {
+            Some(challenge) => rejection.with_challenge(challenge),
+            None => rejection,
         }
     }
 
     /// The backend said OK: goes on to ask what it offers, unless it has said so.
     fn logged_in(&mut self, text: &[u8]) -> Result<LoginStep<Acceptance>, BackendViolation> {
-        if !self.pieces.is_empty() {
-            // It agreed before it had heard everything.
+        if !self.pieces.is_empty() || self.is_challenged {
+            // It agreed before it had heard everything, or to what it had refused.
             return Err(BackendViolation::Malformed);
         }
         let (code, readable) = split_code(text);
@@ -250,8 +280,12 @@ impl Login for ImapLogin {
 fn compose(tag: &str, offered: &Capabilities, credentials: &Credentials) -> Option<Vec<Secret>> {
     match credentials {
         Credentials::Password(password) => compose_password(tag, offered, password),
-        // Not offered by our own front either.
-        Credentials::Bearer(_) => None,
+        Credentials::Bearer(bearer) => {
+            let mechanism = Mechanism::Bearer(bearer.frame());
+            let message = sasl::encode_bearer(bearer);
+            let is_offered = offered.has(&offer::word(mechanism));
+            is_offered.then(|| authenticate(tag, offered, mechanism, &message))
+        }
     }
 }
 
@@ -261,7 +295,8 @@ fn compose_password(
     credentials: &Password,
 ) -> Option<Vec<Secret>> {
     if offered.has(offer::PLAIN) {
-        return Some(authenticate_plain(tag, offered, credentials));
+        let message = sasl::encode_plain(credentials);
+        return Some(authenticate(tag, offered, Mechanism::Plain, &message));
     }
     let acts_as_another = credentials
         .authorization()
@@ -278,16 +313,20 @@ fn compose_password(
         .then(|| authenticate_login(tag, credentials))
 }
 
-fn authenticate_plain(tag: &str, offered: &Capabilities, credentials: &Password) -> Vec<Secret> {
-    let message = sasl::encode_plain(credentials);
-    let command = SecretWriter::with_capacity(2 * message.len() + 64)
-        .text(tag.as_bytes())
-        .text(b" AUTHENTICATE PLAIN");
-    let initial = tag.len() + b" AUTHENTICATE PLAIN ".len() + message.len().div_ceil(3) * 4;
+/// A mechanism of one message.
+fn authenticate(
+    tag: &str,
+    offered: &Capabilities,
+    mechanism: Mechanism,
+    message: &Secret,
+) -> Vec<Secret> {
+    let head = format!("{tag} AUTHENTICATE {}", mechanism.name());
+    let command = SecretWriter::with_capacity(2 * message.len() + 64).text(head.as_bytes());
+    let initial = head.len() + 1 + message.len().div_ceil(3) * 4;
     if offered.has("SASL-IR") && initial <= MAX_COMMAND_LINE {
-        return vec![command.text(b" ").base64(&message).text(b"\r\n").finish()];
+        return vec![command.text(b" ").base64(message).text(b"\r\n").finish()];
     }
-    vec![command.text(b"\r\n").finish(), response(&message)]
+    vec![command.text(b"\r\n").finish(), response(message)]
 }
 
 fn authenticate_login(tag: &str, credentials: &Password) -> Vec<Secret> {
@@ -411,6 +450,7 @@ fn rejection(text: &[u8]) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::{Bearer, BearerFrame};
 
     fn pieces(offered: &str, name: &str, password: &str) -> Option<Vec<String>> {
         let password = SecretWriter::with_capacity(0).text(password.as_bytes());
@@ -431,6 +471,24 @@ mod tests {
         let sent = pieces("IMAP4rev1", "alice", &token).unwrap();
         assert_eq!(sent[0], "F1 LOGIN \"alice\" {6000}\r\n");
         assert_eq!(sent[1], format!("{token}\r\n"));
+    }
+
+    #[test]
+    fn a_bearer_token_of_six_kilobytes_goes_behind_the_command_line() {
+        let sent = |offered: &str, length| {
+            let token = SecretWriter::with_capacity(0).text("t".repeat(length).as_bytes());
+            let bearer = Bearer::new(BearerFrame::OauthBearer, b"alice", token.finish());
+            let credentials = Credentials::Bearer(bearer.ok().unwrap());
+            compose("F1", &Capabilities::parse(offered.as_bytes()), &credentials)
+        };
+        let whole = (6000 + "n,a=alice,\x01auth=Bearer \x01\x01".len()).div_ceil(3) * 4;
+        for offered in ["AUTH=OAUTHBEARER SASL-IR", "AUTH=OAUTHBEARER"] {
+            let pieces = sent(offered, 6000).unwrap();
+            assert_eq!(pieces[0].expose(), b"F1 AUTHENTICATE OAUTHBEARER\r\n");
+            assert_eq!((pieces.len(), pieces[1].len()), (2, whole + 2));
+        }
+        assert_eq!(sent("AUTH=OAUTHBEARER SASL-IR", 5000).unwrap().len(), 1);
+        assert!(sent("AUTH=XOAUTH2 AUTH=PLAIN SASL-IR", 5000).is_none());
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use follow::ImapFollower;
 pub use front::ImapFront;
 pub use login::ImapLogin;
 
-use crate::settings::{BackSettings, FrontSettings};
+use crate::settings::{BackSettings, FrontSettings, Tokens};
 use crate::{BackendViolation, LineProtocol, Negotiate as _, ProtocolKind};
 
 /// IMAP.
@@ -55,8 +55,8 @@ impl LineProtocol for Imap {
     type Back = ImapBack;
     type Follow = ImapFollower;
 
-    fn offer(destinations: &[Capabilities]) -> Offer {
-        offer::before_login(destinations)
+    fn offer(destinations: &[Capabilities], tokens: Tokens) -> Offer {
+        offer::before_login(destinations, tokens)
     }
 
     fn least() -> Capabilities {

@@ -2,14 +2,21 @@
 
 use super::capability::{Capabilities, Offer};
 use crate::BackendViolation;
-use crate::sasl::Mechanism;
+use crate::sasl::{self, Mechanism};
+use crate::secret::BearerFrame;
+use crate::settings::Tokens;
 
 /// The two revisions of the protocol (RFC 3501, RFC 9051).
 const REVISION_1: &str = "IMAP4rev1";
 const REVISION_2: &str = "IMAP4rev2";
 
 /// The mechanisms that we take.
-pub(super) const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+pub(super) const MECHANISMS: [Mechanism; 4] = [
+    Mechanism::Plain,
+    Mechanism::Login,
+    Mechanism::Bearer(BearerFrame::OauthBearer),
+    Mechanism::Bearer(BearerFrame::Xoauth2),
+];
 
 /// How mechanisms are offered (RFC 9051 §6.1.1).
 pub(super) const PLAIN: &str = "AUTH=PLAIN";
@@ -23,7 +30,8 @@ pub(super) fn word(mechanism: Mechanism) -> String {
 /// Whether sessions can be relayed to a server that offers this, and that clients are announced to by
 /// ID if `announced`.
 pub(super) fn fit(offered: &Capabilities, announced: bool) -> Result<(), BackendViolation> {
-    if !can_replay_login(offered) {
+    let takes_tokens = MECHANISMS.iter().any(|it| can_replay(*it, offered));
+    if !can_replay_login(offered) && !takes_tokens {
         return Err(BackendViolation::NoMechanism);
     }
     if announced && !offered.has("ID") {
@@ -37,7 +45,7 @@ pub(super) fn fit(offered: &Capabilities, announced: bool) -> Result<(), Backend
 /// It is what *every* destination can do: a client may keep it for the whole session, and which
 /// server it gets is not known yet. `IMAP4rev2` above all changes what replies look like, so that one
 /// server without it takes it away from all.
-pub(super) fn before_login(destinations: &[Capabilities]) -> Offer {
+pub(super) fn before_login(destinations: &[Capabilities], tokens: Tokens) -> Offer {
     let all = |word: &str| destinations.iter().all(|list| list.has(word));
     let mut offer = Capabilities::default();
     let known = !destinations.is_empty();
@@ -64,10 +72,8 @@ pub(super) fn before_login(destinations: &[Capabilities]) -> Offer {
             offer.add(word);
         }
     }
-    for mechanism in MECHANISMS {
-        if destinations.iter().all(|list| can_replay(mechanism, list)) {
-            offer.add(&word(mechanism));
-        }
+    for mechanism in sasl::offered(&MECHANISMS, destinations, tokens, can_replay) {
+        offer.add(&word(mechanism));
     }
     if !destinations.iter().all(can_replay_login) {
         offer.add("LOGINDISABLED");
@@ -188,7 +194,9 @@ mod tests {
 
     fn offer(lists: &[&[u8]]) -> Capabilities {
         let lists: Vec<_> = lists.iter().map(|list| Capabilities::parse(list)).collect();
-        before_login(&lists).capabilities().clone()
+        before_login(&lists, Tokens::Readable)
+            .capabilities()
+            .clone()
     }
 
     #[test]
@@ -240,6 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_offered_where_every_destination_takes_them_and_we_can_read_them() {
+        assert!(offer(&[STALWART]).has("AUTH=XOAUTH2"));
+        assert!(!offer(&[STALWART]).has("AUTH=OAUTHBEARER"));
+        assert!(!offer(&[STALWART, DOVECOT]).has("AUTH=XOAUTH2"));
+        let unread = before_login(&[Capabilities::parse(STALWART)], Tokens::Unreadable);
+        assert!(!unread.capabilities().has("AUTH=XOAUTH2"));
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_but_tokens_is_one_to_relay_to() {
+        let list = Capabilities::parse(b"IMAP4rev1 LOGINDISABLED AUTH=OAUTHBEARER");
+        assert_eq!(fit(&list, false), Ok(()));
+        let list = Capabilities::parse(b"IMAP4rev1 LOGINDISABLED AUTH=GSSAPI");
+        assert_eq!(fit(&list, false), Err(BackendViolation::NoMechanism));
+    }
+
+    #[test]
     fn without_any_destination_known_the_offer_is_our_own_minimum() {
         assert_eq!(
             offer(&[]).to_string(),
@@ -249,7 +274,10 @@ mod tests {
 
     #[test]
     fn in_clear_there_is_no_way_to_log_in() {
-        let list = in_clear(&before_login(&[Capabilities::parse(DOVECOT)]));
+        let list = in_clear(&before_login(
+            &[Capabilities::parse(DOVECOT)],
+            Tokens::Readable,
+        ));
         assert_eq!(
             list.to_string(),
             "IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE STARTTLS LOGINDISABLED"

@@ -21,8 +21,8 @@ pub(super) enum Status {
 /// One response (RFC 9051 §7).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Response<'a> {
-    /// `+`: we are to go on.
-    Continue,
+    /// `+`: we are to go on, for the reason behind it.
+    Continue(&'a [u8]),
     /// `*` and a status, with the text behind it.
     Status(Status, &'a [u8]),
     /// `* PREAUTH`
@@ -39,8 +39,11 @@ pub(super) enum Response<'a> {
 
 /// Reads a line; `tag` is that of the command we wait for. `None` for what is no response to us.
 pub(super) fn parse<'a>(line: &'a [u8], tag: &[u8]) -> Option<Response<'a>> {
-    if line == quirks::BARE_CONTINUE || line.starts_with(b"+ ") {
-        return Some(Response::Continue);
+    if line == quirks::BARE_CONTINUE {
+        return Some(Response::Continue(b""));
+    }
+    if let Some(text) = line.strip_prefix(b"+ ") {
+        return Some(Response::Continue(text));
     }
     let (first, rest) = split_word(line);
     let (word, text) = split_word(rest);
@@ -139,8 +142,9 @@ mod tests {
     #[test]
     fn responses_are_told_apart() {
         let parse = |line| parse(line, b"F1");
-        assert_eq!(parse(b"+ "), Some(Response::Continue));
-        assert_eq!(parse(b"+"), Some(Response::Continue));
+        assert_eq!(parse(b"+ "), Some(Response::Continue(b"")));
+        assert_eq!(parse(b"+ e30="), Some(Response::Continue(b"e30=")));
+        assert_eq!(parse(b"+"), Some(Response::Continue(b"")));
         assert_eq!(
             parse(b"* OK hi there"),
             Some(Response::Status(Status::Ok, b"hi there"))

@@ -26,6 +26,12 @@ pub(super) fn untagged(out: &mut Vec<u8>, text: &str) {
     line(out, text);
 }
 
+/// Writes a challenge.
+pub(super) fn continuation(out: &mut Vec<u8>, challenge: &str) {
+    out.extend_from_slice(b"+ ");
+    line(out, challenge);
+}
+
 fn line(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -46,12 +52,20 @@ pub(super) fn refuse_login(out: &mut Vec<u8>, tag: &Tag, reply: &ClientReply) {
 }
 
 /// A backend's refusal goes on with its code and text if it has a code that steers what clients do
-/// next (RFC 5530); otherwise in words of ours, which are the same for every server.
+/// next (RFC 5530); otherwise in words of ours, which are the same for every server, unless it is a token's, which
+/// the backend has refused in its own words.
 fn pass_on(out: &mut Vec<u8>, tag: &Tag, rejection: &Rejection) {
-    match rejection.code() {
-        None if rejection.kind() == RejectionKind::Credentials => tagged(out, tag, AUTH_FAILED),
-        None => tagged(out, tag, REFUSED),
-        Some(code) => tagged(out, tag, &format!("NO [{code}] {}", rejection.text())),
+    let is_wrong = rejection.kind() == RejectionKind::Credentials;
+    // What begins like a code would be read as one.
+    let own = Some(rejection.text()).filter(|text| !text.is_empty() && !text.starts_with('['));
+    match (rejection.code(), own) {
+        (Some(code), _) => tagged(out, tag, &format!("NO [{code}] {}", rejection.text())),
+        (None, Some(text)) if is_wrong => {
+            tagged(out, tag, &format!("NO [AUTHENTICATIONFAILED] {text}"));
+        }
+        (None, Some(text)) => tagged(out, tag, &format!("NO {text}")),
+        (None, None) if is_wrong => tagged(out, tag, AUTH_FAILED),
+        (None, None) => tagged(out, tag, REFUSED),
     }
 }
 

@@ -8,9 +8,10 @@
 use std::sync::Arc;
 
 use ferrypost_wire::{
-    BackLimits, BackSettings, Capabilities, Channel, ClientReply, ClientVerdict, Credentials,
-    Farewell, Follower, Front, FrontLimits, FrontSettings, FrontStep, IdField, Introduction,
-    LineProtocol, Login, LoginStep, Negotiate, NegotiateStep, Refusal, SecretWriter, Then, WireBuf,
+    BackLimits, BackSettings, Bearer, BearerFrame, Capabilities, Channel, ClientReply,
+    ClientVerdict, Credentials, Farewell, Follower, Front, FrontLimits, FrontSettings, FrontStep,
+    IdField, Introduction, LineProtocol, Login, LoginStep, Negotiate, NegotiateStep, Refusal,
+    Rejection, SecretWriter, Then, Tokens, WireBuf,
 };
 
 /// Room for a whole input; the machines' own limits are far below.
@@ -28,6 +29,17 @@ const BACK_LIMITS: BackLimits = BackLimits {
     max_lines: 20,
     max_untagged: 500,
 };
+
+/// A server that takes tokens, as each of the protocols says it.
+const TAKES_TOKENS: [&str; 7] = [
+    "IMAP4rev1",
+    "LITERAL-",
+    "AUTH=PLAIN",
+    "AUTH=OAUTHBEARER",
+    "AUTH=XOAUTH2",
+    "SASL PLAIN OAUTHBEARER XOAUTH2",
+    "AUTH PLAIN OAUTHBEARER XOAUTH2",
+];
 
 /// What a machine did with an input.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,7 +59,10 @@ pub(crate) fn front<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[u
 fn run_front<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) -> Trace {
     let mut front = P::front(FrontSettings {
         channel,
-        offer: Arc::new(P::offer(&[])),
+        offer: Arc::new(P::offer(
+            &[P::Capabilities::from_items(TAKES_TOKENS)],
+            Tokens::Readable,
+        )),
         limits: FRONT_LIMITS,
     });
     let mut trace = Trace::default();
@@ -64,7 +79,7 @@ fn run_front<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) 
                 Ok(FrontStep::Login(credentials)) => {
                     trace.events.push(describe(&credentials));
                     front.held(&mut trace.written);
-                    front.reply(ClientReply::AuthFailed, &mut trace.written);
+                    front.reply(refusal(&credentials), &mut trace.written);
                 }
                 Ok(FrontStep::Unfit(invalid)) => {
                     trace.events.push(invalid.to_string());
@@ -86,6 +101,17 @@ fn run_front<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) 
     trace
 }
 
+/// A token's refusal takes one more round.
+fn refusal(credentials: &Credentials) -> ClientReply {
+    match credentials {
+        Credentials::Password(_) => ClientReply::AuthFailed,
+        Credentials::Bearer(_) => {
+            let explained = Rejection::credentials().with_challenge(b"{}".to_vec());
+            ClientReply::Rejected(explained)
+        }
+    }
+}
+
 fn describe(credentials: &Credentials) -> String {
     match credentials {
         Credentials::Password(login) => format!(
@@ -105,12 +131,19 @@ fn describe(credentials: &Credentials) -> String {
 
 /// Checks the machines that face the backend.
 pub(crate) fn back<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) {
-    let whole = run_back::<P>(channel, input, &[input.len()]);
-    assert_eq!(whole, run_back::<P>(channel, input, pieces));
-    check(&whole, input);
+    for credentials in [password, token] {
+        let whole = run_back::<P>(channel, input, &[input.len()], credentials);
+        assert_eq!(whole, run_back::<P>(channel, input, pieces, credentials));
+        check(&whole, input);
+    }
 }
 
-fn run_back<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) -> Trace {
+fn run_back<P: LineProtocol>(
+    channel: Channel,
+    input: &[u8],
+    pieces: &[usize],
+    credentials: fn() -> Credentials,
+) -> Trace {
     let mut back = Stage::Negotiating(P::back(BackSettings {
         channel,
         announce: None,
@@ -128,7 +161,7 @@ fn run_back<P: LineProtocol>(channel: Channel, input: &[u8], pieces: &[usize]) -
     let mut buffer = WireBuf::new(BUFFER);
     for piece in split(input, pieces) {
         buffer.extend(piece).expect("the buffer has room for all");
-        while let Some(next) = step_back::<P>(&mut back, &mut buffer, &mut trace) {
+        while let Some(next) = step_back::<P>(&mut back, &mut buffer, &mut trace, credentials) {
             back = next;
         }
     }
@@ -147,6 +180,7 @@ fn step_back<P: LineProtocol>(
     stage: &mut Stage<P>,
     buffer: &mut WireBuf,
     trace: &mut Trace,
+    credentials: fn() -> Credentials,
 ) -> Option<Stage<P>> {
     match std::mem::replace(stage, Stage::Over) {
         Stage::Over => None,
@@ -195,7 +229,15 @@ fn over<P: LineProtocol>(trace: &mut Trace, event: String) -> Option<Stage<P>> {
     None
 }
 
-fn credentials() -> Credentials {
+fn token() -> Credentials {
+    let token = SecretWriter::with_capacity(8).text(b"t0ken").finish();
+    match Bearer::new(BearerFrame::OauthBearer, b"alice", token) {
+        Ok(bearer) => Credentials::Bearer(bearer),
+        Err(_) => unreachable!("this token is fit"),
+    }
+}
+
+fn password() -> Credentials {
     let password = SecretWriter::with_capacity(8).text("gehe\u{ef}m".as_bytes());
     Credentials::password(b"", b"alice", password.finish())
         .unwrap_or_else(|_| unreachable!("these credentials are fit"))

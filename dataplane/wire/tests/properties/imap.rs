@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ferrypost_wire::imap::{Imap, ImapFollower};
 use ferrypost_wire::{
     Channel, Follower, Front, FrontLimits, FrontSettings, FrontStep, LineProtocol, Safety, Then,
-    WireBuf,
+    Tokens, WireBuf,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,6 +22,8 @@ const CLIENT: &[&str] = &[
     "login",
     "AUTHENTICATE PLAIN",
     "AUTHENTICATE LOGIN",
+    "AUTHENTICATE OAUTHBEARER",
+    "AUTHENTICATE XOAUTH2",
     " ",
     "alice",
     "\"al\\\"ice\"",
@@ -47,6 +49,9 @@ const CLIENT: &[&str] = &[
     "APPEND x ",
     "AGFsaWNlAHNlY3JldA==",
     "YWxpY2U=",
+    "biwsAWF1dGg9QmVhcmVyIHQBAQ==",
+    "dXNlcj1hAWF1dGg9QmVhcmVyIHQBAQ==",
+    "AQ==",
     "=",
     "*",
     "(",
@@ -75,6 +80,8 @@ const SERVER: &[&str] = &[
     "IMAP4rev1 ",
     "STARTTLS ",
     "AUTH=PLAIN ",
+    "AUTH=OAUTHBEARER ",
+    "e30=",
     "SASL-IR ",
     "LITERAL+ ",
     "LOGINDISABLED",
@@ -91,6 +98,7 @@ const SERVER: &[&str] = &[
     "xyz",
     ")",
     "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n",
+    "* OK [CAPABILITY IMAP4rev1 AUTH=OAUTHBEARER SASL-IR] hi\r\n",
     "F1 OK\r\n",
     "F2 OK [CAPABILITY IMAP4rev1] in\r\n",
     "a OK\r\n",
@@ -114,7 +122,7 @@ const REFUSED: &[&str] = &[
 fn answers(channel: Channel, input: &str) -> String {
     let mut front = Imap::front(FrontSettings {
         channel,
-        offer: Arc::new(Imap::offer(&[])),
+        offer: Arc::new(Imap::offer(&[], Tokens::Readable)),
         limits: FrontLimits::default(),
     });
     let mut buffer = WireBuf::new(input.len() + 1);

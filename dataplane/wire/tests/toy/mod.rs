@@ -18,6 +18,7 @@ mod front;
 
 use ferrypost_wire::{
     BackSettings, BackendViolation, Capabilities, FrontSettings, LineProtocol, Offer, ProtocolKind,
+    Tokens,
 };
 
 pub(crate) use back::{ToyBack, Welcome};
@@ -78,7 +79,7 @@ impl LineProtocol for Toy {
     type Back = ToyBack;
     type Follow = ToyFollower;
 
-    fn offer(destinations: &[Abilities]) -> ToyOffer {
+    fn offer(destinations: &[Abilities], _: Tokens) -> ToyOffer {
         ToyOffer(Abilities {
             size: destinations.iter().filter_map(|it| it.size).min(),
             bearer: destinations.iter().all(|it| it.bearer),

@@ -52,6 +52,7 @@ transcripts! {
     announce,
     replay,
     verdict,
+    tokens,
     capabilities,
     goodbye,
     limits,

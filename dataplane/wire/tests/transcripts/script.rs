@@ -1,6 +1,6 @@
 //! Playing one dialogue.
 
-use ferrypost_wire::{Capabilities as _, Channel, ClientReply, Credentials, Farewell};
+use ferrypost_wire::{Capabilities as _, Channel, ClientReply, Credentials, Farewell, Tokens};
 
 use super::Spoken;
 use super::world::{Setup, Stage, World};
@@ -141,6 +141,7 @@ impl<'a, P: Spoken> Script<'a, P> {
             // Before anything is said.
             ["client", channel] => self.setup().client = parse_channel(channel),
             ["backend", channel] => self.setup().backend = parse_channel(channel),
+            ["tokens", "unreadable"] => self.setup().tokens = Tokens::Unreadable,
             ["announce"] => self.setup().announce = true,
             ["limit", name, value] => self.limit(name, value.parse().expect("a number")),
             ["destinations", ref lists @ ..] => {
@@ -189,6 +190,11 @@ impl<'a, P: Spoken> Script<'a, P> {
                 assert_eq!(seen.name(), *name, "{place}");
                 assert_eq!(seen.authentication(), *as_whom, "{place}");
                 assert_eq!(seen.password().expose(), password.as_bytes(), "{place}");
+            }
+            (["token", frame, name, token], Stage::Offered(Credentials::Bearer(seen))) => {
+                assert_eq!(format!("{:?}", seen.frame()), *frame, "{place}");
+                assert_eq!(seen.name().unwrap_or("-"), *name, "{place}");
+                assert_eq!(seen.token().expose(), token.as_bytes(), "{place}");
             }
             (["unread", rest @ ..], _) => {
                 let rest = unescape(&rest.join(" "));

@@ -7,7 +7,7 @@ use ferrypost_wire::{
     BackLimits, BackSettings, BackendViolation, Capabilities as _, Channel, ClientFacts,
     ClientReply, ClientViolation, Credentials, Farewell, Follower, Front, FrontLimits,
     FrontSettings, FrontStep, HopLimit, InvalidCredentials, LineProtocol, Login, LoginStep,
-    Negotiate, NegotiateStep, Refusal, Rejection, Safety, SessionReference, Then, TlsFacts,
+    Negotiate, NegotiateStep, Refusal, Rejection, Safety, SessionReference, Then, TlsFacts, Tokens,
     WireBuf,
 };
 
@@ -49,6 +49,7 @@ pub(crate) struct Setup<P: LineProtocol> {
     pub(crate) backend: Channel,
     pub(crate) announce: bool,
     pub(crate) destinations: Vec<P::Capabilities>,
+    pub(crate) tokens: Tokens,
     pub(crate) limits: FrontLimits,
     pub(crate) back_limits: BackLimits,
 }
@@ -61,6 +62,7 @@ impl<P: LineProtocol> Setup<P> {
             backend: Channel::Secure,
             announce: false,
             destinations: vec![P::Capabilities::from_items(offered.iter().copied())],
+            tokens: Tokens::Readable,
             limits: FrontLimits::default(),
             back_limits: BackLimits::default(),
         }
@@ -82,7 +84,7 @@ impl<P: LineProtocol> World<P> {
     pub(crate) fn new(setup: Setup<P>) -> Self {
         let mut front = P::front(FrontSettings {
             channel: setup.client,
-            offer: Arc::new(P::offer(&setup.destinations)),
+            offer: Arc::new(P::offer(&setup.destinations, setup.tokens)),
             limits: setup.limits,
         });
         let mut to_client = Vec::new();
