@@ -65,6 +65,7 @@ use crate::{
     session::{
         NoTokens,
         context::Services,
+        guesses::Guesses,
         line::{Line, line},
         relay::Budget,
     },
@@ -244,6 +245,7 @@ impl Parts {
             limits: *config.limits(),
             budget: self.budget.clone(),
             tokens: Arc::new(NoTokens),
+            guesses: Guesses::new(&config.limits().preauth, &self.random),
             random: self.random.clone(),
             redact: config.log().redact.clone(),
             stopping: self.sessions.stopping().clone(),

@@ -107,6 +107,10 @@ pub struct PreauthLimits {
     /// The least time that the answer to a failed login takes, so that an unknown name and a wrong
     /// password on either server look alike. Default 2 s, Dovecot's own delay.
     pub failure_floor: Duration,
+    /// The same for who goes on failing: from the fourth failure within some ten minutes on, from one address (IPv6: one
+    /// /64) or for one account, it takes twice as long each time, up to this. Default 15 s, as Dovecot's penalty.
+    /// Only refusals wait.
+    pub failure_ceiling: Duration,
     /// Octets of a line, literals, commands and mistakes: `max_line`, `max_literal`,
     /// `max_commands`, `max_errors`.
     pub front: FrontLimits,
@@ -119,6 +123,7 @@ impl Default for PreauthLimits {
             login: Duration::from_mins(1),
             failures: 3,
             failure_floor: Duration::from_secs(2),
+            failure_ceiling: Duration::from_secs(15),
             front: FrontLimits::default(),
         }
     }

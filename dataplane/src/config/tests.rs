@@ -136,7 +136,7 @@ fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     );
     assert_eq!(
         replaced("# idle = \"35m\"", "idel = \"35m\""),
-        ["100: limits.relay.idel: unknown key; is \"idle\" meant?"]
+        ["101: limits.relay.idel: unknown key; is \"idle\" meant?"]
     );
     assert_eq!(
         replaced("[log]", "[log]\ncolour = true"),
@@ -352,15 +352,19 @@ fn hashed_accounts_need_a_key() {
 fn limits_must_fit_each_other() {
     assert_eq!(
         replaced("# drain = \"10s\"", "drain = \"18s\""),
-        ["117: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
+        ["118: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
+    );
+    assert_eq!(
+        replaced("# failure_ceiling = \"15s\"", "failure_ceiling = \"1s\""),
+        ["85: limits.preauth.failure_ceiling: must be at least preauth.failure_floor"]
     );
     assert_eq!(
         replaced("# per_name = 500", "per_name = 5001"),
-        ["110: limits.hold.per_name: must not be above hold.total"]
+        ["111: limits.hold.per_name: must not be above hold.total"]
     );
     assert_eq!(
         replaced("# per_name_and_address = 50", "per_name_and_address = 501"),
-        ["111: limits.hold.per_name_and_address: must not be above hold.per_name"]
+        ["112: limits.hold.per_name_and_address: must not be above hold.per_name"]
     );
     assert_eq!(
         replaced(

@@ -285,6 +285,9 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
         group.set("login", &mut preauth.login);
         group.set("failures", &mut preauth.failures);
         group.set("failure_floor", &mut preauth.failure_floor);
+        // One that is set alone may be above what the other is by default.
+        preauth.failure_ceiling = preauth.failure_ceiling.max(preauth.failure_floor);
+        group.set("failure_ceiling", &mut preauth.failure_ceiling);
         group.set("max_line", &mut preauth.front.max_line);
         group.set("max_literal", &mut preauth.front.max_literal);
         group.set("max_commands", &mut preauth.front.max_commands);
@@ -378,6 +381,12 @@ fn between(section: &Section<'_>, limits: &Limits) {
         section.wrong(
             "shutdown.grace",
             "must be at least relay.drain and relay.close together",
+        );
+    }
+    if limits.preauth.failure_ceiling < limits.preauth.failure_floor {
+        section.wrong(
+            "preauth.failure_ceiling",
+            "must be at least preauth.failure_floor",
         );
     }
     if limits.hold.per_name > limits.hold.total {

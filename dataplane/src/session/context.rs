@@ -10,6 +10,7 @@ use ferrypost_wire::{LineProtocol, ProtocolKind, SessionReference};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::guesses::Guesses;
 use super::identity::TokenOwner;
 use super::outcome::{self, AttemptError, SessionError};
 use super::relay::{Budget, RelayEnd};
@@ -47,6 +48,8 @@ pub struct Services {
     pub budget: Budget,
     /// Whose bearer tokens are.
     pub tokens: Arc<dyn TokenOwner>,
+    /// Who guesses.
+    pub guesses: Guesses,
     /// Makes references.
     pub random: Random,
     /// How names are shown in logs.
@@ -62,6 +65,20 @@ impl Services {
     pub fn reference(&self) -> SessionReference {
         SessionReference::new(identifier(self.random.bytes()))
             .expect("an identifier is 26 letters and digits")
+    }
+
+    /// How long after a login came its refusal is due. None waits but those that a guesser learns from.
+    pub(super) fn wait_after(
+        &self,
+        error: &AttemptError,
+        client: SocketAddr,
+        trail: &LoginRecord,
+    ) -> Duration {
+        if error.is_failed_login() {
+            self.guesses.failed(client.ip(), trail.name.as_ref())
+        } else {
+            Duration::ZERO
+        }
     }
 }
 

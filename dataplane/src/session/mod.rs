@@ -9,6 +9,7 @@
 //!   outcome    what happened, whose fault it was, what the client hears
 //!   line       what one protocol's sessions share, and where it is chosen
 //!   identity   whose login it is
+//!   guesses    how long who guesses waits for an answer
 //!   context    what all sessions share, and the lines in the log
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod attempt;
 pub mod context;
+pub mod guesses;
 mod identity;
 pub mod line;
 mod login;
@@ -160,11 +162,14 @@ async fn until_accepted<P: LineProtocol>(
         record.log_login(services, &trail, end);
         match outcome {
             Ok(accepted) => {
+                let (peer, name) = (client.peer().ip(), accepted.guard.name());
+                services.guesses.succeeded(peer, name);
                 record.relayed(&trail);
                 return Ok(accepted);
             }
             Err(error) => {
-                client.refuse(error, received).await?;
+                let due = received + services.wait_after(&error, client.peer(), &trail);
+                client.refuse(error, received, due).await?;
             }
         }
     }

@@ -182,16 +182,17 @@ impl<P: LineProtocol> Preauth<P> {
 
     /// Answers a login that did not succeed. `Ok` if the client may try again.
     ///
-    /// A failed login is answered no sooner than `received` plus the floor, wherever it failed, so that
-    /// nobody learns from the clock where an account lives or that there is none.
+    /// A failed login is answered no sooner than it is `due`, wherever it failed, so that nobody learns from the
+    /// clock where an account lives or that there is none. It came when it was `received`.
     pub(super) async fn refuse(
         &mut self,
         error: AttemptError,
         received: Instant,
+        due: Instant,
     ) -> Result<(), SessionError> {
         if error.is_failed_login() {
             self.failures += 1;
-            let floor = tokio::time::sleep_until(received + self.limits.failure_floor);
+            let floor = tokio::time::sleep_until(due);
             // A process that stops does not wait for politeness towards guessers.
             _ = self.stopping.run_until_cancelled(floor).await;
         }

@@ -158,6 +158,29 @@ async fn failed_logins_take_as_long_wherever_they_fail_and_are_counted() {
 }
 
 #[tokio::test]
+async fn who_goes_on_guessing_waits_longer_on_whatever_connection_and_the_right_password_does_not()
+{
+    let mut plan = Plan::default();
+    plan.limits.preauth.failures = 1;
+    plan.limits.preauth.failure_floor = Duration::from_millis(20);
+    plan.limits.preauth.failure_ceiling = Duration::from_hours(1);
+    let world = World::with(plan);
+    // 20, 20, 20, 40, 80, 160 and 320 milliseconds.
+    for (failure, least) in [20, 20, 20, 40, 80, 160, 320].into_iter().enumerate() {
+        let mut client = world.client().await;
+        let began = tokio::time::Instant::now();
+        client.try_login("alice@example.org", "wrong").await;
+        assert!(began.elapsed() >= Duration::from_millis(least), "{failure}");
+    }
+    // An hour is due after all these, and nobody who is right waits for it.
+    for _ in 0..20 {
+        world.guess("alice@example.org");
+    }
+    let mut client = world.client().await;
+    client.login("alice@example.org").await;
+}
+
+#[tokio::test]
 async fn a_master_user_is_routed_by_whom_it_acts_as() {
     let world = World::with(Plan {
         way: Way {

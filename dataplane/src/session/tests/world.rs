@@ -46,7 +46,7 @@ use crate::{
     registry::{CloseReason, Registry},
     session::{
         self, ClientConnection, Newcomers, NoTokens, TokenOwner, context::Services,
-        line::LineServices, relay::Budget,
+        guesses::Guesses, line::LineServices, relay::Budget,
     },
     tables::Tables,
 };
@@ -240,6 +240,13 @@ impl World {
         self.tls.too_old()
     }
 
+    /// Counts a failed login of where its clients are.
+    pub(crate) fn guess(&self, login: &str) {
+        let table = self.tables.current().unwrap();
+        let name = table.config().names().canonicalise(login).unwrap();
+        self.services.guesses.failed(self.address.ip(), Some(&name));
+    }
+
     pub(crate) fn new() -> Self {
         Self::with(Plan::default())
     }
@@ -268,6 +275,7 @@ impl World {
             group: String::new(),
             limits: plan.limits,
             budget: budget.clone(),
+            guesses: Guesses::new(&plan.limits.preauth, &random),
             tokens: plan.tokens,
             random: random.clone(),
             redact: Redact::full(),
