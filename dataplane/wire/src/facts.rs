@@ -21,6 +21,13 @@ pub struct ClientFacts {
     pub introduction: Introduction,
 }
 
+impl ClientFacts {
+    /// How the client is connected, honestly: a server may let a password pass by it.
+    pub(crate) fn transport(&self) -> &'static str {
+        self.tls.as_ref().map_or("insecure", |tls| tls.version)
+    }
+}
+
 /// The client's TLS session.
 #[derive(Debug, Clone)]
 pub struct TlsFacts {
@@ -95,6 +102,8 @@ pub struct Introduction {
     pub helo: Option<String>,
     /// The fields of IMAP's ID command (RFC 2971), in the order in which they came.
     pub id: Vec<IdField>,
+    /// Whether it reads UTF-8 (POP3's UTF8 command, RFC 6856 §2.1).
+    pub utf8: bool,
 }
 
 /// One field of an [`Introduction`]: printable US-ASCII, within the lengths of RFC 2971 §3.3.

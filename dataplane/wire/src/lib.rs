@@ -89,6 +89,7 @@ mod foreign;
 pub mod imap;
 mod keywords;
 mod lines;
+pub mod pop3;
 mod refusal;
 mod reply;
 pub mod sasl;
@@ -115,6 +116,8 @@ pub use settings::{BackLimits, BackSettings, Channel, FrontLimits, FrontSettings
 protocols! {
     /// `IMAP4rev1` and `IMAP4rev2` (RFC 3501, RFC 9051).
     Imap: imap::Imap = "imap",
+    /// POP3 (RFC 1939).
+    Pop3: pop3::Pop3 = "pop3",
 }
 
 /// What a server says that it can do: each protocol has a form of its own.

@@ -137,6 +137,30 @@ impl Exchange {
     }
 }
 
+/// A client's messages, one by one, in the best mechanism that carries these credentials and for which `offered`
+/// holds. `None` if there is none.
+pub fn messages(
+    credentials: &Credentials,
+    offered: impl Fn(Mechanism) -> bool,
+) -> Option<(Mechanism, Vec<Secret>)> {
+    match credentials {
+        Credentials::Password(login) if offered(Mechanism::Plain) => {
+            Some((Mechanism::Plain, vec![encode_plain(login)]))
+        }
+        // Only PLAIN itself can say whom to act as.
+        Credentials::Password(login) if offered(Mechanism::Login) && !login.acts_as_another() => {
+            let name = copy(login.authentication().as_bytes());
+            let password = copy(login.password().octets());
+            Some((Mechanism::Login, vec![name, password]))
+        }
+        Credentials::Password(_) => None,
+        Credentials::Bearer(bearer) => {
+            let mechanism = Mechanism::Bearer(bearer.frame());
+            offered(mechanism).then(|| (mechanism, vec![encode_bearer(bearer)]))
+        }
+    }
+}
+
 /// The client's answer, in base64, to the challenge by which a server ends a token's exchange without
 /// success (RFC 7628 §3.2.3): that it has been read.
 pub const fn acknowledgement(frame: BearerFrame) -> &'static str {

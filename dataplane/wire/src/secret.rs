@@ -159,6 +159,11 @@ impl Password {
         self.authorization.as_deref()
     }
 
+    /// Whether the session is to be somebody else's than the one whose password it is.
+    pub fn acts_as_another(&self) -> bool {
+        self.name() != self.authentication
+    }
+
     /// Whose password it is.
     pub fn authentication(&self) -> &str {
         &self.authentication

@@ -2,7 +2,7 @@
 //! believe a trusted proxy, and what it said about itself.
 
 use super::lex::write_quoted;
-use crate::facts::{ClientFacts, IdField, Introduction, TlsFacts};
+use crate::facts::{ClientFacts, IdField, Introduction};
 
 /// Pairs of one ID command, octets of a field's name and of its value (RFC 2971 §3.3). A server
 /// ends the session over a longer value.
@@ -26,7 +26,7 @@ pub(super) fn write_arguments(facts: &ClientFacts, out: &mut Vec<u8>) {
     }
     list.pair("x-proxy-ttl", Some(&facts.hops.get().to_string()));
     list.pair("x-session-id", Some(facts.session.as_str()));
-    list.pair("x-client-transport", Some(transport(tls)));
+    list.pair("x-client-transport", Some(facts.transport()));
     list.own_words(&facts.introduction);
     list.end();
 }
@@ -40,11 +40,6 @@ pub(super) fn own_words(introduction: &Introduction) -> Option<Vec<u8>> {
     let count = list.count;
     list.end();
     (count > 0).then_some(words)
-}
-
-/// How the client is connected, honestly: a server may let a password pass by it.
-fn transport(tls: Option<&TlsFacts>) -> &str {
-    tls.map_or("insecure", |tls| tls.version)
 }
 
 /// Whether a field of the client's own is not one by which only a proxy may speak.
@@ -110,7 +105,7 @@ fn is_printable(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{HopLimit, Introduction, SessionReference};
+    use crate::facts::{HopLimit, Introduction, SessionReference, TlsFacts};
 
     fn facts(fields: &[(&str, &str)]) -> ClientFacts {
         ClientFacts {
@@ -132,6 +127,7 @@ mod tests {
                         value: Some(value.to_owned()),
                     })
                     .collect(),
+                utf8: false,
             },
         }
     }

@@ -298,10 +298,7 @@ fn compose_password(
         let message = sasl::encode_plain(credentials);
         return Some(authenticate(tag, offered, Mechanism::Plain, &message));
     }
-    let acts_as_another = credentials
-        .authorization()
-        .is_some_and(|name| name != credentials.authentication());
-    if acts_as_another {
+    if credentials.acts_as_another() {
         return None;
     }
     // UTF-8 names are for AUTHENTICATE only (RFC 6855 §5).

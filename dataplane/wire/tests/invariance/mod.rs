@@ -31,13 +31,14 @@ const BACK_LIMITS: BackLimits = BackLimits {
 };
 
 /// A server that takes tokens, as each of the protocols says it.
-const TAKES_TOKENS: [&str; 7] = [
+const TAKES_TOKENS: [&str; 8] = [
     "IMAP4rev1",
     "LITERAL-",
     "AUTH=PLAIN",
     "AUTH=OAUTHBEARER",
     "AUTH=XOAUTH2",
     "SASL PLAIN OAUTHBEARER XOAUTH2",
+    "UTF8",
     "AUTH PLAIN OAUTHBEARER XOAUTH2",
 ];
 
@@ -153,6 +154,7 @@ fn run_back<P: LineProtocol>(
                 name: "name".to_owned(),
                 value: Some("a \"client\"".to_owned()),
             }],
+            utf8: true,
         },
         prefaced: false,
         limits: BACK_LIMITS,

@@ -10,6 +10,7 @@ mod sloppy;
 mod world;
 
 use ferrypost_wire::imap::Imap;
+use ferrypost_wire::pop3::Pop3;
 use ferrypost_wire::{ClientReply, Credentials, LineProtocol};
 use sloppy::{Case, masked, octets, table};
 use world::{Setup, Stage, World};
@@ -41,6 +42,7 @@ macro_rules! tables {
 
 tables! {
     imap: super::Imap,
+    pop3: super::Pop3,
 }
 
 /// A protocol that has a table.
@@ -51,8 +53,8 @@ trait Tabled: LineProtocol {
     const ROWS: usize;
     /// What is sent behind every input.
     const END: &'static [u8];
-    /// The backend's answer to it.
-    const ENDED: &'static [u8];
+    /// What a backend answers to what is relayed.
+    const RELAYED: &'static [(&'static [u8], &'static [u8])];
     /// What a destination offers.
     const OFFERED: &'static [&'static str];
     /// What a backend says, turn by turn, to who logs in with the right password.
@@ -67,7 +69,7 @@ impl Tabled for Imap {
     const MEASURE: &'static str = "dovecot";
     const ROWS: usize = 150;
     const END: &'static [u8] = sloppy::imap::END;
-    const ENDED: &'static [u8] = b"zz OK\r\n";
+    const RELAYED: &'static [(&'static [u8], &'static [u8])] = &[(b"zz NOOP\r\n", b"zz OK\r\n")];
     const OFFERED: &'static [&'static str] = &[
         "IMAP4rev1",
         "SASL-IR",
@@ -84,6 +86,27 @@ impl Tabled for Imap {
 
     fn summary(said: &[u8], ended: bool) -> String {
         sloppy::imap::summary(said, ended)
+    }
+}
+
+impl Tabled for Pop3 {
+    const TABLE: &'static str = include_str!("pop3.txt");
+    const MEASURE: &'static str = "dovecot";
+    const ROWS: usize = 80;
+    const END: &'static [u8] = sloppy::pop3::END;
+    const RELAYED: &'static [(&'static [u8], &'static [u8])] = &[
+        (b"STAT\r\n", b"+OK 0 0\r\n"),
+        (sloppy::pop3::END, b"-ERR Unknown.\r\n"),
+    ];
+    const OFFERED: &'static [&'static str] = &["TOP", "UIDL", "USER", "SASL PLAIN LOGIN"];
+    const BACKEND: &'static [&'static [u8]] = &[
+        b"+OK Ready.\r\n",
+        b"+OK\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n",
+        b"+OK Logged in.\r\n",
+    ];
+
+    fn summary(said: &[u8], ended: bool) -> String {
+        sloppy::pop3::summary(said, ended)
     }
 }
 
@@ -124,8 +147,14 @@ fn answer<P: Tabled>(case: &Case, split: bool) -> String {
     let input = [&octets(case.input, USER, PASSWORD), P::END].concat();
     drive(&mut world, &input, split);
     let ended = matches!(world.stage, Stage::Closed | Stage::ClientBroke(_));
-    if matches!(world.stage, Stage::Relay(_)) && world.to_backend.ends_with(P::END) {
-        world.to_client.extend(P::ENDED);
+    if matches!(world.stage, Stage::Relay(_)) {
+        let relayed = std::mem::take(&mut world.to_backend);
+        for command in relayed.split_inclusive(|&octet| octet == b'\n') {
+            let answer = P::RELAYED.iter().find(|(known, _)| *known == command);
+            world
+                .to_client
+                .extend(answer.map_or(&[][..], |(_, answer)| answer));
+        }
     }
     P::summary(&world.to_client, ended)
 }
@@ -164,5 +193,6 @@ fn log_in<P: Tabled>(world: &mut World<P>) {
     for words in P::BACKEND {
         world.backend_sends(words);
     }
+    world.to_backend.clear();
     world.accept();
 }

@@ -2,6 +2,7 @@
 //! on real servers.
 
 pub(crate) mod imap;
+pub(crate) mod pop3;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -71,7 +72,7 @@ pub(crate) fn masked(answer: &str, user: &str, password: &str) -> String {
         })
 }
 
-fn placeholders(user: &str, password: &str) -> [(&'static str, String); 12] {
+fn placeholders(user: &str, password: &str) -> [(&'static str, String); 14] {
     let plain = BASE64.encode(format!("\0{user}\0{password}"));
     let (first, second) = plain.split_at(plain.len() / 2);
     [
@@ -84,6 +85,8 @@ fn placeholders(user: &str, password: &str) -> [(&'static str, String); 12] {
         ("<password64>", BASE64.encode(password)),
         ("<user>", user.to_owned()),
         ("<password>", password.to_owned()),
+        ("<longer>", "x".repeat(20_000)),
+        ("<long>", "x".repeat(2_000)),
         ("<#user>", user.len().to_string()),
         ("<#password>", password.len().to_string()),
         ("<#plain>", plain.len().to_string()),

@@ -143,7 +143,7 @@ impl Front for ToyFront {
     fn introduction(&self) -> Introduction {
         Introduction {
             helo: self.helo.clone(),
-            id: Vec::new(),
+            ..Introduction::default()
         }
     }
 

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use ferrypost_wire::LineProtocol;
 use ferrypost_wire::imap::Imap;
+use ferrypost_wire::pop3::Pop3;
 use script::Script;
 
 /// One test for each file, and one that finds a file without a test.
@@ -60,6 +61,23 @@ transcripts! {
     relay_idle,
     relay_literals,
     relay_unauthenticate,
+}
+
+transcripts! {
+    pop3: super::Pop3 =
+    walkthrough,
+    before_login,
+    credentials,
+    tokens,
+    starttls,
+    greeting,
+    announce,
+    utf8,
+    replay,
+    verdict,
+    goodbye,
+    limits,
+    relay,
 }
 
 /// A protocol that has transcripts.
@@ -115,6 +133,52 @@ impl Spoken for Imap {
              B: F1 OK [CAPABILITY IMAP4rev1] Hello.\n\
              ! accept\n\
              S: a OK [CAPABILITY IMAP4rev1] Hello.",
+        ),
+    ];
+}
+
+impl Spoken for Pop3 {
+    const OFFERED: &'static [&'static str] = &[
+        "TOP",
+        "UIDL",
+        "RESP-CODES",
+        "PIPELINING",
+        "AUTH-RESP-CODE",
+        "USER",
+        "SASL PLAIN LOGIN",
+    ];
+    const SEPARATOR: &'static str = ", ";
+    const SHORTHANDS: &'static [(&'static str, &'static str)] = &[
+        ("greeted", "S: +OK Ferrypost is ready."),
+        (
+            "backend-greets",
+            "B: +OK Ready.\n\
+             P: CAPA\n\
+             B+ +OK\n\
+             B+ AUTH-RESP-CODE\n\
+             B+ USER\n\
+             B+ SASL PLAIN LOGIN\n\
+             B: .",
+        ),
+        // Alice logs in and her login is replayed.
+        (
+            "replayed",
+            "! greeted\n\
+             C: USER alice\n\
+             S: +OK Now the password.\n\
+             C: PASS secret\n\
+             ! login alice secret\n\
+             ! dial\n\
+             ! backend-greets\n\
+             P: AUTH PLAIN AGFsaWNlAHNlY3JldA==",
+        ),
+        // Alice is relayed.
+        (
+            "relayed",
+            "! replayed\n\
+             B: +OK Logged in.\n\
+             ! accept\n\
+             S: +OK Logged in.",
         ),
     ];
 }

@@ -191,6 +191,10 @@ impl<'a, P: Spoken> Script<'a, P> {
                 assert_eq!(seen.authentication(), *as_whom, "{place}");
                 assert_eq!(seen.password().expose(), password.as_bytes(), "{place}");
             }
+            (["login-octets", name, password], Stage::Offered(Credentials::Password(seen))) => {
+                assert_eq!(seen.name(), *name, "{place}");
+                assert_eq!(seen.password().expose(), unescape(password), "{place}");
+            }
             (["token", frame, name, token], Stage::Offered(Credentials::Bearer(seen))) => {
                 assert_eq!(format!("{:?}", seen.frame()), *frame, "{place}");
                 assert_eq!(seen.name().unwrap_or("-"), *name, "{place}");
