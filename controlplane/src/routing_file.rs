@@ -200,6 +200,7 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
         ("none", v1::Announcement::None),
         ("proxy_v2", v1::Announcement::ProxyV2),
         ("imap_id", v1::Announcement::ImapId),
+        ("xclient", v1::Announcement::Xclient),
     ];
     const AUTHORIZATION: &[(&str, v1::AuthorizationIdentity)] = &[
         ("honoured", v1::AuthorizationIdentity::Honoured),

@@ -206,6 +206,8 @@ pub enum Announcement {
     ProxyV2,
     /// IMAP ID.
     ImapId,
+    /// Dovecot's XCLIENT.
+    Xclient,
 }
 
 impl Announcement {
@@ -215,6 +217,15 @@ impl Announcement {
             Self::None => "none",
             Self::ProxyV2 => "proxy_v2",
             Self::ImapId => "imap_id",
+            Self::Xclient => "xclient",
+        }
+    }
+
+    /// Whether it is made in the words of the endpoint's own protocol.
+    pub const fn is_in_protocol(self) -> bool {
+        match self {
+            Self::None | Self::ProxyV2 => false,
+            Self::ImapId | Self::Xclient => true,
         }
     }
 }

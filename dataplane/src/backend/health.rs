@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backends, Caution, Offered, ProbeReport, Problem, Target, TlsVerdict, on_the_wire,
-    open::{Caller, OpenError, Opened, announces_in_protocol, open},
+    open::{Caller, OpenError, Opened, open},
     second_look::about_the_header,
 };
 use crate::{
@@ -224,7 +224,7 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Pro
             report.tls = protection(endpoint, opened.tls.as_ref());
             opened.back.greeting().clone_into(&mut report.greeting);
             let offered = opened.back.offered();
-            let announced = announces_in_protocol(endpoint);
+            let announced = endpoint.announcement.is_in_protocol();
             report.capabilities = offered.map(Offered::of);
             let fit = P::fit(offered, announced);
             report.problem = fit.err().map(violation_problem);
@@ -251,7 +251,7 @@ fn caution<P: LineProtocol>(endpoint: &Endpoint, back: &P::Back) -> Option<Cauti
     if honoured && P::ignores_authorization(back) {
         return Some(Caution::AuthorizationIgnored);
     }
-    let unread = announces_in_protocol(endpoint) && P::ignores_announcements(back);
+    let unread = endpoint.announcement.is_in_protocol() && P::ignores_announcements(back);
     unread.then_some(Caution::AnnouncementUnread)
 }
 

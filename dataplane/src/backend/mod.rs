@@ -123,8 +123,9 @@ pub struct ProbeReport {
 /// What an operator should know of a server that sessions are relayed to all the same: a closed set of words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Caution {
-    /// Clients are to be announced to it by ID, and it is seen not to read that from us: it does not take our
-    /// connection for one of a trusted network, or never reads it. It takes our address for every client's.
+    /// Clients are to be announced to it in its protocol's own words, and it is seen not to read them from us: it
+    /// does not take our connection for one of a trusted network, or never reads them. It takes our address for
+    /// every client's.
     AnnouncementUnread,
     /// Its endpoint says that it honours authorization identities, and it is seen to be a server that ignores
     /// them. Logins with two names are refused.

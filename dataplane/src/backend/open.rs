@@ -203,20 +203,12 @@ async fn open_at<P: LineProtocol>(
 
 /// What goes before everything else on the connection.
 fn preface(endpoint: &Endpoint, caller: Caller<'_>) -> Vec<u8> {
-    match (endpoint.announcement, caller) {
-        (Announcement::ProxyV2, Caller::Client(client)) => proxy::announce(client, &endpoint.tls),
-        (Announcement::ProxyV2, Caller::Probe)
-        | (Announcement::None | Announcement::ImapId, Caller::Contrary) => proxy::local(),
-        (Announcement::ProxyV2, Caller::Contrary)
-        | (Announcement::None | Announcement::ImapId, Caller::Client(_) | Caller::Probe) => {
-            Vec::new()
-        }
+    let expects_header = endpoint.announcement == Announcement::ProxyV2;
+    match (expects_header, caller) {
+        (true, Caller::Client(client)) => proxy::announce(client, &endpoint.tls),
+        (true, Caller::Probe) | (false, Caller::Contrary) => proxy::local(),
+        (true, Caller::Contrary) | (false, Caller::Client(_) | Caller::Probe) => Vec::new(),
     }
-}
-
-/// Whether clients are announced there in the protocol's own words.
-pub(super) fn announces_in_protocol(endpoint: &Endpoint) -> bool {
-    endpoint.announcement == Announcement::ImapId
 }
 
 fn settings(
@@ -228,7 +220,7 @@ fn settings(
     // Never both: with PROXY the server checks its trust against the client's address, and ignores the
     // rest.
     let announce = match caller {
-        Caller::Client(announced) if announces_in_protocol(endpoint) => {
+        Caller::Client(announced) if endpoint.announcement.is_in_protocol() => {
             Some(announced.client.clone())
         }
         _ => None,

@@ -38,7 +38,7 @@ pub(super) async fn about_the_header<P: LineProtocol>(
     };
     answered.then_some(match endpoint.announcement {
         Announcement::ProxyV2 => Problem::ProxyUnexpected,
-        Announcement::None | Announcement::ImapId => Problem::ProxyMissing,
+        Announcement::None | Announcement::ImapId | Announcement::Xclient => Problem::ProxyMissing,
     })
 }
 

@@ -2726,6 +2726,8 @@ pub enum Announcement {
     /// The IMAP ID command with Dovecot's x-originating-ip and its companions. The server must trust
     /// the data plane's address.
     ImapId = 3,
+    /// Dovecot's XCLIENT command on POP3. The server must trust the data plane's address. Schema 2.
+    Xclient = 4,
 }
 impl Announcement {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2738,6 +2740,7 @@ impl Announcement {
             Self::None => "ANNOUNCEMENT_NONE",
             Self::ProxyV2 => "ANNOUNCEMENT_PROXY_V2",
             Self::ImapId => "ANNOUNCEMENT_IMAP_ID",
+            Self::Xclient => "ANNOUNCEMENT_XCLIENT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2747,6 +2750,7 @@ impl Announcement {
             "ANNOUNCEMENT_NONE" => Some(Self::None),
             "ANNOUNCEMENT_PROXY_V2" => Some(Self::ProxyV2),
             "ANNOUNCEMENT_IMAP_ID" => Some(Self::ImapId),
+            "ANNOUNCEMENT_XCLIENT" => Some(Self::Xclient),
             _ => None,
         }
     }

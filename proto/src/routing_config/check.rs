@@ -323,7 +323,7 @@ impl Checker {
         }
         let tls = self.tls(&format!("{place}.tls"), wire);
         let announcement = self.announcement(&format!("{place}.announcement"), wire, protocol);
-        self.capabilities(&format!("{place}.capabilities"), &wire.capabilities);
+        self.capabilities(&format!("{place}.capabilities"), wire);
         let master_separators = self.master_separators(
             &format!("{place}.master_separators"),
             &wire.master_separators,
@@ -465,7 +465,7 @@ impl Checker {
     ) -> Option<Announcement> {
         match wire.announcement() {
             v1::Announcement::Unspecified => {
-                self.wrong(place, "say none, proxy_v2 or imap_id");
+                self.wrong(place, "say none, proxy_v2, imap_id or xclient");
                 None
             }
             v1::Announcement::None => Some(Announcement::None),
@@ -477,22 +477,45 @@ impl Checker {
                 self.wrong(place, "imap_id goes with protocol imap only");
                 None
             }
+            v1::Announcement::Xclient if protocol == Some(v1::Protocol::Pop3) => {
+                Some(Announcement::Xclient)
+            }
+            v1::Announcement::Xclient => {
+                self.wrong(place, "xclient goes with protocol pop3 only");
+                None
+            }
         }
     }
 
-    /// Capabilities are written into greetings, so only atoms pass (RFC 9051 §9, `capability`).
-    fn capabilities(&mut self, place: &str, wire: &[String]) {
-        for capability in wire {
-            let atom = !capability.is_empty()
-                && capability.bytes().all(|b| {
-                    b.is_ascii_graphic()
-                        && !matches!(b, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b']')
-                });
-            if !atom {
+    /// Capabilities are written into what clients are told: in IMAP one is an atom in a greeting (RFC 9051 §9,
+    /// `capability`), in other protocols a line.
+    fn capabilities(&mut self, place: &str, wire: &v1::Endpoint) {
+        let is_one = match wire.protocol() {
+            v1::Protocol::Imap => is_capability_atom,
+            _ => is_capability_line,
+        };
+        for capability in &wire.capabilities {
+            if !is_one(capability) {
                 self.wrong(place, format!("{capability:?} is no capability"));
             }
         }
     }
+}
+
+fn is_capability_atom(capability: &str) -> bool {
+    let is_atom_char = |octet: u8| {
+        octet.is_ascii_graphic()
+            && !matches!(
+                octet,
+                b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b']'
+            )
+    };
+    !capability.is_empty() && capability.bytes().all(is_atom_char)
+}
+
+fn is_capability_line(capability: &str) -> bool {
+    let is_printable = |octet: u8| matches!(octet, b' '..=b'~');
+    !capability.trim().is_empty() && capability.bytes().all(is_printable)
 }
 
 /// The oldest version of the document that has all that this one uses. Every field and every value that
@@ -504,6 +527,7 @@ fn needed(wire: &v1::RoutingConfig) -> u32 {
         let ignored = v1::AuthorizationIdentity::Ignored as i32;
         tls.is_some_and(|tls| !tls.next_pin_sha256.is_empty())
             || endpoint.authorization_identity == ignored
+            || endpoint.announcement == v1::Announcement::Xclient as i32
     });
     if second { 2 } else { 1 }
 }

@@ -166,6 +166,39 @@ fn a_server_that_offers_compress_and_unauthenticate_can_be_relayed() {
 }
 
 #[test]
+fn xclient_goes_with_pop3_and_capabilities_are_lines_there() {
+    let mut document = document();
+    for destination in &mut document.destinations {
+        let mut pop3 = endpoint();
+        pop3.protocol = v1::Protocol::Pop3.into();
+        pop3.announcement = v1::Announcement::Xclient.into();
+        pop3.capabilities = vec!["SASL PLAIN LOGIN".into(), "USER".into()];
+        destination.endpoints.push(pop3);
+    }
+    let read = RoutingConfig::try_from(&document).expect("valid");
+    assert_eq!(
+        read.schema(),
+        2,
+        "an older reader knows no such announcement"
+    );
+    let endpoints = &mut document.destinations[0].endpoints;
+    endpoints[0].announcement = v1::Announcement::Xclient.into();
+    endpoints[0].capabilities = vec!["SASL PLAIN".into()];
+    endpoints[1].announcement = v1::Announcement::ImapId.into();
+    endpoints[1].capabilities = vec!["USER\r\n.".into(), " ".into()];
+    assert_eq!(
+        problems(&document),
+        [
+            "destinations[0].endpoints[0].announcement",
+            "destinations[0].endpoints[0].capabilities",
+            "destinations[0].endpoints[1].announcement",
+            "destinations[0].endpoints[1].capabilities",
+            "destinations[0].endpoints[1].capabilities",
+        ]
+    );
+}
+
+#[test]
 fn an_account_loses_no_protocol_by_its_move_unless_that_is_said() {
     let mut fewer = document();
     let mut pop3 = endpoint();
