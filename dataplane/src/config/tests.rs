@@ -86,7 +86,7 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
     assert_eq!(config.instance().as_str(), "gateway-1");
     assert_eq!(config.state_directory(), directory.path().join("state"));
     assert_eq!(config.admin().listen.to_string(), "127.0.0.1:9443");
-    assert_eq!(config.listeners().len(), 2);
+    assert_eq!(config.listeners().len(), 4);
     assert_eq!(config.listeners()[1].tls, ListenerTls::StartTls);
 
     let full = parse(&in_full(), &directory).unwrap();
@@ -149,7 +149,7 @@ fn all_mistakes_are_reported_at_once() {
     let found = mistakes(|text| {
         text.replace("instance = \"gateway-1\"", "instance = \"Gateway 1\"")
             .replace("0.0.0.0:993", "imap.example.org:993")
-            .replace("tls = \"starttls\"", "tls = \"none\"")
+            .replacen("tls = \"starttls\"", "tls = \"none\"", 1)
             .replace("# per_address = 500", "per_address = 0")
             .replace("# handshake = \"10s\"", "handshake = 10")
             .replace("# level = \"info\"", "level = \"trace\"")

@@ -10,6 +10,7 @@ mod limits;
 mod lines;
 mod logins;
 mod moves;
+mod pop3;
 mod relays;
 mod second_names;
 mod stuck;

@@ -39,7 +39,7 @@ fn server() -> (TcpListener, Plan) {
     let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let plan = Plan {
         way: Way {
-            at: Some(listener.local_addr().unwrap()),
+            at: [Some(listener.local_addr().unwrap()); 2],
             ..Way::default()
         },
         listener: ListenerTls::StartTls,

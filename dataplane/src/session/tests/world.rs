@@ -14,7 +14,7 @@ use ferrypost_proto::{
 use ferrypost_routing::{Assembly, RoutingTable, Touched};
 use ferrypost_runtime::tls::CertificateFiles;
 use ferrypost_runtime::{Random, metrics::Metrics, shutdown::Shutdown};
-use ferrypost_wire::{LineProtocol, ProtocolKind, imap::Imap};
+use ferrypost_wire::{LineProtocol, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
@@ -30,6 +30,7 @@ use crate::{
     backend::{
         Target,
         logins::{Latest, Logins},
+        on_the_wire,
     },
     config::{Listener, ListenerTls},
     fence::Fences,
@@ -131,8 +132,8 @@ pub(crate) struct Way {
     pub(crate) announcement: v1::Announcement,
     /// The name of both servers; `None`: their address.
     pub(crate) host: Option<&'static str>,
-    /// Where both servers are, in place of the scripted ones.
-    pub(crate) at: Option<std::net::SocketAddr>,
+    /// Where the old and the new server are, in place of the scripted ones.
+    pub(crate) at: [Option<std::net::SocketAddr>; 2],
     /// What the old and the new server do with an authorization identity.
     pub(crate) authorization: [v1::AuthorizationIdentity; 2],
     /// Where logins are parted from master users, and whether the old and the new server do it there.
@@ -149,7 +150,7 @@ impl Default for Way {
             },
             announcement: v1::Announcement::None,
             host: None,
-            at: None,
+            at: [None; 2],
             authorization: [v1::AuthorizationIdentity::Unspecified; 2],
             masters: ("", [false; 2]),
         }
@@ -222,6 +223,7 @@ pub(crate) struct World {
     pub(crate) budget: Budget,
     pub(crate) metrics: Arc<Metrics>,
     services: Arc<Services>,
+    protocol: v1::Protocol,
     tls: ServerTls,
     pub(crate) counts: Arc<ListenerCounts>,
     pub(crate) tables: Tables,
@@ -285,7 +287,7 @@ impl World {
         let identity = plan.authority.sign("localhost");
         let listener = Listener {
             name: "test".to_owned(),
-            protocol: ProtocolKind::Imap,
+            protocol: P::KIND,
             address: "127.0.0.1:0".parse().unwrap(),
             tls: plan.listener,
             certificates: vec![identity.write(directory.path(), "edge")],
@@ -310,6 +312,7 @@ impl World {
             budget,
             metrics,
             services,
+            protocol: on_the_wire(P::KIND),
             tls,
             counts,
             tables,
@@ -350,17 +353,17 @@ impl World {
     }
 
     fn config(&self, way: &Way) -> v1::RoutingConfig {
-        let at = |backend: &Backend| way.at.unwrap_or(backend.address);
+        let at = |n: usize, backend: &Backend| way.at[n].unwrap_or(backend.address);
         let (separators, known) = way.masters;
         let destination = |id: &str, backend: &Backend, n: usize| v1::Destination {
             id: id.into(),
             without: Vec::new(),
             endpoints: vec![v1::Endpoint {
-                protocol: v1::Protocol::Imap.into(),
+                protocol: self.protocol.into(),
                 host: way
                     .host
-                    .map_or_else(|| at(backend).ip().to_string(), str::to_owned),
-                port: u32::from(at(backend).port()),
+                    .map_or_else(|| at(n, backend).ip().to_string(), str::to_owned),
+                port: u32::from(at(n, backend).port()),
                 tls: Some(way.tls.clone()),
                 announcement: way.announcement.into(),
                 authorization_identity: way.authorization[n].into(),
@@ -408,7 +411,7 @@ impl World {
     pub(crate) fn logins(&self, destination: &str) -> Latest {
         self.services.logins.latest(&Target {
             destination: DestinationId::parse(destination).unwrap(),
-            protocol: v1::Protocol::Imap,
+            protocol: self.protocol,
         })
     }
 
