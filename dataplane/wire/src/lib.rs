@@ -95,7 +95,9 @@ mod reply;
 pub mod sasl;
 mod secret;
 mod settings;
+pub mod sieve;
 mod text;
+mod xclient;
 
 use std::fmt;
 
@@ -118,6 +120,8 @@ protocols! {
     Imap: imap::Imap = "imap",
     /// POP3 (RFC 1939).
     Pop3: pop3::Pop3 = "pop3",
+    /// `ManageSieve` (RFC 5804).
+    ManageSieve: sieve::Sieve = "managesieve",
 }
 
 /// What a server says that it can do: each protocol has a form of its own.

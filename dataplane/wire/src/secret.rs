@@ -303,7 +303,8 @@ impl SecretWriter {
         Secret(self.0)
     }
 
-    fn put(&mut self, octets: &[u8]) {
+    /// Appends octets in place.
+    pub(crate) fn put(&mut self, octets: &[u8]) {
         let needed = self.0.len() + octets.len();
         if needed > self.0.capacity() {
             let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(self.0.capacity() * 2)));

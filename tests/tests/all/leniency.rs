@@ -19,7 +19,10 @@ use tokio::task::JoinSet;
 use self::sloppy::imap::{END, summary};
 use self::sloppy::{masked, octets, table};
 
-#[expect(dead_code, reason = "POP3's answers are for the machines' own test")]
+#[expect(
+    dead_code,
+    reason = "other protocols' answers are for the machines' own test"
+)]
 #[path = "../../../dataplane/wire/tests/sloppy/mod.rs"]
 mod sloppy;
 

@@ -2,7 +2,7 @@
 
 use super::login::Pop3Login;
 use super::reply::{END_OF_LIST, Reply, parse, unstuffed};
-use super::{offer, quirks, xclient};
+use super::{offer, quirks};
 use crate::buf::WireBuf;
 use crate::code::split_code;
 use crate::facts::ClientFacts;
@@ -11,7 +11,7 @@ use crate::reply::BackendViolation;
 use crate::secret::Credentials;
 use crate::settings::{BackSettings, Channel};
 use crate::text::printable;
-use crate::{Capabilities as _, Keywords, Negotiate, NegotiateStep};
+use crate::{Capabilities as _, Keywords, Negotiate, NegotiateStep, xclient};
 
 /// The longest greeting that is kept for the operator, in octets.
 const MAX_GREETING: usize = 512;

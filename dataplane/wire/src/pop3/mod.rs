@@ -7,7 +7,6 @@
 //!   offer     what that server may offer, given what the backends can do
 //!   reply     what a backend answers
 //!   back      we are the client, up to the point where a secret may be sent
-//!   xclient   announcing the client by Dovecot's XCLIENT
 //!   login     replaying the login
 //!   follow    watching the relay
 //!   words     what we say ourselves
@@ -22,7 +21,6 @@ mod offer;
 mod quirks;
 mod reply;
 mod words;
-mod xclient;
 
 pub use back::Pop3Back;
 pub use follow::Pop3Follower;

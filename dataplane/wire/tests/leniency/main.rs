@@ -11,6 +11,7 @@ mod world;
 
 use ferrypost_wire::imap::Imap;
 use ferrypost_wire::pop3::Pop3;
+use ferrypost_wire::sieve::Sieve;
 use ferrypost_wire::{ClientReply, Credentials, LineProtocol};
 use sloppy::{Case, masked, octets, table};
 use world::{Setup, Stage, World};
@@ -43,6 +44,7 @@ macro_rules! tables {
 tables! {
     imap: super::Imap,
     pop3: super::Pop3,
+    managesieve: super::Sieve,
 }
 
 /// A protocol that has a table.
@@ -107,6 +109,24 @@ impl Tabled for Pop3 {
 
     fn summary(said: &[u8], ended: bool) -> String {
         sloppy::pop3::summary(said, ended)
+    }
+}
+
+impl Tabled for Sieve {
+    const TABLE: &'static str = include_str!("managesieve.txt");
+    const MEASURE: &'static str = "dovecot";
+    const ROWS: usize = 100;
+    const END: &'static [u8] = sloppy::managesieve::END;
+    const RELAYED: &'static [(&'static [u8], &'static [u8])] =
+        &[(sloppy::managesieve::END, b"OK (TAG \"zz\")\r\n")];
+    const OFFERED: &'static [&'static str] = &["SASL PLAIN LOGIN", "SIEVE fileinto", "VERSION 1.0"];
+    const BACKEND: &'static [&'static [u8]] = &[
+        b"\"SASL\" \"PLAIN LOGIN\"\r\nOK \"Ready.\"\r\n",
+        b"OK \"Logged in.\"\r\n",
+    ];
+
+    fn summary(said: &[u8], ended: bool) -> String {
+        sloppy::managesieve::summary(said, ended)
     }
 }
 

@@ -3,6 +3,7 @@
 mod imap;
 #[path = "../invariance/mod.rs"]
 mod invariance;
+mod managesieve;
 mod pop3;
 
 use ferrypost_wire::Channel;

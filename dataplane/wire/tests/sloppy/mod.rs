@@ -2,6 +2,7 @@
 //! on real servers.
 
 pub(crate) mod imap;
+pub(crate) mod managesieve;
 pub(crate) mod pop3;
 
 use base64::Engine as _;
@@ -72,7 +73,7 @@ pub(crate) fn masked(answer: &str, user: &str, password: &str) -> String {
         })
 }
 
-fn placeholders(user: &str, password: &str) -> [(&'static str, String); 14] {
+fn placeholders(user: &str, password: &str) -> [(&'static str, String); 15] {
     let plain = BASE64.encode(format!("\0{user}\0{password}"));
     let (first, second) = plain.split_at(plain.len() / 2);
     [
@@ -87,6 +88,7 @@ fn placeholders(user: &str, password: &str) -> [(&'static str, String); 14] {
         ("<password>", password.to_owned()),
         ("<longer>", "x".repeat(20_000)),
         ("<long>", "x".repeat(2_000)),
+        ("<token>", "x".repeat(9_000)),
         ("<#user>", user.len().to_string()),
         ("<#password>", password.len().to_string()),
         ("<#plain>", plain.len().to_string()),

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use ferrypost_wire::LineProtocol;
 use ferrypost_wire::imap::Imap;
 use ferrypost_wire::pop3::Pop3;
+use ferrypost_wire::sieve::Sieve;
 use script::Script;
 
 /// One test for each file, and one that finds a file without a test.
@@ -78,6 +79,23 @@ transcripts! {
     goodbye,
     limits,
     relay,
+}
+
+transcripts! {
+    managesieve: super::Sieve =
+    walkthrough,
+    before_login,
+    credentials,
+    starttls,
+    greeting,
+    announce,
+    replay,
+    verdict,
+    capabilities,
+    goodbye,
+    limits,
+    relay,
+    relay_unauthenticate,
 }
 
 /// A protocol that has transcripts.
@@ -179,6 +197,62 @@ impl Spoken for Pop3 {
              B: +OK Logged in.\n\
              ! accept\n\
              S: +OK Logged in.",
+        ),
+    ];
+}
+
+impl Spoken for Sieve {
+    const OFFERED: &'static [&'static str] =
+        &["SASL PLAIN LOGIN", "SIEVE fileinto vacation", "VERSION 1.0"];
+    const SEPARATOR: &'static str = ", ";
+    const SHORTHANDS: &'static [(&'static str, &'static str)] = &[
+        (
+            "greeted",
+            "S: \"IMPLEMENTATION\" \"Ferrypost\"\n\
+             S: \"SASL\" \"PLAIN LOGIN\"\n\
+             S: \"SIEVE\" \"fileinto vacation\"\n\
+             S: \"VERSION\" \"1.0\"\n\
+             S: OK \"Ferrypost is ready.\"",
+        ),
+        (
+            "greeted-in-clear",
+            "S: \"IMPLEMENTATION\" \"Ferrypost\"\n\
+             S: \"SASL\" \"\"\n\
+             S: \"SIEVE\" \"fileinto vacation\"\n\
+             S: \"VERSION\" \"1.0\"\n\
+             S: \"STARTTLS\"\n\
+             S: OK \"Ferrypost is ready.\"",
+        ),
+        (
+            "greeted-with-tokens",
+            "S: \"IMPLEMENTATION\" \"Ferrypost\"\n\
+             S: \"SASL\" \"PLAIN LOGIN OAUTHBEARER XOAUTH2\"\n\
+             S: \"SIEVE\" \"\"\n\
+             S: OK \"Ferrypost is ready.\"",
+        ),
+        (
+            "backend-greets",
+            "B+ \"SASL\" \"PLAIN LOGIN\"\n\
+             B+ \"SIEVE\" \"fileinto vacation\"\n\
+             B: OK \"Ready.\"",
+        ),
+        // Alice logs in and her login is replayed.
+        (
+            "replayed",
+            "! greeted\n\
+             C: AUTHENTICATE \"PLAIN\" \"AGFsaWNlAHNlY3JldA==\"\n\
+             ! login alice secret\n\
+             ! dial\n\
+             ! backend-greets\n\
+             P: AUTHENTICATE \"PLAIN\" \"AGFsaWNlAHNlY3JldA==\"",
+        ),
+        // Alice is relayed.
+        (
+            "relayed",
+            "! replayed\n\
+             B: OK \"Hello.\"\n\
+             ! accept\n\
+             S: OK \"Hello.\"",
         ),
     ];
 }

@@ -1,4 +1,4 @@
-//! Telling the backend about the client by Dovecot's XCLIENT.
+//! Telling the backend about the client by Dovecot's XCLIENT, in POP3 and `ManageSieve`.
 //!
 //! Dovecot 2.3 reads ADDR, PORT, SESSION and TTL, 2.4 the others too; each passes over what it does not know. Unlike SMTP's
 //! command of that name, an address has no prefix, and there is no escaping (login-common takes values as they
@@ -10,7 +10,7 @@ use crate::facts::ClientFacts;
 
 /// The command, without its line end. A session reference, a server name in SNI and the rest together are far
 /// below the 1024 octets that Dovecot takes.
-pub(super) fn command(facts: &ClientFacts) -> String {
+pub(crate) fn command(facts: &ClientFacts) -> String {
     let (peer, local) = (facts.peer, facts.local);
     let mut command = String::from("XCLIENT");
     field(&mut command, "ADDR", &peer.ip().to_canonical().to_string());
@@ -37,12 +37,15 @@ pub(super) fn command(facts: &ClientFacts) -> String {
 /// The longest value, in octets: a host name's (RFC 1035 §2.3.4).
 const MAX_VALUE: usize = 255;
 
+/// Octets that mean something in one of the protocols or of their relatives.
+const SPECIAL: &[u8] = b"=+(){}\"\\";
+
 /// Appends a field, unless its value could be read as something else.
 fn field(command: &mut String, name: &str, value: &str) {
     let is_fit = (1..=MAX_VALUE).contains(&value.len())
         && value
             .bytes()
-            .all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'=' | b'+'));
+            .all(|octet| octet.is_ascii_graphic() && !SPECIAL.contains(&octet));
     if is_fit {
         _ = write!(command, " {name}={value}");
     }
@@ -95,6 +98,9 @@ mod tests {
             "a\0",
             "a=b",
             "a+2B",
+            "a(b",
+            "a{5+}",
+            "a\"b",
             "\u{e4}",
             "",
             &"x".repeat(256),
