@@ -477,11 +477,11 @@ impl Checker {
                 self.wrong(place, "imap_id goes with protocol imap only");
                 None
             }
-            v1::Announcement::Xclient if protocol == Some(v1::Protocol::Pop3) => {
+            v1::Announcement::Xclient if protocol.is_some_and(has_xclient) => {
                 Some(Announcement::Xclient)
             }
             v1::Announcement::Xclient => {
-                self.wrong(place, "xclient goes with protocol pop3 only");
+                self.wrong(place, "xclient goes with protocol pop3 or managesieve only");
                 None
             }
         }
@@ -500,6 +500,11 @@ impl Checker {
             }
         }
     }
+}
+
+/// Whether Dovecot's XCLIENT is spoken there.
+fn has_xclient(protocol: v1::Protocol) -> bool {
+    matches!(protocol, v1::Protocol::Pop3 | v1::Protocol::Managesieve)
 }
 
 fn is_capability_atom(capability: &str) -> bool {

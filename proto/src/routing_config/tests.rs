@@ -166,14 +166,16 @@ fn a_server_that_offers_compress_and_unauthenticate_can_be_relayed() {
 }
 
 #[test]
-fn xclient_goes_with_pop3_and_capabilities_are_lines_there() {
+fn xclient_goes_with_pop3_and_managesieve_and_capabilities_are_lines_there() {
     let mut document = document();
     for destination in &mut document.destinations {
-        let mut pop3 = endpoint();
-        pop3.protocol = v1::Protocol::Pop3.into();
-        pop3.announcement = v1::Announcement::Xclient.into();
-        pop3.capabilities = vec!["SASL PLAIN LOGIN".into(), "USER".into()];
-        destination.endpoints.push(pop3);
+        for protocol in [v1::Protocol::Pop3, v1::Protocol::Managesieve] {
+            let mut other = endpoint();
+            other.protocol = protocol.into();
+            other.announcement = v1::Announcement::Xclient.into();
+            other.capabilities = vec!["SASL PLAIN LOGIN".into(), "USER".into()];
+            destination.endpoints.push(other);
+        }
     }
     let read = RoutingConfig::try_from(&document).expect("valid");
     assert_eq!(

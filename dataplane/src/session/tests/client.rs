@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, ServerName},
 };
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
     },
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::net;
 
@@ -70,6 +70,13 @@ impl Client {
         assert!(self.0.buffer().is_empty(), "the server spoke before TLS");
         let stream = self.0.into_inner();
         Self::handshake(stream, root, &[]).await.unwrap()
+    }
+
+    /// Goes on under TLS, as the server.
+    pub(crate) async fn accept_tls(self, config: Arc<ServerConfig>) -> Self {
+        assert!(self.0.buffer().is_empty(), "the client spoke before TLS");
+        let accepted = TlsAcceptor::from(config).accept(self.0.into_inner());
+        Self::over(Box::new(accepted.await.unwrap()))
     }
 
     pub(crate) async fn send(&mut self, text: impl AsRef<[u8]>) {

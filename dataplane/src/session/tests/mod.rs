@@ -13,6 +13,7 @@ mod moves;
 mod pop3;
 mod relays;
 mod second_names;
+mod sieve;
 mod stuck;
 mod toy;
 #[path = "../../../wire/tests/toy/mod.rs"]
