@@ -201,10 +201,12 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     let routing = RoutingUseCases::new(core.clone(), config.routing());
     keep_routing_file(routing.clone(), &shutdown);
     let stats = StatsUseCases::new(core.clone(), fleet.clone(), store_kind);
+    let restore = RestoreUseCases::new(core.clone(), fleet.clone());
+    keep_apart(restore.clone(), &shutdown);
     let services = OperatorServices {
         migrations: Migrations(MigrationUseCases::new(core.clone(), fleet.clone())),
-        placements: Placements(PlacementUseCases::new(core.clone())),
-        stats: Stats(stats.clone(), RestoreUseCases::new(core, fleet.clone())),
+        placements: Placements(PlacementUseCases::new(core)),
+        stats: Stats(stats.clone(), restore),
         routing_configs: RoutingConfigs(routing),
     };
     let routing_streams = Routing::new(fleet, config.data_planes().identity);
@@ -440,6 +442,13 @@ async fn settle_installation(
         }
     });
     Ok(failure)
+}
+
+fn keep_apart(desk: RestoreUseCases, shutdown: &Shutdown) {
+    let token = shutdown.stopping().clone();
+    shutdown.spawn(async move {
+        token.run_until_cancelled(desk.keep_apart()).await;
+    });
 }
 
 fn keep_routing_file(desk: RoutingUseCases, shutdown: &Shutdown) {

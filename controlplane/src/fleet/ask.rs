@@ -37,17 +37,31 @@ impl Fleet {
         within: Duration,
         trace: TraceParent,
     ) -> Asked {
+        self.ask_some(|_| true, question, within, trace).await
+    }
+
+    /// Asks those of them that `who` picks.
+    pub async fn ask_some(
+        &self,
+        who: impl Fn(&InstanceId) -> bool,
+        question: &command::Command,
+        within: Duration,
+        trace: TraceParent,
+    ) -> Asked {
         let within = within.min(LONGEST_WAIT);
         let state = self.mirror().read();
-        let asking = state.registrations().keys().map(|instance| async {
-            let command = Command {
-                command_id: identifier(self.0.options.random.bytes()),
-                command: Some(question.clone()),
-                traceparent: trace.to_string(),
-            };
-            let result = time::timeout(within, self.ask_one(instance, command)).await;
-            (instance.clone(), result.ok().flatten())
-        });
+        let registered = state.registrations().keys();
+        let asking = registered
+            .filter(|instance| who(instance))
+            .map(|instance| async {
+                let command = Command {
+                    command_id: identifier(self.0.options.random.bytes()),
+                    command: Some(question.clone()),
+                    traceparent: trace.to_string(),
+                };
+                let result = time::timeout(within, self.ask_one(instance, command)).await;
+                (instance.clone(), result.ok().flatten())
+            });
         let mut asked = Asked::default();
         for (instance, result) in join_all(asking).await {
             match result {

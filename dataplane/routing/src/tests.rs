@@ -425,3 +425,14 @@ fn a_snapshot_that_is_wrong_all_over_is_no_snapshot() {
         Err(SnapshotError::TooManyRejected(_))
     ));
 }
+
+/// What does not go into the packed form: accounts in a held window, and wrong ones.
+#[test]
+fn a_snapshot_of_more_that_is_not_settled_than_it_can_hold_is_refused() {
+    let fenced = |n| moving(entry(n, &[], "source", 2), Phase::Fencing, Some(2));
+    let fenced = |count: u64| (0..count).map(fenced).collect();
+    let at_the_limit = Assembly::begin(chunk(5, fenced(1 << 16)), None, &random());
+    assert!(at_the_limit.is_ok());
+    let one_past_it = Assembly::begin(chunk(5, fenced((1 << 16) + 1)), None, &random());
+    assert!(matches!(one_past_it, Err(SnapshotError::TooManyExact)));
+}

@@ -243,7 +243,7 @@ impl Feed {
                 self.applied(stream, &table).await?;
             }
             Down::Command(command) => {
-                if let Some(result) = self.of_a_restore(&command) {
+                if let Some(result) = self.of_a_restore(&command).await {
                     stream.up.send(Up::CommandResult(result)).await?;
                 } else if let Some(result) = stream.commands.run(command) {
                     stream.up.send(Up::CommandResult(result)).await?;
@@ -266,13 +266,13 @@ impl Feed {
     }
 
     /// Answers what is asked after a restore; `None`: something else is.
-    fn of_a_restore(&mut self, command: &Command) -> Option<CommandResult> {
+    async fn of_a_restore(&mut self, command: &Command) -> Option<CommandResult> {
         let outcome = match command.command.as_ref()? {
             Asked::ListDoubts(asked) => self.replica.list_doubts(asked).map(Outcome::Doubts),
-            Asked::HoldDoubts(hold) => self
-                .replica
-                .hold_doubts(&hold.also)
-                .map(Outcome::HeldDoubts),
+            Asked::HoldDoubts(hold) => {
+                let answer = self.replica.hold_doubts(hold.clone()).await;
+                answer.map(Outcome::HeldDoubts)
+            }
             _ => return None,
         };
         let unknown = || Outcome::Failed("not compared with the restored store yet".to_owned());

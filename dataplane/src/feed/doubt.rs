@@ -3,7 +3,10 @@
 //! Where both send an account's names to the same server nobody is in doubt, whatever else the records say.
 //! The rest is held by whoever restarts: no wrong server is guessed at, on either word (G16).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ferrypost_proto::{
     Name, RoutingConfig,
@@ -12,11 +15,38 @@ use ferrypost_proto::{
 };
 use ferrypost_routing::{Assembly, RoutingTable, SnapshotError};
 use ferrypost_runtime::Random;
+use prost::Message as _;
 
 use crate::state_dir::Acknowledged;
 
-/// Most doubts in one answer: some 300 octets each, so that the answer may also travel through the store.
+/// Most doubts in one answer.
 const MOST_LISTED: usize = 1_000;
+
+/// And their octets: the answer may also travel through the store, whose values end at 1 MiB and more.
+const MOST_OCTETS: usize = 256 << 10;
+
+/// What other data planes have in doubt.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Elsewhere {
+    by_account: BTreeMap<String, Doubt>,
+    /// Some of it is not held yet.
+    is_new: bool,
+}
+
+impl Elsewhere {
+    pub(super) fn add(&mut self, also: Vec<Doubt>) {
+        for doubt in also {
+            let id = doubt.account_id.clone();
+            let before = self.by_account.insert(id, doubt.clone());
+            self.is_new |= before != Some(doubt);
+        }
+    }
+
+    /// True if some of it was not held before.
+    pub(super) fn is_to_be_held(&mut self) -> bool {
+        std::mem::take(&mut self.is_new)
+    }
+}
 
 /// What a comparison came to.
 #[derive(Debug)]
@@ -27,8 +57,6 @@ pub(super) struct Standstill {
     current: bool,
     /// The restored store's word, to hold more of it. `None` when nothing is agreed on.
     stored: Option<Acknowledged>,
-    /// Accounts that other data planes have in doubt.
-    also: BTreeSet<String>,
     /// Every name of what is in doubt, here or elsewhere.
     names: BTreeSet<Name>,
     /// Serves what both agree on, and holds the rest; `None` when they do not even agree on names without a
@@ -37,12 +65,12 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// Compares what was acknowledged with what the restored store says. Takes about a second for a million
-    /// accounts.
+    /// Compares what was acknowledged with what the restored store says, and holds what is in doubt here and
+    /// elsewhere. Takes about a second for a million accounts.
     pub(super) fn between(
-        ours: &Acknowledged,
-        current: bool,
+        (ours, current): (&Acknowledged, bool),
         stored: Acknowledged,
+        elsewhere: &Elsewhere,
         random: &Random,
     ) -> Result<Self, SnapshotError> {
         let wire = stored.config.clone().ok_or(SnapshotError::Incomplete)?;
@@ -53,45 +81,31 @@ impl Standstill {
             .is_some_and(|ours| have_same_rules(ours, &wire));
         let held = ours.position.clone();
         let doubts = doubts(ours, &stored, &config);
-        let names = names_of(&doubts, &config);
-        let stored = same_rules.then_some(stored);
-        // More in doubt than a table can hold is nothing agreed on.
-        let agreed = stored
-            .as_ref()
-            .and_then(|stored| agreed(stored, &doubts, random).ok());
-        Ok(Self {
+        let mut standstill = Self {
             doubts,
             held: Some(held),
             current,
-            stored,
-            also: BTreeSet::new(),
-            names,
-            agreed,
-        })
+            stored: same_rules.then_some(stored),
+            names: BTreeSet::new(),
+            agreed: None,
+        };
+        standstill.hold(elsewhere, random);
+        Ok(standstill)
     }
 
-    /// Holds what other data planes have in doubt too. True if that is more than before.
-    pub(super) fn hold_also(
-        &mut self,
-        also: &[Doubt],
-        random: &Random,
-    ) -> Result<bool, SnapshotError> {
-        let own: BTreeSet<_> = self.doubts.iter().map(|doubt| &doubt.account_id).collect();
-        let is_new = |doubt: &&Doubt| {
-            !own.contains(&doubt.account_id) && !self.also.contains(&doubt.account_id)
+    /// Holds all that is in doubt, here or elsewhere. More than a table can hold is nothing agreed on.
+    pub(super) fn hold(&mut self, elsewhere: &Elsewhere, random: &Random) {
+        let all: Vec<_> = self
+            .doubts
+            .iter()
+            .chain(elsewhere.by_account.values())
+            .collect();
+        let stored = self.stored.as_ref();
+        self.agreed = stored.and_then(|stored| agreed(stored, &all, random).ok());
+        self.names = match &self.agreed {
+            Some(table) => names_of(&all, table.config()),
+            None => BTreeSet::new(),
         };
-        let some_new = also.iter().any(|doubt| is_new(&doubt));
-        let Some(stored) = self.stored.as_ref().filter(|_| some_new) else {
-            return Ok(false);
-        };
-        let new: Vec<_> = also.iter().filter(is_new).cloned().collect();
-        let all: Vec<_> = self.doubts.iter().chain(&new).cloned().collect();
-        let table = agreed(stored, &all, random)?;
-        self.names.extend(names_of(&new, table.config()));
-        self.agreed = Some(table);
-        self.also
-            .extend(new.into_iter().map(|doubt| doubt.account_id));
-        Ok(true)
     }
 
     /// Every name of what is in doubt: sessions under them are not to go on.
@@ -119,16 +133,27 @@ impl Standstill {
         let start = self
             .doubts
             .partition_point(|doubt| doubt.account_id <= asked.after);
-        let limit = usize::try_from(asked.limit)
-            .unwrap_or(MOST_LISTED)
-            .min(MOST_LISTED);
+        let behind = &self.doubts[start..];
+        let limit = usize::try_from(asked.limit).unwrap_or(MOST_LISTED);
+        let listed = fitting(behind, limit.min(MOST_LISTED));
         Doubts {
-            doubts: self.doubts[start..].iter().take(limit).cloned().collect(),
+            doubts: behind[..listed].to_vec(),
+            more: listed < behind.len(),
             total: self.doubts.len() as u64,
             held: self.held.clone().map(Into::into),
             held_current: self.current,
         }
     }
+}
+
+/// How many of them go into one answer: one in any case.
+fn fitting(doubts: &[Doubt], limit: usize) -> usize {
+    let mut octets = 0;
+    let fits = doubts.iter().take(limit).take_while(|doubt| {
+        octets += doubt.encoded_len();
+        octets <= MOST_OCTETS
+    });
+    fits.count().max(1).min(doubts.len())
 }
 
 /// Whether two documents send every name without a record the same way.
@@ -186,26 +211,29 @@ fn is_open(entry: &AccountEntry) -> bool {
 /// The restored store's table with every account in doubt held.
 fn agreed(
     stored: &Acknowledged,
-    doubts: &[Doubt],
+    doubts: &[&Doubt],
     random: &Random,
 ) -> Result<Arc<RoutingTable>, SnapshotError> {
     let position = Some(stored.position.clone().into());
     let mut accounts = stored.accounts.clone();
     let config = stored.config.as_ref();
-    // A name may have changed its account since the backup: it is held once.
+    // A name may have changed its account since the backup: it is held once, and nobody else has it.
     let mut taken = BTreeSet::new();
-    for doubt in doubts {
-        let mut held = held(doubt, config, stored.position.revision.into());
+    let mut all_held = Vec::new();
+    for (id, sides) in by_account(doubts) {
+        let mut held = held(id, &sides, config, stored.position.revision.into());
         held.names.retain(|name| taken.insert(name.clone()));
-        accounts.remove(&doubt.account_id);
-        if !held.names.is_empty() {
-            accounts.insert(doubt.account_id.clone(), held);
-        }
+        accounts.remove(id);
+        all_held.push(held);
     }
+    for entry in accounts.values_mut() {
+        entry.names.retain(|name| !taken.contains(name));
+    }
+    let all = accounts.into_values().chain(all_held);
     let chunk = SnapshotChunk {
         position,
         config: stored.config.clone(),
-        accounts: accounts.into_values().collect(),
+        accounts: all.filter(|entry| !entry.names.is_empty()).collect(),
         last: true,
         ..SnapshotChunk::default()
     };
@@ -213,20 +241,34 @@ fn agreed(
     assembly.finish(None).map(Arc::new)
 }
 
-/// A fence of nobody's move, under all names that either side knows. Its home is one that the document has, for an
-/// entry that cannot be taken over would hold nobody.
-fn held(doubt: &Doubt, config: Option<&v1::RoutingConfig>, epoch: v1::Revision) -> AccountEntry {
-    let sides = || doubt.stored.iter().chain(&doubt.held);
-    let names: BTreeSet<_> = sides().flat_map(|entry| entry.names.clone()).collect();
+/// What anybody says of each account, the restored store first.
+fn by_account<'a>(doubts: &[&'a Doubt]) -> BTreeMap<&'a str, Vec<&'a AccountEntry>> {
+    let mut accounts = BTreeMap::<_, Vec<_>>::new();
+    for doubt in doubts {
+        let sides = accounts.entry(doubt.account_id.as_str()).or_default();
+        sides.extend(doubt.stored.iter().chain(&doubt.held));
+    }
+    accounts
+}
+
+/// A fence of nobody's move, under all names that anybody gives the account. Its home is one that the document has,
+/// for an entry that cannot be taken over would hold nobody.
+fn held(
+    id: &str,
+    sides: &[&AccountEntry],
+    config: Option<&v1::RoutingConfig>,
+    epoch: v1::Revision,
+) -> AccountEntry {
+    let names: BTreeSet<_> = sides.iter().flat_map(|entry| &entry.names).collect();
     let known = |home: &&str| {
         let destinations = config.iter().flat_map(|config| &config.destinations);
         destinations.into_iter().any(|it| it.id == *home)
     };
     let default = config.map_or("", |config| &config.default_destination);
-    let home = sides().map(|entry| entry.home.as_str()).find(known);
+    let home = sides.iter().map(|entry| entry.home.as_str()).find(known);
     AccountEntry {
-        account_id: doubt.account_id.clone(),
-        names: names.into_iter().collect(),
+        account_id: id.to_owned(),
+        names: names.into_iter().cloned().collect(),
         home: home.unwrap_or(default).to_owned(),
         phase: v1::Phase::Fencing.into(),
         epoch: Some(epoch),
@@ -234,22 +276,18 @@ fn held(doubt: &Doubt, config: Option<&v1::RoutingConfig>, epoch: v1::Revision) 
     }
 }
 
-fn names_of(doubts: &[Doubt], config: &RoutingConfig) -> BTreeSet<Name> {
-    let sides = |doubt: &Doubt| doubt.stored.iter().chain(&doubt.held).cloned().collect();
-    let entries: Vec<AccountEntry> = doubts
+fn names_of(doubts: &[&Doubt], config: &RoutingConfig) -> BTreeSet<Name> {
+    let sides = doubts
         .iter()
-        .flat_map(|doubt| -> Vec<_> { sides(doubt) })
-        .collect();
-    let names = entries.iter().flat_map(|entry| &entry.names);
-    names
+        .flat_map(|doubt| doubt.stored.iter().chain(&doubt.held));
+    sides
+        .flat_map(|entry| &entry.names)
         .filter_map(|name| config.names().canonicalise(name).ok())
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use ferrypost_proto::{NamePolicy, Phase};
     use ferrypost_routing::{Resolution, testing};
 
@@ -275,7 +313,29 @@ mod tests {
 
     fn compare(ours: Vec<AccountEntry>, stored: Vec<AccountEntry>) -> Standstill {
         let (ours, stored) = (acknowledged(50, ours), acknowledged(20, stored));
-        Standstill::between(&ours, true, stored, &testing::random()).unwrap()
+        between(&ours, stored)
+    }
+
+    /// What others have acknowledged, and have in doubt.
+    fn elsewhere(entries: impl IntoIterator<Item = AccountEntry>) -> Elsewhere {
+        let doubts = entries.into_iter().map(|entry| Doubt {
+            account_id: entry.account_id.clone(),
+            held: Some(entry),
+            stored: None,
+        });
+        let mut elsewhere = Elsewhere::default();
+        elsewhere.add(doubts.collect());
+        elsewhere
+    }
+
+    fn between(ours: &Acknowledged, stored: Acknowledged) -> Standstill {
+        Standstill::between(
+            (ours, true),
+            stored,
+            &Elsewhere::default(),
+            &testing::random(),
+        )
+        .unwrap()
     }
 
     /// Where a name goes; `None` while it is held.
@@ -384,19 +444,67 @@ mod tests {
         );
         let mut standstill = compare([own.0, own.1[1..].to_vec()].concat(), own.1);
         assert_eq!(goes(&standstill, "bob").as_deref(), Some("source"));
-        let elsewhere = |n: u8, name: &str| Doubt {
-            account_id: entry(n, name, "", 0).account_id,
-            held: Some(entry(n, name, "", 0)),
-            stored: None,
-        };
-        let also = [elsewhere(1, "alice"), elsewhere(2, "bob")];
-        let random = testing::random();
-        assert!(standstill.hold_also(&also, &random).unwrap());
-        assert!(!standstill.hold_also(&also, &random).unwrap(), "known");
-        for name in ["alice", "bob"] {
+        let others = [(1, "ally"), (2, "bob")].map(|(n, name)| entry(n, name, "", 0));
+        standstill.hold(&elsewhere(others), &testing::random());
+        for name in ["alice", "ally", "bob"] {
             assert_eq!(goes(&standstill, name), None, "{name}");
         }
-        assert_eq!(standstill.names().len(), 2);
+        assert_eq!(standstill.names().len(), 3);
+    }
+
+    /// Whatever else a lying or an old one says of it.
+    #[test]
+    fn a_name_that_is_in_doubt_elsewhere_is_held_whoever_has_it_here() {
+        let both = || vec![entry(1, "alice", "source", 4), entry(2, "bob", "source", 4)];
+        let mut standstill = compare(both(), both());
+        standstill.hold(
+            &elsewhere([entry(3, "alice", "third", 2)]),
+            &testing::random(),
+        );
+        assert_eq!(goes(&standstill, "alice"), None);
+        assert_eq!(goes(&standstill, "bob").as_deref(), Some("source"));
+    }
+
+    /// One past what a table holds (`ferrypost_routing`): nobody is served, and so everybody is held.
+    #[test]
+    fn more_in_doubt_than_a_table_can_hold_is_nothing_agreed_on() {
+        let mut standstill = compare(vec![], vec![]);
+        assert!(standstill.agreed().is_some());
+        let all = (0..=1 << 16).map(|n| testing::entry(n, &[&format!("u{n}")], "third", 2));
+        standstill.hold(&elsewhere(all), &testing::random());
+        assert!(standstill.agreed().is_none());
+    }
+
+    /// Names are few and short, or not: an answer fits into the store's values either way.
+    #[test]
+    fn an_answer_ends_before_it_is_too_large() {
+        let wordy = |n: u64, home| {
+            let names: Vec<_> = (0..40)
+                .map(|i| format!("{}{i}@{n}.example.org", "a".repeat(60)))
+                .collect();
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            testing::entry(n, &names, home, 2)
+        };
+        let moved = |home: &'static str| (1..=200).map(|n| wordy(n, home)).collect();
+        let standstill = compare(moved("third"), moved("source"));
+        let mut asked = ListDoubts {
+            limit: 1_000,
+            ..ListDoubts::default()
+        };
+        let mut seen = 0;
+        loop {
+            let page = standstill.list(&asked);
+            assert!(page.encoded_len() <= MOST_OCTETS + 1_000);
+            seen += page.doubts.len();
+            asked
+                .after
+                .clone_from(&page.doubts.last().unwrap().account_id);
+            if !page.more {
+                break;
+            }
+            assert!(page.doubts.len() < 200);
+        }
+        assert_eq!(seen, 200);
     }
 
     #[test]
@@ -430,7 +538,7 @@ mod tests {
             config.default_destination = "third".into();
         }
         let stored = acknowledged(20, vec![]);
-        let standstill = Standstill::between(&ours, true, stored, &testing::random()).unwrap();
+        let standstill = between(&ours, stored);
         assert!(standstill.agreed().is_none());
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ferrypost_proto::{
     Revision, RoutingConfig, TablePosition,
     routing::v1::{
-        Delta, Doubt, Doubts, HeldDoubts, ListDoubts, Rejected, RejectedEndpoint, RejectedEntry,
-        SnapshotChunk, change::Change,
+        Delta, Doubts, HeldDoubts, HoldDoubts, ListDoubts, Rejected, RejectedEndpoint,
+        RejectedEntry, SnapshotChunk, change::Change,
     },
 };
 use ferrypost_routing::{Assembly, Merge, RoutingTable, SnapshotError, Touched};
@@ -14,7 +14,10 @@ use ferrypost_runtime::Random;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{doubt::Standstill, error::FeedError};
+use super::{
+    doubt::{Elsewhere, Standstill},
+    error::FeedError,
+};
 use crate::{
     fence::Fences,
     ready::Blocker,
@@ -38,6 +41,8 @@ pub(super) struct Replica {
     stored: Option<Acknowledged>,
     /// What comparing with it came to.
     standstill: Option<Standstill>,
+    /// What other data planes have in doubt, until the restore is resolved.
+    elsewhere: Elsewhere,
     /// The table in force serves only what the restored store and this data plane agree on.
     holding: bool,
     /// Only a snapshot helps: the next Hello hides what is held.
@@ -65,6 +70,7 @@ impl Replica {
             merging: None,
             stored: None,
             standstill: None,
+            elsewhere: Elsewhere::default(),
             holding: false,
             snapshot_wanted: false,
             floor: Revision::ZERO,
@@ -153,6 +159,8 @@ impl Replica {
         let table = self.put_in_force(Arc::new(table), &touched);
         self.witnessed = true;
         self.snapshot_wanted = false;
+        // If there was a restore, it is resolved.
+        self.elsewhere = Elsewhere::default();
         Ok(Some(table))
     }
 
@@ -223,13 +231,15 @@ impl Replica {
             return Ok(());
         };
         let (witness, random) = (Arc::clone(&self.witness), self.random.clone());
+        let elsewhere = self.elsewhere.clone();
         let compared = offload(move || -> Result<Option<Standstill>, FeedError> {
             let witness = lock(&witness);
             let Some(ours) = witness.read()? else {
                 return Ok(None);
             };
-            let current = witness.is_current();
-            Ok(Some(Standstill::between(&ours, current, stored, &random)?))
+            let ours = (&ours, witness.is_current());
+            let compared = Standstill::between(ours, stored, &elsewhere, &random)?;
+            Ok(Some(compared))
         });
         self.standstill = compared.await?;
         if let Some(standstill) = &self.standstill {
@@ -239,14 +249,14 @@ impl Replica {
                 "the restored store says something else of some accounts"
             );
         }
-        self.serve_what_is_agreed();
+        self.serve_what_is_agreed().await;
         Ok(())
     }
 
-    fn serve_what_is_agreed(&mut self) {
+    async fn serve_what_is_agreed(&mut self) {
         let has_table = self.tables.current().is_some() && !self.holding;
         let is_current = self.standstill.as_ref().is_some_and(Standstill::is_current);
-        if !has_table && is_current && self.holds_what_is_agreed() {
+        if !has_table && is_current && self.holds_what_is_agreed().await {
             return;
         }
         if let Some(blocker) = &self.no_table {
@@ -258,30 +268,49 @@ impl Replica {
     }
 
     /// Serves what is agreed on, if anything is.
-    fn holds_what_is_agreed(&mut self) -> bool {
+    async fn holds_what_is_agreed(&mut self) -> bool {
         let agreed = self.standstill.as_ref().and_then(Standstill::agreed);
-        agreed.is_some() && self.hold_doubts(&[]).is_some()
+        agreed.is_some() && self.hold_doubts(HoldDoubts::default()).await.is_some()
     }
 
     /// Serves from now on only what the restored store and this data plane agree on, without what is in doubt
     /// elsewhere. What is left to close; `None` when that is not known.
-    pub(super) fn hold_doubts(&mut self, also: &[Doubt]) -> Option<HeldDoubts> {
-        let standstill = self.standstill.as_mut()?;
-        let more = standstill.hold_also(also, &self.random);
-        let Some(agreed) = more.as_ref().ok().and(standstill.agreed()).cloned() else {
-            // Nothing is agreed on, or more is in doubt than a table can hold: nobody is served.
-            return Some(self.hold_everybody());
+    pub(super) async fn hold_doubts(&mut self, hold: HoldDoubts) -> Option<HeldDoubts> {
+        let mut standstill = self.standstill.take()?;
+        self.elsewhere.add(hold.also);
+        if hold.more {
+            self.standstill = Some(standstill);
+            return Some(HeldDoubts::default());
+        }
+        let more = self.elsewhere.is_to_be_held();
+        if more {
+            let elsewhere = std::mem::take(&mut self.elsewhere);
+            let random = self.random.clone();
+            (standstill, self.elsewhere) = offload(move || {
+                standstill.hold(&elsewhere, &random);
+                (standstill, elsewhere)
+            })
+            .await;
+        }
+        let left = self.hold_all_but_agreed(&standstill, more);
+        self.standstill = Some(standstill);
+        Some(left)
+    }
+
+    /// Puts in force what is agreed on. `more`: it is less than before.
+    fn hold_all_but_agreed(&mut self, standstill: &Standstill, more: bool) -> HeldDoubts {
+        let Some(agreed) = standstill.agreed() else {
+            return self.hold_everybody();
         };
-        if !self.holding || more.is_ok_and(|more| more) {
+        if !self.holding || more {
             let everything = Touched {
                 all: true,
                 ..Touched::default()
             };
-            self.put_in_force(agreed, &everything);
+            self.put_in_force(Arc::clone(agreed), &everything);
             self.holding = true;
         }
-        let names = self.standstill.as_ref()?.names();
-        Some(left(self.fences.left_under(names)))
+        left(self.fences.left_under(standstill.names()))
     }
 
     fn hold_everybody(&mut self) -> HeldDoubts {

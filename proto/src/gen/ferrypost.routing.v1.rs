@@ -488,7 +488,7 @@ pub struct ListDoubts {
     /// Only those whose account id is greater. Empty: from the first.
     #[prost(string, tag = "1")]
     pub after: ::prost::alloc::string::String,
-    /// At most this many, in the order of their ids.
+    /// At most this many, in the order of their ids, and no more than some 256 KiB.
     #[prost(uint32, tag = "2")]
     pub limit: u32,
 }
@@ -506,6 +506,9 @@ pub struct Doubts {
     /// See Hello. Unset: its word may be out of date.
     #[prost(bool, tag = "4")]
     pub held_current: bool,
+    /// There are more behind the last of these.
+    #[prost(bool, tag = "5")]
+    pub more: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -524,9 +527,13 @@ pub struct Doubt {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HoldDoubts {
-    /// Accounts that another data plane has in doubt, with all their names: hold them too.
+    /// Accounts that any data plane has in doubt, with all their names: hold them too, from now on until the restore is
+    /// resolved.
     #[prost(message, repeated, tag = "1")]
     pub also: ::prost::alloc::vec::Vec<Doubt>,
+    /// More of them follow in further commands; nothing changes before the last.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

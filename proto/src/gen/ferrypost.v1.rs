@@ -3583,8 +3583,8 @@ pub struct ResolveRewoundRequest {
     /// Why. Required.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
-    /// The digest of the list that GetRewound has shown. Required with KEEP_STORE when an account is in doubt;
-    /// where it is given, another list is refused.
+    /// The digest of the list that GetRewound has shown. Required when an account is in doubt and KEEP_STORE is to
+    /// count, or whose word KEEP_FLEET has begun to write is gone; where it is given, another list is refused.
     #[prost(string, tag = "3")]
     pub digest: ::prost::alloc::string::String,
     /// Repeated, the decision is not made again. May be empty.

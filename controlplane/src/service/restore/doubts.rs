@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ferrypost_proto::{
     AccountId, InstanceId, TablePosition,
-    routing::v1::{AccountEntry, ListDoubts, command::Command, command_result::Result as Said},
+    routing::v1::{
+        AccountEntry, Doubts, ListDoubts, command::Command, command_result::Result as Said,
+    },
 };
 use sha2::{Digest as _, Sha256};
 
@@ -21,8 +23,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Doubts of one data plane in one answer.
 const PAGE: u32 = 1_000;
 
-/// Answers that are asked for: beyond them the store is of another time altogether.
-const MOST_PAGES: usize = 200;
+/// Accounts that are listed: beyond them the store is of another time altogether.
+const MOST_ACCOUNTS: usize = 200_000;
 
 /// Everything that is in doubt.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +103,38 @@ impl Picture {
         remembers
             .max_by_key(|(_, word)| (word.lost, word.held.revision))
             .map(|(instance, _)| instance)
+    }
+
+    /// Who is missing on one page is missing.
+    fn misses(&mut self, missing: Missing) {
+        let known = |it: &Missing| it.instance == missing.instance;
+        if !self.missing.iter().any(known) {
+            self.missing.push(missing);
+        }
+    }
+
+    /// Those that nothing tells apart from the restored store: they may have come before it was found out and
+    /// serve its word, beside others who have acknowledged another one.
+    pub(super) fn misled(&self) -> impl Iterator<Item = &InstanceId> {
+        let planes = self.planes.iter().filter(|_| !self.accounts.is_empty());
+        planes
+            .filter(|(_, word)| word.current && !word.lost && word.doubts == 0)
+            .map(|(instance, _)| instance)
+    }
+
+    fn add(&mut self, instance: &InstanceId, said: Doubts) {
+        let word = PlaneWord {
+            held: said.held.unwrap_or_default().into(),
+            doubts: said.total,
+            current: said.held_current,
+            lost: false,
+        };
+        self.planes.insert(instance.clone(), word);
+        for doubt in said.doubts {
+            let account = self.accounts.entry(doubt.account_id).or_default();
+            account.stored = doubt.stored;
+            account.held.insert(instance.clone(), doubt.held);
+        }
     }
 
     /// Whose word was decided for and is being written, while it can be had.
@@ -189,56 +223,54 @@ impl RestoreUseCases {
     /// Asks every registered data plane, page by page.
     pub(super) async fn look(&self) -> Answer<Picture> {
         let mut picture = Picture::default();
-        let mut after = String::new();
-        for _ in 0..MOST_PAGES {
-            let Some(next) = self.page(&mut picture, after).await else {
-                picture.read_store(&self.core.mirror.read(), &self.fleet);
-                return Ok(picture);
-            };
-            after = next;
+        let mut after = Some(String::new());
+        while let Some(from) = after {
+            after = self.page(&mut picture, from).await;
+            if picture.accounts.len() > MOST_ACCOUNTS {
+                return Err(too_many());
+            }
         }
-        Err(Refusal::new(
-            Reason::FieldInvalid,
-            "hundreds of thousands of accounts are in doubt: restore a younger backup",
-        ))
+        picture.read_store(&self.core.mirror.read(), &self.fleet);
+        Ok(picture)
     }
 
     /// Adds what comes behind `after`. Where the next page begins; `None` at the end.
     async fn page(&self, picture: &mut Picture, after: String) -> Option<String> {
-        let question = Command::ListDoubts(ListDoubts { after, limit: PAGE });
+        let question = Command::ListDoubts(ListDoubts {
+            after: after.clone(),
+            limit: PAGE,
+        });
         let trace = self.core.trace(None);
         let asked = self.fleet.ask(&question, ANSWER_WITHIN, trace).await;
-        picture.missing = asked.unreachable.iter().map(Missing::silent).collect();
+        for silent in &asked.unreachable {
+            picture.misses(Missing::silent(silent));
+        }
         let mut next: Option<String> = None;
         for (instance, answer) in asked.answers {
             let said = match answer.result {
                 Some(Said::Doubts(said)) => said,
                 other => {
-                    picture.missing.push(Missing::said(&instance, other));
+                    picture.misses(Missing::said(&instance, other));
                     continue;
                 }
             };
-            let word = PlaneWord {
-                held: said.held.unwrap_or_default().into(),
-                doubts: said.total,
-                current: said.held_current,
-                lost: false,
-            };
-            picture.planes.insert(instance.clone(), word);
-            if said.doubts.len() >= PAGE as usize
-                && let Some(last) = said.doubts.last()
+            if let Some(last) = said.doubts.last().filter(|_| said.more)
+                && last.account_id > after
                 && next.as_ref().is_none_or(|next| last.account_id < *next)
             {
                 next = Some(last.account_id.clone());
             }
-            for doubt in said.doubts {
-                let account = picture.accounts.entry(doubt.account_id).or_default();
-                account.stored = doubt.stored;
-                account.held.insert(instance.clone(), doubt.held);
-            }
+            picture.add(&instance, said);
         }
-        next.filter(|_| picture.missing.is_empty())
+        next
     }
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(
+        Reason::FieldInvalid,
+        "hundreds of thousands of accounts are in doubt: restore a younger backup",
+    )
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! while `/meta/rewound` exists. So whatever dies on the way, the call is repeated.
 
 mod doubts;
+mod hold;
 mod resolve;
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! The decision: the store's word, or the fleet's.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ferrypost_proto::{
     AccountId, DestinationId, InstanceId, Phase,
-    routing::v1::{
-        AccountEntry, Doubt, HoldDoubts, command::Command, command_result::Result as Said,
-    },
+    routing::v1::AccountEntry,
     store::v1::{Installation, Resolution as StoredResolution},
     v1,
 };
-use tokio::time::{self, Instant};
+use tokio::time;
 
-use super::{Missing, Picture, RestoreUseCases, silent};
+use super::{Picture, RestoreUseCases, silent};
 use crate::{
     domain::{
         commit::RoutingChange,
@@ -24,15 +22,6 @@ use crate::{
     store::{KeyValue, Rev, Txn, keys, value::Stored},
     wall_clock,
 };
-
-/// How long data planes may take to hold what is in doubt: above their drain limit and their close limit.
-const HELD_WITHIN: Duration = Duration::from_secs(30);
-
-/// Between two questions whether they do.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// How long a data plane may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Resolutions that are remembered.
 const REMEMBERED: usize = 16;
@@ -165,36 +154,6 @@ impl RestoreUseCases {
             return Err(contended());
         }
         Ok(now)
-    }
-
-    /// Has every data plane hold what is in doubt on any of them, until no session of it is left.
-    async fn hold(&self, picture: &Picture) -> Answer<()> {
-        let question = Command::HoldDoubts(HoldDoubts {
-            also: not_doubted_everywhere(picture),
-        });
-        let deadline = Instant::now() + HELD_WITHIN;
-        loop {
-            let trace = self.core.trace(None);
-            let asked = self.fleet.ask(&question, ANSWER_WITHIN, trace).await;
-            let mut missing: Vec<_> = asked.unreachable.iter().map(Missing::silent).collect();
-            let mut left = 0;
-            for (instance, answer) in asked.answers {
-                match answer.result {
-                    Some(Said::HeldDoubts(held)) => left += u64::from(held.sessions_left),
-                    other => missing.push(Missing::said(&instance, other)),
-                }
-            }
-            if !missing.is_empty() {
-                return Err(silent(&missing));
-            }
-            if left == 0 {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(not_drained(left));
-            }
-            time::sleep(PAUSE).await;
-        }
     }
 
     /// Writes what the newest data plane has acknowledged into the records. Data planes hear nothing of it
@@ -369,24 +328,6 @@ fn with_names(
         .fold(change, |change, name| change.take_name(name, next))
 }
 
-/// What some data plane has in doubt and another does not: the other one is to hold it too.
-fn not_doubted_everywhere(picture: &Picture) -> Vec<Doubt> {
-    let planes = picture.planes.len();
-    let accounts = picture.accounts.iter();
-    accounts
-        .filter(|(_, account)| account.held.len() < planes)
-        .map(|(id, account)| Doubt {
-            account_id: id.clone(),
-            held: Some(AccountEntry {
-                account_id: id.clone(),
-                names: account.names(),
-                ..AccountEntry::default()
-            }),
-            stored: None,
-        })
-        .collect()
-}
-
 fn repeated(installation: &Installation, order: &ResolveOrder) -> Option<Resolution> {
     let mut done = installation.resolutions.iter();
     let same = |done: &&StoredResolution| {
@@ -450,14 +391,6 @@ fn unnamed(picture: &Picture) -> Refusal {
     )
     .with("accounts", accounts)
     .with("digest", digest)
-}
-
-fn not_drained(left: u64) -> Refusal {
-    Refusal::new(
-        Reason::NotDrained,
-        format!("{left} sessions of accounts in doubt are not closed in time; repeat the call"),
-    )
-    .with("sessions", left)
 }
 
 impl From<Keep> for v1::Keep {

@@ -27,8 +27,14 @@ async fn compared(world: &mut World, stored: SnapshotChunk) -> Served {
 
 /// Sessions that are left when everything in doubt is to be held, and `also`.
 async fn left(stream: &mut Served, also: &[Doubt]) -> u32 {
+    left_after(stream, also, false).await
+}
+
+/// The same; `more` of them follow.
+async fn left_after(stream: &mut Served, also: &[Doubt], more: bool) -> u32 {
     let hold = HoldDoubts {
         also: also.to_vec(),
+        more,
     };
     let command = Command {
         command_id: "1".into(),
@@ -46,6 +52,17 @@ async fn left(stream: &mut Served, also: &[Doubt]) -> u32 {
     }
 }
 
+/// An account that another data plane has in doubt.
+fn doubt(n: u64, name: &str) -> Doubt {
+    let mut said = entry(n, &[name], "source", 4);
+    said.home.clear();
+    Doubt {
+        account_id: said.account_id.clone(),
+        held: Some(said),
+        stored: None,
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_another_has_in_doubt_is_drained_before_it_counts_as_held() {
     let mut world = World::new();
@@ -56,17 +73,45 @@ async fn what_another_has_in_doubt_is_drained_before_it_counts_as_held() {
     };
     session.backend_accepted();
     let mut stream = compared(&mut world, chunk(3, vec![alice()])).await;
-    let mut elsewhere = alice();
-    elsewhere.home.clear();
-    let also = [Doubt {
-        account_id: elsewhere.account_id.clone(),
-        held: Some(elsewhere),
-        stored: None,
-    }];
+    let also = [doubt(1, "alice")];
     assert_eq!(left(&mut stream, &also).await, 1);
     assert!(matches!(world.admit("alice"), Admission::Held(_)));
     session.closed(CloseProof::EOF);
     assert_eq!(left(&mut stream, &also).await, 0);
+}
+
+/// What is told in parts counts as a whole, and stays until the restore is resolved, also on another stream.
+#[tokio::test(start_paused = true)]
+async fn what_another_has_in_doubt_stays_held_on_every_stream() {
+    let mut world = World::new();
+    let all = || {
+        vec![
+            entry(1, &["alice"], "source", 4),
+            entry(2, &["bob"], "source", 4),
+        ]
+    };
+    drop(world.synced(chunk(5, all())).await);
+    let mut stream = compared(&mut world, chunk(3, all())).await;
+    left_after(&mut stream, &[doubt(1, "alice")], true).await;
+    assert!(
+        matches!(world.admit("alice"), Admission::Routed(_)),
+        "not yet"
+    );
+    drop(stream);
+    let mut stream = compared(&mut world, chunk(3, all())).await;
+    left(&mut stream, &[doubt(2, "bob")]).await;
+    for name in ["alice", "bob"] {
+        assert!(matches!(world.admit(name), Admission::Held(_)), "{name}");
+    }
+    drop(stream);
+    let mut stream = compared(&mut world, chunk(3, all())).await;
+    left(&mut stream, &[]).await;
+    for name in ["alice", "bob"] {
+        assert!(matches!(world.admit(name), Admission::Held(_)), "{name}");
+    }
+    drop(stream);
+    drop(world.synced(chunk(9, all())).await);
+    assert!(matches!(world.admit("alice"), Admission::Routed(_)));
 }
 
 #[tokio::test(start_paused = true)]

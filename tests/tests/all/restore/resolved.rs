@@ -1,7 +1,8 @@
 //! Whatever became of the gateways meanwhile, a restore is resolved and nobody is on the wrong side.
 
 use ferrypost_proto::v1::{Keep, MigrationState};
-use ferrypost_tests::story::{landing, migrate, move_to, short_limits};
+use ferrypost_tests::story::{SOON, landing, migrate, move_to, short_limits};
+use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::{StoreKind, World, reason};
 
 use super::{back_up, lands_until, listed, moves, put_in_place, resolve, until_rewound};
@@ -137,4 +138,47 @@ async fn a_restored_etcd_is_resolved_for_the_store_after_one_gateway_was_restart
 #[tokio::test]
 async fn a_restored_file_is_resolved_for_the_store_while_both_gateways_run() {
     recipe(StoreKind::Embedded, [Gateway::Runs; 2], Keep::Store).await;
+}
+
+/// It left before the move, comes first, and believes the restored store. The one that remembers finds the restore
+/// out, and from then on nobody is served on both sides.
+#[tokio::test]
+async fn a_gateway_that_believes_a_restored_store_is_told_what_others_have_in_doubt() {
+    let builder = World::builder().limits(short_limits());
+    let mut world = builder
+        .numbered_accounts(2)
+        .data_planes(2)
+        .start()
+        .await
+        .unwrap();
+    let (moved, stayed) = (world.accounts()[0].clone(), world.accounts()[1].clone());
+    world.data_plane(1).stop().await.unwrap();
+    let backup = back_up(&mut world).await;
+    let operator = world.operator(0);
+    moves(&operator, &moved).await;
+    world.data_plane(0).kill();
+    put_in_place(&mut world, &backup).await;
+    world.data_plane(1).start().unwrap();
+    lands_until(&world, 1, &moved, "source").await;
+    world.data_plane(0).start().unwrap();
+    until_rewound(&operator).await;
+
+    eventually("it holds the account", SOON, || async {
+        match landing(&world.imaps(1), &moved, world.password()).await {
+            Err(_) => Ok(()),
+            Ok(home) => Err(home),
+        }
+    })
+    .await
+    .unwrap();
+    for n in 0..2 {
+        lands_until(&world, n, &stayed, "source").await;
+    }
+    let digest = listed(&operator).await.digest;
+    resolve(&operator, Keep::Fleet, &digest, "restore")
+        .await
+        .unwrap();
+    for n in 0..2 {
+        lands_until(&world, n, &moved, "target").await;
+    }
 }

@@ -9,13 +9,14 @@ use crate::{
     refusal::Reason,
     store::testing::on_both_stores,
 };
-use world::{World, pause_at, reached};
+use world::{MOVED, STAYED, World, eventually, pause_at, reached};
 
 on_both_stores! {
     the_fleets_word_survives_the_death_of_its_replica_at_every_step,
     the_stores_word_survives_the_death_of_its_replica_at_every_step,
     a_proof_survives_the_death_of_its_replica,
     a_resolution_survives_the_failure_of_every_step,
+    who_came_before_the_proof_holds_at_once_what_others_have_in_doubt,
     nothing_is_written_before_every_data_plane_holds_what_is_in_doubt,
     what_was_decided_on_first_is_kept_and_the_other_is_told,
     the_stores_word_that_ends_first_counts_and_the_other_is_told,
@@ -99,6 +100,22 @@ async fn a_resolution_survives_the_failure_of_every_step(world: World) {
             world.judge(&replica, keep).await;
         }
     }
+}
+
+/// Without it the two served one account on both sides until an operator came.
+async fn who_came_before_the_proof_holds_at_once_what_others_have_in_doubt(mut world: World) {
+    let replica = world.replica("cp-1").await;
+    replica.keeps_apart();
+    world.found_out(&replica).await;
+    let sent = |home: &str| Some(home.to_owned());
+    for name in MOVED {
+        let apart = || (world.sends(name) == [sent("target"), None]).then_some(());
+        eventually(name, apart).await;
+    }
+    assert_eq!(world.sends(STAYED), [sent("source"), sent("source")]);
+    let order = replica.order(Keep::Fleet).await;
+    replica.restore.resolve(&order).await.unwrap();
+    world.judge(&replica, Keep::Fleet).await;
 }
 
 async fn nothing_is_written_before_every_data_plane_holds_what_is_in_doubt(mut world: World) {

@@ -10,9 +10,9 @@ use ferrypost_proto::{
     BootId, CONTRACTS, SCHEMAS, StateId, TablePosition,
     routing::v1::{
         AccountEntry, Applied, Command, CommandResult, Doubt, Doubts, Health, HeldDoubts, Hello,
-        ListDoubts, Place, SnapshotChunk, StreamRequest, StreamResponse, command::Command as Asked,
-        command_result::Result as Answer, stream_request::Message as Said,
-        stream_response::Message as Told,
+        HoldDoubts, ListDoubts, Place, SnapshotChunk, StreamRequest, StreamResponse,
+        command::Command as Asked, command_result::Result as Answer,
+        stream_request::Message as Said, stream_response::Message as Told,
     },
 };
 use ferrypost_runtime::Random;
@@ -49,8 +49,8 @@ struct Life {
     serves: BTreeMap<String, String>,
     /// What the comparison with a restored store came to.
     doubts: Option<Vec<Doubt>>,
-    /// A session in doubt takes one look to be closed.
-    closing: bool,
+    /// And what others have in doubt.
+    elsewhere: Vec<Doubt>,
 }
 
 impl Drop for Plane {
@@ -72,7 +72,7 @@ impl Plane {
             serves: homes(&acknowledged),
             acknowledged,
             doubts: None,
-            closing: false,
+            elsewhere: Vec::new(),
         };
         let life = Arc::new(Mutex::new(life));
         let task = tokio::spawn(live(life.clone(), served));
@@ -185,6 +185,7 @@ impl Life {
         self.acknowledged = by_id(chunk.accounts);
         self.serves = homes(&self.acknowledged);
         self.position = position;
+        self.elsewhere.clear();
         Said::Applied(Applied {
             position: chunk.position,
         })
@@ -210,7 +211,7 @@ impl Life {
         let answer = match command.command {
             _ if self.doubts.is_none() => Answer::Failed("not compared yet".to_owned()),
             Some(Asked::ListDoubts(asked)) => Answer::Doubts(self.list(&asked)),
-            Some(Asked::HoldDoubts(hold)) => Answer::HeldDoubts(self.hold(&hold.also)),
+            Some(Asked::HoldDoubts(hold)) => Answer::HeldDoubts(self.hold(hold)),
             other => Answer::Failed(format!("{other:?}")),
         };
         Said::CommandResult(CommandResult {
@@ -222,21 +223,29 @@ impl Life {
     fn list(&self, asked: &ListDoubts) -> Doubts {
         let doubts = self.doubts.iter().flatten();
         let behind = doubts.filter(|doubt| doubt.account_id > asked.after);
+        // It is of few words, so that a list of two accounts has two pages.
+        let listed: Vec<_> = behind.cloned().collect();
         Doubts {
-            doubts: behind.take(asked.limit as usize).cloned().collect(),
+            more: listed.len() > 1,
+            doubts: listed.into_iter().take(1).collect(),
             total: self.doubts.iter().flatten().count() as u64,
             held: self.position.clone().map(Into::into),
             held_current: true,
         }
     }
 
-    fn hold(&mut self, also: &[Doubt]) -> HeldDoubts {
-        for doubt in self.doubts.iter().flatten().chain(also) {
+    fn hold(&mut self, hold: HoldDoubts) -> HeldDoubts {
+        self.elsewhere.extend(hold.also);
+        if hold.more {
+            return HeldDoubts::default();
+        }
+        let served = self.serves.len();
+        for doubt in self.doubts.iter().flatten().chain(&self.elsewhere) {
             self.serves.remove(&doubt.account_id);
         }
-        self.closing = !self.closing;
+        // A session takes one look more to be closed.
         HeldDoubts {
-            sessions_left: u32::from(self.closing),
+            sessions_left: u32::from(self.serves.len() < served),
         }
     }
 }

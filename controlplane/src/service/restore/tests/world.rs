@@ -177,6 +177,13 @@ impl World {
         self.remembers = Some(Plane::runs(hello, knows, served));
     }
 
+    /// Where somebody is sent on each data plane, those that remember first.
+    pub(super) fn sends(&self, name: &str) -> Vec<Option<String>> {
+        self.planes()
+            .map(|plane| plane.sends(id_of(name).as_str()))
+            .collect()
+    }
+
     fn planes(&self) -> impl Iterator<Item = &Plane> {
         self.remembers.iter().chain(&self.came_later)
     }
@@ -278,6 +285,11 @@ impl Replica {
         self.tasks.close();
         self.failpoints.disarm();
         self.tasks.wait().await;
+    }
+
+    /// As a control plane does while it runs.
+    pub(super) fn keeps_apart(&self) {
+        self.tasks.spawn(self.restore.clone().keep_apart());
     }
 
     /// Waits until every data plane has compared what it knows with the store.
@@ -404,7 +416,7 @@ fn migrations() -> Migrations {
     }
 }
 
-async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub(super) async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
