@@ -27,7 +27,7 @@ use crate::{
         open::{Caller, Opened, open},
     },
     net::{leg::BackendLeg, proxy::Announced},
-    registry::{Admission, AdmitRequest, HeldLogin, SessionGuard},
+    registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
 };
 
 /// A login that the backend has accepted and that may be relayed.
@@ -66,6 +66,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         &mut self,
         mut credentials: Credentials,
     ) -> Result<Accepted<P::Welcome>, AttemptError> {
+        self.first_table().await?;
         let identity = self.identify(&credentials)?;
         loop {
             let (guard, opened) = reach(self, &identity).await?;
@@ -74,6 +75,33 @@ impl<P: LineProtocol> Attempt<'_, P> {
                 Tried::Overtaken(given_back) => credentials = given_back,
             }
             self.trail.overtaken += 1;
+        }
+    }
+
+    /// Where this process has just started, waits for its first table: who is only early is not sent away.
+    async fn first_table(&mut self) -> Result<(), AttemptError> {
+        let (tables, limits) = (&self.services.tables, self.services.limits.hold);
+        if tables.current().is_some() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let until = *self.held_until.insert(began + limits.timeout);
+        loop {
+            tokio::select! {
+                biased;
+                there = tables.first(until) => {
+                    self.trail.held += began.elapsed();
+                    return if there { Ok(()) } else { Err(AttemptError::NoTable) };
+                }
+                () = self.services.stopping.cancelled() => {
+                    return Err(AttemptError::Told(CloseReason::Stopping));
+                }
+                () = sleep(limits.keep_alive) => {}
+            }
+            self.client
+                .sign_of_life()
+                .await
+                .map_err(AttemptError::Client)?;
         }
     }
 

@@ -154,7 +154,7 @@ fn lost(account: &Arc<str>, operations: &[&Operation], finally: &FinalState) -> 
 /// The right password, and an answer that says otherwise.
 fn wrongly_refused(operations: &[&Operation]) -> Vec<Violation> {
     let is_final = |operation: &Operation| match &operation.action {
-        Action::LoginRefused { code } => {
+        Action::LoginRefused { code, .. } => {
             let code = code.as_deref().unwrap_or_default();
             !TEMPORARY
                 .iter()

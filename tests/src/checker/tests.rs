@@ -291,7 +291,8 @@ fn an_acknowledged_write_that_is_not_on_the_final_home_is_lost() {
 fn the_right_password_is_never_called_wrong() {
     let refused = |code: Option<&str>| {
         let code = code.map(str::to_owned);
-        operation(Action::LoginRefused { code }, Side::Source, 1, 2)
+        let from = None;
+        operation(Action::LoginRefused { code, from }, Side::Source, 1, 2)
     };
     let temporary = vec![refused(Some("UNAVAILABLE")), refused(Some("LIMIT"))];
     assert!(verdict(moved(), temporary).is_clean());

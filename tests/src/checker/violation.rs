@@ -110,8 +110,10 @@ impl fmt::Display for Described<'_> {
         )?;
         match &operation.action {
             Action::Login { .. } => f.write_str("login")?,
-            Action::LoginRefused { code: Some(code) } => write!(f, "login refused with {code}")?,
-            Action::LoginRefused { code: None } => f.write_str("login refused without a code")?,
+            Action::LoginRefused { code, .. } => {
+                let code = code.as_deref().unwrap_or("no code");
+                write!(f, "login refused with {code}")?;
+            }
             Action::Append(message) => write!(f, "APPEND of {message}")?,
             Action::Flag(message, flag) => write!(f, "{flag} on {message}")?,
             Action::Noop => f.write_str("NOOP")?,

@@ -12,6 +12,7 @@ mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,8 @@ pub enum Action {
     LoginRefused {
         /// The response code, for example `UNAVAILABLE`.
         code: Option<String>,
+        /// The client's end of the connection, as the data plane's log has it.
+        from: Option<SocketAddr>,
     },
     /// A message stored.
     Append(MessageId),

@@ -51,6 +51,7 @@ mod tests {
         } else {
             Action::LoginRefused {
                 code: Some("UNAVAILABLE".to_owned()),
+                from: None,
             }
         };
         Operation {

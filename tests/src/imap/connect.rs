@@ -86,6 +86,13 @@ impl Connect {
 
     async fn open_unbounded(&self) -> Result<ImapClient, ImapError> {
         let tcp = self.dial().await?;
+        let local = tcp.local_addr()?;
+        let mut client = self.secured(tcp).await?;
+        client.local = Some(local);
+        Ok(client)
+    }
+
+    async fn secured(&self, tcp: TcpStream) -> Result<ImapClient, ImapError> {
         match &self.security {
             Security::Plain => self.greeted(Box::new(tcp)).await,
             Security::Tls(config) => {

@@ -8,6 +8,7 @@
 mod connect;
 mod response;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -62,6 +63,7 @@ pub struct ImapClient {
     stream: Box<dyn Stream>,
     input: Vec<u8>,
     limit: Duration,
+    local: Option<SocketAddr>,
     last_tag: u32,
     greeting: String,
     capabilities: Vec<String>,
@@ -74,11 +76,17 @@ impl ImapClient {
             stream,
             input: Vec::new(),
             limit,
+            local: None,
             last_tag: 0,
             greeting: String::new(),
             capabilities: Vec::new(),
             bye: None,
         }
+    }
+
+    /// Our end of the connection, if it was one.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// The greeting's line without `* `.

@@ -14,6 +14,7 @@
 mod liveness;
 mod mover;
 mod nemesis;
+mod sent_away;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -30,15 +31,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checker::{Floors, Verdict, judge, judge_so_far};
 use crate::history::{
-    FinalState, History, LongestWait, Move, Operation, Recorder, Summary, longest_wait,
-    read_journal,
+    FinalState, History, LongestWait, Move, Recorder, Summary, longest_wait, read_journal,
 };
 use crate::workload::{Habit, Workload, read_mailbox};
 use crate::world::{Builder, Limits, World};
 
+pub use sent_away::SentAway;
+
 use liveness::come_to_rest;
 use mover::Mover;
 use nemesis::{LONGEST_ABSENCE, LONGEST_STUPOR, Nemesis};
+use sent_away::outcomes;
 
 /// Small windows, so that a short run sees many moves end in many ways.
 pub const LIMITS: Limits = Limits {
@@ -125,7 +128,7 @@ pub struct Report {
     /// The longest time in which no login of an account was admitted anywhere.
     pub longest_wait: Option<LongestWait>,
     /// Logins that were refused while their account was in a move that took less than a login is held (G4).
-    pub sent_away: usize,
+    pub sent_away: SentAway,
     /// Moves that ended on the other side, and that ended where they began.
     pub moves: (usize, usize),
     /// What was done to which process how often.
@@ -255,7 +258,7 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         complaints,
         longest_wait,
         summary: Summary::of(&history, |_| true),
-        sent_away: sent_away(&history),
+        sent_away: SentAway::of(&history, &outcomes(&world), nemesis.strikes()),
         moves: (flipped, history.moves.len() - flipped),
         faults: nemesis.done().into_iter().chain(upgraded).collect(),
         kept: None,
@@ -297,24 +300,6 @@ fn too_long(history: &History) -> impl Iterator<Item = String> + '_ {
         let (account, migration) = (&movement.account, &movement.migration);
         Some(format!("{migration} held {account} for {held:?}"))
     })
-}
-
-/// Logins that were refused in a move that was over before a login is held for too long.
-fn sent_away(history: &History) -> usize {
-    let short = |movement: &Move| movement.answered.since(movement.asked) < LIMITS.hold;
-    let within = |operation: &Operation, movement: &Move| {
-        movement.account == operation.account
-            && operation.begun <= movement.answered
-            && movement.asked <= operation.ended
-    };
-    let refused = history.operations.iter();
-    let refused = refused.filter(|operation| !operation.action.is_accepted());
-    refused
-        .filter(|operation| {
-            let mut moves = history.moves.iter();
-            moves.any(|movement| short(movement) && within(operation, movement))
-        })
-        .count()
 }
 
 fn start_clients(world: &World, recorder: &Recorder, plan: &Plan) -> Workload {

@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::history::Moment;
 use crate::process::Process;
 use crate::world::{Etcd, Link, Plane, Traffic, World, WorldError};
 
@@ -42,6 +43,32 @@ pub(super) const LONGEST_ABSENCE: Duration = Duration::from_millis(600);
 pub(super) struct Nemesis {
     random: StdRng,
     done: BTreeMap<String, usize>,
+    strikes: Vec<Strike>,
+}
+
+/// A fault that is over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strike {
+    victim: Victim,
+    begun: Moment,
+    mended: Moment,
+}
+
+impl Strike {
+    /// Whether what was broken stands between a client of this data plane and its login, at a time that is not
+    /// longer after it than `slack`.
+    pub(super) fn is_around(
+        &self,
+        data_plane: usize,
+        (begun, ended): (Moment, Moment),
+        slack: Duration,
+    ) -> bool {
+        let concerns = match self.victim {
+            Victim::DataPlane(n) | Victim::Stream(n, _) => n == data_plane,
+            Victim::ControlPlane(_) | Victim::Etcd | Victim::Store(_) => true,
+        };
+        concerns && self.begun <= ended && begun.since(self.mended) <= slack
+    }
 }
 
 /// Whom it hits.
@@ -89,7 +116,13 @@ impl Nemesis {
         Self {
             random,
             done: BTreeMap::new(),
+            strikes: Vec::new(),
         }
+    }
+
+    /// When it was done.
+    pub(super) fn strikes(&self) -> &[Strike] {
+        &self.strikes
     }
 
     /// What was done, and how often.
@@ -111,6 +144,7 @@ impl Nemesis {
                 faults.push(other);
             }
         }
+        let begun = Moment::now();
         for fault in &faults {
             *self.done.entry(fault.to_string()).or_default() += 1;
             begin(world, *fault).await?;
@@ -120,9 +154,25 @@ impl Nemesis {
         }
         faults.sort_by_key(|fault| fault.until);
         for fault in faults {
-            sleep_until(fault.until).await;
-            end(world, fault).await?;
+            self.mend(world, fault, begun).await?;
         }
+        Ok(())
+    }
+
+    /// Waits until a fault has lasted, and ends it.
+    async fn mend(
+        &mut self,
+        world: &mut World,
+        fault: Fault,
+        begun: Moment,
+    ) -> Result<(), WorldError> {
+        sleep_until(fault.until).await;
+        end(world, fault).await?;
+        self.strikes.push(Strike {
+            victim: fault.victim,
+            begun,
+            mended: Moment::now(),
+        });
         Ok(())
     }
 
@@ -148,9 +198,9 @@ impl Nemesis {
             until: Instant::now() + longest,
         };
         *self.done.entry(format!("{deed:?} the leader")).or_default() += 1;
+        let begun = Moment::now();
         begin(world, fault).await?;
-        sleep_until(fault.until).await;
-        end(world, fault).await
+        self.mend(world, fault, begun).await
     }
 
     /// Leaves everything running.

@@ -87,7 +87,8 @@ impl Client {
         let ended = Moment::now();
         if !reply.is_ok() {
             let code = reply.code().map(str::to_owned);
-            self.record(Action::LoginRefused { code }, None, begun, ended);
+            let from = imap.local();
+            self.record(Action::LoginRefused { code, from }, None, begun, ended);
             reply.accepted()?;
         }
         let named = imap.id_field(ID_FIELD).await;

@@ -60,6 +60,33 @@ async fn a_held_login_lands_on_the_new_server() {
     assert!(world.new.seen.has("n NOOP"));
 }
 
+/// The process has just started, and whoever sent the client here has not asked whether it is ready.
+#[tokio::test]
+async fn a_login_that_comes_before_the_first_table_waits_for_it() {
+    let mut plan = Plan::default();
+    plan.limits.hold.keep_alive = Duration::from_millis(50);
+    let world = World::with(plan);
+    let table = world.tables.current().expect("it has one");
+    world.tables.withdraw();
+    let mut client = world.client().await;
+    client.send("l LOGIN alice@example.org secret\r\n").await;
+    assert!(client.line().await.starts_with("* OK"));
+    world.tables.publish(table);
+    client.answer("l OK").await;
+    assert_eq!(world.old.seen.count(&world.old.seen.logins), 1);
+}
+
+#[tokio::test]
+async fn without_a_table_a_login_waits_no_longer_than_it_is_held() {
+    let mut plan = Plan::default();
+    plan.limits.hold.timeout = Duration::from_millis(100);
+    let world = World::with(plan);
+    world.tables.withdraw();
+    let mut client = world.client().await;
+    let answer = client.try_login("alice@example.org", "secret").await;
+    assert!(answer.starts_with("l NO [UNAVAILABLE]"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_login_held_for_too_long_gets_a_temporary_error_and_the_account_stays_fenced() {
     let mut plan = Plan::default();
