@@ -7,6 +7,7 @@ use ferrypost_proto::{
     routing::v1::{
         AccountEntry, Doubts, ListDoubts, command::Command, command_result::Result as Said,
     },
+    store::v1::RefusedClaim,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -15,6 +16,7 @@ use crate::{
     domain::state::State,
     fleet::Fleet,
     refusal::{Answer, Reason, Refusal},
+    wall_clock,
 };
 
 /// How long a data plane may take to answer.
@@ -22,6 +24,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Doubts of one data plane in one answer.
 const PAGE: u32 = 1_000;
+
+/// A process that is refused comes again within so many seconds, and that is written down once a minute.
+const ASKS_AGAIN: i64 = 120;
 
 /// Accounts that are listed: beyond them the store is of another time altogether.
 const MOST_ACCOUNTS: usize = 200_000;
@@ -230,7 +235,17 @@ impl RestoreUseCases {
                 return Err(too_many());
             }
         }
-        picture.read_store(&self.core.mirror.read(), &self.fleet);
+        let state = self.core.mirror.read();
+        picture.read_store(&state, &self.fleet);
+        for (instance, claim) in asking(&state, wall_clock::now().seconds) {
+            picture.misses(Missing {
+                instance: instance.as_str().to_owned(),
+                why: format!(
+                    "another process than the registered one asks for its place ({})",
+                    claim.why
+                ),
+            });
+        }
         Ok(picture)
     }
 
@@ -264,6 +279,13 @@ impl RestoreUseCases {
         }
         next
     }
+}
+
+/// Processes that were refused lately, and may be serving what they have acknowledged: nobody can ask them.
+fn asking(state: &State, now: i64) -> impl Iterator<Item = (&InstanceId, &RefusedClaim)> {
+    let claims = state.claims().iter();
+    let claims = claims.map(|(instance, claim)| (instance, &*claim.value));
+    claims.filter(move |(_, claim)| now - claim.at.map_or(0, |at| at.seconds) < ASKS_AGAIN)
 }
 
 fn too_many() -> Refusal {

@@ -111,11 +111,15 @@ fn expulsion(
     let txn = Txn::new()
         .at(key.clone(), registration.revision)
         .delete(key)
-        .delete(keys::claim(instance))
         .put(
             keys::expelled(instance, boot),
             Stored::new(expelled).bytes(),
         );
+    // Whoever asks for the place may be serving. A restored store is not resolved before it has registered.
+    let txn = match state.rewound() {
+        Some(_) => txn,
+        None => txn.delete(keys::claim(instance)),
+    };
     Ok(Step::Write(change_fleet(txn, state.fleet()), shown))
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod by_hand;
+mod dies;
 mod resolved;
 
 use std::path::{Path, PathBuf};

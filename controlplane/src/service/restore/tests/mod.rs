@@ -8,7 +8,9 @@ use crate::{
     failpoint::{Action, OF_A_RESTORE},
     refusal::Reason,
     store::testing::on_both_stores,
+    wall_clock,
 };
+use prost_types::Timestamp;
 use world::{MOVED, STAYED, World, eventually, pause_at, reached};
 
 on_both_stores! {
@@ -20,6 +22,7 @@ on_both_stores! {
     nothing_is_written_before_every_data_plane_holds_what_is_in_doubt,
     what_was_decided_on_first_is_kept_and_the_other_is_told,
     the_stores_word_that_ends_first_counts_and_the_other_is_told,
+    who_is_refused_its_place_holds_a_decision_up,
     two_of_one_mind_are_one_decision,
     what_a_data_plane_that_is_gone_was_decided_for_is_read_before_it_is_decided_anew,
 }
@@ -173,6 +176,26 @@ async fn the_stores_word_that_ends_first_counts_and_the_other_is_told(mut world:
     let told = fleet.await.unwrap().unwrap_err();
     assert_eq!(told.reason, Reason::NotRewound, "{told}");
     world.judge(&replica, Keep::Store).await;
+}
+
+/// A gateway whose host was replaced after the backup: the restored store knows the old one, so the new one is refused,
+/// and goes on serving what it has acknowledged.
+async fn who_is_refused_its_place_holds_a_decision_up(mut world: World) {
+    let replica = world.replica("cp-1").await;
+    world.found_out(&replica).await;
+    let order = replica.order(Keep::Fleet).await;
+    world
+        .claims_a_place(&replica, "came-later", wall_clock::now())
+        .await;
+    let refused = replica.restore.resolve(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::DataPlaneSilent, "{refused}");
+    assert!(refused.message.contains("asks for its place"), "{refused}");
+    // One that asks no more is gone.
+    world
+        .claims_a_place(&replica, "came-later", Timestamp::default())
+        .await;
+    replica.restore.resolve(&order).await.unwrap();
+    world.judge(&replica, Keep::Fleet).await;
 }
 
 /// An operator who has lost patience calls again while the first call goes on.

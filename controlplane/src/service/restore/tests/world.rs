@@ -11,9 +11,10 @@ use std::{
 
 use ferrypost_proto::{
     AccountId, DestinationId, Head, InstallationId, InstanceId, ReplicaId, Revision, TablePosition,
-    store::v1::Installation,
+    store::v1::{Installation, RefusedClaim},
 };
 use ferrypost_runtime::Random;
+use prost_types::Timestamp;
 use tempfile::TempDir;
 use tokio::{
     sync::watch,
@@ -35,7 +36,7 @@ use crate::{
     refusal::Answer,
     service::Core,
     store::{
-        Store,
+        Store, Txn,
         embedded::{EmbeddedConfig, EmbeddedStore},
         keys,
         testing::EtcdServer,
@@ -175,6 +176,20 @@ impl World {
         let mut hello = hello("remembers", &self.random);
         hello.installation = state.installation().unwrap().as_str().to_owned();
         self.remembers = Some(Plane::runs(hello, knows, served));
+    }
+
+    /// Another process has asked for a data plane's place, and was refused.
+    pub(super) async fn claims_a_place(&self, replica: &Replica, instance: &str, at: Timestamp) {
+        let claim = Stored::new(RefusedClaim {
+            boot: "another".to_owned(),
+            at: Some(at),
+            ..RefusedClaim::default()
+        });
+        let key = keys::claim(&InstanceId::parse(instance).unwrap());
+        let txn = Txn::new().put(key, claim.bytes());
+        let outcome = self.store.transact(txn).await.unwrap();
+        outcome.committed().expect("there is no guard");
+        replica.core.caught_up().await.unwrap();
     }
 
     /// Where somebody is sent on each data plane, those that remember first.
@@ -360,7 +375,7 @@ impl Replica {
     pub(super) async fn expels(&self, world: &World, instance: &str) {
         let instance = InstanceId::parse(instance).unwrap();
         let state = self.core.caught_up().await.unwrap();
-        let txn = crate::store::Txn::new().delete(keys::registration(&instance));
+        let txn = Txn::new().delete(keys::registration(&instance));
         let txn = crate::domain::commit::change_fleet(txn, state.fleet());
         let outcome = world.store.transact(txn).await.unwrap();
         outcome.committed().expect("nobody else registers");
