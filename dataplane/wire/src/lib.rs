@@ -96,6 +96,7 @@ pub mod sasl;
 mod secret;
 mod settings;
 pub mod sieve;
+pub mod smtp;
 mod text;
 mod xclient;
 
@@ -122,6 +123,8 @@ protocols! {
     Pop3: pop3::Pop3 = "pop3",
     /// `ManageSieve` (RFC 5804).
     ManageSieve: sieve::Sieve = "managesieve",
+    /// Message submission (RFC 6409).
+    Submission: smtp::Submission = "submission",
 }
 
 /// What a server says that it can do: each protocol has a form of its own.

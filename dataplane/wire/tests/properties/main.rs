@@ -5,6 +5,7 @@ mod imap;
 mod invariance;
 mod managesieve;
 mod pop3;
+mod submission;
 
 use ferrypost_wire::Channel;
 use invariance::Side;

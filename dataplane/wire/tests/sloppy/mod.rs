@@ -4,6 +4,7 @@
 pub(crate) mod imap;
 pub(crate) mod managesieve;
 pub(crate) mod pop3;
+pub(crate) mod submission;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

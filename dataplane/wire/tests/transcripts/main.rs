@@ -25,6 +25,7 @@ use ferrypost_wire::LineProtocol;
 use ferrypost_wire::imap::Imap;
 use ferrypost_wire::pop3::Pop3;
 use ferrypost_wire::sieve::Sieve;
+use ferrypost_wire::smtp::Submission;
 use script::Script;
 
 /// One test for each file, and one that finds a file without a test.
@@ -96,6 +97,26 @@ transcripts! {
     limits,
     relay,
     relay_unauthenticate,
+}
+
+transcripts! {
+    submission: super::Submission =
+    walkthrough,
+    together,
+    before_login,
+    credentials,
+    offer,
+    starttls,
+    greeting,
+    announce,
+    replay,
+    verdict,
+    goodbye,
+    limits,
+    relay,
+    relay_messages,
+    relay_doubt,
+    relay_relogin,
 }
 
 /// A protocol that has transcripts.
@@ -253,6 +274,77 @@ impl Spoken for Sieve {
              B: OK \"Hello.\"\n\
              ! accept\n\
              S: OK \"Hello.\"",
+        ),
+    ];
+}
+
+impl Spoken for Submission {
+    const OFFERED: &'static [&'static str] = &[
+        "PIPELINING",
+        "SIZE 10240000",
+        "VRFY",
+        "AUTH PLAIN LOGIN",
+        "8BITMIME",
+        "CHUNKING",
+    ];
+    const SEPARATOR: &'static str = ", ";
+    const SHORTHANDS: &'static [(&'static str, &'static str)] = &[
+        ("greeted", "S: 220 ferrypost ESMTP is ready."),
+        (
+            "ehlo",
+            "! greeted\n\
+             C: EHLO client.example.org\n\
+             ! offered",
+        ),
+        (
+            "offered",
+            "S: 250-ferrypost\n\
+             S: 250-SIZE 10240000\n\
+             S: 250-PIPELINING\n\
+             S: 250-8BITMIME\n\
+             S: 250-CHUNKING\n\
+             S: 250-VRFY\n\
+             S: 250 AUTH PLAIN LOGIN",
+        ),
+        (
+            "ehlo-in-clear",
+            "! greeted\n\
+             C: EHLO client.example.org\n\
+             S: 250-ferrypost\n\
+             S: 250-SIZE 10240000\n\
+             S: 250-PIPELINING\n\
+             S: 250-8BITMIME\n\
+             S: 250-CHUNKING\n\
+             S: 250-VRFY\n\
+             S: 250 STARTTLS",
+        ),
+        // A backend greets, and says what it offers.
+        (
+            "backend-greets",
+            "B: 220 mx.example.org ESMTP\n\
+             P: EHLO client.example.org\n\
+             B+ 250-mx.example.org\n\
+             B+ 250-PIPELINING\n\
+             B+ 250-CHUNKING\n\
+             B: 250 AUTH PLAIN LOGIN",
+        ),
+        // Alice logs in and her login is replayed.
+        (
+            "replayed",
+            "! ehlo\n\
+             C: AUTH PLAIN AGFsaWNlAHNlY3JldA==\n\
+             ! login alice secret\n\
+             ! dial\n\
+             ! backend-greets\n\
+             P: AUTH PLAIN AGFsaWNlAHNlY3JldA==",
+        ),
+        // Alice is relayed.
+        (
+            "relayed",
+            "! replayed\n\
+             B: 235 2.7.0 Authentication successful\n\
+             ! accept\n\
+             S: 235 2.7.0 Authentication successful",
         ),
     ];
 }

@@ -214,14 +214,14 @@ impl<'a, P: Spoken> Script<'a, P> {
                     *kind,
                     "{place}"
                 );
-                if let [code, fault] = rest {
-                    let said = seen.server_code().unwrap_or("-");
+                if let [codes @ .., fault] = rest {
+                    let (code, said) = (codes.join(" "), seen.server_code().unwrap_or("-"));
                     let found = if seen.is_about_the_login() {
                         "login"
                     } else {
                         "server"
                     };
-                    assert_eq!((said, found), (*code, *fault), "{place}");
+                    assert_eq!((said, found), (&*code, *fault), "{place}");
                 }
             }
             (["client-broke", what], Stage::ClientBroke(seen)) => {

@@ -1,0 +1,84 @@
+//! Message submission (RFC 6409) by SMTP (RFC 5321) with AUTH (RFC 4954), up to the login and around it.
+//!
+//! ```text
+//!   command   what a client asks for before it is logged in
+//!   front     we are the server, until the login succeeds
+//!   quirks    where we take more than the grammar allows, and for whose sake
+//!   offer     what that server may offer, given what the backends can do
+//!   reply     what a backend answers
+//!   back      we are the client, up to the point where a secret may be sent
+//!   xclient   announcing the client by XCLIENT
+//!   login     replaying the login
+//!   verdict   what a backend's refusal means
+//!   follow    watching the relay
+//!   words     what we say ourselves
+//! ```
+
+mod back;
+mod command;
+mod follow;
+mod front;
+mod login;
+mod offer;
+mod quirks;
+mod reply;
+mod verdict;
+mod words;
+mod xclient;
+
+pub use back::SubmissionBack;
+pub use follow::SubmissionFollower;
+pub use front::SubmissionFront;
+pub use login::{Acceptance, SubmissionLogin};
+pub use offer::Offer;
+
+use crate::keywords::Keywords;
+use crate::settings::{BackSettings, FrontSettings, Tokens};
+use crate::{BackendViolation, Capabilities as _, LineProtocol, Negotiate as _, ProtocolKind};
+
+/// Message submission.
+#[derive(Debug, Clone, Copy)]
+pub struct Submission;
+
+impl LineProtocol for Submission {
+    const KIND: ProtocolKind = ProtocolKind::Submission;
+    const ALPN: Option<&'static str> = None;
+    /// The lines of an answer to EHLO (RFC 5321 §4.1.1.1).
+    type Capabilities = Keywords;
+    type Offer = Offer;
+    type Welcome = Acceptance;
+    type Front = SubmissionFront;
+    type Back = SubmissionBack;
+    type Follow = SubmissionFollower;
+
+    fn offer(destinations: &[Keywords], tokens: Tokens) -> Offer {
+        offer::before_login(destinations, tokens)
+    }
+
+    fn least() -> Keywords {
+        Keywords::from_items(["AUTH PLAIN"])
+    }
+
+    fn fit(offered: Option<&Keywords>, _announced: bool) -> Result<(), BackendViolation> {
+        // A server that does not offer XCLIENT is spoken to without it, and the operator is told.
+        let offered = offered.ok_or(BackendViolation::CapabilitiesMissing)?;
+        offer::fit(offered)
+    }
+
+    fn ignores_announcements(back: &SubmissionBack) -> bool {
+        !back.takes_announcements()
+    }
+
+    fn ignores_authorization(back: &SubmissionBack) -> bool {
+        // Stalwart 0.16 names itself behind its host name; it can be told not to.
+        back.greeting().contains("Stalwart ")
+    }
+
+    fn front(settings: FrontSettings<Offer>) -> SubmissionFront {
+        SubmissionFront::new(settings)
+    }
+
+    fn back(settings: BackSettings) -> SubmissionBack {
+        SubmissionBack::new(settings)
+    }
+}
