@@ -206,7 +206,7 @@ pub enum Announcement {
     ProxyV2,
     /// IMAP ID.
     ImapId,
-    /// Dovecot's XCLIENT.
+    /// XCLIENT, as Postfix and Dovecot have it.
     Xclient,
 }
 

@@ -4,7 +4,8 @@
 //!                          the server wants a header           the server knows none
 //!   we send one            all is well                         TLS: the handshake fails
 //!                                                              in clear: it complains of no command
-//!   we send none           it hangs up, or waits for one       all is well
+//!   we send none           it hangs up, says goodbye or        all is well
+//!                          waits for one
 //! ```
 //!
 //! All but the complaint look like any other failure. So whoever got not a word out of a server asks it once
@@ -54,7 +55,10 @@ fn not_a_word(failure: &OpenFailure) -> bool {
             | DialError::Connect(_)
             | DialError::ConnectTimeout => false,
         },
-        OpenError::Leg(LegError::Ended | LegError::Io(_)) | OpenError::Timeout => true,
+        // Postfix that has waited for a header says that it has a problem of its own.
+        OpenError::Violation(BackendViolation::Bye)
+        | OpenError::Leg(LegError::Ended | LegError::Io(_))
+        | OpenError::Timeout => true,
         OpenError::Leg(LegError::Full)
         | OpenError::Violation(_)
         | OpenError::Refused(_)

@@ -2726,7 +2726,8 @@ pub enum Announcement {
     /// The IMAP ID command with Dovecot's x-originating-ip and its companions. The server must trust
     /// the data plane's address.
     ImapId = 3,
-    /// Dovecot's XCLIENT command on POP3 and ManageSieve. The server must trust the data plane's address. Schema 2.
+    /// The XCLIENT command: Dovecot's on POP3, ManageSieve and submission, Postfix's on submission. The server must
+    /// trust the data plane's address. Schema 2.
     Xclient = 4,
 }
 impl Announcement {

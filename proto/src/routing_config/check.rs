@@ -481,7 +481,10 @@ impl Checker {
                 Some(Announcement::Xclient)
             }
             v1::Announcement::Xclient => {
-                self.wrong(place, "xclient goes with protocol pop3 or managesieve only");
+                self.wrong(
+                    place,
+                    "xclient goes with protocol pop3, managesieve or submission only",
+                );
                 None
             }
         }
@@ -502,9 +505,10 @@ impl Checker {
     }
 }
 
-/// Whether Dovecot's XCLIENT is spoken there.
+/// Whether XCLIENT is spoken there.
 fn has_xclient(protocol: v1::Protocol) -> bool {
-    matches!(protocol, v1::Protocol::Pop3 | v1::Protocol::Managesieve)
+    use v1::Protocol::{Managesieve, Pop3, Submission};
+    matches!(protocol, Pop3 | Managesieve | Submission)
 }
 
 fn is_capability_atom(capability: &str) -> bool {

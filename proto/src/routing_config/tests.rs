@@ -166,10 +166,14 @@ fn a_server_that_offers_compress_and_unauthenticate_can_be_relayed() {
 }
 
 #[test]
-fn xclient_goes_with_pop3_and_managesieve_and_capabilities_are_lines_there() {
+fn xclient_goes_with_the_protocols_that_have_it_and_capabilities_are_lines_there() {
     let mut document = document();
     for destination in &mut document.destinations {
-        for protocol in [v1::Protocol::Pop3, v1::Protocol::Managesieve] {
+        for protocol in [
+            v1::Protocol::Pop3,
+            v1::Protocol::Managesieve,
+            v1::Protocol::Submission,
+        ] {
             let mut other = endpoint();
             other.protocol = protocol.into();
             other.announcement = v1::Announcement::Xclient.into();
