@@ -86,7 +86,7 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
     assert_eq!(config.instance().as_str(), "gateway-1");
     assert_eq!(config.state_directory(), directory.path().join("state"));
     assert_eq!(config.admin().listen.to_string(), "127.0.0.1:9443");
-    assert_eq!(config.listeners().len(), 5);
+    assert_eq!(config.listeners().len(), 7);
     assert_eq!(config.listeners()[1].tls, ListenerTls::StartTls);
 
     let full = parse(&in_full(), &directory).unwrap();

@@ -3,6 +3,7 @@
 
 mod addresses;
 pub(crate) mod backend;
+mod by_hand;
 pub(crate) mod client;
 mod hostile;
 mod legs;
@@ -15,6 +16,7 @@ mod relays;
 mod second_names;
 mod sieve;
 mod stuck;
+mod submission;
 mod toy;
 #[path = "../../../wire/tests/toy/mod.rs"]
 mod toy_protocol;

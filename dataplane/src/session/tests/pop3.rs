@@ -1,24 +1,21 @@
 //! The driver for POP3, with servers that the test plays by hand: what they say when, and what they never see.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use ferrypost_proto::v1::{
     self,
     endpoint_tls::{Mode, Verification},
 };
 use ferrypost_wire::pop3::Pop3;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    client::{Client, PATIENCE},
+    by_hand::{Server, servers},
+    client::Client,
     eventually,
     world::{Authority, Plan, Way, World},
 };
-use crate::{
-    config::ListenerTls,
-    net::{self, TcpListener, TcpStream},
-};
+use crate::{config::ListenerTls, net};
 
 /// `\0alice@example.org\0secret` and the same for bob.
 const ALICE: &str = "AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldA==";
@@ -28,66 +25,25 @@ const UNAVAILABLE: &str = "-ERR [SYS/TEMP] The login is not possible for now, tr
 const WRONG: &str = "-ERR [AUTH] The name or the password is wrong.";
 const MOVED: &str = "-ERR [SYS/TEMP] This account is being moved, connect again.";
 
-/// A server that is played by hand.
-struct Server(TcpListener);
+/// The next connection, up to where a login comes.
+async fn greets(server: &Server) -> Client {
+    let mut server = server.visited().await;
+    server.send("+OK ready\r\n").await;
+    capabilities(&mut server, "USER\r\nSASL PLAIN\r\n").await;
+    server
+}
 
-impl Server {
-    fn start() -> Self {
-        Self(net::listen("127.0.0.1:0".parse().unwrap()).unwrap())
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.0.local_addr().unwrap()
-    }
-
-    /// The next connection, before anything is said.
-    async fn accept(&self) -> TcpStream {
-        let accepted = timeout(PATIENCE, net::accept(&self.0)).await;
-        accepted.expect("nobody came").unwrap().0
-    }
-
-    async fn visited(&self) -> Client {
-        Client::over(Box::new(self.accept().await))
-    }
-
-    /// The next connection, up to where a login comes.
-    async fn greets(&self) -> Client {
-        let mut server = self.visited().await;
-        server.send("+OK ready\r\n").await;
-        capabilities(&mut server, "USER\r\nSASL PLAIN\r\n").await;
-        server
-    }
-
-    /// The next connection, up to alice's login.
-    async fn asked_for_alice(&self) -> Client {
-        let mut server = self.greets().await;
-        assert_eq!(server.line().await, format!("AUTH PLAIN {ALICE}"));
-        server
-    }
-
-    async fn is_not_asked(&self) {
-        let nobody = timeout(Duration::ZERO, net::accept(&self.0)).await;
-        assert!(nobody.is_err(), "the server was asked");
-    }
+/// The next connection, up to alice's login.
+async fn asked_for_alice(server: &Server) -> Client {
+    let mut server = greets(server).await;
+    assert_eq!(server.line().await, format!("AUTH PLAIN {ALICE}"));
+    server
 }
 
 /// Says what it can do when it is asked.
 async fn capabilities(server: &mut Client, lines: &str) {
     assert_eq!(server.line().await, "CAPA");
     server.send(format!("+OK\r\n{lines}.\r\n")).await;
-}
-
-/// The old and the new server, and the plan of a world in front of them.
-fn servers() -> (Server, Server, Plan) {
-    let (old, new) = (Server::start(), Server::start());
-    let plan = Plan {
-        way: Way {
-            at: [Some(old.address()), Some(new.address())],
-            ..Way::default()
-        },
-        ..Plan::default()
-    };
-    (old, new, plan)
 }
 
 /// A client under TLS that has been greeted.
@@ -103,7 +59,7 @@ async fn client(world: &World) -> Client {
 async fn relayed(world: &World, old: &Server) -> (Client, Client) {
     let mut client = client(world).await;
     client.send(format!("AUTH PLAIN {ALICE}\r\n")).await;
-    let mut server = old.asked_for_alice().await;
+    let mut server = asked_for_alice(old).await;
     server.send("+OK in\r\n").await;
     assert_eq!(client.line().await, "+OK in");
     (client, server)
@@ -117,7 +73,7 @@ async fn everything_in_one_write_is_answered_in_order_and_reaches_the_server_beh
     client
         .send("USER alice@example.org\r\nPASS secret\r\nSTAT\r\nNOOP\r\nQUIT\r\n")
         .await;
-    let mut server = old.asked_for_alice().await;
+    let mut server = asked_for_alice(&old).await;
     server.send("+OK in\r\n").await;
     for (command, answer) in [("STAT", "+OK 0 0"), ("NOOP", "+OK"), ("QUIT", "+OK bye")] {
         assert_eq!(server.line().await, command);
@@ -143,7 +99,7 @@ async fn reject_then_retry_routes_afresh_and_no_server_sees_what_was_pipelined()
             "{trust_word}AUTH PLAIN {ALICE}\r\n{trust_word}DELE 1\r\n"
         ))
         .await;
-    let mut server = old.asked_for_alice().await;
+    let mut server = asked_for_alice(&old).await;
     server.send("-ERR [AUTH] no such user\r\n").await;
     assert_eq!(server.line().await, "", "it is left");
     let unknown = "-ERR Unknown command, or not one to use before the login.";
@@ -151,7 +107,7 @@ async fn reject_then_retry_routes_afresh_and_no_server_sees_what_was_pipelined()
         assert_eq!(client.line().await, answer);
     }
     client.send(format!("AUTH PLAIN {BOB}\r\n")).await;
-    let mut server = new.greets().await;
+    let mut server = greets(&new).await;
     assert_eq!(server.line().await, format!("AUTH PLAIN {BOB}"));
     server.send("+OK in\r\n").await;
     assert_eq!(client.line().await, "+OK in");
@@ -177,7 +133,7 @@ async fn a_refusal_is_made_no_worse_than_the_server_said() {
         ("* BYE", UNAVAILABLE),
     ] {
         client.send(format!("AUTH PLAIN {ALICE}\r\n")).await;
-        let mut server = old.asked_for_alice().await;
+        let mut server = asked_for_alice(&old).await;
         server.send(format!("{said}\r\n")).await;
         assert_eq!(client.line().await, heard);
     }
@@ -216,7 +172,7 @@ async fn an_answer_that_never_comes_is_a_temporary_error_within_the_limit() {
     assert_eq!(client.line().await, UNAVAILABLE);
     assert_eq!(silent.rest().await, "");
     client.send(format!("AUTH PLAIN {ALICE}\r\n")).await;
-    let _undecided = old.asked_for_alice().await;
+    let _undecided = asked_for_alice(&old).await;
     assert_eq!(client.line().await, UNAVAILABLE);
     assert_eq!(world.registry.unconfirmed(), 0, "no command came with it");
 }
@@ -257,7 +213,7 @@ async fn nobody_logs_in_before_stls_and_everybody_can_after_it() {
     assert_eq!(client.line().await, "+OK Begin TLS now.");
     let mut client = client.upgrade(&world.root).await;
     client.send(format!("AUTH PLAIN {ALICE}\r\n")).await;
-    old.asked_for_alice().await.send("+OK in\r\n").await;
+    asked_for_alice(&old).await.send("+OK in\r\n").await;
     assert_eq!(client.line().await, "+OK in");
 }
 
@@ -298,7 +254,7 @@ async fn a_server_that_does_not_offer_stls_gets_no_password() {
     let world = World::speaking::<Pop3>(plan);
     let mut client = client(&world).await;
     client.send(format!("AUTH PLAIN {ALICE}\r\n")).await;
-    let mut server = old.greets().await;
+    let mut server = greets(&old).await;
     assert_eq!(client.line().await, UNAVAILABLE);
     assert_eq!(server.rest().await, "");
 }
@@ -309,33 +265,20 @@ async fn what_a_server_offered_in_clear_is_forgotten_under_tls() {
     let world = World::speaking::<Pop3>(plan);
     let mut client = client(&world).await;
     client.send(format!("AUTH PLAIN {ALICE}\r\n")).await;
-    let mut stream = old.accept().await;
-    speak_until_stls(&mut stream).await;
-    let stream = acceptor.accept(stream).await.unwrap();
-    let mut server = Client::over(Box::new(stream));
+    let stream = old
+        .speaks(&[
+            ("", "+OK ready\r\n"),
+            ("CAPA\r\n", "+OK\r\nSTLS\r\nSASL PLAIN\r\n.\r\n"),
+            ("STLS\r\n", "+OK begin\r\n"),
+        ])
+        .await;
+    let mut server = Client::over(Box::new(acceptor.accept(stream).await.unwrap()));
     capabilities(&mut server, "USER\r\n").await;
     assert_eq!(server.line().await, "USER alice@example.org");
     server.send("+OK\r\n").await;
     assert_eq!(server.line().await, "PASS secret");
     server.send("+OK in\r\n").await;
     assert_eq!(client.line().await, "+OK in");
-}
-
-/// In clear, where what is read must leave nothing in a buffer.
-async fn speak_until_stls(stream: &mut TcpStream) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let said = [
-        "+OK ready\r\n",
-        "+OK\r\nSTLS\r\nSASL PLAIN\r\n.\r\n",
-        "+OK begin\r\n",
-    ];
-    let heard = ["", "CAPA\r\n", "STLS\r\n"];
-    for (say, hear) in said.into_iter().zip(heard) {
-        let mut line = vec![0; hear.len()];
-        stream.read_exact(&mut line).await.unwrap();
-        assert_eq!(line, hear.as_bytes());
-        stream.write_all(say.as_bytes()).await.unwrap();
-    }
 }
 
 #[tokio::test]
@@ -364,7 +307,7 @@ async fn a_client_is_announced_by_xclient_where_that_is_offered_and_not_where_it
     server.send("-ERR [AUTH] no\r\n").await;
     assert_eq!(client.line().await, WRONG);
     client.send(format!("AUTH PLAIN {ALICE}\r\n")).await;
-    old.asked_for_alice().await.send("+OK in\r\n").await;
+    asked_for_alice(&old).await.send("+OK in\r\n").await;
     assert_eq!(client.line().await, "+OK in");
 }
 
@@ -378,7 +321,7 @@ async fn a_held_login_is_silent_and_lands_on_the_new_server() {
     client.send(format!("AUTH PLAIN {ALICE}\r\nSTAT\r\n")).await;
     eventually("the login is held", || world.registry.counts().held == 1).await;
     world.flip();
-    let mut server = new.asked_for_alice().await;
+    let mut server = asked_for_alice(&new).await;
     server.send("+OK in\r\n").await;
     assert_eq!(client.line().await, "+OK in", "it has heard nothing before");
     assert_eq!(server.line().await, "STAT");
