@@ -299,7 +299,9 @@ impl Replica {
 
     /// Puts in force what is agreed on. `more`: it is less than before.
     fn hold_all_but_agreed(&mut self, standstill: &Standstill, more: bool) -> HeldDoubts {
-        let Some(agreed) = standstill.agreed() else {
+        // Who has left may have missed moves, also such as nobody has in doubt who is asked.
+        let agreed = standstill.agreed().filter(|_| standstill.is_current());
+        let Some(agreed) = agreed else {
             return self.hold_everybody();
         };
         if !self.holding || more {

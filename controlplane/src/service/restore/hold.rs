@@ -78,16 +78,18 @@ impl RestoreUseCases {
         if misled.is_empty() {
             return all;
         }
-        tracing::warn!(
-            ?misled,
-            accounts = picture.accounts.len(),
-            "a data plane serves the restored store's word: it holds from now on what others have in doubt"
-        );
         for page in pages(&picture) {
             let left = self
                 .hold_also(page, |instance| misled.contains(&instance))
                 .await;
             all &= left.is_ok();
+        }
+        if all {
+            tracing::warn!(
+                ?misled,
+                accounts = picture.accounts.len(),
+                "a data plane serves the restored store's word: it holds from now on what others have in doubt"
+            );
         }
         all
     }

@@ -114,6 +114,26 @@ async fn what_another_has_in_doubt_stays_held_on_every_stream() {
     assert!(matches!(world.admit("alice"), Admission::Routed(_)));
 }
 
+/// Not even what nobody has in doubt who is asked: somebody may come who knows better.
+#[tokio::test(start_paused = true)]
+async fn who_has_left_serves_nobody_while_others_resolve_a_restore() {
+    let both = || {
+        vec![
+            entry(1, &["alice"], "source", 4),
+            entry(2, &["bob"], "source", 4),
+        ]
+    };
+    let mut world = World::left_with(chunk(5, both())).await;
+    let mut stream = compared(&mut world, chunk(3, both())).await;
+    assert_eq!(left(&mut stream, &[doubt(1, "alice")]).await, 0);
+    for name in ["alice", "bob"] {
+        assert!(matches!(world.admit(name), Admission::NoTable), "{name}");
+    }
+    drop(stream);
+    drop(world.synced(chunk(9, both())).await);
+    assert!(matches!(world.admit("bob"), Admission::Routed(_)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_the_rules_have_changed_since_the_backup_everybody_is_closed_and_counted() {
     let mut world = World::new();

@@ -444,16 +444,7 @@ async fn rule_11_what_was_acknowledged_is_said_again_after_a_restart() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_11_who_has_left_proves_a_restore_but_may_have_missed_moves() {
-    let mut world = World::new();
-    let mut stream = world.synced(chunk(5, vec![])).await;
-    let handle = world.handle.clone();
-    let farewell = tokio::spawn(async move { handle.goodbye(0, HEARTBEAT).await });
-    stream
-        .find(|message| matches!(message, Up::Goodbye(_)).then_some(()))
-        .await;
-    stream.accept_goodbye().await;
-    farewell.await.unwrap().unwrap();
-    let mut world = world.restart().await;
+    let mut world = World::left_with(chunk(5, vec![])).await;
     let hello = world.stream().await.hello().await;
     assert!(hello.held.is_some() && !hello.held_current);
     drop(world.synced(chunk(7, vec![])).await);

@@ -125,6 +125,20 @@ impl World {
         }
     }
 
+    /// One that had applied a snapshot, said goodbye, and has started again.
+    pub(super) async fn left_with(applied: SnapshotChunk) -> Self {
+        let mut world = Self::new();
+        let mut stream = world.synced(applied).await;
+        let handle = world.handle.clone();
+        let farewell = tokio::spawn(async move { handle.goodbye(0, HEARTBEAT).await });
+        stream
+            .find(|message| matches!(message, Up::Goodbye(_)).then_some(()))
+            .await;
+        stream.accept_goodbye().await;
+        farewell.await.unwrap().unwrap();
+        world.restart().await
+    }
+
     /// The process dies and starts again in the same state directory.
     pub(super) async fn restart(self) -> Self {
         self.feed.abort();
