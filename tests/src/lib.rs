@@ -22,6 +22,7 @@ pub mod imap;
 pub mod log_file;
 pub mod ports;
 pub mod process;
+pub mod sieve;
 pub mod story;
 pub mod tools;
 pub mod torture;

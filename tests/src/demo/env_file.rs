@@ -51,6 +51,8 @@ fn describe_planes(env: &mut Env, world: &World) {
         let imaps = data_plane.imaps().port().to_string();
         env.line(&format!("FERRYPOST_{n}_IMAP_PORT"), &imap);
         env.line(&format!("FERRYPOST_{n}_IMAPS_PORT"), &imaps);
+        let sieve = data_plane.sieve().port().to_string();
+        env.line(&format!("FERRYPOST_{n}_SIEVE_PORT"), &sieve);
         let admin = data_plane.admin().to_string();
         env.line(&format!("FERRYPOST_{n}_ADMIN"), &admin);
         let plane = &data_plane.plane;
@@ -77,7 +79,9 @@ fn describe_server(env: &mut Env, side: &str, server: &Dovecot) {
     for service in Service::ALL {
         let (name, speaks) = spoken(service);
         let behind = match (side, service) {
-            ("TARGET", Service::Imap | Service::Imaps) => ", behind a PROXY v1 or v2 header",
+            ("TARGET", Service::Imap | Service::Imaps | Service::Sieve) => {
+                ", behind a PROXY v1 or v2 header"
+            }
             _ => "",
         };
         env.comment(&format!("{speaks}{behind}"));

@@ -92,10 +92,11 @@ fn announce(world: &World, paths: &Paths) {
     );
     for data_plane in world.data_planes() {
         println!(
-            "    {} IMAPS at {}, IMAP with STARTTLS at {}, /stats at https://{}",
+            "    {} IMAPS at {}, IMAP with STARTTLS at {}, ManageSieve at {}, /stats at https://{}",
             data_plane.plane.name(),
             data_plane.imaps(),
             data_plane.imap(),
+            data_plane.sieve(),
             data_plane.admin()
         );
     }

@@ -321,6 +321,7 @@ impl Builder {
                 plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
                 imaps: Port::reserve()?,
                 imap: Port::reserve()?,
+                sieve: Port::reserve()?,
                 admin: Port::reserve()?,
                 links,
             };

@@ -142,6 +142,7 @@ impl Files<'_> {
             ("\"https://127.0.0.1:9081\"", endpoints.join(", ")),
             ("\"0.0.0.0:993\"", format!("\"{}\"", plane.imaps())),
             ("\"0.0.0.0:143\"", format!("\"{}\"", plane.imap())),
+            ("\"0.0.0.0:4190\"", format!("\"{}\"", plane.sieve())),
             ("\"127.0.0.1:9443\"", format!("\"{}\"", plane.admin())),
         ])?;
         let text = format!(
@@ -244,6 +245,14 @@ impl Files<'_> {
             (
                 "host = \"new.example.org\"\nport = 143",
                 at(target, Service::Imap),
+            ),
+            (
+                "host = \"old.example.org\"\nport = 4190",
+                at(source, Service::Sieve),
+            ),
+            (
+                "host = \"new.example.org\"\nport = 4190",
+                at(target, Service::Sieve),
             ),
         ])?;
         fs::write(self.routing(), text)?;

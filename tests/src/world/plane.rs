@@ -243,6 +243,7 @@ pub struct DataPlane {
     pub plane: Plane,
     pub(super) imaps: Port,
     pub(super) imap: Port,
+    pub(super) sieve: Port,
     pub(super) admin: Port,
     /// One to each replica, or none.
     pub(super) links: Vec<Link>,
@@ -257,6 +258,11 @@ impl DataPlane {
     /// Its listener for IMAP with STARTTLS.
     pub fn imap(&self) -> SocketAddr {
         self.imap.addr()
+    }
+
+    /// Its listener for `ManageSieve` with STARTTLS.
+    pub fn sieve(&self) -> SocketAddr {
+        self.sieve.addr()
     }
 
     /// Its way to a replica of the control plane, counted from 0, in a world with links.

@@ -7,19 +7,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use ferrypost_proto::v1::MigrationState;
 use ferrypost_tests::dovecot::Pace;
 use ferrypost_tests::story::{landing, migrate, move_to, session, short_limits};
 use ferrypost_tests::tools::tool;
 use ferrypost_tests::world::{Builder, World};
-use tokio::process::Command;
-use tokio::time::timeout;
 
-/// A command that hangs is what these tests are about.
-const LIMIT: Duration = Duration::from_secs(20);
+use super::shell::shell;
 
 /// The servers are as people meet them: they wait for the disk, and let a wrong password wait.
 fn world() -> Builder {
@@ -27,26 +22,6 @@ fn world() -> Builder {
         .data_planes(1)
         .limits(short_limits())
         .pace(Pace::AsShipped)
-}
-
-/// Runs a script in a shell, and gives back what it printed. It must end by itself, and with success.
-async fn shell(script: &str) -> String {
-    let child = Command::new("/bin/sh")
-        .args(["-e", "-c", script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let ended = timeout(LIMIT, child.wait_with_output()).await;
-    let output = ended
-        .unwrap_or_else(|_| panic!("it hangs:\n{script}"))
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}\n{said}\n{complaints}");
-    said
 }
 
 /// The walk-through's IMAP command: all three at once, each with a bare LF at its end.

@@ -23,6 +23,8 @@ pub struct SieveFront {
     offer: Arc<Offer>,
     limits: FrontLimits,
     state: State,
+    /// Whether nothing has been said on the leg as it is now: it may be another protocol yet.
+    is_new: bool,
     commands: u32,
     errors: u32,
 }
@@ -53,6 +55,7 @@ impl SieveFront {
             offer: settings.offer,
             limits: settings.limits,
             state: State::Command(frame(settings.limits)),
+            is_new: true,
             commands: 0,
             errors: 0,
         }
@@ -77,7 +80,7 @@ impl SieveFront {
 
     /// Reads a command and obeys it.
     fn command(&mut self, mut frame: Frame, input: &mut WireBuf, out: &mut Vec<u8>) -> Outcome {
-        if self.commands == 0 && frame.lines() == 0 && foreign::begins_tls(input) {
+        if self.is_new && frame.lines() == 0 && foreign::begins_tls(input) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         let (text, is_whole) = match frame.take(input) {
@@ -89,7 +92,7 @@ impl SieveFront {
             Ok(Taken::Whole(text)) => (text, true),
             Ok(Taken::TooLong(text)) => (text, false),
         };
-        if self.commands == 0 && foreign::is_http(text.octets()) {
+        if std::mem::take(&mut self.is_new) && foreign::is_http(text.octets()) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         self.commands += 1;
@@ -318,6 +321,7 @@ impl Front for SieveFront {
     /// Says unasked what is offered now (RFC 5804 §2.2): clients wait for it.
     fn secured(&mut self, out: &mut Vec<u8>) {
         self.channel = Channel::Secure;
+        self.is_new = true;
         self.state = self.next_command();
         self.write_capabilities(out);
         words::line(out, "OK \"TLS is on.\"");
