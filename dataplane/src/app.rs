@@ -63,7 +63,6 @@ use crate::{
     ready::{Blocker, Readiness},
     registry::{CloseReason, Registry},
     session::{
-        NoTokens,
         context::Services,
         guesses::Guesses,
         line::{Line, line},
@@ -71,6 +70,7 @@ use crate::{
     },
     state_dir::StateDir,
     tables::Tables,
+    tokens::{Means, NoTokens, TokenOwner, Ways},
 };
 
 /// A data plane that runs.
@@ -150,7 +150,7 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
     };
     let mut parts = Parts::new(config, random, beside.clone());
     let prober = parts.start_prober(config);
-    parts.start_lines(config);
+    parts.start_lines(config)?;
     let feed = parts.start_feed(config, identity.clone(), state, prober);
     let source = Arc::new(parts.stats(identity, &feed, &sockets.listeners));
     sockets.admin.serve(config, source, &parts.services);
@@ -234,7 +234,7 @@ impl Parts {
     }
 
     /// Begins with every protocol that has a listener.
-    fn start_lines(&mut self, config: &Config) {
+    fn start_lines(&mut self, config: &Config) -> anyhow::Result<()> {
         let services = Arc::new(Services {
             metrics: Arc::clone(&self.metrics),
             tables: self.tables.clone(),
@@ -244,7 +244,7 @@ impl Parts {
             group: config.group().to_owned(),
             limits: *config.limits(),
             budget: self.budget.clone(),
-            tokens: Arc::new(NoTokens),
+            tokens: self.tokens(config)?,
             guesses: Guesses::new(&config.limits().preauth, &self.random),
             random: self.random.clone(),
             redact: config.log().redact.clone(),
@@ -256,6 +256,22 @@ impl Parts {
             self.services.spawn_background(keeping);
             self.lines.insert(kind, line);
         }
+        Ok(())
+    }
+
+    /// Who tells whose bearer tokens are.
+    fn tokens(&self, config: &Config) -> anyhow::Result<Arc<dyn TokenOwner>> {
+        let Some(settings) = config.tokens() else {
+            return Ok(Arc::new(NoTokens));
+        };
+        let means = Means {
+            limits: config.limits().tokens,
+            resolver: &self.resolver,
+            metrics: &self.metrics,
+            // Logins wait for these.
+            tasks: &self.lookups,
+        };
+        Ok(Arc::new(Ways::new(settings, &means).context("tokens")?))
     }
 
     fn start_feed(

@@ -12,7 +12,7 @@
 //!     │
 //!   preauth      we are the server: greeting, STARTTLS, the login         session
 //!     │
-//!   identity     login → canonical name                                   session
+//!   identity     login or token → canonical name                          session, tokens
 //!     │
 //!   admission    registered and routed in one step; held while fenced     session, registry
 //!     │
@@ -60,3 +60,4 @@ pub mod sabotage;
 pub mod session;
 pub mod state_dir;
 pub mod tables;
+pub mod tokens;

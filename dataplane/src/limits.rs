@@ -29,6 +29,8 @@ pub struct Limits {
     pub hold: HoldLimits,
     /// `[limits.probe]`
     pub probe: ProbeLimits,
+    /// `[limits.tokens]`
+    pub tokens: TokenLimits,
     /// `[limits.shutdown]`
     pub shutdown: ShutdownLimits,
 }
@@ -242,6 +244,40 @@ impl Default for ProbeLimits {
         Self {
             interval: Duration::from_secs(10),
             retry: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What it may cost to ask an issuer whose bearer tokens are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenLimits {
+    /// Time for an answer, from the resolver on, a place in the queue included. Default 5 s, as for a server's
+    /// connection. Past it the login gets a temporary error.
+    pub answer: Duration,
+    /// Questions at once, and connections that are kept for more. Default 32: an issuer that answers in 50 ms is
+    /// asked about 640 tokens a second. Past it a login waits for its turn, within `answer`.
+    pub at_once: usize,
+    /// Owners that are remembered. Default 10000, 300 bytes each. Past it the oldest is asked about again.
+    pub owners: usize,
+    /// Tokens that are remembered as nobody's. Default 10000. Past it the oldest is asked about again.
+    pub others: usize,
+    /// Time for which an owner is remembered, and no longer than the token lives. Default 5 min: a mail client
+    /// connects several times in a row. It does not let anybody in: the server judges the token each time.
+    pub kept: Duration,
+    /// Time for which a token is remembered as nobody's. Default 30 s: a client that does not give up asks its
+    /// issuer no more than twice a minute.
+    pub refused: Duration,
+}
+
+impl Default for TokenLimits {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(5),
+            at_once: 32,
+            owners: 10_000,
+            others: 10_000,
+            kept: Duration::from_mins(5),
+            refused: Duration::from_secs(30),
         }
     }
 }

@@ -7,7 +7,7 @@ use ferrypost_runtime::metrics::{Attribute, Counter, Instrument, Kind, Metrics, 
 use ferrypost_wire::ProtocolKind;
 use strum::VariantNames as _;
 
-use words::{Blame, EndStage, LoginOutcome, SessionEnd};
+use words::{Blame, EndStage, LoginOutcome, SessionEnd, TokenOutcome, TokenWay};
 
 pub mod words;
 
@@ -53,6 +53,24 @@ pub static LOGINS: Instrument = Instrument {
     ],
 };
 
+/// Bearer tokens of which somebody was asked.
+pub static TOKENS: Instrument = Instrument {
+    name: "ferrypost.dataplane.tokens",
+    unit: "{token}",
+    kind: Kind::Counter,
+    description: "Bearer tokens whose owner was asked for, by who was asked and what came of it.",
+    attributes: &[
+        Attribute {
+            name: "owner",
+            values: Values::Words(TokenWay::VARIANTS),
+        },
+        Attribute {
+            name: "outcome",
+            values: Values::Words(TokenOutcome::VARIANTS),
+        },
+    ],
+};
+
 /// Sessions that are over.
 pub static SESSIONS: Instrument = Instrument {
     name: "ferrypost.dataplane.session.duration",
@@ -78,7 +96,7 @@ pub static SESSIONS: Instrument = Instrument {
 };
 
 /// All of them.
-pub const TABLE: &[&Instrument] = &[&RELAY_IO, &LOGINS, &SESSIONS];
+pub const TABLE: &[&Instrument] = &[&RELAY_IO, &LOGINS, &TOKENS, &SESSIONS];
 
 /// The two counters of a relay, fetched once.
 #[derive(Debug, Clone)]

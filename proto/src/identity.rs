@@ -24,13 +24,17 @@ pub enum SecondName {
     MasterUser(char),
     /// By a name beside a bearer token that is another than its owner's (RFC 7628 §3.1).
     BesideToken,
+    /// By a name beside a bearer token that nobody but the server can read: the token may be somebody else's.
+    UnreadToken,
 }
 
 impl SecondName {
     /// The key of the endpoint that would have to say what the server does.
     pub const fn key(self) -> &'static str {
         match self {
-            Self::AuthorizationIdentity | Self::BesideToken => "authorization_identity",
+            Self::AuthorizationIdentity | Self::BesideToken | Self::UnreadToken => {
+                "authorization_identity"
+            }
             Self::MasterUser(_) => "master_separators",
         }
     }
@@ -44,6 +48,7 @@ impl fmt::Display for SecondName {
             }
             Self::MasterUser(separator) => write!(f, "a master user behind {separator:?}"),
             Self::BesideToken => f.write_str("a name beside the bearer token of another"),
+            Self::UnreadToken => f.write_str("a name beside a bearer token that is not read here"),
         }
     }
 }
@@ -92,19 +97,41 @@ impl NamePolicy {
 
     /// Whose login by bearer token it is: its `owner`'s, whatever name came beside it.
     ///
+    /// What came beside it need not be a name: a server that goes by the token does not look at it.
+    ///
     /// # Errors
-    /// [`NameError`]: it has no name, or the name beside it has none.
+    /// [`NameError`]: the owner has no name.
     pub fn identify_owner(
         &self,
         owner: &str,
         beside: Option<&str>,
     ) -> Result<LoginIdentity, NameError> {
-        let name = self.canonicalise(owner)?;
-        let beside = beside.map(|login| self.canonicalise(login)).transpose()?;
+        let name = self.of_one_person(owner)?;
+        let is_other = |login| self.of_one_person(login).as_ref() != Ok(&name);
         let second = beside
-            .filter(|beside| *beside != name)
-            .map(|_| SecondName::BesideToken);
+            .is_some_and(is_other)
+            .then_some(SecondName::BesideToken);
         Ok(LoginIdentity { name, second })
+    }
+
+    /// Whose login it is by a bearer token that nobody here can read: that of the name `beside` it, where the
+    /// server will not let in anybody else.
+    ///
+    /// # Errors
+    /// [`NameError`]: there is none.
+    pub fn identify_beside(&self, beside: &str) -> Result<LoginIdentity, NameError> {
+        Ok(LoginIdentity {
+            name: self.of_one_person(beside)?,
+            second: Some(SecondName::UnreadToken),
+        })
+    }
+
+    /// The canonical name of a login in which nobody acts as somebody else.
+    fn of_one_person(&self, login: &str) -> Result<Name, NameError> {
+        match self.master_separator(login)? {
+            Some(_) => Err(NameError::SeveralMasters),
+            None => self.canonicalise(login),
+        }
     }
 }
 
@@ -184,6 +211,34 @@ mod tests {
         };
         assert_eq!(second(None), None);
         assert_eq!(second(Some("ALICE")), None);
-        assert_eq!(second(Some("bob")), Some(SecondName::BesideToken));
+        for other in ["bob", "al ice", "alice%boss", ""] {
+            assert_eq!(
+                second(Some(other)),
+                Some(SecondName::BesideToken),
+                "{other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_s_owner_is_one_person() {
+        let policy = policy(BareNames::Refuse);
+        let owner = |owner| policy.identify_owner(owner, None).map(|_| ());
+        assert_eq!(owner("alice@example.org"), Ok(()));
+        assert_eq!(owner("alice"), Err(NameError::BareName));
+        assert_eq!(
+            owner("alice@example.org%boss"),
+            Err(NameError::SeveralMasters)
+        );
+    }
+
+    #[test]
+    fn a_name_beside_a_token_that_is_not_read_rests_on_the_server() {
+        let policy = policy(BareNames::Refuse);
+        let identity = policy.identify_beside("Alice@example.org").expect("a name");
+        assert_eq!(identity.name().as_str(), "alice@example.org");
+        assert_eq!(identity.second_name(), Some(SecondName::UnreadToken));
+        let acting = policy.identify_beside("alice@example.org%boss");
+        assert_eq!(acting, Err(NameError::SeveralMasters));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`dovecot`]: the two servers between which accounts move; [`ports`] and [`certs`] for them.
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say.
+//! - [`issuer`]: who knows whose bearer tokens are.
 //! - [`imap`]: a client that says what it got, [`grpcurl`]: the operator's.
 //! - [`world`]: all of it together with both planes, as an installation.
 //! - [`story`]: what an operator and a user do, one step each.
@@ -19,6 +20,7 @@ pub mod dovecot;
 pub mod grpcurl;
 pub mod history;
 pub mod imap;
+pub mod issuer;
 pub mod log_file;
 pub mod ports;
 pub mod process;

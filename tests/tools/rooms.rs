@@ -41,6 +41,7 @@ const DATA_PLANE: &str = "
     sabotage
     registry
     config
+    tokens
     net
     descriptors limits metrics ready redact state_dir tables
     network

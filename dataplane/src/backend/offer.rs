@@ -10,13 +10,13 @@
 
 use std::sync::Arc;
 
-use ferrypost_proto::{DestinationId, Unlisted};
+use ferrypost_proto::{DestinationId, Endpoint, Unlisted};
 use ferrypost_routing::RoutingTable;
 use ferrypost_wire::{Capabilities as _, LineProtocol, Offer as _, Tokens};
 use tokio::sync::watch;
 
 use super::{Backends, Offered, Target, on_the_wire};
-use crate::tables::Tables;
+use crate::{tables::Tables, tokens::TokenOwner};
 
 /// What is offered on the listeners of one protocol. Cheap to clone; clones share one state.
 pub struct Offers<P: LineProtocol>(watch::Sender<Arc<P::Offer>>);
@@ -50,14 +50,14 @@ impl<P: LineProtocol> Offers<P> {
         self.0.subscribe()
     }
 
-    /// Makes the offer anew whenever what it rests on changes; `tokens`: whether there is somebody here who can
-    /// tell whose they are. Never returns.
+    /// Makes the offer anew whenever what it rests on changes; `tokens`: who tells whose they are.
+    /// Never returns.
     pub async fn keep_fresh(
         self,
         group: String,
         backends: Backends,
         tables: Tables,
-        tokens: Tokens,
+        tokens: Arc<dyn TokenOwner>,
     ) {
         let mut first = true;
         let mut verdicts = backends.watch();
@@ -66,8 +66,7 @@ impl<P: LineProtocol> Offers<P> {
             verdicts.mark_unchanged();
             table.mark_unchanged();
             if let Some(table) = tables.current() {
-                let lists = lists::<P>(&group, &backends, &table);
-                self.publish(P::offer(&lists, tokens), first);
+                self.renew(&group, &backends, &table, &*tokens, first);
                 first = false;
             }
             // Neither sender is dropped while we hold its owner.
@@ -76,6 +75,26 @@ impl<P: LineProtocol> Offers<P> {
                 _ = table.changed() => {}
             }
         }
+    }
+
+    /// Makes the offer from what is known now.
+    pub(crate) fn renew(
+        &self,
+        group: &str,
+        backends: &Backends,
+        table: &RoutingTable,
+        tokens: &dyn TokenOwner,
+        first: bool,
+    ) {
+        let counted = counted::<P>(group, backends, table);
+        let tells = |(endpoint, _): &(&Endpoint, _)| tokens.tells_at(endpoint);
+        let readable = if counted.iter().all(tells) {
+            Tokens::Readable
+        } else {
+            Tokens::Unreadable
+        };
+        let lists: Vec<_> = counted.into_iter().map(|(_, list)| list).collect();
+        self.publish(P::offer(&lists, readable), first);
     }
 
     /// The first offer replaces a guess; only what shrinks after it is drift.
@@ -105,24 +124,23 @@ impl<P: LineProtocol> Offers<P> {
     }
 }
 
-/// The lists that count.
-fn lists<P: LineProtocol>(
+/// The endpoints that count, each with its list.
+fn counted<'t, P: LineProtocol>(
     group: &str,
     backends: &Backends,
-    table: &RoutingTable,
-) -> Vec<P::Capabilities> {
+    table: &'t RoutingTable,
+) -> Vec<(&'t Endpoint, P::Capabilities)> {
     let protocol = on_the_wire(P::KIND);
     let config = table.config();
-    let mut lists = Vec::new();
+    let mut counted = Vec::new();
     for (id, destination) in config.destinations() {
         // Without an endpoint nobody is relayed there, whatever it offers.
         let Some(endpoint) = destination.endpoint(protocol, group) else {
             continue;
         };
         if let Some(words) = &endpoint.capabilities {
-            lists.push(P::Capabilities::from_items(
-                words.iter().map(String::as_str),
-            ));
+            let list = P::Capabilities::from_items(words.iter().map(String::as_str));
+            counted.push((endpoint, list));
             continue;
         }
         let target = Target {
@@ -133,12 +151,12 @@ fn lists<P: LineProtocol>(
             .verdict(&target)
             .and_then(|verdict| verdict.capabilities);
         if let Some(said) = said.as_ref().map(Offered::read) {
-            lists.push(said);
+            counted.push((endpoint, said));
         } else if may_be_sent_to(id, table) {
-            lists.push(P::least());
+            counted.push((endpoint, P::least()));
         }
     }
-    lists
+    counted
 }
 
 /// Whether somebody may be sent to a destination: by a rule, or by a record.

@@ -11,7 +11,7 @@ use ferrypost_proto::{
 use ferrypost_routing::Assembly;
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
-    ProtocolKind, Tokens,
+    ProtocolKind,
     imap::{Capabilities, Imap},
 };
 
@@ -32,6 +32,7 @@ use crate::{
         world::Authority,
     },
     tables::Tables,
+    tokens::NoTokens,
 };
 
 fn dialer() -> Arc<Dialer> {
@@ -331,7 +332,7 @@ fn following() -> Following {
     let (known, followed) = (backends.clone(), tables.clone());
     let keeping = offers
         .clone()
-        .keep_fresh(String::new(), known, followed, Tokens::Readable);
+        .keep_fresh(String::new(), known, followed, Arc::new(NoTokens));
     shutdown.spawn_background(keeping);
     Following {
         prober,

@@ -10,6 +10,7 @@
 
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod validate;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     limits::{KnownNetwork, Limits},
     network::Network,
     redact::Redact,
+    tokens::settings::Settings,
 };
 
 /// A valid configuration.
@@ -41,6 +43,7 @@ pub struct Config {
     listeners: Vec<Listener>,
     limits: Limits,
     known_networks: Vec<KnownNetwork>,
+    tokens: Option<Settings>,
     admin: Admin,
     log: Log,
 }
@@ -178,6 +181,11 @@ impl Config {
     /// Networks with a limit on connections of their own, each once.
     pub fn known_networks(&self) -> &[KnownNetwork] {
         &self.known_networks
+    }
+
+    /// How it is told whose bearer tokens are. `None`: nobody can tell, and none is asked for.
+    pub fn tokens(&self) -> Option<&Settings> {
+        self.tokens.as_ref()
     }
 
     /// The admin endpoint.

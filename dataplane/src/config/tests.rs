@@ -5,6 +5,7 @@ use std::{fs, time::Duration};
 use ferrypost_runtime::config::Mistake;
 
 use super::*;
+use crate::tokens::settings::{JwtKeys, WaySettings};
 
 /// A directory with the files that the example names.
 fn directory() -> tempfile::TempDir {
@@ -26,8 +27,15 @@ fn directory() -> tempfile::TempDir {
         "0123456789abcdef0123456789abcdef\n",
     )
     .unwrap();
+    fs::write(path.join("tls/issuer.jwks"), KEY_SET).unwrap();
+    fs::write(path.join("issuer.secret"), "s3cret\n").unwrap();
     directory
 }
+
+/// The key of RFC 7517 appendix A.1.
+const KEY_SET: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "kid": "1",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
 
 const EXAMPLE: &str = include_str!("../../examples/gateway.toml");
 
@@ -35,7 +43,7 @@ const EXAMPLE: &str = include_str!("../../examples/gateway.toml");
 fn in_full() -> String {
     let uncommented = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => rest.to_owned(),
-        Some(rest) if rest.starts_with("[[") => rest.to_owned(),
+        Some(rest) if rest.starts_with('[') => rest.to_owned(),
         _ => line.to_owned(),
     };
     EXAMPLE
@@ -395,5 +403,173 @@ fn a_default_gives_way_to_a_limit_that_is_set_below_it() {
     assert_eq!(
         (limits.hold.per_name, limits.hold.per_name_and_address),
         (40, 40)
+    );
+}
+
+/// What is wrong with these lines behind the example.
+fn with(lines: &str) -> Vec<String> {
+    let first = EXAMPLE.lines().count() + 1;
+    let relative = |mistake: String| {
+        let (line, rest) = mistake.split_once(": ").unwrap();
+        let line: usize = line.parse().unwrap();
+        format!("{}: {rest}", line + 1 - first)
+    };
+    let found = mistakes(|text| text + lines);
+    found.into_iter().map(relative).collect()
+}
+
+#[test]
+fn without_a_section_for_tokens_nobody_can_tell_whose_they_are() {
+    let config = parse(EXAMPLE, &directory()).unwrap();
+    assert!(config.tokens().is_none());
+}
+
+#[test]
+fn whoever_tells_whose_tokens_are_is_asked_in_the_order_of_the_file() {
+    let directory = directory();
+    let config = parse(&in_full(), &directory).unwrap();
+    let owner = &config.tokens().unwrap().owner;
+    let [
+        WaySettings::Stalwart,
+        WaySettings::Jwt(jwt),
+        WaySettings::Introspection(issuer),
+        WaySettings::NameBeside,
+    ] = owner.as_slice()
+    else {
+        panic!("{owner:?}");
+    };
+    assert_eq!(
+        jwt.keys,
+        JwtKeys::File(directory.path().join("tls/issuer.jwks"))
+    );
+    assert_eq!(jwt.issuer.as_deref(), Some("https://id.example.org"));
+    assert_eq!(jwt.claims, ["email", "preferred_username"]);
+    assert_eq!(issuer.url, "https://id.example.org/oauth2/introspect");
+    assert_eq!(issuer.claims, ["email", "username"]);
+    let text = in_full()
+        .replace("claims = [\"email\", \"preferred_username\"]\n", "")
+        .replace("claims = [\"email\", \"username\"]\n", "");
+    let defaults = parse(&text, &directory).unwrap();
+    let defaults = format!("{:?}", defaults.tokens());
+    assert_eq!(
+        defaults,
+        format!("{:?}", config.tokens()),
+        "its comments say the defaults"
+    );
+}
+
+#[test]
+fn tokens_need_somebody_who_can_tell_whose_they_are() {
+    let wanted = "tokens.owner: say who tells whose a token is, in the order in which they are asked: \"stalwart\", \
+                  \"jwt\", \"introspection\", \"name_beside\"";
+    assert_eq!(with("[tokens]\n"), [format!("1: {wanted}")]);
+    assert_eq!(with("[tokens]\nowner = []\n"), [format!("2: {wanted}")]);
+    assert_eq!(
+        with("[tokens]\nowner = [\"stalwart\", \"oidc\"]\n"),
+        [
+            "2: tokens.owner[1]: \"oidc\": must be one of \"stalwart\", \"jwt\", \"introspection\", \
+             \"name_beside\""
+        ]
+    );
+    assert_eq!(
+        with("[tokens]\nowner = [\"stalwart\", \"stalwart\"]\n"),
+        ["2: tokens.owner[1]: \"stalwart\" is there twice"]
+    );
+    assert_eq!(
+        with("[tokens]\nowner = [\"stalwart\"]\n[tokens.jwt]\nsignature = \"unchecked\"\n"),
+        ["3: tokens.jwt: is for owner = [\"jwt\"], which is not said"]
+    );
+}
+
+#[test]
+fn claims_that_are_not_checked_are_asked_for_by_name() {
+    let jwt = |lines: &str| {
+        with(&format!(
+            "[tokens]\nowner = [\"jwt\"]\n[tokens.jwt]\n{lines}"
+        ))
+    };
+    let found = jwt("");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("say signature = \"unchecked\""),
+        "{found:?}"
+    );
+    assert!(jwt("signature = \"unchecked\"\n").is_empty());
+    assert_eq!(
+        jwt("signature = \"unchecked\"\nkeys_file = \"tls/issuer.jwks\"\n"),
+        ["5: tokens.jwt.keys_file: is for signature = \"checked\""]
+    );
+    let found = jwt("keys_file = \"tls/ca.pem\"\n");
+    assert!(
+        found[0].contains("DIR/tls/ca.pem is no key set"),
+        "{found:?}"
+    );
+    assert_eq!(
+        jwt("keys_file = \"tls/issuer.jwks\"\nclaims = []\nissuer = \"\"\n"),
+        [
+            "5: tokens.jwt.claims: name at least one, first the one that the mail servers go by, as [\"email\"]",
+            "6: tokens.jwt.issuer: \"\": must be what the issuer writes into \"iss\"",
+        ]
+    );
+}
+
+#[test]
+fn an_issuer_is_asked_under_tls_and_by_somebody_that_it_knows() {
+    let asked = |lines: &str| {
+        let section = "[tokens]\nowner = [\"introspection\"]\n[tokens.introspection]\n";
+        with(&format!("{section}{lines}"))
+    };
+    let login = "client_id = \"ferrypost\"\nclient_secret_file = \"issuer.secret\"\n";
+    let url = |url: &str| asked(&format!("url = \"{url}\"\n{login}"));
+    for good in [
+        "https://id.example.org/x?y=z",
+        "http://127.0.0.1:8080/x",
+        "http://[::1]/",
+    ] {
+        assert_eq!(url(good), [] as [&str; 0], "{good}");
+    }
+    assert_eq!(
+        url("http://id.example.org/"),
+        [
+            "4: tokens.introspection.url: \"http://id.example.org/\": http is only for a loopback address; use \
+             https"
+        ]
+    );
+    for bad in [
+        "id.example.org",
+        "/introspect",
+        "https://me@id.example.org/",
+        "ftp://id.example.org/",
+    ] {
+        let found = url(bad);
+        assert!(
+            found[0].ends_with("use https://host/path"),
+            "{bad}: {found:?}"
+        );
+    }
+    let found = asked("");
+    let missing: Vec<_> = found
+        .iter()
+        .filter_map(|it| it.split(": ").nth(1))
+        .collect();
+    assert_eq!(
+        missing,
+        ["url", "client_id", "client_secret_file"].map(|key| format!("tokens.introspection.{key}"))
+    );
+    assert_eq!(
+        asked(&format!(
+            "url = \"https://id.example.org\"\ntoken_file = \"issuer.secret\"\n{login}"
+        )),
+        [
+            "6: tokens.introspection.client_id: is not for token_file: say one or the other",
+            "7: tokens.introspection.client_secret_file: is not for token_file: say one or the other",
+        ]
+    );
+    assert_eq!(
+        asked("url = \"https://id.example.org\"\ntoken_file = \"tls/ca.pem\"\n"),
+        [
+            "5: tokens.introspection.token_file: DIR/tls/ca.pem does not hold one line of printable US-ASCII \
+             without spaces"
+        ]
     );
 }

@@ -49,6 +49,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let admin = root.section("admin", admin);
     let listeners = listeners(root, admin.as_ref());
     let (limits, known_networks) = root.section("limits", limits);
+    let tokens = root.table("tokens", super::tokens::read);
     let log = root.section("log", log);
     Some(Config {
         instance: instance?,
@@ -58,6 +59,10 @@ fn read(root: &Section<'_>) -> Option<Config> {
         listeners: listeners?,
         limits,
         known_networks: known_networks?,
+        tokens: match tokens {
+            Some(tokens) => Some(tokens?),
+            None => None,
+        },
         admin: admin?,
         log: log?,
     })
@@ -330,6 +335,16 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
     section.section("probe", |group| {
         group.set("interval", &mut limits.probe.interval);
         group.set("retry", &mut limits.probe.retry);
+    });
+
+    section.section("tokens", |group| {
+        let tokens = &mut limits.tokens;
+        group.set("answer", &mut tokens.answer);
+        group.set("at_once", &mut tokens.at_once);
+        group.set("owners", &mut tokens.owners);
+        group.set("others", &mut tokens.others);
+        group.set("kept", &mut tokens.kept);
+        group.set("refused", &mut tokens.refused);
     });
 
     section.section("shutdown", |group| {

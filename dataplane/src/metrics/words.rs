@@ -33,6 +33,10 @@ pub enum LoginOutcome {
     SecondName,
     /// A bearer token whose owner nobody here can tell.
     TokenUnread,
+    /// A bearer token that its issuer does not know.
+    TokenRefused,
+    /// The issuer of bearer tokens could not be asked.
+    IssuerAway,
     /// The name goes nowhere, as configured.
     Refused,
     /// There was no table yet.
@@ -63,6 +67,44 @@ pub enum LoginOutcome {
     Stopping,
     /// Told to end with the data plane's registration.
     Expelled,
+}
+
+/// Who is asked whose a bearer token is. The words of `tokens.owner` too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum TokenWay {
+    /// The token itself: Stalwart's carry the address of their account.
+    Stalwart,
+    /// The token's claims.
+    Jwt,
+    /// Its issuer.
+    Introspection,
+    /// The server: it is taken to hold the name beside the token against it.
+    NameBeside,
+}
+
+impl TokenWay {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Stalwart,
+        Self::Jwt,
+        Self::Introspection,
+        Self::NameBeside,
+    ];
+}
+
+/// What came of the question whose a bearer token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum TokenOutcome {
+    /// Its owner.
+    Told,
+    /// It is not of the kind that is read there.
+    Unread,
+    /// Its issuer does not know it, or it is forged.
+    Refused,
+    /// The issuer could not be asked.
+    Away,
 }
 
 /// Where a session ended.

@@ -16,7 +16,7 @@ use tracing::{Instrument as _, debug_span};
 use super::sabotage::reach;
 use super::{
     context::{LoginRecord, Services},
-    identity::identify,
+    identity,
     login::{self, LoginVerdict},
     outcome::AttemptError,
     preauth::Preauth,
@@ -67,7 +67,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         mut credentials: Credentials,
     ) -> Result<Accepted<P::Welcome>, AttemptError> {
         self.first_table().await?;
-        let identity = self.identify(&credentials)?;
+        let identity = self.identify(&credentials).await?;
         loop {
             let (guard, opened) = reach(self, &identity).await?;
             match self.log_in(guard, opened, credentials).await? {
@@ -106,12 +106,18 @@ impl<P: LineProtocol> Attempt<'_, P> {
     }
 
     /// Whose login the credentials make.
-    fn identify(&mut self, credentials: &Credentials) -> Result<LoginIdentity, AttemptError> {
-        let table = self.services.tables.current();
+    async fn identify(&mut self, credentials: &Credentials) -> Result<LoginIdentity, AttemptError> {
+        let services = self.services;
+        let reading = identity::read(&*services.tokens, credentials);
+        let reading = reading.instrument(debug_span!("identity"));
+        let read = services.stopping.run_until_cancelled(reading).await;
+        let read = read.ok_or(AttemptError::Told(CloseReason::Stopping))??;
+        // Now, and not before an issuer was asked: what names mean may have changed meanwhile.
+        let table = services.tables.current();
         let table = table.ok_or(AttemptError::NoTable)?;
-        let names = table.config().names();
-        let identity = identify(names, &*self.services.tokens, credentials)?;
+        let identity = read.identify(table.config().names())?;
         self.trail.name = Some(identity.name().clone());
+        self.trail.is_claim = read.is_claim();
         Ok(identity)
     }
 
@@ -197,7 +203,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
     ) -> Result<Opened<P>, AttemptError> {
         let endpoint = self.endpoint(destination)?;
         if let Some(second) = second.filter(|second| !endpoint.is_known_to_heed(*second)) {
-            return Err(AttemptError::SecondName(second));
+            return Err(unheeded(second, AttemptError::SecondName));
         }
         self.trail.announcement = Some(endpoint.announcement);
         let facts = self.client.facts(self.reference.clone());
@@ -210,7 +216,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             Ok(opened) => {
                 self.trail.opened(&opened);
                 match second.filter(|second| is_seen_to_ignore::<P>(&opened, *second)) {
-                    Some(second) => Err(AttemptError::Unheeded(second)),
+                    Some(second) => Err(unheeded(second, AttemptError::Unheeded)),
                     None => Ok(opened),
                 }
             }
@@ -330,9 +336,22 @@ fn again<L: Login, W>(login: L, error: AttemptError) -> Result<Tried<W>, Attempt
     }
 }
 
+/// Why a login is not sent to a server that may let in somebody else. Nothing is wrong with a token that nobody but
+/// the server can read.
+fn unheeded(second: SecondName, otherwise: fn(SecondName) -> AttemptError) -> AttemptError {
+    match second {
+        SecondName::UnreadToken => AttemptError::TokenUnread,
+        second => otherwise(second),
+    }
+}
+
 /// Whether a server is seen to log in somebody else than its endpoint says.
 fn is_seen_to_ignore<P: LineProtocol>(opened: &Opened<P>, second: SecondName) -> bool {
-    second == SecondName::AuthorizationIdentity && P::ignores_authorization(&opened.back)
+    let rests_on_honour = matches!(
+        second,
+        SecondName::AuthorizationIdentity | SecondName::UnreadToken
+    );
+    rests_on_honour && P::ignores_authorization(&opened.back)
 }
 
 /// Admission first, then the dial: the order that loses nobody.

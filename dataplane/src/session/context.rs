@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::guesses::Guesses;
-use super::identity::TokenOwner;
 use super::outcome::{self, AttemptError, SessionError};
 use super::relay::{Budget, RelayEnd};
 use crate::{
@@ -28,6 +27,7 @@ use crate::{
     redact::Redact,
     registry::Registry,
     tables::Tables,
+    tokens::TokenOwner,
 };
 
 /// What every session needs. One for the whole process.
@@ -75,7 +75,7 @@ impl Services {
         trail: &LoginRecord,
     ) -> Duration {
         if error.is_failed_login() {
-            self.guesses.failed(client.ip(), trail.name.as_ref())
+            self.guesses.failed(client.ip(), trail.known_name())
         } else {
             Duration::ZERO
         }
@@ -103,6 +103,8 @@ pub(super) struct Relayed {
 #[derive(Default)]
 pub(super) struct LoginRecord {
     pub(super) name: Option<Name>,
+    /// Whether the name, and the account with it, is what a token says of itself.
+    pub(super) is_claim: bool,
     pub(super) route: Option<Route>,
     pub(super) announcement: Option<Announcement>,
     pub(super) address: Option<SocketAddr>,
@@ -116,6 +118,12 @@ pub(super) struct LoginRecord {
 }
 
 impl LoginRecord {
+    /// The name, if it is more than a claim: whoever writes a token of his own writes no names into our log and
+    /// makes nobody else's failures.
+    fn known_name(&self) -> Option<&Name> {
+        self.name.as_ref().filter(|_| !self.is_claim)
+    }
+
     pub(super) fn opened<P: LineProtocol>(&mut self, opened: &Opened<P>) {
         self.address = Some(opened.address);
         self.tls = Some(opened.tls.as_ref().map_or("none", |tls| tls.version));
@@ -179,10 +187,14 @@ impl Record {
         trail: &LoginRecord,
         end: Result<(), &AttemptError>,
     ) {
-        let name = trail.name.as_ref().map(|name| services.redact.name(name));
+        // Accepted, a token's claim is what the server holds for true.
+        let is_shown = end.is_ok() || trail.known_name().is_some();
+        let name = trail.name.as_ref().filter(|_| is_shown);
+        let name = name.map(|name| services.redact.name(name));
         let name = name.as_ref().map(tracing::field::display);
         let route = trail.route.as_ref();
         let account = route.and_then(|route| route.account.as_ref());
+        let account = account.filter(|_| is_shown);
         let account = account.map(|account| services.redact.text(account.as_str()));
         let (outcome, blame) = words(end);
         tracing::info!(
@@ -297,8 +309,27 @@ fn proof(proof: Option<CloseProof>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use ferrypost_proto::{BareNames, NamePolicy};
+
     use super::*;
     use crate::net::dial::{DialError, DialFailure};
+
+    #[test]
+    fn what_a_token_says_of_itself_is_nobody_s_name_before_a_server_believes_it() {
+        let policy = NamePolicy {
+            bare_names: BareNames::Listed,
+            master_separators: Vec::new(),
+            sub_address_separator: None,
+            local_part_case_sensitive: false,
+        };
+        let trail = |is_claim| LoginRecord {
+            name: policy.canonicalise("alice").ok(),
+            is_claim,
+            ..LoginRecord::default()
+        };
+        assert!(trail(false).known_name().is_some());
+        assert!(trail(true).known_name().is_none());
+    }
 
     #[test]
     fn nothing_is_said_of_the_tls_of_a_leg_that_was_never_reached() {

@@ -83,7 +83,7 @@ impl<P: LineProtocol> Line for LineServices<P> {
 
     fn keep_fresh(&self, backends: Backends) -> BoxFuture<'static, ()> {
         let (group, tables) = (self.services.group.clone(), self.services.tables.clone());
-        let tokens = self.services.tokens.tokens();
+        let tokens = Arc::clone(&self.services.tokens);
         let offers = self.offers.clone();
         Box::pin(offers.keep_fresh(group, backends, tables, tokens))
     }

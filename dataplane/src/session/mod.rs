@@ -44,7 +44,6 @@ use outcome::{AttemptError, SessionError};
 use preauth::Preauth;
 use relay::{Parties, Relay};
 
-pub use identity::{NoTokens, TokenOwner};
 pub use newcomer::{Newcomer, Newcomers};
 pub use preauth::ClientConnection;
 

@@ -12,6 +12,7 @@ use crate::{
     metrics::words::{Blame, LoginOutcome, SessionEnd},
     net::{leg::LegError, tls_server::HandshakeError},
     registry::{CloseReason, HoldLimit, Recheck},
+    tokens::{IssuerError, NoOwner},
 };
 
 /// Why a login did not lead to a relay. The client may try again unless its reply closes the session.
@@ -33,6 +34,12 @@ pub enum AttemptError {
     /// Nobody here can tell whose token it is.
     #[error("nobody can tell whose token it is")]
     TokenUnread,
+    /// Whoever issued the token does not know it.
+    #[error("the token's issuer does not know it")]
+    TokenRefused,
+    /// Who could tell whose token it is cannot be asked.
+    #[error("the tokens' issuer: {0}")]
+    IssuerAway(IssuerError),
     /// The name goes nowhere, as configured.
     #[error("refused: {0}")]
     Refused(NoRoute),
@@ -86,6 +93,16 @@ pub enum ReplayError {
     Timeout,
 }
 
+impl From<NoOwner> for AttemptError {
+    fn from(none: NoOwner) -> Self {
+        match none {
+            NoOwner::Unread => Self::TokenUnread,
+            NoOwner::Refused => Self::TokenRefused,
+            NoOwner::Away(error) => Self::IssuerAway(error),
+        }
+    }
+}
+
 impl From<Recheck> for AttemptError {
     fn from(recheck: Recheck) -> Self {
         match recheck {
@@ -112,6 +129,8 @@ impl AttemptError {
             Self::NoName(_) => LoginOutcome::NoName,
             Self::SecondName(_) | Self::Unheeded(_) => LoginOutcome::SecondName,
             Self::TokenUnread => LoginOutcome::TokenUnread,
+            Self::TokenRefused => LoginOutcome::TokenRefused,
+            Self::IssuerAway(_) => LoginOutcome::IssuerAway,
             Self::Refused(_) => LoginOutcome::Refused,
             Self::NoTable => LoginOutcome::NoTable,
             Self::TooManyHeld(_) => LoginOutcome::TooManyHeld,
@@ -137,15 +156,18 @@ impl AttemptError {
             | Self::NoName(_)
             | Self::SecondName(_)
             | Self::Unheeded(_)
+            | Self::TokenRefused
             | Self::Refused(_)
             | Self::TurnedAway(_)
             | Self::Client(_) => Blame::Client,
             Self::Rejected(rejection) if rejection.is_about_the_login() => Blame::Client,
             Self::NoTable | Self::HeldTooLong | Self::NoEndpoint => Blame::ControlPlane,
             Self::Open(_) | Self::Replay(_) | Self::Rejected(_) => Blame::Backend,
-            Self::TokenUnread | Self::TooManyHeld(_) | Self::RouteChanged | Self::Told(_) => {
-                Blame::Us
-            }
+            Self::TokenUnread
+            | Self::IssuerAway(_)
+            | Self::TooManyHeld(_)
+            | Self::RouteChanged
+            | Self::Told(_) => Blame::Us,
         }
     }
 
@@ -161,7 +183,9 @@ impl AttemptError {
             Self::Rejected(rejection) | Self::TurnedAway(rejection) => {
                 ClientReply::Rejected(rejection.clone())
             }
+            Self::TokenRefused => ClientReply::Rejected(token_refused()),
             Self::TokenUnread
+            | Self::IssuerAway(_)
             | Self::NoTable
             | Self::TooManyHeld(_)
             | Self::HeldTooLong
@@ -182,6 +206,7 @@ impl AttemptError {
             | Self::NoName(_)
             | Self::SecondName(_)
             | Self::Unheeded(_)
+            | Self::TokenRefused
             | Self::Refused(_) => true,
             Self::Rejected(rejection) => rejection.kind() != RejectionKind::Temporary,
             _ => false,
@@ -195,6 +220,14 @@ impl AttemptError {
             _ => None,
         }
     }
+}
+
+/// A token that is not good, in the way in which a server says it (RFC 7628 §3.2.2): the client fetches a new one
+/// and does not ask for a password.
+fn token_refused() -> Rejection {
+    Rejection::credentials()
+        .in_words(b"The token is not valid, or no longer.")
+        .with_challenge(br#"{"status":"invalid_token"}"#.to_vec())
 }
 
 /// Why a session ended before it was relayed.

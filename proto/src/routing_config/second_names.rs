@@ -19,7 +19,8 @@ impl Endpoint {
     /// Whether a login that rests on this is known to open the session of the account that it is routed by.
     pub fn is_known_to_heed(&self, second: SecondName) -> bool {
         match second {
-            SecondName::AuthorizationIdentity => {
+            // To whoever honours it, a name beside a token is one (RFC 7628 §3.1): held against the token's owner.
+            SecondName::AuthorizationIdentity | SecondName::UnreadToken => {
                 self.authorization_identity == AuthorizationIdentity::Honoured
             }
             SecondName::MasterUser(separator) => self.master_separators.contains(&separator),

@@ -11,6 +11,10 @@ use super::{DovecotError, Generation, MASTER, MASTER_PASSWORD, Pace, REALM, Role
 
 const CONFIGURATION_2_3: &str = include_str!("../../config/dovecot-2.3.conf");
 const CONFIGURATION_2_4: &str = include_str!("../../config/dovecot-2.4.conf");
+const TOKENS_2_3: &str = include_str!("../../config/dovecot-tokens-2.3.conf");
+const TOKENS_2_4: &str = include_str!("../../config/dovecot-tokens-2.4.conf");
+/// What 2.3 keeps in a file of its own.
+const OAUTH2_2_3: &str = include_str!("../../config/dovecot-oauth2-2.3.conf.ext");
 const HURRY: &str = include_str!("../../config/dovecot-hurried.conf");
 const SOURCE_TRUST: &str = include_str!("../../../docs/examples/dovecot-source.conf");
 const TARGET_TRUST: &str = include_str!("../../../docs/examples/dovecot-target.conf");
@@ -39,6 +43,10 @@ pub(super) fn write(folder: &Path, setup: &Setup<'_>, ports: &[Port]) -> Result<
         folder.join("masters"),
         format!("{MASTER}:{{PLAIN}}{MASTER_PASSWORD}\n"),
     )?;
+    if let Some(url) = setup.introspection {
+        let text = OAUTH2_2_3.replace("@introspection@", url);
+        fs::write(folder.join("oauth2.conf.ext"), text)?;
+    }
     fs::write(
         folder.join("dovecot.conf"),
         configuration(folder, setup, generation, ports, &owner),
@@ -126,6 +134,8 @@ fn configuration(
 ) -> String {
     let path = folder.display().to_string();
     let mut values = vec![
+        // It has places for others.
+        ("tokens", tokens(setup.introspection, generation)),
         ("state", path.clone()),
         ("mail", format!("{path}/mail")),
         ("trust", format!("{path}/trust.conf")),
@@ -151,6 +161,15 @@ fn template(generation: Generation) -> &'static str {
         Generation::V2_3 => CONFIGURATION_2_3,
         Generation::V2_4 => CONFIGURATION_2_4,
     }
+}
+
+/// Settings by which a server takes bearer tokens.
+fn tokens(introspection: Option<&str>, generation: Generation) -> String {
+    let template = match generation {
+        Generation::V2_3 => TOKENS_2_3,
+        Generation::V2_4 => TOKENS_2_4,
+    };
+    introspection.map_or_else(String::new, |url| template.replace("@introspection@", url))
 }
 
 fn hurry(pace: Pace) -> &'static str {

@@ -151,6 +151,8 @@ pub struct Setup<'a> {
     pub password: &'a str,
     /// Whether it takes its time.
     pub pace: Pace,
+    /// Where it asks whose bearer tokens are (RFC 7662); `None`: it takes no tokens.
+    pub introspection: Option<&'a str>,
     /// Whether it goes on after this process ([`crate::process::ProcessMark`] stops it then).
     pub survives: bool,
 }

@@ -154,6 +154,42 @@ impl ImapClient {
         self.reply(&tag).await
     }
 
+    /// `AUTHENTICATE XOAUTH2` with a bearer token and the name beside it. What the server says of a token before
+    /// it refuses it comes back too, decoded (RFC 7628 §3.2.2).
+    ///
+    /// # Errors
+    /// As [`ImapClient::command`].
+    pub async fn authenticate_token(
+        &mut self,
+        name: &str,
+        token: &str,
+    ) -> Result<(Reply, Option<String>), ImapError> {
+        let message = format!("user={name}\x01auth=Bearer {token}\x01\x01");
+        let message = BASE64.encode(message);
+        let tag = self.next_tag();
+        self.send(format!("{tag} AUTHENTICATE XOAUTH2\r\n").as_bytes())
+            .await?;
+        if let Some(refusal) = self.continuation(&tag).await? {
+            return Ok((refusal, None));
+        }
+        self.send(format!("{message}\r\n").as_bytes()).await?;
+        let (mut explanation, mut untagged) = (None, Vec::new());
+        loop {
+            let response = self.next_response().await?;
+            if response.is_continuation() {
+                let text = response.text.get(2..).unwrap_or_default();
+                let text = BASE64.decode(text);
+                let text = text.map_err(|_| ImapError::Protocol("an explanation not in base64"))?;
+                explanation = Some(String::from_utf8_lossy(&text).into_owned());
+                self.send(b"\r\n").await?;
+            } else if let Some((status, text)) = response.tagged(&tag) {
+                return Ok((Reply::new(status, text, untagged), explanation));
+            } else {
+                untagged.push(response);
+            }
+        }
+    }
+
     /// `CAPABILITY`; the list is in [`ImapClient::capabilities`] afterwards.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::certs::Authority;
 use crate::dovecot::{Dovecot, Pace, Role, Setup, scratch};
+use crate::issuer::Issuer;
 use crate::ports::Port;
 use crate::turn::Turn;
 
@@ -29,6 +30,7 @@ pub struct Builder {
     bare_names: BareNames,
     limits: Limits,
     pace: Pace,
+    issuer: Option<String>,
     data_plane_envs: Vec<(String, String)>,
     control_plane_envs: Vec<(String, String)>,
     survives: Option<Survival>,
@@ -61,6 +63,7 @@ impl Builder {
             bare_names: BareNames::OfDefaultDomain,
             limits: Limits::default(),
             pace: Pace::Hurried,
+            issuer: None,
             data_plane_envs: Vec::new(),
             control_plane_envs: Vec::new(),
             survives: None,
@@ -136,6 +139,12 @@ impl Builder {
         self
     }
 
+    /// The two servers take bearer tokens, and ask here whose they are; and so do the data planes.
+    pub fn issuer(mut self, issuer: &Issuer) -> Self {
+        self.issuer = Some(issuer.url());
+        self
+    }
+
     /// An environment variable for every data plane.
     pub fn data_plane_env(mut self, name: &str, value: &str) -> Self {
         self.data_plane_envs
@@ -182,6 +191,7 @@ impl Builder {
             folder: folder.path(),
             authority: &authority,
             limits: &self.limits,
+            issuer: self.issuer.as_deref(),
         };
         files.write_shared()?;
         let password = "correct-horse".to_owned();
@@ -256,6 +266,7 @@ impl Builder {
             accounts: &self.accounts,
             password,
             pace: self.pace,
+            introspection: self.issuer.as_deref(),
             survives: self.survives.is_some(),
         };
         let start = async |role: Role| -> Result<Dovecot, WorldError> {

@@ -75,6 +75,8 @@ pub(super) struct Files<'a> {
     pub(super) authority: &'a Authority,
     /// Times and limits.
     pub(super) limits: &'a Limits,
+    /// Who is asked whose bearer tokens are.
+    pub(super) issuer: Option<&'a str>,
 }
 
 impl Files<'_> {
@@ -151,8 +153,21 @@ impl Files<'_> {
             milliseconds("drain", limits.drain),
             milliseconds("close", limits.close),
         );
-        fs::write(plane.plane.config(), text)?;
+        let tokens = self.tokens(folder)?;
+        fs::write(plane.plane.config(), text + &tokens)?;
         Ok(())
+    }
+
+    /// The section by which a data plane asks the issuer, who believes that we are whoever we say.
+    fn tokens(&self, folder: &Path) -> io::Result<String> {
+        let Some(url) = self.issuer else {
+            return Ok(String::new());
+        };
+        write_secret(&folder.join("issuer.token"), &fresh_token())?;
+        Ok(format!(
+            "[tokens]\nowner = [\"introspection\"]\n\
+             [tokens.introspection]\nurl = \"{url}\"\ntoken_file = \"issuer.token\"\n"
+        ))
     }
 
     /// Writes the configuration of a replica of the control plane and what it names.

@@ -48,6 +48,7 @@ impl Servers {
             identity: &identity,
             accounts: &accounts,
             password: PASSWORD,
+            introspection: None,
             pace: Pace::Hurried,
             survives: false,
         };

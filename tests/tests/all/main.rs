@@ -22,6 +22,7 @@ mod second_names;
 mod shell;
 mod stubborn;
 mod thin_road;
+mod tokens;
 mod torture;
 mod versions;
 mod walkthrough;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ppp::v2::Header;
 use rustls::ServerConfig;
 use socket2::SockRef;
@@ -39,6 +40,8 @@ pub(crate) struct Manners {
     pub(crate) verdicts: Option<Arc<Semaphore>>,
     /// What it says to a wrong password behind NO.
     pub(crate) refusal: &'static str,
+    /// What it says, in base64, before it refuses a token.
+    pub(crate) challenge: Option<&'static str>,
     /// How it judges a login.
     pub(crate) judges: Judges,
     /// Sent behind its OK, in the same segment.
@@ -78,6 +81,7 @@ impl Default for Manners {
             proxy: false,
             verdicts: None,
             refusal: "[AUTHENTICATIONFAILED] wrong",
+            challenge: None,
             judges: Judges::ByPassword,
             behind_ok: "",
             never_closes: false,
@@ -297,7 +301,8 @@ impl Connection {
                 self.secure(config).await?;
                 self.manners.tls = Tls::None;
             }
-            "LOGIN" | "AUTHENTICATE" => return self.verdict(&tag, line).await,
+            "AUTHENTICATE" if is_with_token(line) => return self.token(&tag, line).await,
+            "LOGIN" | "AUTHENTICATE" => return self.verdict(&tag, line, false).await,
             "LOGOUT" => {
                 self.say(format!("* BYE\r\n{tag} OK done\r\n")).await?;
                 return Err(Over);
@@ -310,7 +315,22 @@ impl Connection {
         Ok(false)
     }
 
-    async fn verdict(&mut self, tag: &str, line: &str) -> Result<bool, Over> {
+    /// Goes by the token, whatever name is beside it.
+    async fn token(&mut self, tag: &str, line: &str) -> Result<bool, Over> {
+        let response = if let Some(response) = line.split_whitespace().nth(3) {
+            response.to_owned()
+        } else {
+            self.say("+ \r\n").await?;
+            self.line().await?.ok_or(Over)?
+        };
+        let message = STANDARD.decode(response.trim_end()).map_err(|_| Over)?;
+        let message = String::from_utf8_lossy(&message).into_owned();
+        self.seen.lines.lock().unwrap().push(message.clone());
+        let (_, token) = message.split_once("auth=Bearer ").ok_or(Over)?;
+        self.verdict(tag, token, true).await
+    }
+
+    async fn verdict(&mut self, tag: &str, line: &str, is_token: bool) -> Result<bool, Over> {
         self.seen.logins.fetch_add(1, Ordering::SeqCst);
         if let Some(verdicts) = self.manners.verdicts.clone() {
             verdicts.acquire().await.unwrap().forget();
@@ -321,6 +341,10 @@ impl Connection {
             Judges::HangsUp => return Err(Over),
         };
         if !is_accepted {
+            if let Some(challenge) = self.manners.challenge.filter(|_| is_token) {
+                self.say(format!("+ {challenge}\r\n")).await?;
+                self.line().await?;
+            }
             let refusal = self.manners.refusal;
             self.say(format!("{tag} NO {refusal}\r\n")).await?;
             return Ok(false);
@@ -389,10 +413,14 @@ impl Connection {
     }
 }
 
+fn is_with_token(line: &str) -> bool {
+    let mechanism = line.split_whitespace().nth(2);
+    matches!(mechanism, Some("OAUTHBEARER" | "XOAUTH2"))
+}
+
 /// `secret`, as LOGIN writes it or inside PLAIN.
 fn password_is_right(line: &str) -> bool {
-    use base64::Engine as _;
     let last = line.split_whitespace().last().unwrap_or_default();
-    let plain = base64::engine::general_purpose::STANDARD.decode(last);
+    let plain = STANDARD.decode(last);
     line.contains("secret") || plain.is_ok_and(|plain| plain.ends_with(b"\0secret"))
 }

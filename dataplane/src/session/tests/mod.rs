@@ -17,6 +17,7 @@ mod second_names;
 mod sieve;
 mod stuck;
 mod submission;
+mod tokens;
 mod toy;
 #[path = "../../../wire/tests/toy/mod.rs"]
 mod toy_protocol;

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ferrypost_wire::{Bearer, Tokens};
+use ferrypost_proto::Endpoint;
+use ferrypost_wire::Bearer;
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
 use crate::{
     config::ListenerTls,
     net::{self, TcpListener},
-    session::TokenOwner,
+    tokens::{NoOwner, Owner, Proof, TokenOwner},
 };
 
 /// `n,a=alice@example.org,` and a token, and what a server says of it: `{"status":"expired"}`.
@@ -25,12 +27,16 @@ const CHALLENGE: &str = "eyJzdGF0dXMiOiJleHBpcmVkIn0=";
 struct Believing;
 
 impl TokenOwner for Believing {
-    fn tokens(&self) -> Tokens {
-        Tokens::Readable
+    fn tells_at(&self, _: &Endpoint) -> bool {
+        true
     }
 
-    fn owner(&self, bearer: &Bearer) -> Option<String> {
-        bearer.name().map(str::to_owned)
+    fn owner<'a>(&'a self, bearer: &'a Bearer) -> BoxFuture<'a, Result<Owner, NoOwner>> {
+        let owner = bearer.name().map(|name| Owner {
+            name: name.to_owned(),
+            proof: Proof::Issuer,
+        });
+        Box::pin(async { owner.ok_or(NoOwner::Unread) })
     }
 }
 

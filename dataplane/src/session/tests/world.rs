@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     backend::{
-        Target,
+        Backends, Target,
         logins::{Latest, Logins},
         on_the_wire,
     },
@@ -46,10 +46,11 @@ use crate::{
     redact::Redact,
     registry::{CloseReason, Registry},
     session::{
-        self, ClientConnection, Newcomers, NoTokens, TokenOwner, context::Services,
-        guesses::Guesses, line::LineServices, relay::Budget,
+        self, ClientConnection, Newcomers, context::Services, guesses::Guesses, line::LineServices,
+        relay::Budget,
     },
     tables::Tables,
+    tokens::{NoTokens, TokenOwner},
 };
 
 /// A certificate authority and what it signs for `localhost`.
@@ -136,6 +137,8 @@ pub(crate) struct Way {
     pub(crate) at: [Option<std::net::SocketAddr>; 2],
     /// What the old and the new server do with an authorization identity.
     pub(crate) authorization: [v1::AuthorizationIdentity; 2],
+    /// What both servers are said to offer, and clients are offered because of it; `None`: our own minimum.
+    pub(crate) offered: Option<&'static str>,
     /// Where logins are parted from master users, and whether the old and the new server do it there.
     pub(crate) masters: (&'static str, [bool; 2]),
 }
@@ -152,6 +155,7 @@ impl Default for Way {
             host: None,
             at: [None; 2],
             authorization: [v1::AuthorizationIdentity::Unspecified; 2],
+            offered: None,
             masters: ("", [false; 2]),
         }
     }
@@ -302,6 +306,7 @@ impl World {
         let (address, tls) = (listening.address(), listening.tls());
         let counts = listening.counts();
         let line = Arc::new(LineServices::<P>::new(Arc::clone(&services)));
+        let offers = line.offers.clone();
         tokio::spawn(listening.serve(line, shutdown.clone()));
         let world = Self {
             address,
@@ -325,6 +330,10 @@ impl World {
             new,
         };
         world.first_table(&plan.way, &random);
+        if plan.way.offered.is_some() {
+            let tokens = &*world.services.tokens;
+            offers.renew("", &Backends::new(), &world.table(), tokens, true);
+        }
         world
     }
 
@@ -367,6 +376,11 @@ impl World {
                 tls: Some(way.tls.clone()),
                 announcement: way.announcement.into(),
                 authorization_identity: way.authorization[n].into(),
+                capabilities: way
+                    .offered
+                    .into_iter()
+                    .flat_map(|words| words.split(' ').map(str::to_owned))
+                    .collect(),
                 master_separators: if known[n] { separators } else { "" }.into(),
                 ..Default::default()
             }],
