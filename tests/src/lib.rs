@@ -1,6 +1,6 @@
 //! What Ferrypost's tests, demo and benchmark stand on: real servers, real processes, real clients.
 //!
-//! - [`dovecot`]: the two servers between which accounts move; [`ports`] and [`certs`] for them.
+//! - [`dovecot`] and [`postfix`]: the servers between which accounts move; [`ports`] and [`certs`] for them.
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say.
 //! - [`issuer`]: who knows whose bearer tokens are.
 //! - [`imap`]: a client that says what it got, [`grpcurl`]: the operator's.
@@ -23,6 +23,7 @@ pub mod imap;
 pub mod issuer;
 pub mod log_file;
 pub mod ports;
+pub mod postfix;
 pub mod process;
 pub mod sieve;
 pub mod story;

@@ -28,6 +28,7 @@ pub struct Spawn {
     envs: Vec<(OsString, OsString)>,
     log: PathBuf,
     on_parent_death: &'static str,
+    in_session: bool,
     survives: bool,
 }
 
@@ -44,6 +45,7 @@ impl Spawn {
             envs: Vec::new(),
             log: log.into(),
             on_parent_death: "KILL",
+            in_session: false,
             survives: false,
         })
     }
@@ -79,6 +81,13 @@ impl Spawn {
         self
     }
 
+    /// The child leads a session, too: for one that insists on it, as Postfix does.
+    #[must_use]
+    pub fn in_session(mut self) -> Self {
+        self.in_session = true;
+        self
+    }
+
     /// The child goes on when the [`Process`] is dropped or the parent ends; stop it later with
     /// [`ProcessMark::stop_group`].
     #[must_use]
@@ -100,10 +109,14 @@ impl Spawn {
             command
         } else {
             let mut command = Command::new(find_program(Path::new("setpriv"))?);
-            command
-                .args(["--pdeathsig", self.on_parent_death, "--"])
-                .arg(&self.program);
-            command.process_group(0);
+            command.args(["--pdeathsig", self.on_parent_death, "--"]);
+            if self.in_session {
+                // It makes a group as well, and must not be in one of its own before.
+                command.arg(find_program(Path::new("setsid"))?);
+            } else {
+                command.process_group(0);
+            }
+            command.arg(&self.program);
             command
         };
         command

@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::dovecot::{Dovecot, Service};
+use crate::dovecot::{Dovecot, Role, Service};
+use crate::postfix::Postfix;
 use crate::world::World;
 
 /// Writes the file so that it is there whole or not at all.
@@ -24,8 +25,18 @@ fn text(world: &World) -> String {
     describe_planes(&mut env, world);
     env.line("FERRYPOST_SOURCE", world.source().role().name());
     env.line("FERRYPOST_TARGET", world.target().role().name());
-    describe_server(&mut env, "SOURCE", world.source());
-    describe_server(&mut env, "TARGET", world.target());
+    describe_server(
+        &mut env,
+        "SOURCE",
+        world.source(),
+        world.postfix(Role::Source),
+    );
+    describe_server(
+        &mut env,
+        "TARGET",
+        world.target(),
+        world.postfix(Role::Target),
+    );
     env.comment("Accounts on both servers. All live on the source by default; none has a record.");
     env.line("DEMO_ACCOUNTS", &world.accounts().join(" "));
     env.line("DEMO_PASSWORD", world.password());
@@ -53,6 +64,10 @@ fn describe_planes(env: &mut Env, world: &World) {
         env.line(&format!("FERRYPOST_{n}_IMAPS_PORT"), &imaps);
         let sieve = data_plane.sieve().port().to_string();
         env.line(&format!("FERRYPOST_{n}_SIEVE_PORT"), &sieve);
+        if let Some(submission) = data_plane.submission() {
+            let port = submission.port().to_string();
+            env.line(&format!("FERRYPOST_{n}_SUBMISSION_PORT"), &port);
+        }
         let admin = data_plane.admin().to_string();
         env.line(&format!("FERRYPOST_{n}_ADMIN"), &admin);
         let plane = &data_plane.plane;
@@ -75,8 +90,28 @@ fn describe_planes(env: &mut Env, world: &World) {
     env.path("FERRYPOST_ROUTING_CONFIG", &world.routing_config());
 }
 
-fn describe_server(env: &mut Env, side: &str, server: &Dovecot) {
-    for service in Service::ALL {
+/// The port of the Postfix beside a Dovecot, in place of the Dovecot's own submission.
+fn describe_postfix(env: &mut Env, side: &str, server: &Postfix) {
+    let behind = match side {
+        "TARGET" => ", behind a PROXY v1 or v2 header",
+        _ => "; XCLIENT is believed from loopback",
+    };
+    env.comment(&format!(
+        "submission by Postfix with STARTTLS{behind}; takes a cleartext login, throws messages away"
+    ));
+    env.line(
+        &format!("{side}_SUBMISSION_PORT"),
+        &server.addr().port().to_string(),
+    );
+    env.path(&format!("{side}_SUBMISSION_LOG"), server.log().path());
+}
+
+fn describe_server(env: &mut Env, side: &str, server: &Dovecot, postfix: Option<&Postfix>) {
+    if let Some(postfix) = postfix {
+        describe_postfix(env, side, postfix);
+    }
+    let is_shown = |service: &Service| *service != Service::Submission || postfix.is_none();
+    for service in Service::ALL.into_iter().filter(is_shown) {
         let (name, speaks) = spoken(service);
         let behind = match (side, service) {
             ("TARGET", Service::Imap | Service::Imaps | Service::Sieve) => {
@@ -108,6 +143,7 @@ fn spoken(service: Service) -> (&'static str, &'static str) {
             "submission with STARTTLS; takes a cleartext login, relays to port 25 of 127.0.0.1",
         ),
         Service::Lmtp => ("LMTP", "LMTP in clear"),
+        Service::Auth => ("AUTH", "Dovecot's authentication protocol, for a Postfix"),
     }
 }
 

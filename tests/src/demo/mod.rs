@@ -11,6 +11,7 @@ mod up;
 use std::path::{Path, PathBuf};
 
 use crate::dovecot::Pace;
+use crate::postfix;
 use crate::tools::repository;
 use crate::world::{Builder, World};
 
@@ -48,11 +49,17 @@ const ACCOUNTS: [&str; 24] = [
 
 /// What the tour shows and what `demo-up` leaves running. Nothing is made faster than Dovecot comes.
 fn world() -> Builder {
-    World::builder()
+    let builder = World::builder()
         .data_planes(2)
         .delta_hook(true)
         .pace(Pace::AsShipped)
-        .accounts(&ACCOUNTS)
+        .accounts(&ACCOUNTS);
+    // Root alone can start a Postfix; without one there is no submission.
+    if postfix::can_start() {
+        builder.postfixes()
+    } else {
+        builder
+    }
 }
 
 /// Where what runs is written down.

@@ -99,6 +99,9 @@ fn announce(world: &World, paths: &Paths) {
             data_plane.sieve(),
             data_plane.admin()
         );
+        if let Some(submission) = data_plane.submission() {
+            println!("        submission with STARTTLS at {submission}");
+        }
     }
     for control_plane in world.control_planes() {
         println!(

@@ -197,5 +197,6 @@ fn placeholder(service: Service) -> &'static str {
         Service::Sieve => "sieve",
         Service::Submission => "submission",
         Service::Lmtp => "lmtp",
+        Service::Auth => "auth",
     }
 }

@@ -113,11 +113,13 @@ pub enum Service {
     Submission,
     /// LMTP without TLS.
     Lmtp,
+    /// Where a Postfix has logins judged.
+    Auth,
 }
 
 impl Service {
     /// Every service, in the order of the ports.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Imap,
         Self::Imaps,
         Self::Pop3,
@@ -125,6 +127,7 @@ impl Service {
         Self::Sieve,
         Self::Submission,
         Self::Lmtp,
+        Self::Auth,
     ];
 }
 

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::certs::Authority;
-use crate::dovecot::{Dovecot, Pace, Role, Setup, scratch};
+use crate::dovecot::{Dovecot, Pace, Role, Service, Setup, scratch};
 use crate::issuer::Issuer;
 use crate::ports::Port;
+use crate::postfix::{self, Postfix};
 use crate::turn::Turn;
 
 use super::files::{Files, hook_command, moody};
@@ -35,6 +36,7 @@ pub struct Builder {
     control_plane_envs: Vec<(String, String)>,
     survives: Option<Survival>,
     alone: bool,
+    submission: Submission,
 }
 
 /// How often the delta hook fails.
@@ -42,6 +44,13 @@ pub struct Builder {
 struct Moods {
     seed: u64,
     percent: u32,
+}
+
+/// Whose work submission is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Submission {
+    Nobodys,
+    Postfixes,
 }
 
 /// Where a world lies that goes on after the process that started it.
@@ -68,6 +77,7 @@ impl Builder {
             control_plane_envs: Vec::new(),
             survives: None,
             alone: false,
+            submission: Submission::Nobodys,
         }
     }
 
@@ -175,6 +185,12 @@ impl Builder {
         self
     }
 
+    /// Adds submission: a Postfix beside each Dovecot. Only root can start one.
+    pub fn postfixes(mut self) -> Self {
+        self.submission = Submission::Postfixes;
+        self
+    }
+
     /// Starts everything and waits until every data plane accepts clients.
     ///
     /// # Errors
@@ -196,7 +212,8 @@ impl Builder {
         files.write_shared()?;
         let password = "correct-horse".to_owned();
         let (source, target) = self.start_servers(&files, &password).await?;
-        files.write_routing(&source, &target, self.bare_names)?;
+        let postfixes = self.start_postfixes(&files, &source, &target).await?;
+        files.write_routing(&source, &target, postfixes.as_ref(), self.bare_names)?;
         let etcd = match self.store {
             StoreKind::Embedded => None,
             StoreKind::Etcd => Some(Etcd::start(files.folder).await?),
@@ -213,6 +230,7 @@ impl Builder {
             etcd,
             source,
             target,
+            postfixes,
             accounts: self.accounts,
             password,
             operator_token: token(files.operator_token())?,
@@ -279,6 +297,35 @@ impl Builder {
         tokio::try_join!(start(Role::Source), start(Role::Target))
     }
 
+    async fn start_postfixes(
+        &self,
+        files: &Files<'_>,
+        source: &Dovecot,
+        target: &Dovecot,
+    ) -> Result<Option<[Postfix; 2]>, WorldError> {
+        if self.submission == Submission::Nobodys {
+            return Ok(None);
+        }
+        let identity = files.authority.server()?;
+        let start = |beside: &Dovecot| {
+            let setup = postfix::Setup {
+                role: beside.role(),
+                identity: &identity,
+                accounts: beside.addr(Service::Auth),
+                survives: self.survives.is_some(),
+            };
+            Postfix::start(files.folder, setup)
+        };
+        let (old, new) = tokio::try_join!(start(source), start(target))?;
+        for (beside, server) in [(source, &old), (target, &new)] {
+            if let Some(marks) = self.marks() {
+                let name = format!("postfix-{}", beside.role().name());
+                mark(marks, &name, server.id())?;
+            }
+        }
+        Ok(Some([old, new]))
+    }
+
     async fn start_control_planes(
         &self,
         files: &Files<'_>,
@@ -333,6 +380,10 @@ impl Builder {
                 imaps: Port::reserve()?,
                 imap: Port::reserve()?,
                 sieve: Port::reserve()?,
+                submission: match self.submission {
+                    Submission::Nobodys => None,
+                    Submission::Postfixes => Some(Port::reserve()?),
+                },
                 admin: Port::reserve()?,
                 links,
             };

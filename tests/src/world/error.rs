@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::certs::CertError;
 use crate::dovecot::DovecotError;
+use crate::postfix::PostfixError;
 use crate::wait::Late;
 
 /// What went wrong with a world.
@@ -25,6 +26,9 @@ pub enum WorldError {
     /// One of the mail servers.
     #[error("{0}")]
     Dovecot(#[from] DovecotError),
+    /// The other mail servers.
+    #[error("{0}")]
+    Postfix(#[from] PostfixError),
     /// A certificate.
     #[error("{0}")]
     Certificate(#[from] CertError),

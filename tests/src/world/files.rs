@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ use rand::distr::Alphanumeric;
 
 use crate::certs::Authority;
 use crate::dovecot::{Dovecot, Service};
+use crate::postfix::Postfix;
 use crate::tools::repository;
 
 use super::link::Link;
@@ -147,8 +149,10 @@ impl Files<'_> {
             ("\"0.0.0.0:4190\"", format!("\"{}\"", plane.sieve())),
             ("\"127.0.0.1:9443\"", format!("\"{}\"", plane.admin())),
         ])?;
+        let submission = plane.submission().map(submission_listeners);
         let text = format!(
-            "{text}\n{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
+            "{text}\n{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
+            submission.unwrap_or_default(),
             milliseconds("timeout", limits.hold),
             milliseconds("drain", limits.drain),
             milliseconds("close", limits.close),
@@ -234,6 +238,7 @@ impl Files<'_> {
         &self,
         source: &Dovecot,
         target: &Dovecot,
+        postfixes: Option<&[Postfix; 2]>,
         bare_names: BareNames,
     ) -> Result<(), WorldError> {
         let bare_names = match bare_names {
@@ -270,9 +275,48 @@ impl Files<'_> {
                 at(target, Service::Sieve),
             ),
         ])?;
+        let text = match postfixes {
+            Some(postfixes) => with_submission(&text, postfixes)?,
+            None => text,
+        };
         fs::write(self.routing(), text)?;
         Ok(())
     }
+}
+
+/// What lets clients submit at this port, by either family.
+fn submission_listeners(address: SocketAddr) -> String {
+    let listener = |name: &str, address: String| {
+        format!(
+            "[[listeners]]\nname = \"{name}\"\nprotocol = \"submission\"\naddress = \"{address}\"\n\
+             tls = \"starttls\"\ncertificates = [{{ cert_file = \"tls/mail.pem\", key_file = \"tls/mail.key\" }}]\n\n"
+        )
+    };
+    listener("submission", address.to_string())
+        + &listener("submission-6", format!("[::1]:{}", address.port()))
+}
+
+/// The routing configuration with a Postfix at each destination: the source's believes XCLIENT, the target's a PROXY
+/// header.
+fn with_submission(routing: &str, [source, target]: &[Postfix; 2]) -> Result<String, WorldError> {
+    const SECOND: &str = "[[destinations]]\nid = \"target\"\n";
+    let endpoint = |server: &Postfix, announcement: &str| {
+        format!(
+            "[[destinations.endpoints]]\nprotocol = \"submission\"\nhost = \"{}\"\nport = {}\n\
+             ca_file = \"ca.pem\"\nserver_name = \"mail.example.org\"\ntls = \"starttls\"\n\
+             announcement = \"{announcement}\"\nauthorization_identity = \"honoured\"\n\
+             master_separators = \"%\"\n\n",
+            server.addr().ip(),
+            server.addr().port(),
+        )
+    };
+    let (first, second) = routing.split_once(SECOND).ok_or(WorldError::Example {
+        example: ROUTING.file,
+        line: SECOND.to_owned(),
+    })?;
+    let source = endpoint(source, "xclient");
+    let target = endpoint(target, "proxy_v2");
+    Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
 }
 
 /// The delta hook as the control plane starts it.

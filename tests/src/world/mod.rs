@@ -26,9 +26,10 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
-use crate::dovecot::{Dovecot, DovecotError};
+use crate::dovecot::{Dovecot, DovecotError, Role};
 use crate::grpcurl::Grpcurl;
 use crate::imap::{Connect, Security};
+use crate::postfix::Postfix;
 use crate::turn::Turn;
 use crate::wait::eventually;
 
@@ -107,6 +108,7 @@ pub struct World {
     etcd: Option<Etcd>,
     source: Dovecot,
     target: Dovecot,
+    postfixes: Option<[Postfix; 2]>,
     accounts: Vec<String>,
     password: String,
     operator_token: String,
@@ -153,6 +155,15 @@ impl World {
     /// The server that accounts move to.
     pub fn target(&self) -> &Dovecot {
         &self.target
+    }
+
+    /// The Postfix beside a Dovecot, in a world that has them.
+    pub fn postfix(&self, role: Role) -> Option<&Postfix> {
+        let [source, target] = self.postfixes.as_ref()?;
+        Some(match role {
+            Role::Source => source,
+            Role::Target => target,
+        })
     }
 
     /// The server of a destination's name.

@@ -244,12 +244,19 @@ pub struct DataPlane {
     pub(super) imaps: Port,
     pub(super) imap: Port,
     pub(super) sieve: Port,
+    /// Submission with STARTTLS, at `127.0.0.1` and `::1`, in a world with Postfixes.
+    pub(super) submission: Option<Port>,
     pub(super) admin: Port,
     /// One to each replica, or none.
     pub(super) links: Vec<Link>,
 }
 
 impl DataPlane {
+    /// Its listener for submission with STARTTLS, in a world with Postfixes. One at `::1` has the same port.
+    pub fn submission(&self) -> Option<SocketAddr> {
+        self.submission.as_ref().map(Port::addr)
+    }
+
     /// Its listener for IMAP over TLS.
     pub fn imaps(&self) -> SocketAddr {
         self.imaps.addr()

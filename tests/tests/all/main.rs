@@ -21,6 +21,7 @@ mod restore;
 mod second_names;
 mod shell;
 mod stubborn;
+mod submission;
 mod thin_road;
 mod tokens;
 mod torture;

@@ -1,0 +1,195 @@
+//! A real Postfix of its own: private folders, a free loopback port for submission, the accounts of a Dovecot.
+//!
+//! Nothing that it accepts is delivered: it goes to Postfix's own `discard`. What makes the server trust Ferrypost is
+//! appended from `docs/examples/postfix-source.cf` or `postfix-target.cf`, word for word what the manual shows. Only root
+//! can start one, since its queue belongs to a user of its own.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::certs::Identity;
+use crate::dovecot::Role;
+use crate::log_file::LogFile;
+use crate::ports::Port;
+use crate::process::{Process, Spawn, find_program};
+use crate::wait::{Late, eventually};
+
+const MAIN: &str = include_str!("../config/postfix-main.cf");
+const MASTER: &str = include_str!("../config/postfix-master.cf");
+const SOURCE_TRUST: &str = include_str!("../../docs/examples/postfix-source.cf");
+const TARGET_TRUST: &str = include_str!("../../docs/examples/postfix-target.cf");
+
+/// Starting takes a second, most of it for the queue's folders.
+const START_LIMIT: Duration = Duration::from_secs(20);
+const CHECK_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a Postfix did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum PostfixError {
+    /// A file, a process or a port.
+    #[error("Postfix: {0}")]
+    Io(#[from] io::Error),
+    /// It did not start in time.
+    #[error("Postfix: {0}")]
+    Late(#[from] Late),
+    /// It finds fault with its configuration.
+    #[error("Postfix: {0}")]
+    Check(String),
+}
+
+/// What to start.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// How it is told the client's address: by XCLIENT, or by a PROXY header.
+    pub role: Role,
+    /// The certificate that it shows.
+    pub identity: &'a Identity,
+    /// Where a Dovecot judges its logins.
+    pub accounts: SocketAddr,
+    /// Whether it goes on after this process ([`crate::process::ProcessMark`] stops it then).
+    pub survives: bool,
+}
+
+/// Whether one can be started here.
+pub fn can_start() -> bool {
+    rustix::process::geteuid().is_root() && find_program(Path::new("postfix")).is_ok()
+}
+
+/// A running server. Dropping it kills it with all its sessions.
+pub struct Postfix {
+    folder: PathBuf,
+    port: Port,
+    process: Process,
+}
+
+impl Postfix {
+    /// Writes a server's folder, `<parent>/postfix-<role>`, starts it and waits until it takes connections.
+    ///
+    /// # Errors
+    /// When Postfix is not installed, refuses its configuration or does not come up.
+    pub async fn start(parent: &Path, setup: Setup<'_>) -> Result<Self, PostfixError> {
+        let folder = parent.join(format!("postfix-{}", setup.role.name()));
+        let port = Port::reserve()?;
+        write(&folder, &setup, &port)?;
+        check(&folder).await?;
+        // Beside the programs that people call lie those that the server is made of.
+        let spawn = Spawn::new("/usr/lib/postfix/sbin/master", folder.join("postfix.out"))?
+            .args(["-d", "-c"])
+            .arg(folder.join("etc"))
+            .terminate_with_parent()
+            .in_session();
+        let process = if setup.survives {
+            spawn.survives().start()?
+        } else {
+            spawn.start()?
+        };
+        let mut server = Self {
+            folder,
+            port,
+            process,
+        };
+        server.wait_until_up().await?;
+        Ok(server)
+    }
+
+    /// The id of its master process, which leads the process group of all its processes.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where submission with STARTTLS listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+
+    /// Its log: `client=` of every message, and its `Received:` with `helo=`, as the server believes them.
+    pub fn log(&self) -> LogFile {
+        LogFile::new(log(&self.folder))
+    }
+
+    async fn wait_until_up(&mut self) -> Result<(), PostfixError> {
+        let (address, log) = (self.addr(), self.log());
+        let process = &mut self.process;
+        eventually("Postfix takes connections", START_LIMIT, || {
+            let ended = process.status();
+            let log = log.clone();
+            async move {
+                if let Some(status) = ended.map_err(|error| error.to_string())? {
+                    return Err(format!("it ended with {status}\n{}", log.tail()));
+                }
+                TcpStream::connect(address)
+                    .await
+                    .map_err(|error| error.to_string())
+            }
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+fn log(folder: &Path) -> PathBuf {
+    folder.join("postfix.log")
+}
+
+fn write(folder: &Path, setup: &Setup<'_>, port: &Port) -> Result<(), PostfixError> {
+    for name in ["etc", "queue", "data"] {
+        fs::create_dir_all(folder.join(name))?;
+    }
+    let user = user_of("postfix")?;
+    chown(folder.join("data"), Some(user), None)?;
+    setup.identity.write(folder, "server")?;
+    let trust = match setup.role {
+        Role::Source => SOURCE_TRUST,
+        Role::Target => TARGET_TRUST,
+    };
+    let values = [
+        ("state", folder.display().to_string()),
+        ("log", log(folder).display().to_string()),
+        ("submission", port.number().to_string()),
+        ("accounts", setup.accounts.to_string()),
+        ("name", setup.role.name().to_owned()),
+        ("trust", trust.to_owned()),
+    ];
+    let fill = |text: &str| {
+        values.iter().fold(text.to_owned(), |text, (name, value)| {
+            text.replace(&format!("@{name}@"), value)
+        })
+    };
+    fs::write(folder.join("etc/main.cf"), fill(MAIN))?;
+    fs::write(folder.join("etc/master.cf"), fill(MASTER))?;
+    fs::write(folder.join("headers"), "/^Received:/ INFO\n")?;
+    Ok(())
+}
+
+fn user_of(name: &str) -> io::Result<u32> {
+    let output = std::process::Command::new("id")
+        .args(["-u", name])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = text.trim().parse();
+    number.map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("no user {name}")))
+}
+
+/// Has Postfix make its queue's folders, and say what is wrong.
+async fn check(folder: &Path) -> Result<(), PostfixError> {
+    let mut command = Command::new(find_program(Path::new("postfix"))?);
+    command.arg("-c").arg(folder.join("etc")).arg("check");
+    let output = tokio::time::timeout(CHECK_LIMIT, command.kill_on_drop(true).output());
+    let output = output
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "postfix check does not end"))??;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(PostfixError::Check(
+        said + &LogFile::new(log(folder)).tail(),
+    ))
+}
