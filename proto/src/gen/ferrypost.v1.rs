@@ -2727,7 +2727,7 @@ pub enum Announcement {
     /// the data plane's address.
     ImapId = 3,
     /// The XCLIENT command: Dovecot's on POP3, ManageSieve and submission, Postfix's on submission. The server must
-    /// trust the data plane's address. Schema 2.
+    /// trust the data plane's address. Data planes of before it disable the endpoint.
     Xclient = 4,
 }
 impl Announcement {

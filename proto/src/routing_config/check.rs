@@ -536,7 +536,6 @@ fn needed(wire: &v1::RoutingConfig) -> u32 {
         let ignored = v1::AuthorizationIdentity::Ignored as i32;
         tls.is_some_and(|tls| !tls.next_pin_sha256.is_empty())
             || endpoint.authorization_identity == ignored
-            || endpoint.announcement == v1::Announcement::Xclient as i32
     });
     if second { 2 } else { 1 }
 }

@@ -181,12 +181,7 @@ fn xclient_goes_with_the_protocols_that_have_it_and_capabilities_are_lines_there
             destination.endpoints.push(other);
         }
     }
-    let read = RoutingConfig::try_from(&document).expect("valid");
-    assert_eq!(
-        read.schema(),
-        2,
-        "an older reader knows no such announcement"
-    );
+    RoutingConfig::try_from(&document).expect("valid");
     let endpoints = &mut document.destinations[0].endpoints;
     endpoints[0].announcement = v1::Announcement::Xclient.into();
     endpoints[0].capabilities = vec!["SASL PLAIN".into()];
