@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::dovecot::{Dovecot, Role, Service};
 use crate::postfix::Postfix;
-use crate::world::World;
+use crate::world::{Entrance, World};
 
 /// Writes the file so that it is there whole or not at all.
 pub(super) fn write(world: &World, path: &Path) -> io::Result<()> {
@@ -58,12 +58,10 @@ fn describe_planes(env: &mut Env, world: &World) {
     let count = world.data_planes().len();
     env.line("FERRYPOST_DATAPLANES", &count.to_string());
     for (n, data_plane) in (1..).zip(world.data_planes()) {
-        let imap = data_plane.imap().port().to_string();
-        let imaps = data_plane.imaps().port().to_string();
-        env.line(&format!("FERRYPOST_{n}_IMAP_PORT"), &imap);
-        env.line(&format!("FERRYPOST_{n}_IMAPS_PORT"), &imaps);
-        let sieve = data_plane.sieve().port().to_string();
-        env.line(&format!("FERRYPOST_{n}_SIEVE_PORT"), &sieve);
+        for entrance in Entrance::ALL {
+            let port = data_plane.addr(entrance).port().to_string();
+            env.line(&format!("FERRYPOST_{n}_{}_PORT", entrance.name()), &port);
+        }
         if let Some(submission) = data_plane.submission() {
             let port = submission.port().to_string();
             env.line(&format!("FERRYPOST_{n}_SUBMISSION_PORT"), &port);
@@ -114,9 +112,10 @@ fn describe_server(env: &mut Env, side: &str, server: &Dovecot, postfix: Option<
     for service in Service::ALL.into_iter().filter(is_shown) {
         let (name, speaks) = spoken(service);
         let behind = match (side, service) {
-            ("TARGET", Service::Imap | Service::Imaps | Service::Sieve) => {
-                ", behind a PROXY v1 or v2 header"
-            }
+            (
+                "TARGET",
+                Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s | Service::Sieve,
+            ) => ", behind a PROXY v1 or v2 header",
             _ => "",
         };
         env.comment(&format!("{speaks}{behind}"));

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, bail};
 
 use crate::dovecot::scratch;
-use crate::world::World;
+use crate::world::{Entrance, World};
 
 use super::down::stop;
 use super::installed::Installed;
@@ -92,10 +92,13 @@ fn announce(world: &World, paths: &Paths) {
     );
     for data_plane in world.data_planes() {
         println!(
-            "    {} IMAPS at {}, IMAP with STARTTLS at {}, ManageSieve at {}, /stats at https://{}",
+            "    {} IMAPS at {}, IMAP with STARTTLS at {}, POP3S at {}, POP3 with STLS at {}, \
+             ManageSieve at {}, /stats at https://{}",
             data_plane.plane.name(),
             data_plane.imaps(),
             data_plane.imap(),
+            data_plane.addr(Entrance::Pop3s),
+            data_plane.addr(Entrance::Pop3),
             data_plane.sieve(),
             data_plane.admin()
         );

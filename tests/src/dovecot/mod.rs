@@ -79,9 +79,9 @@ pub enum DovecotError {
 /// How a server learns the client's address from Ferrypost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Believes the IMAP ID command of a trusted peer, serves everybody.
+    /// Believes the IMAP ID command, and XCLIENT on POP3, of a trusted peer, serves everybody.
     Source,
-    /// Serves IMAP only behind a PROXY protocol header.
+    /// Serves IMAP and POP3 only behind a PROXY protocol header.
     Target,
 }
 
@@ -95,7 +95,7 @@ impl Role {
     }
 }
 
-/// What a server listens for. All of it takes a cleartext login; on a target, the two IMAP services
+/// What a server listens for. All of it takes a cleartext login; on a target, IMAP and POP3
 /// begin with a PROXY header and the others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {

@@ -84,6 +84,31 @@ impl Connect {
             .unwrap_or(Err(ImapError::Late(limit)))
     }
 
+    /// How long each answer may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.limit
+    }
+
+    /// A connection on which nothing has been read: under TLS, or in clear where TLS comes later if at all.
+    pub(crate) async fn stream(&self) -> Result<Box<dyn Stream>, ImapError> {
+        let tcp = self.dial().await?;
+        match &self.security {
+            Security::Tls(config) => handshake(config, tcp).await,
+            Security::Plain | Security::StartTls(_) => Ok(Box::new(tcp)),
+        }
+    }
+
+    /// The same connection under TLS, where it comes later.
+    pub(crate) async fn secure(
+        &self,
+        clear: Box<dyn Stream>,
+    ) -> Result<Box<dyn Stream>, ImapError> {
+        match &self.security {
+            Security::StartTls(config) => handshake(config, clear).await,
+            Security::Plain | Security::Tls(_) => Err(ImapError::Protocol("nothing to secure")),
+        }
+    }
+
     async fn open_unbounded(&self) -> Result<ImapClient, ImapError> {
         let tcp = self.dial().await?;
         let local = tcp.local_addr()?;

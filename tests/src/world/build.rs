@@ -14,7 +14,7 @@ use crate::turn::Turn;
 
 use super::files::{Files, hook_command, moody};
 use super::link::Link;
-use super::plane::{ControlPlane, DataPlane, Plane, mark};
+use super::plane::{ControlPlane, DataPlane, Entrance, Plane, mark};
 use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
 use super::{BareNames, Etcd, Folder, Limits, StoreKind, World, WorldError};
 
@@ -377,9 +377,10 @@ impl Builder {
             }
             let mut plane = DataPlane {
                 plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
-                imaps: Port::reserve()?,
-                imap: Port::reserve()?,
-                sieve: Port::reserve()?,
+                entrances: Entrance::ALL
+                    .iter()
+                    .map(|_| Port::reserve())
+                    .collect::<io::Result<_>>()?,
                 submission: match self.submission {
                     Submission::Nobodys => None,
                     Submission::Postfixes => Some(Port::reserve()?),

@@ -25,7 +25,7 @@ use crate::postfix::Postfix;
 use crate::tools::repository;
 
 use super::link::Link;
-use super::plane::{ControlPlane, DataPlane};
+use super::plane::{ControlPlane, DataPlane, Entrance};
 use super::{BareNames, Limits, WorldError};
 
 const GATEWAY: Example = Example {
@@ -135,7 +135,7 @@ impl Files<'_> {
             })
             .collect();
         let limits = self.limits;
-        let text = GATEWAY.filled_in(&[
+        let mut values = vec![
             (
                 "cert_file = \"tls/mail.pem\"\nkey_file = \"tls/mail.key\"\ntoken_file",
                 "cert_file = \"tls/admin.pem\"\nkey_file = \"tls/admin.key\"\ntoken_file".into(),
@@ -144,11 +144,16 @@ impl Files<'_> {
             ("tls/gateway-1.pem", format!("tls/{name}.pem")),
             ("tls/gateway-1.key", format!("tls/{name}.key")),
             ("\"https://127.0.0.1:9081\"", endpoints.join(", ")),
-            ("\"0.0.0.0:993\"", format!("\"{}\"", plane.imaps())),
-            ("\"0.0.0.0:143\"", format!("\"{}\"", plane.imap())),
-            ("\"0.0.0.0:4190\"", format!("\"{}\"", plane.sieve())),
             ("\"127.0.0.1:9443\"", format!("\"{}\"", plane.admin())),
-        ])?;
+        ];
+        let listeners: Vec<_> = Entrance::ALL
+            .iter()
+            .map(|entrance| format!("\"0.0.0.0:{}\"", entrance.well_known()))
+            .collect();
+        for (listener, entrance) in listeners.iter().zip(Entrance::ALL) {
+            values.push((listener, format!("\"{}\"", plane.addr(entrance))));
+        }
+        let text = GATEWAY.filled_in(&values)?;
         let submission = plane.submission().map(submission_listeners);
         let text = format!(
             "{text}\n{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
@@ -265,6 +270,14 @@ impl Files<'_> {
             (
                 "host = \"new.example.org\"\nport = 143",
                 at(target, Service::Imap),
+            ),
+            (
+                "host = \"old.example.org\"\nport = 995",
+                at(source, Service::Pop3s),
+            ),
+            (
+                "host = \"new.example.org\"\nport = 110",
+                at(target, Service::Pop3),
             ),
             (
                 "host = \"old.example.org\"\nport = 4190",

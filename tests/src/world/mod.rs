@@ -39,7 +39,7 @@ pub use error::WorldError;
 pub use etcd::Etcd;
 pub use link::{Link, Traffic};
 pub use operator::{Authorized, Bearer, Operator, reason};
-pub use plane::{ControlPlane, DataPlane, Plane};
+pub use plane::{ControlPlane, DataPlane, Entrance, Plane};
 pub use programs::{CONTROL_PLANE, DATA_PLANE, program};
 
 /// How long starting may take on a busy machine.

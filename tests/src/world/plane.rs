@@ -236,14 +236,61 @@ impl ControlPlane {
     }
 }
 
+/// Where clients enter a data plane, in every world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// IMAP over TLS.
+    Imaps,
+    /// IMAP with STARTTLS.
+    Imap,
+    /// POP3 over TLS.
+    Pop3s,
+    /// POP3 with STLS.
+    Pop3,
+    /// `ManageSieve` with STARTTLS.
+    Sieve,
+}
+
+impl Entrance {
+    /// All of them, in the order of the ports.
+    pub const ALL: [Self; 5] = [
+        Self::Imaps,
+        Self::Imap,
+        Self::Pop3s,
+        Self::Pop3,
+        Self::Sieve,
+    ];
+
+    /// As the demo's environment file calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Imaps => "IMAPS",
+            Self::Imap => "IMAP",
+            Self::Pop3s => "POP3S",
+            Self::Pop3 => "POP3",
+            Self::Sieve => "SIEVE",
+        }
+    }
+
+    /// The port that the example's listener has.
+    pub(super) const fn well_known(self) -> u16 {
+        match self {
+            Self::Imaps => 993,
+            Self::Imap => 143,
+            Self::Pop3s => 995,
+            Self::Pop3 => 110,
+            Self::Sieve => 4190,
+        }
+    }
+}
+
 /// A data plane.
 #[derive(Debug)]
 pub struct DataPlane {
     /// Its process.
     pub plane: Plane,
-    pub(super) imaps: Port,
-    pub(super) imap: Port,
-    pub(super) sieve: Port,
+    /// In the order of [`Entrance::ALL`].
+    pub(super) entrances: Vec<Port>,
     /// Submission with STARTTLS, at `127.0.0.1` and `::1`, in a world with Postfixes.
     pub(super) submission: Option<Port>,
     pub(super) admin: Port,
@@ -252,6 +299,11 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
+    /// One of its listeners.
+    pub fn addr(&self, entrance: Entrance) -> SocketAddr {
+        self.entrances[entrance as usize].addr()
+    }
+
     /// Its listener for submission with STARTTLS, in a world with Postfixes. One at `::1` has the same port.
     pub fn submission(&self) -> Option<SocketAddr> {
         self.submission.as_ref().map(Port::addr)
@@ -259,17 +311,17 @@ impl DataPlane {
 
     /// Its listener for IMAP over TLS.
     pub fn imaps(&self) -> SocketAddr {
-        self.imaps.addr()
+        self.addr(Entrance::Imaps)
     }
 
     /// Its listener for IMAP with STARTTLS.
     pub fn imap(&self) -> SocketAddr {
-        self.imap.addr()
+        self.addr(Entrance::Imap)
     }
 
     /// Its listener for `ManageSieve` with STARTTLS.
     pub fn sieve(&self) -> SocketAddr {
-        self.sieve.addr()
+        self.addr(Entrance::Sieve)
     }
 
     /// Its way to a replica of the control plane, counted from 0, in a world with links.

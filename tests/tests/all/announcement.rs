@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ferrypost_proto::v1::{
-    ApplyRoutingConfigRequest, Endpoint, GetRoutingConfigRequest, endpoint_tls::Mode,
+    ApplyRoutingConfigRequest, Endpoint, GetRoutingConfigRequest, Protocol, endpoint_tls::Mode,
 };
 use ferrypost_tests::dovecot::{Dovecot, LOGIN, Service};
 use ferrypost_tests::story::{SOON, migrate, move_to, served_by, short_limits};
@@ -31,7 +31,7 @@ const WAYS: [(Mode, Service); 3] = [
 async fn the_source_sees_the_client_by_id() {
     let world = world().await;
     for (mode, service) in WAYS {
-        reach(&world, world.source(), mode, service).await;
+        reach(&world, world.source(), Protocol::Imap, (mode, service)).await;
         let line = log_in(&world, world.source()).await;
         // The session's reference is the same in both logs.
         let (_, session) = line.split_once("session=<").unwrap();
@@ -50,7 +50,7 @@ async fn the_target_sees_the_client_by_its_proxy_header() {
     migrate(&world.operator(0), moving).await.unwrap();
     let connected = world.data_planes()[0].imaps();
     for (mode, service) in WAYS {
-        reach(&world, world.target(), mode, service).await;
+        reach(&world, world.target(), Protocol::Imap, (mode, service)).await;
         let line = log_in(&world, world.target()).await;
         let local = format!("lip={}, lport={},", connected.ip(), connected.port());
         assert!(line.contains(&local), "{mode:?}: {line}");
@@ -82,7 +82,12 @@ async fn log_in(world: &World, server: &Dovecot) -> String {
 }
 
 /// Has the data plane reach a server by another way.
-async fn reach(world: &World, server: &Dovecot, mode: Mode, service: Service) {
+pub(crate) async fn reach(
+    world: &World,
+    server: &Dovecot,
+    protocol: Protocol,
+    (mode, service): (Mode, Service),
+) {
     let mut configuration = world.operator(0).routing_config();
     let present = configuration
         .get_routing_config(GetRoutingConfigRequest {})
@@ -94,7 +99,9 @@ async fn reach(world: &World, server: &Dovecot, mode: Mode, service: Service) {
         .iter_mut()
         .find(|destination| destination.id == server.role().name())
         .unwrap();
-    redirect(&mut destination.endpoints[0], server, mode, service);
+    let mut endpoints = destination.endpoints.iter_mut();
+    let endpoint = endpoints.find(|endpoint| endpoint.protocol() == protocol);
+    redirect(endpoint.unwrap(), server, mode, service);
     let request = ApplyRoutingConfigRequest {
         config: Some(config),
         reason: format!("{mode:?}"),

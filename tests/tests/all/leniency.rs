@@ -12,20 +12,26 @@ use std::time::Duration;
 
 use ferrypost_tests::dovecot::{Generation, Service};
 use ferrypost_tests::imap::{Connect, ImapError, Security};
+use ferrypost_tests::line::LineClient;
 use ferrypost_tests::sieve::SieveConnect;
-use ferrypost_tests::world::World;
+use ferrypost_tests::world::{Entrance, World};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use self::sloppy::{imap, managesieve, masked, octets, table};
+use self::sloppy::{imap, managesieve, masked, octets, pop3, table};
 
-#[expect(dead_code, reason = "POP3's answers are for the machines' own test")]
+#[expect(
+    dead_code,
+    reason = "submission's answers are for the machines' own test"
+)]
 #[path = "../../../dataplane/wire/tests/sloppy/mod.rs"]
 mod sloppy;
 
-/// How long an answer may take before it counts as none. A failed login takes two seconds at least, and up to
-/// fifteen for an account for which many fail.
+/// How long an answer may take before it counts as none. A failed login takes two seconds at least.
 const LIMIT: Duration = Duration::from_secs(18);
+
+/// At least as many as a table has.
+const MOST_ROWS: usize = 200;
 
 /// Inputs under way at once.
 const AT_ONCE: usize = 24;
@@ -42,7 +48,7 @@ trait Tabled: Clone + Send + 'static {
 
 #[tokio::test]
 async fn sloppy_inputs_are_answered_as_by_dovecot_unless_a_rule_says_otherwise() {
-    let world = World::builder().data_planes(1).start().await.unwrap();
+    let world = world().await;
     let tls = Security::Tls(world.trust());
     let dovecot = Connect::new(world.source().addr(Service::Imaps), tls);
     compare(&world, &dovecot, &world.imaps(0)).await;
@@ -51,12 +57,32 @@ async fn sloppy_inputs_are_answered_as_by_dovecot_unless_a_rule_says_otherwise()
 
 #[tokio::test]
 async fn sloppy_inputs_of_managesieve_are_answered_likewise() {
-    let world = World::builder().data_planes(1).start().await.unwrap();
+    let world = world().await;
     let to = |server| SieveConnect::new(server, world.trust(), address(0)).limit(LIMIT);
     let dovecot = to(world.source().addr(Service::Sieve));
     let through = to(world.data_planes()[0].sieve());
     compare(&world, &dovecot, &through).await;
     world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn sloppy_inputs_of_pop3_are_answered_likewise() {
+    let world = world().await;
+    let to = |server| Pop3Connect(Connect::new(server, Security::Tls(world.trust())).limit(LIMIT));
+    let dovecot = to(world.source().addr(Service::Pop3s));
+    let through = to(world.data_planes()[0].addr(Entrance::Pop3s));
+    compare(&world, &dovecot, &through).await;
+    world.stop().await.unwrap();
+}
+
+/// A world with an account for each input, since whoever fails often at one account is slowed there; all of a
+/// length whose credentials are padded in base64, and split in half are none.
+async fn world() -> World {
+    let accounts = (0..MOST_ROWS).map(|n| format!("user{}@example.org", 1_000_000 + n));
+    let accounts: Vec<_> = accounts.collect();
+    let accounts: Vec<_> = accounts.iter().map(String::as_str).collect();
+    let builder = World::builder().data_planes(1).accounts(&accounts);
+    builder.start().await.unwrap()
 }
 
 /// Holds a server and the data plane to their columns.
@@ -72,11 +98,13 @@ async fn compare<T: Tabled>(world: &World, dovecot: &T, through: &T) {
 /// Sends every input of the table, each on a connection and from an address of its own.
 async fn differences<T: Tabled>(world: &World, who: &str, way: &T) -> Vec<String> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    let account = (world.accounts()[0].clone(), world.password().to_owned());
+    let cases = table(T::TABLE).0;
+    assert!(cases.len() <= MOST_ROWS, "{} rows", cases.len());
     let mut answers = JoinSet::new();
-    for (host, case) in (2..).zip(table(T::TABLE).0) {
+    for (host, (case, user)) in (2..).zip(cases.into_iter().zip(world.accounts())) {
         let way = way.clone();
-        let (places, (user, password)) = (Arc::clone(&places), account.clone());
+        let (places, user) = (Arc::clone(&places), user.clone());
+        let password = world.password().to_owned();
         answers.spawn(async move {
             let _place = places.acquire().await.unwrap();
             let input = [&octets(case.input, &user, &password), T::END].concat();
@@ -149,5 +177,37 @@ impl Tabled for SieveConnect {
             }
         };
         managesieve::summary(said.as_bytes(), ended)
+    }
+}
+
+/// POP3 over TLS.
+#[derive(Clone)]
+struct Pop3Connect(Connect);
+
+impl Tabled for Pop3Connect {
+    const TABLE: &'static str = include_str!("../../../dataplane/wire/tests/leniency/pop3.txt");
+    const END: &'static [u8] = pop3::END;
+
+    /// Whoever has not been hung up on says QUIT: its answer, which is left out, is the only `+OK` that a session
+    /// ends with.
+    async fn answer(self, host: IpAddr, input: Vec<u8>) -> String {
+        let mut client = LineClient::open(&self.0.from(host)).await.unwrap();
+        client.line().await.unwrap();
+        let quits = input[..4].eq_ignore_ascii_case(b"QUIT");
+        // Some are hung up on before they have said everything.
+        _ = client.send([&input, &b"QUIT\r\n"[..]].concat()).await;
+        let mut said = Vec::new();
+        loop {
+            match client.line().await {
+                Ok(Some(line)) => said.push(line),
+                Ok(None) | Err(ImapError::Io(_)) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let goes_on = !quits && said.last().is_some_and(|line| line.starts_with("+OK"));
+        if goes_on {
+            said.pop();
+        }
+        pop3::summary(said.join("\n").as_bytes(), !goes_on)
     }
 }

@@ -15,6 +15,7 @@ mod managesieve;
 mod metrics;
 mod moves;
 mod partitions;
+mod pop3;
 mod processes;
 mod readme;
 mod restore;

@@ -74,7 +74,7 @@ pub(crate) fn masked(answer: &str, user: &str, password: &str) -> String {
         })
 }
 
-fn placeholders(user: &str, password: &str) -> [(&'static str, String); 15] {
+fn placeholders(user: &str, password: &str) -> [(&'static str, String); 16] {
     let plain = BASE64.encode(format!("\0{user}\0{password}"));
     let (first, second) = plain.split_at(plain.len() / 2);
     [
@@ -89,6 +89,7 @@ fn placeholders(user: &str, password: &str) -> [(&'static str, String); 15] {
         ("<password>", password.to_owned()),
         ("<longer>", "x".repeat(20_000)),
         ("<long>", "x".repeat(2_000)),
+        ("<longish>", "x".repeat(500)),
         ("<token>", "x".repeat(9_000)),
         ("<#user>", user.len().to_string()),
         ("<#password>", password.len().to_string()),
