@@ -3,7 +3,7 @@
 //! - [`dovecot`] and [`postfix`]: the servers between which accounts move; [`ports`] and [`certs`] for them.
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say.
 //! - [`issuer`]: who knows whose bearer tokens are.
-//! - [`imap`]: a client that says what it got, [`line`]: one that speaks by hand, [`grpcurl`]: the operator's.
+//! - [`imap`]: a client that says what it got, [`mod@line`]: one that speaks by hand, [`grpcurl`]: the operator's.
 //! - [`world`]: all of it together with both planes, as an installation.
 //! - [`story`]: what an operator and a user do, one step each.
 //! - [`workload`]: clients that live through moves, [`history`]: what they saw,
