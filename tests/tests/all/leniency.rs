@@ -41,6 +41,9 @@ trait Tabled: Clone + Send + 'static {
     const TABLE: &'static str;
     /// What is sent behind every input.
     const END: &'static [u8];
+    /// Inputs behind which Dovecot reads what came with them at once, or not before more comes: that depends on whether
+    /// its login process had reached the authentication server by then.
+    const MAY_STOP: &'static [&'static str] = &[];
 
     /// What a client at `host` reads that sends `input`, as the table has it.
     fn answer(self, host: IpAddr, input: Vec<u8>) -> impl Future<Output = String> + Send;
@@ -114,7 +117,14 @@ async fn differences<T: Tabled>(world: &World, who: &str, way: &T) -> Vec<String
     }
     let all = answers.join_all().await;
     all.into_iter()
-        .filter(|(case, answer)| answer != case.by(who))
+        .filter(|(case, answer)| {
+            let stops = who == "dovecot" && T::MAY_STOP.contains(&case.input);
+            let answer = match answer.strip_suffix(", silent") {
+                Some(before) if stops => before,
+                _ => answer,
+            };
+            answer != case.by(who)
+        })
         .map(|(case, answer)| {
             let (input, rule, expected) = (case.input, case.rule, case.by(who));
             format!("{who}: {answer:?} and not {expected:?} to {input} (rule: {rule:?})")
@@ -156,6 +166,10 @@ impl Tabled for SieveConnect {
     const TABLE: &'static str =
         include_str!("../../../dataplane/wire/tests/leniency/managesieve.txt");
     const END: &'static [u8] = managesieve::END;
+    const MAY_STOP: &'static [&'static str] = &[
+        r#"AUTHENTICATE "FOO"\r\n"#,
+        r#"AUTHENTICATE "FOO" "<plain>"\r\n"#,
+    ];
 
     async fn answer(self, host: IpAddr, input: Vec<u8>) -> String {
         let mut client = self.from(host).open().await.unwrap();

@@ -17,7 +17,7 @@ use ferrypost_tests::story::{
     short_limits,
 };
 use ferrypost_tests::wait::eventually;
-use ferrypost_tests::world::{Builder, DATA_PLANE, World, program, reason};
+use ferrypost_tests::world::{Builder, DATA_PLANE, DataPlane, Entrance, World, program, reason};
 use prost_types::Duration as Wait;
 
 fn world() -> Builder {
@@ -165,11 +165,17 @@ impl Second {
     }
 }
 
-/// The lines of a data plane's configuration that a second one beside it must have otherwise.
-fn beside(first: &ferrypost_tests::world::DataPlane, spare: &[Port; 3]) -> Vec<(String, String)> {
-    let ports = [first.imaps(), first.imap(), first.admin()].map(|it| it.to_string());
-    let others = spare.each_ref().map(|it| it.addr().to_string());
-    ports.into_iter().zip(others).collect()
+/// The lines of a data plane's configuration that a second one beside it must have otherwise, and the ports in them.
+fn beside(first: &DataPlane) -> (Vec<Port>, Vec<(String, String)>) {
+    let own: Vec<_> = Entrance::ALL
+        .into_iter()
+        .map(|entrance| first.addr(entrance))
+        .chain([first.admin()])
+        .collect();
+    let spare: Vec<_> = own.iter().map(|_| Port::reserve().unwrap()).collect();
+    let others = spare.iter().map(|it| it.addr().to_string());
+    let lines = own.iter().map(ToString::to_string).zip(others).collect();
+    (spare, lines)
 }
 
 #[tokio::test]
@@ -194,8 +200,7 @@ async fn a_copied_state_directory_is_no_proof_of_death_and_operators_see_who_ask
         .args([&original, &original.with_file_name("copied-state")])
         .status();
     assert!(copied.unwrap().success());
-    let spare = [(); 3].map(|()| Port::reserve().unwrap());
-    let mut replace = beside(first, &spare);
+    let (_spare, mut replace) = beside(first);
     replace.push((
         STATE_DIR.into(),
         "state_directory = \"copied-state\"".into(),
@@ -236,15 +241,9 @@ async fn a_copied_state_directory_is_no_proof_of_death_and_operators_see_who_ask
 async fn a_second_process_with_the_same_instance_id_is_refused_and_serves_nobody() {
     let world = world().data_planes(1).start().await.unwrap();
     let first = &world.data_planes()[0];
-    let spare = [(); 3].map(|()| Port::reserve().unwrap());
-    let ports = [first.imaps(), first.imap(), first.admin()].map(|it| it.to_string());
-    let others = spare.each_ref().map(|it| it.addr().to_string());
-    let mut replace: Vec<(&str, &str)> = ports
-        .iter()
-        .map(String::as_str)
-        .zip(others.iter().map(String::as_str))
-        .collect();
-    replace.push((STATE_DIR, "state_directory = \"other-state\""));
+    let (spare, mut replace) = beside(first);
+    replace.push((STATE_DIR.into(), "state_directory = \"other-state\"".into()));
+    let replace: Vec<_> = replace.iter().map(|(a, b)| (&**a, &**b)).collect();
     let mut second = Second::start(first.plane.config(), "second", &replace);
     eventually("it is told why", SOON, || {
         let said = second.said();
@@ -263,7 +262,11 @@ async fn a_second_process_with_the_same_instance_id_is_refused_and_serves_nobody
         second.said()
     );
     let token = std::fs::read_to_string(world.admin_token_file()).unwrap();
-    let admin = ferrypost_tests::world::Admin::new(spare[2].addr(), token.trim(), world.trust());
+    let admin = ferrypost_tests::world::Admin::new(
+        spare.last().unwrap().addr(),
+        token.trim(),
+        world.trust(),
+    );
     assert!(admin.ready().await.is_err());
     // The first one does not mind.
     let landed = landing(&world.imaps(0), &world.accounts()[0], world.password()).await;
