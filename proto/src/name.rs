@@ -28,6 +28,11 @@ impl Name {
         &self.0
     }
 
+    /// What stands before the domain.
+    pub fn local_part(&self) -> &str {
+        self.0.rsplit_once('@').map_or(&self.0, |(local, _)| local)
+    }
+
     /// The domain, or `None` for a bare name.
     pub fn domain(&self) -> Option<&str> {
         self.0.rsplit_once('@').map(|(_, domain)| domain)
@@ -318,10 +323,12 @@ mod tests {
             .expect("a name");
         assert_eq!(name.as_str(), "alice@example.org");
         assert_eq!(name.domain(), Some("example.org"));
+        assert_eq!(name.local_part(), "alice");
         let name = policy(BareNames::Listed)
             .canonicalise("Alice")
             .expect("a name");
         assert_eq!((name.as_str(), name.domain()), ("alice", None));
+        assert_eq!(name.local_part(), "alice");
         assert_eq!(
             policy(BareNames::Refuse).canonicalise("Alice"),
             Err(NameError::BareName)

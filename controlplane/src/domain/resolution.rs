@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{
-    AccountId, DestinationId, Epoch, Name, NoRoute, Phase, Revision, RoutingConfig, UnlistedRoute,
-    v1,
+    AccountId, BareNames, DestinationId, Epoch, Name, NoRoute, Phase, Revision, RoutingConfig,
+    UnlistedRoute, v1,
 };
 
 use super::{commit::RoutingChange, placement::Placement};
@@ -69,6 +69,29 @@ pub fn resolve<'a>(
         None => (routing.unlisted(name).into(), None),
         Some(account) => (of_record(account, routing), Some(account)),
     }
+}
+
+/// An account that lives elsewhere than `destination`, where `name` goes by default, and has a name with the same
+/// local part.
+pub fn namesake<'a>(
+    state: &'a State,
+    routing: &RoutingConfig,
+    name: &Name,
+    destination: &DestinationId,
+) -> Option<(&'a Account, &'a DestinationId)> {
+    let local = name.local_part();
+    let bare = (routing.names().bare_names == BareNames::Listed).then(|| local.to_owned());
+    let mut domains: Vec<_> = routing.domains().keys().collect();
+    domains.sort_unstable();
+    let in_domains = domains
+        .into_iter()
+        .map(|domain| format!("{local}@{}", domain.as_str()));
+    let accounts = bare.into_iter().chain(in_domains);
+    let mut accounts = accounts.filter_map(|name| {
+        let account = state.by_name(&name)?;
+        Some((&**account, &account.placement()?.home))
+    });
+    accounts.find(|(_, home)| *home != destination)
 }
 
 fn of_record(account: &Account, routing: &RoutingConfig) -> Route {

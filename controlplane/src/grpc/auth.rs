@@ -56,6 +56,10 @@ pub(crate) const OPERATOR_METHODS: &[(&str, Role)] = &[
     ("/ferrypost.v1.StatsService/ListDataPlanes", Role::Viewer),
     ("/ferrypost.v1.StatsService/ListDestinations", Role::Viewer),
     ("/ferrypost.v1.StatsService/ListSessions", Role::Viewer),
+    (
+        "/ferrypost.v1.StatsService/ListUnlistedLogins",
+        Role::Viewer,
+    ),
     ("/ferrypost.v1.StatsService/KickSessions", Role::Operator),
     ("/ferrypost.v1.StatsService/ExpelDataPlane", Role::Admin),
     ("/ferrypost.v1.StatsService/GetRewound", Role::Viewer),

@@ -88,6 +88,26 @@ impl StatsService for Stats {
         }))
     }
 
+    async fn list_unlisted_logins(
+        &self,
+        request: Request<v1::ListUnlistedLoginsRequest>,
+    ) -> Result<Response<v1::ListUnlistedLoginsResponse>, Status> {
+        let trace = self.0.trace(traceparent(&request));
+        let request = request.into_inner();
+        let size = page::size(request.page_size) as usize;
+        let after = page::position("unlisted", &request.page_token, |name| {
+            Some(name.to_owned())
+        })?;
+        let report = self.0.unlisted(after, size, trace).await?;
+        let header = self.0.header(&report);
+        let (logins, next) = report.answer;
+        Ok(Response::new(v1::ListUnlistedLoginsResponse {
+            header: Some(header),
+            logins,
+            next_page_token: page::token("unlisted", next),
+        }))
+    }
+
     async fn kick_sessions(
         &self,
         request: Request<v1::KickSessionsRequest>,

@@ -12,6 +12,7 @@ pub mod restore;
 pub mod routing_config;
 pub mod stats;
 mod subject;
+mod unlisted;
 
 use std::{sync::Arc, time::Duration};
 

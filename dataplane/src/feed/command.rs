@@ -5,21 +5,26 @@ use std::sync::Arc;
 use ferrypost_proto::{
     DestinationId, Name, NamePolicy, TraceParent,
     routing::v1::{
-        Command, CommandResult, KickedSessions, ListSessions, Probe, Probed, SessionInfo,
-        SessionList, command::Command as Kind, command_result::Result as Outcome,
+        Command, CommandResult, KickedSessions, ListSessions, ListUnlisted, Probe, Probed,
+        SessionInfo, SessionList, UnlistedName, UnlistedNames, command::Command as Kind,
+        command_result::Result as Outcome,
     },
 };
 use tokio::task::JoinSet;
 
 use super::Prober;
 use crate::{
-    registry::{Registry, SessionSnapshot},
+    registry::{Registry, SessionSnapshot, UnlistedLogin},
     tables::Tables,
 };
 
 /// Most sessions in one answer: some 200 bytes each, so that the answer stays below the 4 MiB that a
 /// message may have.
 const MOST_LISTED: usize = 10_000;
+
+/// Most names in one answer: some 600 bytes each at the longest. One that comes by way of another replica lies
+/// in the store for a moment.
+const MOST_UNLISTED: usize = 1000;
 
 /// Probes that may run at once. They are asked for by people.
 const MOST_PROBES: usize = 4;
@@ -56,6 +61,7 @@ impl Commands {
                 Ok(()) => return None,
                 Err(failed) => Err(failed),
             },
+            Some(Kind::ListUnlisted(list)) => Ok(self.list_unlisted(&list)),
             // The feed answers these itself.
             Some(Kind::ListDoubts(_) | Kind::HoldDoubts(_)) | None => {
                 Err("this version does not know the command")
@@ -92,6 +98,20 @@ impl Commands {
             unsettled: unsettled.count() as u64,
             sessions: listing.sessions.into_iter().map(session_info).collect(),
         }))
+    }
+
+    fn list_unlisted(&self, list: &ListUnlisted) -> Outcome {
+        let limit = usize::try_from(list.limit).unwrap_or(usize::MAX);
+        let is_wanted = |name: &Name| {
+            let local = name.local_part();
+            list.local_parts.is_empty() || list.local_parts.iter().any(|wanted| wanted == local)
+        };
+        let limit = limit.min(MOST_UNLISTED);
+        let (names, truncated) = self.registry.unlisted(is_wanted, &list.after, limit);
+        Outcome::Unlisted(UnlistedNames {
+            names: names.into_iter().map(unlisted_name).collect(),
+            truncated,
+        })
     }
 
     fn kick(&self, names: &[String]) -> Result<Outcome, &'static str> {
@@ -132,6 +152,14 @@ impl Commands {
             .map(|text| policy.canonicalise(text))
             .collect::<Result<_, _>>()
             .map_err(|_| "not a name under the policy in force")
+    }
+}
+
+fn unlisted_name(login: UnlistedLogin) -> UnlistedName {
+    UnlistedName {
+        name: login.name.as_str().to_owned(),
+        destination: login.destination.into(),
+        age: prost_types::Duration::try_from(login.age).ok(),
     }
 }
 

@@ -78,8 +78,16 @@ impl SessionGuard {
     }
 
     /// Shows the session as [`Stage::Relaying`] from now on.
+    ///
+    /// Somebody has been let in: a name without a record is remembered for
+    /// [`unlisted`](Registry::unlisted).
     pub fn relaying(&self) {
         self.0.entry.relaying();
+        let route = self.route();
+        if route.account.is_none() {
+            let unlisted = &self.0.registry.unlisted;
+            unlisted.note(self.name(), &route.destination);
+        }
     }
 
     /// Say so before anything that a backend could execute for the account is sent: when it has accepted the

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering, time::
 use ferrypost_proto::{DestinationId, Name, v1::Protocol};
 use tokio::time::Instant;
 
-use super::{Registry, Stage, entry::Entry, step::Lock as _};
+use super::{Registry, Stage, UnlistedLogin, entry::Entry, step::Lock as _};
 
 /// One session as it was when somebody looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,17 @@ impl Registry {
             }
         }
         listing
+    }
+
+    /// Names without a record under which somebody was let in lately: those behind `after` that are `wanted`, in
+    /// order and `limit` at most; and whether there are more.
+    pub fn unlisted(
+        &self,
+        wanted: impl Fn(&Name) -> bool,
+        after: &str,
+        limit: usize,
+    ) -> (Vec<UnlistedLogin>, bool) {
+        self.unlisted.list(wanted, after, limit)
     }
 }
 

@@ -13,6 +13,7 @@ mod shard;
 mod step;
 #[cfg(test)]
 mod tests;
+mod unlisted;
 
 use std::{
     sync::{
@@ -31,10 +32,11 @@ pub use admit::{Admission, AdmitRequest, HoldLimit};
 pub use entry::{CloseReason, Stage};
 pub use guard::{HeldLogin, Recheck, SessionGuard};
 pub use list::{Counts, Listing, SessionSnapshot};
+pub use unlisted::UnlistedLogin;
 
 pub(crate) use ledger::Ledger;
 
-use self::{entry::Entry, shard::Shard, step::Lock as _};
+use self::{entry::Entry, shard::Shard, step::Lock as _, unlisted::UnlistedNames};
 use crate::{limits::HoldLimits, tables::Tables};
 
 /// How long a backend whose close nobody saw may still be at work, until the control plane has said its own settle
@@ -63,6 +65,7 @@ pub struct Registry {
     settle: AtomicU64,
     routed: AtomicUsize,
     held: AtomicUsize,
+    unlisted: UnlistedNames,
     /// Set before the sessions are closed, so that an admission is either refused or seen by the close.
     closed: OnceLock<CloseReason>,
     /// Wakes [`Registry::empty`].
@@ -77,6 +80,7 @@ impl Registry {
             shards: (0..SHARDS)
                 .map(|_| Mutex::new(Shard::new(hash.clone())))
                 .collect(),
+            unlisted: UnlistedNames::new(hash.clone()),
             hash,
             tables,
             limits,

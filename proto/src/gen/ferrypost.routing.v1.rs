@@ -408,7 +408,7 @@ pub struct Command {
     /// The trace of the call that asks (W3C Trace Context). What is not valid is none. Contract 2.
     #[prost(string, tag = "5")]
     pub traceparent: ::prost::alloc::string::String,
-    #[prost(oneof = "command::Command", tags = "2, 3, 4, 6, 7")]
+    #[prost(oneof = "command::Command", tags = "2, 3, 4, 6, 7, 8")]
     pub command: ::core::option::Option<command::Command>,
 }
 /// Nested message and enum types in `Command`.
@@ -426,6 +426,9 @@ pub mod command {
         ListDoubts(super::ListDoubts),
         #[prost(message, tag = "7")]
         HoldDoubts(super::HoldDoubts),
+        /// Contract 2.
+        #[prost(message, tag = "8")]
+        ListUnlisted(super::ListUnlisted),
     }
 }
 #[allow(clippy::all)]
@@ -458,7 +461,7 @@ pub struct Probe {
 pub struct CommandResult {
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
-    #[prost(oneof = "command_result::Result", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "command_result::Result", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub result: ::core::option::Option<command_result::Result>,
 }
 /// Nested message and enum types in `CommandResult`.
@@ -479,7 +482,44 @@ pub mod command_result {
         Doubts(super::Doubts),
         #[prost(message, tag = "7")]
         HeldDoubts(super::HeldDoubts),
+        #[prost(message, tag = "8")]
+        Unlisted(super::UnlistedNames),
     }
+}
+/// Asks for names without a record under which somebody was let in lately.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUnlisted {
+    /// Only names with one of these local parts, in canonical form. Empty: all.
+    #[prost(string, repeated, tag = "1")]
+    pub local_parts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only names behind this one. Empty: from the first.
+    #[prost(string, tag = "2")]
+    pub after: ::prost::alloc::string::String,
+    /// At most this many, in the order of the names.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UnlistedNames {
+    #[prost(message, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<UnlistedName>,
+    /// True when there were more than the limit.
+    #[prost(bool, tag = "2")]
+    pub truncated: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnlistedName {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where the last login went.
+    #[prost(string, tag = "2")]
+    pub destination: ::prost::alloc::string::String,
+    /// How long ago it was.
+    #[prost(message, optional, tag = "3")]
+    pub age: ::core::option::Option<::prost_types::Duration>,
 }
 /// Asks for the accounts of which a restored store says something else than the data plane has acknowledged.
 #[allow(clippy::all)]

@@ -57,6 +57,27 @@ pub struct DataPlaneLimits {
     #[prost(message, optional, tag = "3")]
     pub close: ::core::option::Option<::prost_types::Duration>,
 }
+/// A name without a record under which somebody was let in lately.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnlistedLogin {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where it goes, by default.
+    #[prost(string, tag = "2")]
+    pub destination: ::prost::alloc::string::String,
+    /// An account whose name has the same local part, and where that lives.
+    #[prost(string, tag = "3")]
+    pub account_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub home: ::prost::alloc::string::String,
+    /// Since the last login.
+    #[prost(message, optional, tag = "5")]
+    pub age: ::core::option::Option<::prost_types::Duration>,
+    /// The data planes that let it in.
+    #[prost(string, repeated, tag = "6")]
+    pub instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// The protocols that clients speak.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -558,6 +579,10 @@ pub struct MigrationPlan {
     /// What this move does not carry.
     #[prost(string, repeated, tag = "6")]
     pub residual_risks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Logins under names that no record lists, with a local part of the account's: if they are the account's, they do
+    /// not move with it. Twenty at most.
+    #[prost(message, repeated, tag = "7")]
+    pub unlisted_logins: ::prost::alloc::vec::Vec<UnlistedLogin>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3455,6 +3480,27 @@ pub struct Session {
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUnlistedLoginsRequest {
+    /// At most this many; coerced to 1..1000, unset: 100.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListUnlistedLoginsResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// In the order of their names.
+    #[prost(message, repeated, tag = "2")]
+    pub logins: ::prost::alloc::vec::Vec<UnlistedLogin>,
+    #[prost(string, tag = "3")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KickSessionsRequest {
     /// The account's id or any of its names, or a name without a record.
     #[prost(string, tag = "1")]
@@ -3870,6 +3916,35 @@ pub mod stats_service_client {
                 .insert(GrpcMethod::new("ferrypost.v1.StatsService", "ListSessions"));
             self.inner.unary(req, path, codec).await
         }
+        /// Logins that a move has left behind: under names that no record lists and that go by default elsewhere than an
+        /// account with the same local part. They may be that account's (a bare name, an address in another domain), and
+        /// then its old mailbox is still written to: Migrate such a name, too. Asks every connected data plane.
+        pub async fn list_unlisted_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListUnlistedLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUnlistedLoginsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ferrypost.v1.StatsService/ListUnlistedLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ferrypost.v1.StatsService", "ListUnlistedLogins"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Closes the sessions of an account on every connected data plane. They may come back at once.
         pub async fn kick_sessions(
             &mut self,
@@ -4017,6 +4092,16 @@ pub mod stats_service_server {
             request: tonic::Request<super::ListSessionsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListSessionsResponse>,
+            tonic::Status,
+        >;
+        /// Logins that a move has left behind: under names that no record lists and that go by default elsewhere than an
+        /// account with the same local part. They may be that account's (a bare name, an address in another domain), and
+        /// then its old mailbox is still written to: Migrate such a name, too. Asks every connected data plane.
+        async fn list_unlisted_logins(
+            &self,
+            request: tonic::Request<super::ListUnlistedLoginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUnlistedLoginsResponse>,
             tonic::Status,
         >;
         /// Closes the sessions of an account on every connected data plane. They may come back at once.
@@ -4298,6 +4383,52 @@ pub mod stats_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListSessionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ferrypost.v1.StatsService/ListUnlistedLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListUnlistedLoginsSvc<T: StatsService>(pub Arc<T>);
+                    impl<
+                        T: StatsService,
+                    > tonic::server::UnaryService<super::ListUnlistedLoginsRequest>
+                    for ListUnlistedLoginsSvc<T> {
+                        type Response = super::ListUnlistedLoginsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListUnlistedLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as StatsService>::list_unlisted_logins(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListUnlistedLoginsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -26,6 +26,7 @@ mod submission;
 mod thin_road;
 mod tokens;
 mod torture;
+mod unlisted;
 mod versions;
 mod walkthrough;
 

@@ -3,7 +3,7 @@
 use ferrypost_proto::{Phase, Revision, v1};
 
 use super::{
-    super::resolution::{ConfigRefused, Route, WriteRefused, delete_record},
+    super::resolution::{ConfigRefused, Route, WriteRefused, delete_record, namesake},
     Ledger, destination, domain, server,
 };
 
@@ -37,6 +37,26 @@ fn a_name_goes_by_its_record_then_by_its_domain() {
     for refused in ["bob@closed.example", "bob@elsewhere.example"] {
         assert!(matches!(ledger.route(refused), Route::Refused(_)));
     }
+}
+
+#[test]
+fn a_name_of_no_record_may_be_that_of_an_account_that_lives_elsewhere() {
+    let mut ledger = Ledger::new();
+    ledger.record(&["alice@example.org"], |p| p.home = destination("target"));
+    ledger.record(&["bob"], |p| p.home = destination("source"));
+    let namesake = |login: &str| {
+        let routing = ledger.state.routing().unwrap();
+        let name = ledger.name(login);
+        let route = ledger.route(login);
+        let goes = route.destination().expect("it goes by default");
+        let found = namesake(&ledger.state, routing, &name, goes);
+        found.map(|(_, home)| home.as_str().to_owned())
+    };
+    assert_eq!(namesake("alice").as_deref(), Some("target"));
+    assert_eq!(namesake("alice@new.example"), None, "it goes there too");
+    assert_eq!(namesake("bob@new.example").as_deref(), Some("source"));
+    assert_eq!(namesake("bob@example.org"), None);
+    assert_eq!(namesake("carol"), None);
 }
 
 #[test]

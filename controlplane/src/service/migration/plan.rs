@@ -4,11 +4,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ferrypost_proto::{
     AccountId,
-    routing::v1::{ListSessions, SessionList, command::Command, command_result::Result as Said},
+    routing::v1::{
+        ListSessions, ListUnlisted, SessionList, command::Command, command_result::Result as Said,
+    },
     v1,
 };
 
-use super::{MigrationUseCases, Patience, start::Draft};
+use super::{
+    super::{routing, unlisted},
+    MigrationUseCases, Patience,
+    start::Draft,
+};
 use crate::{
     domain::fence::{self, Prospect},
     domain::state::State,
@@ -22,6 +28,9 @@ const HURRY: Duration = Duration::from_millis(500);
 
 /// Sessions of one account on one data plane that are told apart by protocol.
 const LISTED: u32 = 1000;
+
+/// Logins under other names that a plan shows.
+const UNLISTED: usize = 20;
 
 /// How long a caller's patience lets data planes take.
 pub(super) fn patience(caller: Patience) -> Duration {
@@ -39,7 +48,10 @@ impl MigrationUseCases {
         draft: &Draft,
         within: Duration,
     ) -> (v1::MigrationPlan, Vec<String>) {
-        let (disconnects, doubts, unreachable) = self.disconnects(draft, within).await;
+        let ((disconnects, doubts, unreachable), unlisted_logins) = tokio::join!(
+            self.disconnects(draft, within),
+            self.unlisted(state, draft, within)
+        );
         let accounts: Vec<_> = draft
             .accounts
             .iter()
@@ -62,8 +74,42 @@ impl MigrationUseCases {
             disconnects,
             blockers,
             residual_risks: draft.risks.clone(),
+            unlisted_logins,
         };
         (plan, unreachable)
+    }
+
+    /// Logins under names of no record that may be the accounts', and would not move with them. Whoever does not
+    /// answer this answers the other question neither, or is of a version that does not know it.
+    async fn unlisted(
+        &self,
+        state: &State,
+        draft: &Draft,
+        within: Duration,
+    ) -> Vec<v1::UnlistedLogin> {
+        let Ok((routing, _)) = routing(state) else {
+            return Vec::new();
+        };
+        let names = || draft.accounts.iter().flat_map(|account| &account.names);
+        let local = |name: &String| {
+            let name = routing.names().canonicalise(name).ok()?;
+            Some(name.local_part().to_owned())
+        };
+        let question = ListUnlisted {
+            local_parts: names().filter_map(local).collect(),
+            ..ListUnlisted::default()
+        };
+        let view = (state, routing);
+        let found = unlisted::ask(&self.fleet, view, question, within, draft.trace).await;
+        let is_left = |login: &v1::UnlistedLogin| {
+            login.destination != draft.target && !names().any(|name| *name == login.name)
+        };
+        found
+            .logins
+            .into_values()
+            .filter(is_left)
+            .take(UNLISTED)
+            .collect()
     }
 
     async fn disconnects(

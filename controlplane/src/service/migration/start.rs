@@ -184,6 +184,7 @@ impl MigrationUseCases {
                 .map(|now| now.blockers)
                 .unwrap_or_default(),
             residual_risks: shown.residual_risks,
+            unlisted_logins: Vec::new(),
         };
         Ok(Started {
             migration,

@@ -14,12 +14,15 @@ use ferrypost_proto::{
 pub use data_planes::DataPlaneStanding;
 pub use expel::ExpelOrder;
 
-use super::{Core, migration::check_reason, routing, subject};
+use super::{Core, migration::check_reason, routing, subject, unlisted};
 use crate::{domain::state::State, fleet::Fleet, refusal::Answer};
 
 /// How long a data plane may take to answer. One that is on this machine takes a millisecond, one across
 /// an ocean a third of a second.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Questions to data planes for one answer: more than they have names to answer with.
+const MOST_QUESTIONS: usize = 150;
 
 /// The use cases of `StatsService`.
 #[derive(Debug, Clone)]
@@ -140,6 +143,45 @@ impl StatsUseCases {
             state,
             unreachable,
             answer: (sessions, truncated),
+        })
+    }
+
+    /// Logins that moves have left behind, those behind the name `after`, `size` at most; and where to go on.
+    ///
+    /// # Errors
+    /// When this replica has loaded nothing yet, or there is no routing configuration.
+    pub async fn unlisted(
+        &self,
+        after: Option<String>,
+        size: usize,
+        trace: TraceParent,
+    ) -> Answer<FleetAnswer<(Vec<v1::UnlistedLogin>, Option<String>)>> {
+        let state = self.core.present()?;
+        let (routing, _) = routing(&state)?;
+        let (mut logins, mut unreachable) = (Vec::new(), Vec::new());
+        let mut next = Some(after.unwrap_or_default());
+        for _ in 0..MOST_QUESTIONS {
+            let Some(after) = next.take() else { break };
+            let question = stream::ListUnlisted {
+                after,
+                ..stream::ListUnlisted::default()
+            };
+            let view = (&*state, routing);
+            let found = unlisted::ask(&self.fleet, view, question, ANSWER_WITHIN, trace).await;
+            next = found.next;
+            unreachable = found.unreachable;
+            let left_behind = found.logins.into_values();
+            logins.extend(left_behind.filter(|login| !login.account_id.is_empty()));
+            if logins.len() > size {
+                logins.truncate(size);
+                next = logins.last().map(|last| last.name.clone());
+                break;
+            }
+        }
+        Ok(FleetAnswer {
+            state,
+            unreachable,
+            answer: (logins, next),
         })
     }
 

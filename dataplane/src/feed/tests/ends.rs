@@ -1,7 +1,7 @@
 //! How a data plane comes to its end, and what it answers until then.
 
 use ferrypost_proto::routing::v1::{
-    Command, KickSessions, ListSessions, Probe, command::Command as Kind,
+    Command, KickSessions, ListSessions, ListUnlisted, Probe, command::Command as Kind,
     command_result::Result as Outcome, stream_request::Message as Up,
     stream_response::Message as Down,
 };
@@ -182,6 +182,51 @@ async fn sessions_are_listed_and_kicked_by_name() {
     for bad in [kick(&[]), kick(&["a\"b"])] {
         assert!(matches!(run(&mut stream, bad).await, Outcome::Failed(_)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_without_a_record_are_listed_once_somebody_was_let_in() {
+    let mut world = World::new();
+    let alice = entry(1, &["alice"], "target", 4);
+    let mut stream = world.synced(chunk(5, vec![alice])).await;
+    for (name, is_let_in) in [
+        ("alice", true),
+        ("bob", true),
+        ("carol", true),
+        ("dave", false),
+    ] {
+        let Admission::Routed(session) = world.admit(name) else {
+            panic!("{name} is routed");
+        };
+        if is_let_in {
+            session.relaying();
+        }
+    }
+    let mut list = async |local_parts: &[&str], after: &str, limit| {
+        let list = Kind::ListUnlisted(ListUnlisted {
+            local_parts: local_parts.iter().map(|it| (*it).to_owned()).collect(),
+            after: after.to_owned(),
+            limit,
+        });
+        let Outcome::Unlisted(list) = run(&mut stream, list).await else {
+            panic!("a list");
+        };
+        let names: Vec<_> = list.names.into_iter().map(|it| it.name).collect();
+        (names, list.truncated)
+    };
+    let owned = |names: &[&str]| {
+        names
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(list(&[], "", 10).await, (owned(&["bob", "carol"]), false));
+    assert_eq!(list(&[], "", 1).await, (owned(&["bob"]), true));
+    assert_eq!(list(&[], "bob", 1).await, (owned(&["carol"]), false));
+    assert_eq!(
+        list(&["carol", "erin"], "", 10).await,
+        (owned(&["carol"]), false)
+    );
 }
 
 #[tokio::test(start_paused = true)]
