@@ -403,3 +403,17 @@ async fn words_by_which_only_proxies_speak_end_a_relay() {
     assert_eq!(client.line().await, "-ERR That was not understood.");
     assert_eq!(server.line().await, "", "the command never came");
 }
+
+#[tokio::test]
+async fn a_server_that_takes_a_second_login_gets_nothing_more_of_it() {
+    let (old, _new, plan) = servers();
+    let world = World::speaking::<Pop3>(plan);
+    let (mut client, mut server) = relayed(&world, &old).await;
+    client.send(format!("AUTH PLAIN {BOB}\r\nDELE 1\r\n")).await;
+    assert_eq!(server.line().await, format!("AUTH PLAIN {BOB}"));
+    server.send("+OK hello bob\r\n").await;
+    assert_eq!(client.line().await, "+OK hello bob");
+    let goodbye = "-ERR One connection serves one account, connect again.";
+    assert_eq!(client.line().await, goodbye);
+    assert_eq!(server.line().await, "", "what stood behind it never came");
+}

@@ -409,3 +409,31 @@ async fn a_command_that_the_server_must_not_see_ends_the_relay() {
         assert_eq!(server.line().await, "", "the command never came");
     }
 }
+
+#[tokio::test]
+async fn a_server_that_takes_a_second_login_gets_nothing_more_of_it() {
+    let (old, _new, plan) = servers();
+    let world = World::speaking::<Sieve>(plan);
+    let (mut client, mut server) = relayed(&world, &old).await;
+    let again = authenticate(BOB);
+    client
+        .send(format!("{again}\r\nDELETESCRIPT \"a\"\r\n"))
+        .await;
+    assert_eq!(server.line().await, again);
+    server.send("OK \"Hello bob.\"\r\n").await;
+    assert_eq!(client.line().await, "OK \"Hello bob.\"");
+    let goodbye = "BYE \"One connection serves one account, connect again.\"";
+    assert_eq!(client.line().await, goodbye);
+    assert_eq!(server.line().await, "", "what stood behind it never came");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_offer_starttls_gets_no_password() {
+    let (old, _identity, plan) = servers_with_starttls();
+    let world = World::speaking::<Sieve>(plan);
+    let mut client = asking(&world, ALICE).await;
+    let mut server = old.visited().await;
+    server.send("\"SASL\" \"PLAIN\"\r\nOK\r\n").await;
+    assert_eq!(client.line().await, UNAVAILABLE);
+    assert_eq!(server.rest().await, "");
+}

@@ -1,8 +1,8 @@
 //! Watching the relay.
 //!
 //! Commands are noted, with what kind of answer each has, and answers are taken off in their order (RFC 2449
-//! §6.6). Which one is a list depends on the command, so a session that gives a command of which that is not known,
-//! and is told yes, cannot be followed any further.
+//! §6.6). Which one is a list depends on the command. Behind a yes to a command of which that is not known there is a
+//! list or nothing, and the next line tells: until it comes nobody knows where the session is.
 
 use memchr::memmem;
 
@@ -16,15 +16,24 @@ const PROXY_WORD: Refusal = Refusal::new(
     Farewell::ProtocolError,
 );
 
+/// A second login on this connection would stay on the first account's server. Its commands go on, since servers have
+/// to refuse them (RFC 1939 §3); one that does not gets no more of this client.
+const RELOGIN: Refusal = Refusal::new(
+    "the client was let log in anew on a connection that belongs to one account",
+    Farewell::Relogin,
+);
+
 /// Watches a POP3 session from its login to its end.
 #[derive(Debug, Default)]
 pub struct Pop3Follower {
     client: Line,
     owed: Owed,
     server: Answer,
+    /// The backend has said yes to a command that nobody knows: a list may follow.
+    in_doubt: bool,
     /// The backend answered what nobody asked, or in a way that is not known.
     is_lost: bool,
-    is_refused: bool,
+    refused: Option<Refusal>,
 }
 
 /// The client's line as far as it has come.
@@ -58,6 +67,8 @@ enum Kind {
     Line,
     List,
     Unknown,
+    /// One line, and a yes or a challenge begins another account's session.
+    Login,
 }
 
 /// The kinds of the answers that the backend owes, the next one in the lowest bit.
@@ -65,6 +76,7 @@ enum Kind {
 struct Owed {
     lists: u64,
     unknown: u64,
+    logins: u64,
     count: u32,
 }
 
@@ -114,10 +126,12 @@ impl Line {
 
     /// The answer to the command that the line is, when it is over.
     fn kind(&self, has_argument: bool) -> Kind {
-        const LINES: [&[u8]; 11] = [
-            b"STAT", b"DELE", b"NOOP", b"RSET", b"QUIT", b"LAST", b"UTF8", b"USER", b"PASS",
-            b"APOP", b"",
+        const LINES: [&[u8]; 9] = [
+            b"STAT", b"DELE", b"NOOP", b"RSET", b"QUIT", b"LAST", b"UTF8", b"USER", b"",
         ];
+        const LOGINS: [&[u8]; 2] = [b"PASS", b"APOP"];
+        // With a mechanism; without one it asks which there are.
+        const LOGINS_WITH_ARGUMENT: [&[u8]; 1] = [b"AUTH"];
         const LISTS: [&[u8]; 3] = [b"RETR", b"TOP", b"CAPA"];
         // Of all of them, unless the command names one.
         const LISTS_OF_ALL: [&[u8]; 3] = [b"LIST", b"UIDL", b"LANG"];
@@ -126,6 +140,8 @@ impl Line {
             Kind::List
         } else if is_one_of(&LISTS_OF_ALL) || is_one_of(&LINES) {
             Kind::Line
+        } else if is_one_of(&LOGINS) || is_one_of(&LOGINS_WITH_ARGUMENT) && has_argument {
+            Kind::Login
         } else {
             Kind::Unknown
         }
@@ -144,19 +160,22 @@ impl Owed {
             Kind::Line => {}
             Kind::List => self.lists |= next,
             Kind::Unknown => self.unknown |= next,
+            Kind::Login => self.logins |= next,
         }
         self.count += 1;
     }
 
     fn pop(&mut self) -> Option<Kind> {
         self.count = self.count.checked_sub(1)?;
-        let kind = match (self.lists & 1, self.unknown & 1) {
-            (1, _) => Kind::List,
-            (_, 1) => Kind::Unknown,
+        let kind = match (self.lists & 1, self.unknown & 1, self.logins & 1) {
+            (1, _, _) => Kind::List,
+            (_, 1, _) => Kind::Unknown,
+            (_, _, 1) => Kind::Login,
             _ => Kind::Line,
         };
         self.lists >>= 1;
         self.unknown >>= 1;
+        self.logins >>= 1;
         Some(kind)
     }
 }
@@ -208,12 +227,12 @@ impl Pop3Follower {
     /// What keeps the client's next octet from going on, if anything does.
     fn obstacle(&self, draining: bool) -> Option<Then> {
         let is_between = self.client.place == Place::Between;
-        if self.is_refused {
-            Some(Then::Refuse(PROXY_WORD))
+        if let Some(refusal) = self.refused {
+            Some(Then::Refuse(refusal))
         } else if draining && is_between {
             Some(Then::Stop)
-        } else if self.owed.is_full() && !self.is_lost {
-            // More is not remembered than that.
+        } else if (self.owed.is_full() || self.owed.logins != 0) && !self.is_lost {
+            // More is not remembered than that; and whose the next command is depends on a login's answer.
             Some(Then::Hold)
         } else {
             None
@@ -224,24 +243,34 @@ impl Pop3Follower {
         let has_argument = self.client.place == Place::Argument;
         if self.client.push(octet) {
             let words: [&[u8]; 2] = [b"XCLIENT", b"XOIP"];
-            self.is_refused = words.iter().any(|word| self.client.is(word));
+            let is_one = words.iter().any(|word| self.client.is(word));
+            self.refused = is_one.then_some(PROXY_WORD);
         }
         if octet == b'\n' {
-            if !self.is_lost && !self.is_refused {
+            if !self.is_lost && self.refused.is_none() {
                 self.owed.push(self.client.kind(has_argument));
             }
             self.client = Line::default();
         }
     }
 
-    /// An answer's first line is over.
+    /// A line that is in no list as far as is known is over.
     fn answered(&mut self, beginning: [u8; 5]) {
         let is_ok = beginning[..3].eq_ignore_ascii_case(b"+OK");
         let is_err = beginning[..4].eq_ignore_ascii_case(b"-ERR");
         self.server = Answer::default();
+        if std::mem::take(&mut self.in_doubt) && !is_ok && !is_err {
+            // No answer begins so: it is the first line of the list, or its end.
+            if !beginning.starts_with(b".\n") && !beginning.starts_with(b".\r\n") {
+                self.server = Answer::List(ListPlace::LineStart);
+            }
+            return;
+        }
         match self.owed.pop() {
             Some(Kind::List) if is_ok => self.server = Answer::List(ListPlace::LineStart),
             Some(Kind::Line) if is_ok => {}
+            Some(Kind::Unknown) if is_ok => self.in_doubt = true,
+            Some(Kind::Login) if beginning[0] == b'+' => self.refused = Some(RELOGIN),
             Some(_) if is_err => {}
             Some(_) | None => self.is_lost = true,
         }
@@ -311,12 +340,16 @@ impl Follower for Pop3Follower {
     }
 
     fn release(&mut self) {
+        if self.owed.logins != 0 {
+            // The answer may come yet, and nothing may go on in between.
+            self.refused = Some(RELOGIN);
+        }
         self.is_lost |= self.owed.is_full();
     }
 
     fn safety(&self) -> Safety {
         let between = self.client.place == Place::Between && self.server.is_between();
-        if self.is_lost {
+        if self.is_lost || self.in_doubt {
             Safety::Opaque
         } else if between && self.owed.count == 0 {
             Safety::Safe
@@ -332,7 +365,8 @@ impl Follower for Pop3Follower {
     /// In POP3 whatever a server says is the answer to the oldest command that has none, so words of ours are
     /// none while one is owed.
     fn goodbye(&self, why: Farewell) -> Option<&'static [u8]> {
-        let fits = !self.is_lost && self.owed.count == 0 && self.server.is_between();
+        let is_followed = !self.is_lost && !self.in_doubt;
+        let fits = is_followed && self.owed.count == 0 && self.server.is_between();
         fits.then(|| words::goodbye(why).as_bytes())
     }
 }

@@ -11,8 +11,9 @@ use super::words;
 use crate::reply::Farewell;
 use crate::{ClientVerdict, Follower, Refusal, Safety, Then};
 
-/// UNAUTHENTICATE (RFC 5804 §2.14.1), which Stalwart obeys without offering it: a second login on this
-/// connection would stay on the first account's server.
+/// A second login on this connection would stay on the first account's server. UNAUTHENTICATE (RFC 5804 §2.14.1), which
+/// Stalwart obeys without offering it, is not let through. AUTHENTICATE is, since servers have to refuse it (§2.1); one
+/// that does not gets no more of this client.
 const RELOGIN: Refusal = Refusal::new(
     "the client asked to log in anew on a connection that belongs to one account",
     Farewell::Relogin,
@@ -35,20 +36,21 @@ pub struct SieveFollower {
     server: Scanner,
     /// Commands begun and not answered.
     open: u32,
-    tls: Tls,
+    awaited: Awaited,
+    /// Nothing can be read any more, or nobody knows.
+    is_opaque: bool,
     refused: Option<Refusal>,
     said_bye: bool,
 }
 
-/// What became of a STARTTLS in the relay: a server that is reached in clear may obey it.
+/// An answer without which it is not known what the client's next octets are, or whose they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tls {
-    /// Nobody asked for it.
-    Unasked,
-    /// The answer is owed. What the client sends next depends on it, and so it waits (RFC 5804 §2.2).
-    Asked,
-    /// Nothing can be read any more, or nobody knows.
-    Opaque,
+enum Awaited {
+    Nothing,
+    /// To STARTTLS: a server that is reached in clear may obey it (RFC 5804 §2.2).
+    Tls,
+    /// To AUTHENTICATE.
+    Login,
 }
 
 impl Default for SieveFollower {
@@ -57,7 +59,8 @@ impl Default for SieveFollower {
             client: Scanner::new(),
             server: Scanner::new(),
             open: 0,
-            tls: Tls::Unasked,
+            awaited: Awaited::Nothing,
+            is_opaque: false,
             refused: None,
             said_bye: false,
         }
@@ -69,12 +72,12 @@ impl SieveFollower {
     fn obstacle(&self, draining: bool) -> Option<Then> {
         if let Some(refusal) = self.refused {
             Some(Then::Refuse(refusal))
-        } else if self.tls == Tls::Opaque {
+        } else if self.is_opaque {
             None
         } else if draining && self.client.is_between_lines() {
             Some(Then::Stop)
         } else {
-            (self.tls == Tls::Asked).then_some(Then::Hold)
+            (self.awaited != Awaited::Nothing).then_some(Then::Hold)
         }
     }
 
@@ -84,7 +87,8 @@ impl SieveFollower {
             Event::Begin => self.open = self.open.saturating_add(1),
             Event::Word if word.is(b"UNAUTHENTICATE") => self.refused = Some(RELOGIN),
             Event::Word if word.is(b"XCLIENT") => self.refused = Some(PROXY_WORD),
-            Event::End if word.is(b"STARTTLS") => self.tls = Tls::Asked,
+            Event::End if word.is(b"STARTTLS") => self.awaited = Awaited::Tls,
+            Event::End if word.is(b"AUTHENTICATE") => self.awaited = Awaited::Login,
             Event::Unclear => self.refused = Some(IMPOSSIBLE_LITERAL),
             Event::Word | Event::End => {}
         }
@@ -99,15 +103,24 @@ impl SieveFollower {
                 let is_ok = is(b"OK");
                 self.answered(is_ok);
             }
-            Event::Unclear => self.tls = Tls::Opaque,
+            // A challenge: the server goes about it.
+            Event::End if self.awaited == Awaited::Login && self.open == 1 => {
+                self.refused = Some(RELOGIN);
+            }
+            Event::Unclear => self.is_opaque = true,
             Event::Begin | Event::Word | Event::End => {}
         }
     }
 
     fn answered(&mut self, is_ok: bool) {
         self.open = self.open.saturating_sub(1);
-        if self.tls == Tls::Asked && self.open == 0 {
-            self.tls = if is_ok { Tls::Opaque } else { Tls::Unasked };
+        if self.open > 0 {
+            return;
+        }
+        match std::mem::replace(&mut self.awaited, Awaited::Nothing) {
+            Awaited::Tls if is_ok => self.is_opaque = true,
+            Awaited::Login if is_ok => self.refused = Some(RELOGIN),
+            _ => {}
         }
     }
 }
@@ -125,7 +138,7 @@ impl Follower for SieveFollower {
                 };
                 return ClientVerdict { forward, then };
             }
-            if at == chunk.len() || self.tls == Tls::Opaque {
+            if at == chunk.len() || self.is_opaque {
                 return ClientVerdict {
                     forward: chunk.len(),
                     then: Then::Continue,
@@ -144,7 +157,7 @@ impl Follower for SieveFollower {
 
     fn server(&mut self, chunk: &[u8]) {
         let mut at = 0;
-        while at < chunk.len() && self.tls != Tls::Opaque {
+        while at < chunk.len() && !self.is_opaque {
             let (count, event) = self.server.scan(&chunk[at..]);
             at += count;
             if let Some(event) = event {
@@ -154,14 +167,17 @@ impl Follower for SieveFollower {
     }
 
     fn release(&mut self) {
-        if self.tls == Tls::Asked {
-            self.tls = Tls::Opaque;
+        match self.awaited {
+            Awaited::Nothing => {}
+            Awaited::Tls => self.is_opaque = true,
+            // The answer may come yet, and nothing may go on in between.
+            Awaited::Login => self.refused = Some(RELOGIN),
         }
     }
 
     fn safety(&self) -> Safety {
         let between = self.client.is_between_lines() && self.server.is_between_lines();
-        if self.tls == Tls::Opaque {
+        if self.is_opaque {
             Safety::Opaque
         } else if between && self.open == 0 {
             Safety::Safe
@@ -171,11 +187,11 @@ impl Follower for SieveFollower {
     }
 
     fn awaits_the_client(&self) -> bool {
-        self.tls != Tls::Opaque && !self.client.is_between_lines() && self.open <= 1
+        !self.is_opaque && !self.client.is_between_lines() && self.open <= 1
     }
 
     fn goodbye(&self, why: Farewell) -> Option<&'static [u8]> {
-        let fits = self.tls != Tls::Opaque && self.server.is_between_lines();
+        let fits = !self.is_opaque && self.server.is_between_lines();
         (fits && !self.said_bye).then(|| words::goodbye(why))
     }
 }
