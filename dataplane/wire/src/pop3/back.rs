@@ -28,7 +28,10 @@ pub struct Pop3Back {
     lines: Lines,
     state: State,
     greeting: String,
+    /// As far as the greeting says, which somebody else may have written where it came in clear.
     offers_xclient: bool,
+    /// Whether the leg was in clear when the greeting came.
+    is_upgraded: bool,
     offered_in_clear: Option<Keywords>,
     offered: Option<Keywords>,
 }
@@ -81,6 +84,7 @@ impl Pop3Back {
             state: State::Greeting,
             greeting: String::new(),
             offers_xclient: false,
+            is_upgraded: false,
             offered_in_clear: None,
             offered: None,
         }
@@ -105,6 +109,11 @@ impl Pop3Back {
         }
     }
 
+    /// Whether XCLIENT is worth a try. Under TLS no greeting comes that could be believed in what it does not say.
+    fn may_take_xclient(&self) -> bool {
+        self.offers_xclient || self.is_upgraded
+    }
+
     /// Sends the next command, if one is needed before a secret may be sent.
     fn choose(&mut self, out: &mut Vec<u8>) -> Result<(), BackendViolation> {
         let Some(offered) = &self.offered else {
@@ -116,7 +125,7 @@ impl Pop3Back {
                 return Err(BackendViolation::StartTlsMissing);
             }
             self.send(Command::Stls, "STLS", out);
-        } else if let Some(facts) = self.announce.take().filter(|_| self.offers_xclient) {
+        } else if let Some(facts) = self.announce.take().filter(|_| self.may_take_xclient()) {
             self.send(Command::Xclient, &xclient::command(&facts), out);
         } else if self.utf8 == Utf8::Wanted && offer::offers_utf8(offered) {
             self.send(Command::Utf8, "UTF8", out);
@@ -151,8 +160,10 @@ impl Pop3Back {
             }
             (Command::Stls, true) => State::Handshake,
             (Command::Stls, false) => return Err(BackendViolation::StartTlsRefused),
-            (Command::Xclient, true) => State::Choosing,
-            (Command::Xclient, false) => return Err(BackendViolation::AnnounceRefused),
+            (Command::Xclient, false) if self.offers_xclient => {
+                return Err(BackendViolation::AnnounceRefused);
+            }
+            (Command::Xclient, _) => State::Choosing,
             (Command::Utf8, is_ok) => {
                 self.utf8 = if is_ok { Utf8::Settled } else { Utf8::Refused };
                 State::Choosing
@@ -207,6 +218,7 @@ impl Negotiate for Pop3Back {
 
     fn secured(&mut self) {
         self.channel = Channel::Secure;
+        self.is_upgraded = true;
         self.offered_in_clear = self.offered.take();
         self.state = State::Choosing;
     }

@@ -227,12 +227,14 @@ fn compose(offered: &Keywords, credentials: &Credentials) -> Option<(Leave, VecD
     }
 }
 
-/// AUTH, with the first message in its line if it fits (RFC 5034 §4).
+/// AUTH, with the one message of a mechanism in its line if it fits (RFC 5034 §4). That of LOGIN which comes first
+/// waits: a server that does not know it there asks for the name again, and would take the password for it.
 fn auth(mechanism: Mechanism, messages: Vec<Secret>) -> VecDeque<Secret> {
     let command = format!("AUTH {}", mechanism.name());
+    let is_only = messages.len() == 1;
     let fits = |message: &Secret| {
         let length = command.len() + 1 + message.len().div_ceil(3) * 4 + 2;
-        !message.is_empty() && length <= MAX_COMMAND_LINE
+        is_only && !message.is_empty() && length <= MAX_COMMAND_LINE
     };
     let mut pieces = VecDeque::new();
     let mut messages = messages.into_iter().peekable();
@@ -340,7 +342,7 @@ mod tests {
             );
         }
         let sent = pieces(&["USER", "SASL LOGIN"], &alice).unwrap();
-        assert_eq!(sent, ["AUTH LOGIN YWxpY2U=\r\n", "YSBi\r\n"]);
+        assert_eq!(sent, ["AUTH LOGIN\r\n", "YWxpY2U=\r\n", "YSBi\r\n"]);
         let sent = pieces(&["USER"], &alice).unwrap();
         assert_eq!(sent, ["USER alice\r\n", "PASS a b\r\n"]);
         assert_eq!(pieces(&["SASL GSSAPI"], &alice), None);
