@@ -10,9 +10,21 @@ use super::lex::{Behind, behind};
 pub(super) struct Room {
     /// Octets of its lines together, without their ends.
     pub(super) lines: usize,
-    /// Octets of its literals together. One that has more is read to its end and dropped: nobody asked the
-    /// sender to wait, so that it comes in any case.
+    /// Octets of its literals together.
     pub(super) literals: usize,
+    /// What becomes of one that has more.
+    pub(super) beyond: Beyond,
+    /// How many lines it may have.
+    pub(super) most_lines: u32,
+}
+
+/// What becomes of literals that there is no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// They are read to their end and dropped: nobody asked the sender to wait, so that they come in any case.
+    Dropped,
+    /// Nothing more is read.
+    Refused,
 }
 
 /// A command or a response of which a part may have been read.
@@ -49,11 +61,6 @@ impl Frame {
         }
     }
 
-    /// Whether there is no room for what has been announced.
-    pub(super) fn is_too_long(&self) -> bool {
-        self.is_too_long
-    }
-
     /// How many lines have been taken.
     pub(super) fn lines(&self) -> u32 {
         self.lines
@@ -62,7 +69,7 @@ impl Frame {
     /// Reads on. To be called until it is not [`Taken::More`], and not afterwards.
     ///
     /// # Errors
-    /// [`LineTooLong`]: there is no room for its lines.
+    /// [`LineTooLong`]: there is no room for its lines, or for a literal that is not to be dropped.
     pub(super) fn take(&mut self, input: &mut WireBuf) -> Result<Taken, LineTooLong> {
         loop {
             self.take_literal(input);
@@ -74,6 +81,9 @@ impl Frame {
             };
             self.room.lines -= line.len();
             self.lines += 1;
+            if self.lines > self.room.most_lines {
+                return Err(LineTooLong);
+            }
             self.keep(&line);
             let Behind::Literal(length) = behind(&line) else {
                 return Ok(self.finish());
@@ -81,6 +91,7 @@ impl Frame {
             self.missing = length;
             match self.room.literals.checked_sub(length as usize) {
                 Some(left) => self.room.literals = left,
+                None if self.room.beyond == Beyond::Refused => return Err(LineTooLong),
                 None => self.is_too_long = true,
             }
             self.keep(b"\r\n");
@@ -115,6 +126,15 @@ impl Frame {
 mod tests {
     use super::*;
 
+    fn room(lines: usize, literals: usize) -> Room {
+        Room {
+            lines,
+            literals,
+            beyond: Beyond::Dropped,
+            most_lines: u32::MAX,
+        }
+    }
+
     fn read(room: Room, text: &[u8], size: usize) -> (String, Vec<u8>) {
         let mut input = WireBuf::new(4096);
         let mut frame = Frame::new(room);
@@ -135,10 +155,7 @@ mod tests {
 
     #[test]
     fn a_command_is_read_with_its_literals_and_no_further() {
-        let room = Room {
-            lines: 40,
-            literals: 7,
-        };
+        let room = room(40, 7);
         let text = b"A {2+}\r\n\r\n {5}\nabcde x\r\nB\r\n";
         for size in 1..text.len() {
             let (said, left) = read(room, text, size);
@@ -149,19 +166,31 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_read_to_its_end_and_dropped() {
-        let room = Room {
-            lines: 40,
-            literals: 6,
-        };
+        let little = room(40, 6);
         let text = b"A {2+}\r\nxy {5}\r\nabcde {3+}\r\nabc\r\nB\r\n";
         for size in 1..text.len() {
-            let (said, left) = read(room, text, size);
+            let (said, left) = read(little, text, size);
             assert_eq!((&*said, &*left), ("A {2+}\\r\\nxy {5} ...", &b"B\r\n"[..]));
         }
-        let lines = Room {
-            lines: 7,
-            literals: 6,
+        assert_eq!(read(room(7, 6), b"A {2+}\r\nxy {5}\r\n", 1).0, "too long");
+    }
+
+    #[test]
+    fn what_is_refused_is_left_where_it_is() {
+        let text = b"A {2+}\r\nxy {5}\r\nabcde\r\nB\r\n";
+        let refusing = Room {
+            beyond: Beyond::Refused,
+            ..room(40, 6)
         };
-        assert_eq!(read(lines, b"A {2+}\r\nxy {5}\r\n", 1).0, "too long");
+        let of_one_line = Room {
+            most_lines: 1,
+            ..room(40, 7)
+        };
+        for room in [refusing, of_one_line] {
+            for size in 1..text.len() {
+                let (said, left) = read(room, text, size);
+                assert_eq!((&*said, &*left), ("too long", &b"abcde\r\nB\r\n"[..]));
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::SieveFollower;
 use super::acceptance::Acceptance;
 use super::command::{self, Argument, Command, Verb};
-use super::frame::{Frame, Room, Taken};
+use super::frame::{Beyond, Frame, Room, Taken};
 use super::offer::{self, Offer};
 use super::words;
 use crate::buf::WireBuf;
@@ -294,6 +294,8 @@ fn frame(limits: FrontLimits) -> Frame {
     Frame::new(Room {
         lines: limits.max_line,
         literals: limits.max_literal,
+        beyond: Beyond::Dropped,
+        most_lines: u32::MAX,
     })
 }
 

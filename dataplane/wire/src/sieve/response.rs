@@ -1,6 +1,6 @@
 //! What a backend answers.
 
-use super::frame::{Frame, Room, Taken};
+use super::frame::{Beyond, Frame, Room, Taken};
 use super::lex::Lexer;
 use crate::buf::WireBuf;
 use crate::reply::BackendViolation;
@@ -100,32 +100,30 @@ impl Responses {
     pub(super) fn new(limits: BackLimits) -> Self {
         Self {
             limits,
-            frame: frame(limits),
+            frame: frame(limits, 0),
             lines: 0,
         }
     }
 
     /// The next whole response; `None` when more must be read.
     pub(super) fn next(&mut self, input: &mut WireBuf) -> Result<Option<Secret>, BackendViolation> {
-        let too_long = BackendViolation::ReplyTooLong;
-        let taken = self.frame.take(input).map_err(|_| too_long)?;
-        let lines = self.lines + self.frame.lines();
-        if lines > self.limits.max_lines || self.frame.is_too_long() {
-            return Err(too_long);
-        }
-        let Taken::Whole(text) = taken else {
+        let taken = self.frame.take(input);
+        let Taken::Whole(text) = taken.map_err(|_| BackendViolation::ReplyTooLong)? else {
             return Ok(None);
         };
-        self.lines = lines;
-        self.frame = frame(self.limits);
+        self.lines += self.frame.lines();
+        self.frame = frame(self.limits, self.lines);
         Ok(Some(text))
     }
 }
 
-fn frame(limits: BackLimits) -> Frame {
+/// A response that is to be read, behind so many lines.
+fn frame(limits: BackLimits, lines: u32) -> Frame {
     Frame::new(Room {
         lines: limits.max_line,
         literals: limits.max_line,
+        beyond: Beyond::Refused,
+        most_lines: limits.max_lines.saturating_sub(lines),
     })
 }
 
