@@ -251,8 +251,7 @@ fn caution<P: LineProtocol>(endpoint: &Endpoint, back: &P::Back) -> Option<Cauti
     if honoured && P::ignores_authorization(back) {
         return Some(Caution::AuthorizationIgnored);
     }
-    let unread = endpoint.announcement.is_in_protocol() && P::ignores_announcements(back);
-    unread.then_some(Caution::AnnouncementUnread)
+    Caution::of_announcement::<P>(endpoint.announcement, back)
 }
 
 /// Says goodbye. Manners only: what we came for is known.

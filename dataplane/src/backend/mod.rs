@@ -26,8 +26,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ferrypost_proto::{DestinationId, routing::v1::EndpointHealth, v1};
-use ferrypost_wire::ProtocolKind;
+use ferrypost_proto::{Announcement, DestinationId, routing::v1::EndpointHealth, v1};
+use ferrypost_wire::{LineProtocol, ProtocolKind};
 use tokio::{sync::watch, time::Instant};
 
 pub use offered::Offered;
@@ -133,6 +133,15 @@ pub enum Caution {
 }
 
 impl Caution {
+    /// What is seen of how a server takes the announcement of clients that its endpoint says.
+    pub(crate) fn of_announcement<P: LineProtocol>(
+        announcement: Announcement,
+        back: &P::Back,
+    ) -> Option<Self> {
+        let unread = announcement.is_in_protocol() && P::ignores_announcements(back);
+        unread.then_some(Self::AnnouncementUnread)
+    }
+
     /// As `/stats`, the log and the control plane say it.
     pub const fn word(self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ use super::outcome::{self, AttemptError, SessionError};
 use super::relay::{Budget, RelayEnd};
 use crate::{
     backend::{
+        Caution,
         logins::Logins,
         open::{OpenFailure, Opened, Times},
     },
@@ -107,6 +108,8 @@ pub(super) struct LoginRecord {
     pub(super) is_claim: bool,
     pub(super) route: Option<Route>,
     pub(super) announcement: Option<Announcement>,
+    /// What is to be known of how it went all the same.
+    pub(super) caution: Option<Caution>,
     pub(super) address: Option<SocketAddr>,
     /// The TLS of the server's connection, `none` where it is in clear; not known before it was agreed.
     pub(super) tls: Option<&'static str>,
@@ -128,6 +131,9 @@ impl LoginRecord {
         self.address = Some(opened.address);
         self.tls = Some(opened.tls.as_ref().map_or("none", |tls| tls.version));
         self.times = opened.times;
+        self.caution = self
+            .announcement
+            .and_then(|announcement| Caution::of_announcement::<P>(announcement, &opened.back));
     }
 
     pub(super) fn failed_to_open(&mut self, failure: &OpenFailure) {
@@ -210,6 +216,7 @@ impl Record {
             address = trail.address.map(tracing::field::display),
             backend_tls = trail.tls,
             announcement = trail.announcement.map(Announcement::word),
+            caution = trail.caution.map(Caution::word),
             held_us = micros(trail.held),
             overtaken = trail.overtaken,
             connect_us = micros(trail.times.connect),

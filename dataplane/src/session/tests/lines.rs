@@ -1,68 +1,15 @@
 //! What the log says of a login: one line each, with whose fault it was, and nothing that a peer made up.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use tracing::{level_filters::LevelFilter, subscriber::DefaultGuard};
 
 use super::{
     backend::Manners,
-    eventually,
+    log::Log,
     world::{Plan, World},
 };
-
-/// The log of this thread, and so of everything that a test on one thread starts.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn begin() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_max_level(LevelFilter::INFO)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The lines about logins, when there are as many as expected.
-    async fn logins(&self, count: usize) -> Vec<Value> {
-        let logins = || {
-            let text = self.text();
-            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-            lines
-                .filter(|line: &Value| line["message"] == "login")
-                .collect::<Vec<_>>()
-        };
-        eventually("the logins are in the log", || logins().len() >= count).await;
-        let logins = logins();
-        assert_eq!(logins.len(), count, "{logins:#?}");
-        logins
-    }
-}
 
 async fn refused(refusal: &'static str) -> (Value, String) {
     let (log, _guard) = Log::begin();

@@ -9,6 +9,7 @@ mod hostile;
 mod legs;
 mod limits;
 mod lines;
+mod log;
 mod logins;
 mod moves;
 mod pop3;

@@ -77,7 +77,8 @@ impl SubmissionBack {
         }
     }
 
-    /// Whether the server takes announcements of clients from us: it offers it to whom it trusts.
+    /// Whether the server takes announcements of clients from us: it offers it to whom it trusts. Of a client that
+    /// has been announced: whether it did until it had heard everything.
     pub(super) fn takes_announcements(&self) -> bool {
         self.takes_announcements
     }
@@ -97,7 +98,10 @@ impl SubmissionBack {
             self.send(Command::StartTls, b"STARTTLS", out);
             return Ok(());
         }
-        self.takes_announcements |= xclient::takes_announcements(offered);
+        let is_over = |announcement: &Announcement| announcement.is_over();
+        if !self.announcement.as_ref().is_some_and(is_over) {
+            self.takes_announcements = xclient::takes_announcements(offered);
+        }
         let announcement = self.announcement.as_mut();
         match announcement.and_then(|announcement| announcement.next(offered)) {
             Some(command) => self.send(Command::Xclient, &command, out),

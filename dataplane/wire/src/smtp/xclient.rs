@@ -53,6 +53,12 @@ impl Announcement {
         Self(attributes)
     }
 
+    /// Whether everything has been said. The address, which comes last, makes the connection the client's: what the
+    /// server takes behind it says nothing about us.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The next command, without its end; `None` when everything has been said that the server takes.
     pub(super) fn next(&mut self, offered: &Keywords) -> Option<Vec<u8>> {
         if !takes_announcements(offered) {
