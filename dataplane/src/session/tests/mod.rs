@@ -19,6 +19,7 @@ mod sieve;
 mod stuck;
 mod submission;
 mod tokens;
+mod tokens_by_line;
 mod toy;
 #[path = "../../../wire/tests/toy/mod.rs"]
 mod toy_protocol;

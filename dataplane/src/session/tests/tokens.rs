@@ -1,4 +1,4 @@
-//! Logins by bearer token. The servers do as Stalwart does: the token decides, whatever name is beside it.
+//! Logins by bearer token, in IMAP. The servers do as Stalwart does: the token decides, whatever name is beside it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,17 +18,17 @@ use super::{
 };
 use crate::tokens::{IssuerError, NoOwner, Owner, Proof, TokenOwner};
 
-const ALICE: &str = "alice@example.org";
-const BOB: &str = "bob@example.org";
+pub(super) const ALICE: &str = "alice@example.org";
+pub(super) const BOB: &str = "bob@example.org";
 const CAROL: &str = "carol@example.org";
 
 /// A server that takes tokens.
 const OFFERED: &str = "IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=OAUTHBEARER AUTH=XOAUTH2";
 /// `{"status":"invalid_token"}`
-const INVALID: &str = "eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=";
+pub(super) const INVALID: &str = "eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=";
 
 /// What is said of tokens. Those that the servers take have `secret` in them.
-struct Known(HashMap<&'static str, Result<Owner, NoOwner>>);
+pub(super) struct Known(HashMap<&'static str, Result<Owner, NoOwner>>);
 
 impl TokenOwner for Known {
     fn tells_at(&self, _: &Endpoint) -> bool {
@@ -46,14 +46,14 @@ impl TokenOwner for Known {
     }
 }
 
-fn owner(name: &str, proof: Proof) -> Owner {
+pub(super) fn owner(name: &str, proof: Proof) -> Owner {
     Owner {
         name: name.to_owned(),
         proof,
     }
 }
 
-fn known() -> Arc<Known> {
+pub(super) fn known() -> Arc<Known> {
     Arc::new(Known(HashMap::from([
         ("secret-alice", Ok(owner(ALICE, Proof::Issuer))),
         ("secret-bob", Ok(owner(BOB, Proof::Issuer))),
@@ -78,7 +78,13 @@ fn plan(authorization: [AuthorizationIdentity; 2]) -> Plan {
         new: manners(),
         way: Way {
             authorization,
-            offered: Some(OFFERED),
+            offered: &[
+                "IMAP4rev1",
+                "SASL-IR",
+                "AUTH=PLAIN",
+                "AUTH=OAUTHBEARER",
+                "AUTH=XOAUTH2",
+            ],
             ..Way::default()
         },
         tokens: known(),
@@ -86,7 +92,7 @@ fn plan(authorization: [AuthorizationIdentity; 2]) -> Plan {
     }
 }
 
-fn xoauth2(user: &str, token: &str) -> String {
+pub(super) fn xoauth2(user: &str, token: &str) -> String {
     STANDARD.encode(format!("user={user}\x01auth=Bearer {token}\x01\x01"))
 }
 

@@ -137,8 +137,8 @@ pub(crate) struct Way {
     pub(crate) at: [Option<std::net::SocketAddr>; 2],
     /// What the old and the new server do with an authorization identity.
     pub(crate) authorization: [v1::AuthorizationIdentity; 2],
-    /// What both servers are said to offer, and clients are offered because of it; `None`: our own minimum.
-    pub(crate) offered: Option<&'static str>,
+    /// What both servers are said to offer, and clients are offered because of it; nothing: our own minimum.
+    pub(crate) offered: &'static [&'static str],
     /// Where logins are parted from master users, and whether the old and the new server do it there.
     pub(crate) masters: (&'static str, [bool; 2]),
 }
@@ -155,7 +155,7 @@ impl Default for Way {
             host: None,
             at: [None; 2],
             authorization: [v1::AuthorizationIdentity::Unspecified; 2],
-            offered: None,
+            offered: &[],
             masters: ("", [false; 2]),
         }
     }
@@ -330,7 +330,7 @@ impl World {
             new,
         };
         world.first_table(&plan.way, &random);
-        if plan.way.offered.is_some() {
+        if !plan.way.offered.is_empty() {
             let tokens = &*world.services.tokens;
             offers.renew("", &Backends::new(), &world.table(), tokens, true);
         }
@@ -376,11 +376,7 @@ impl World {
                 tls: Some(way.tls.clone()),
                 announcement: way.announcement.into(),
                 authorization_identity: way.authorization[n].into(),
-                capabilities: way
-                    .offered
-                    .into_iter()
-                    .flat_map(|words| words.split(' ').map(str::to_owned))
-                    .collect(),
+                capabilities: way.offered.iter().map(|&item| item.to_owned()).collect(),
                 master_separators: if known[n] { separators } else { "" }.into(),
                 ..Default::default()
             }],

@@ -36,7 +36,9 @@ pub struct SubmissionLogin {
     pieces: VecDeque<Secret>,
     /// The token's frame, while the backend may end the exchange with a challenge.
     frame: Option<BearerFrame>,
-    /// The challenge by which it did.
+    /// Whether it did (RFC 7628 §3.2.2).
+    is_challenged: bool,
+    /// That challenge, decoded, if it can be.
     challenge: Option<Vec<u8>>,
     takes_chunks: bool,
 }
@@ -79,6 +81,7 @@ impl SubmissionLogin {
             credentials: Some(credentials),
             pieces,
             frame,
+            is_challenged: false,
             challenge: None,
             takes_chunks: offered.is_some_and(|offered| offered.has("CHUNKING")),
         }
@@ -87,7 +90,7 @@ impl SubmissionLogin {
     fn take(&mut self, reply: &Reply) -> Result<LoginStep<Acceptance>, BackendViolation> {
         match reply.code {
             // It agreed before it had heard everything, or after it had said no.
-            235 if !self.pieces.is_empty() || self.challenge.is_some() => {
+            235 if !self.pieces.is_empty() || self.is_challenged => {
                 Err(BackendViolation::Malformed)
             }
             235 => {
@@ -117,14 +120,21 @@ impl SubmissionLogin {
             return Ok(LoginStep::Send(piece));
         }
         let frame = self.frame.take().ok_or(BackendViolation::Malformed)?;
-        // What is not base64 could not be passed on.
-        self.challenge = Some(sasl::decode_challenge(challenge).unwrap_or_default());
+        self.is_challenged = true;
+        // What is not base64 could not be passed on, and a client takes what is empty for a question.
+        self.challenge = sasl::decode_challenge(challenge).filter(|octets| !octets.is_empty());
         let read = SecretWriter::with_capacity(8).text(sasl::acknowledgement(frame).as_bytes());
         Ok(LoginStep::Send(read.text(b"\r\n").finish()))
     }
 
     fn refused(&mut self, reply: &Reply) -> Result<LoginStep<Acceptance>, BackendViolation> {
-        let rejection = verdict::on_login(reply)?;
+        let mut rejection = verdict::on_login(reply)?;
+        if let Some(Credentials::Bearer(_)) = self.credentials
+            && rejection.code().is_none()
+        {
+            // Which server it is has been said by its challenge; our words for passwords would be wrong.
+            rejection = rejection.in_words(reply.enhanced().1);
+        }
         self.state = State::Over;
         self.pieces.clear();
         if rejection.kind() != RejectionKind::Temporary {

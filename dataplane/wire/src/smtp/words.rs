@@ -54,12 +54,16 @@ pub(super) fn refusal(reply: &ClientReply) -> String {
 }
 
 /// A backend's refusal goes on with its code and text if it has a code that says more than no; otherwise in
-/// words of ours, which are the same for every server.
+/// words of ours, which are the same for every server, unless it is a token's, which the backend has refused in
+/// its own words.
 fn rejected(rejection: &Rejection) -> String {
-    match rejection.code() {
-        Some(code) => format!("{code} {}", rejection.text()),
-        None if rejection.kind() == RejectionKind::Credentials => AUTH_FAILED.to_owned(),
-        None => REFUSED.to_owned(),
+    let is_wrong = rejection.kind() == RejectionKind::Credentials;
+    match (rejection.code(), rejection.text()) {
+        (Some(code), text) => format!("{code} {text}"),
+        (None, "") if is_wrong => AUTH_FAILED.to_owned(),
+        (None, "") => REFUSED.to_owned(),
+        (None, text) if is_wrong => format!("535 5.7.8 {text}"),
+        (None, text) => format!("554 5.7.0 {text}"),
     }
 }
 
