@@ -3,7 +3,8 @@
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +22,10 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use rustls_platform_verifier::BuilderVerifierExt as _;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 
 use super::super::{
@@ -33,6 +37,10 @@ use crate::net::{race::race, resolver::Resolver};
 /// The longest answer that is read, in octets: claims of one person.
 const MAX_ANSWER: usize = 64 << 10;
 
+/// How long an answer is waited for on a connection that was idle, and no longer than half of what an answer may
+/// take at all: a firewall or a failed-over issuer may have forgotten it, and nothing would ever come.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Where tokens are asked about.
 pub(super) struct Issuer {
     uri: Uri,
@@ -43,6 +51,7 @@ pub(super) struct Issuer {
     /// Connections on which nothing is being asked.
     idle: Mutex<Vec<Connection>>,
     most_idle: usize,
+    patience: Duration,
     tasks: Shutdown,
 }
 
@@ -97,34 +106,39 @@ impl Issuer {
             resolver: means.resolver.clone(),
             idle: Mutex::default(),
             most_idle: means.limits.at_once,
+            patience: SILENCE.min(means.limits.answer / 2),
             tasks: means.tasks.clone(),
         })
     }
 
-    /// Asks. On a connection that was idle the issuer may just have closed it: then once more on a new one.
+    /// Asks. On a connection that was idle the issuer may just have closed it: then once more on a new one. Where
+    /// nothing comes on it, nothing would on the other idle ones.
     pub(super) async fn ask(&self, form: Bytes) -> Result<Said, IssuerError> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        if let Some(mut connection) = idle
-            && connection.ready().await.is_ok()
-            && let Ok(said) = self.ask_on(connection, form.clone()).await
-        {
-            return said.understood();
+        let idle = self.idle().pop();
+        if let Some(connection) = idle {
+            let asking = self.ask_on(connection, form.clone());
+            match timeout(self.patience, asking).await {
+                Ok(Ok(said)) => return said.understood(),
+                Ok(Err(_)) => {}
+                Err(_) => self.idle().clear(),
+            }
         }
         let connection = self.connect().await?;
         self.ask_on(connection, form).await?.understood()
     }
 
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ask_on(&self, mut connection: Connection, form: Bytes) -> Result<Heard, IssuerError> {
+        connection.ready().await.map_err(|_| IssuerError::Broken)?;
         let answer = connection.send_request(self.question(form)).await;
         let answer = answer.map_err(|_| IssuerError::Broken)?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(|_| IssuerError::Malformed)?.to_bytes();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         if idle.len() < self.most_idle && !connection.is_closed() {
             idle.push(connection);
         }

@@ -257,6 +257,29 @@ async fn a_connection_that_the_issuer_has_closed_meanwhile_costs_nobody_a_login(
     assert_eq!(world.issuer.questions().len(), 3);
 }
 
+/// As behind a firewall that forgets what is idle, or when an issuer fails over.
+#[tokio::test]
+async fn idle_connections_that_fell_silent_cost_nobody_a_login() {
+    let world = world(TokenLimits {
+        answer: Duration::from_mins(1),
+        ..TokenLimits::default()
+    });
+    world.issuer.says(active("alice@example.org"));
+    let tokens = ["a", "b", "c"];
+    let owners = futures_util::future::join_all(tokens.map(|token| world.owner(token))).await;
+    assert!(owners.iter().all(Result::is_ok));
+    assert_eq!(world.issuer.connections(), 3);
+    world.issuer.forgets_its_connections();
+    for token in ["d", "e", "f"] {
+        assert!(world.owner(token).await.is_ok());
+    }
+    assert_eq!(
+        world.issuer.connections(),
+        4,
+        "one is found out, and none is kept"
+    );
+}
+
 #[tokio::test]
 async fn an_issuer_is_verified() {
     let directory = tempfile::tempdir().unwrap();

@@ -29,6 +29,8 @@ struct Shared {
     held: Mutex<Option<Held>>,
     questions: Mutex<Vec<Question>>,
     connections: AtomicUsize,
+    /// Up to this one, connections are not answered any more.
+    forgotten: AtomicUsize,
 }
 
 /// What it says to a question.
@@ -104,7 +106,7 @@ impl ScriptedIssuer {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = net::accept(&listener).await.unwrap();
-                shared.connections.fetch_add(1, Ordering::SeqCst);
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
                 let (shared, tls) = (Arc::clone(&shared), tls.clone());
                 tokio::spawn(async move {
                     let stream: Box<dyn Stream> = match tls {
@@ -114,7 +116,7 @@ impl ScriptedIssuer {
                             Err(_) => return,
                         },
                     };
-                    _ = shared.serve(BufReader::new(stream)).await;
+                    _ = shared.serve(number, BufReader::new(stream)).await;
                 });
             }
         });
@@ -151,15 +153,28 @@ impl ScriptedIssuer {
         self.shared.questions.lock().unwrap().clone()
     }
 
+    /// Never says a word again on the connections that there are.
+    pub(crate) fn forgets_its_connections(&self) {
+        let all = self.connections();
+        self.shared.forgotten.store(all, Ordering::SeqCst);
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 }
 
 impl Shared {
-    async fn serve(&self, mut stream: BufReader<Box<dyn Stream>>) -> std::io::Result<()> {
+    async fn serve(
+        &self,
+        number: usize,
+        mut stream: BufReader<Box<dyn Stream>>,
+    ) -> std::io::Result<()> {
         loop {
             let question = question(&mut stream).await?;
+            if number <= self.forgotten.load(Ordering::SeqCst) {
+                return std::future::pending().await;
+            }
             self.questions.lock().unwrap().push(question);
             let (waiting, reply) = (
                 self.held.lock().unwrap().clone(),
