@@ -7,8 +7,12 @@
 //! | it answers, or has answered | what it said last |
 //! | it never answered, and somebody may be sent there | the least that a login needs |
 //! | it never answered, and nobody can be sent there yet | nothing: it takes nothing away |
+//!
+//! Another data plane that looks what we offer is told of the servers beside us alone, those on loopback: its own are
+//! behind the other destinations, and two sidecars that told each other what the other one tells would never again offer
+//! what one of them has once not offered.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ferrypost_proto::{DestinationId, Endpoint, Unlisted};
 use ferrypost_routing::RoutingTable;
@@ -19,11 +23,19 @@ use super::{Backends, Offered, Target, on_the_wire};
 use crate::{tables::Tables, tokens::TokenOwner};
 
 /// What is offered on the listeners of one protocol. Cheap to clone; clones share one state.
-pub struct Offers<P: LineProtocol>(watch::Sender<Arc<P::Offer>>);
+pub struct Offers<P: LineProtocol> {
+    /// To clients.
+    everywhere: watch::Sender<Arc<P::Offer>>,
+    /// To other data planes that look.
+    beside_us: watch::Sender<Arc<P::Offer>>,
+}
 
 impl<P: LineProtocol> Clone for Offers<P> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self {
+            everywhere: self.everywhere.clone(),
+            beside_us: self.beside_us.clone(),
+        }
     }
 }
 
@@ -36,18 +48,26 @@ impl<P: LineProtocol> Default for Offers<P> {
 impl<P: LineProtocol> Offers<P> {
     /// Our own minimum, until something is known.
     pub fn new() -> Self {
-        let offer = P::offer(&[], Tokens::Unreadable);
-        Self(watch::Sender::new(Arc::new(offer)))
+        let offer = Arc::new(P::offer(&[], Tokens::Unreadable));
+        Self {
+            everywhere: watch::Sender::new(Arc::clone(&offer)),
+            beside_us: watch::Sender::new(offer),
+        }
     }
 
     /// What is offered now.
     pub fn current(&self) -> Arc<P::Offer> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.everywhere.borrow())
+    }
+
+    /// What is to be had of the servers beside us; where there are none, the same.
+    pub fn beside_us(&self) -> Arc<P::Offer> {
+        Arc::clone(&self.beside_us.borrow())
     }
 
     /// Follows it.
     pub fn watch(&self) -> watch::Receiver<Arc<P::Offer>> {
-        self.0.subscribe()
+        self.everywhere.subscribe()
     }
 
     /// Makes the offer anew whenever what it rests on changes; `tokens`: who tells whose they are.
@@ -87,19 +107,22 @@ impl<P: LineProtocol> Offers<P> {
         first: bool,
     ) {
         let counted = counted::<P>(group, backends, table);
-        let tells = |(endpoint, _): &(&Endpoint, _)| tokens.tells_at(endpoint);
-        let readable = if counted.iter().all(tells) {
-            Tokens::Readable
+        self.publish(offer::<P>(&counted, tokens), first);
+        let (beside_us, elsewhere): (Vec<_>, Vec<_>) = counted
+            .into_iter()
+            .partition(|(endpoint, _)| is_beside_us(endpoint));
+        let counted = if beside_us.is_empty() {
+            elsewhere
         } else {
-            Tokens::Unreadable
+            beside_us
         };
-        let lists: Vec<_> = counted.into_iter().map(|(_, list)| list).collect();
-        self.publish(P::offer(&lists, readable), first);
+        self.beside_us
+            .send_replace(Arc::new(offer::<P>(&counted, tokens)));
     }
 
     /// The first offer replaces a guess; only what shrinks after it is drift.
     fn publish(&self, offer: P::Offer, first: bool) {
-        self.0.send_if_modified(|current| {
+        self.everywhere.send_if_modified(|current| {
             if **current == offer {
                 return false;
             }
@@ -122,6 +145,29 @@ impl<P: LineProtocol> Offers<P> {
             true
         });
     }
+}
+
+/// What all of these endpoints can do.
+fn offer<P: LineProtocol>(
+    counted: &[(&Endpoint, P::Capabilities)],
+    tokens: &dyn TokenOwner,
+) -> P::Offer {
+    let readable = if counted
+        .iter()
+        .all(|(endpoint, _)| tokens.tells_at(endpoint))
+    {
+        Tokens::Readable
+    } else {
+        Tokens::Unreadable
+    };
+    let lists: Vec<_> = counted.iter().map(|(_, list)| list.clone()).collect();
+    P::offer(&lists, readable)
+}
+
+/// Whether an endpoint is on this machine.
+fn is_beside_us(endpoint: &Endpoint) -> bool {
+    let address = endpoint.host.parse::<IpAddr>();
+    endpoint.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|it| it.is_loopback())
 }
 
 /// The endpoints that count, each with its list.

@@ -413,6 +413,37 @@ async fn a_list_in_the_routing_configuration_overrides_the_probe() {
         .await;
 }
 
+/// Two that told each other what the other one tells would offer the least for ever, once both have begun with it.
+#[tokio::test]
+async fn another_data_plane_that_looks_is_told_of_the_servers_beside_us_alone() {
+    let some = start(Way::Implicit, Manners::default());
+    let with = |host: &str, capabilities: &str| v1::Endpoint {
+        host: host.to_owned(),
+        capabilities: capabilities.split(' ').map(str::to_owned).collect(),
+        ..some.clone()
+    };
+    let offers = Offers::<Imap>::new();
+    for (old, beside_us) in [
+        ("127.0.0.1", true),
+        ("::1", true),
+        ("localhost", true),
+        ("old.example.org", false),
+    ] {
+        let tables = Tables::new();
+        let config = config(&[
+            ("old", with(old, "IMAP4rev1 IDLE MOVE")),
+            ("new", with("new.example.org", "IMAP4rev1 IDLE")),
+        ]);
+        publish(&tables, config, &[]);
+        let table = tables.current().unwrap();
+        offers.renew("", &Backends::new(), &table, &NoTokens, false);
+        let (to_clients, to_others) = (offers.current(), offers.beside_us());
+        assert!(!to_clients.capabilities().has("MOVE"), "{old}");
+        assert_eq!(to_others.capabilities().has("MOVE"), beside_us, "{old}");
+        assert!(to_others.capabilities().has("IDLE"), "{old}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_goes_down_is_noticed_and_keeps_its_part_of_the_offer() {
     let old = start(Way::Implicit, offering("IMAP4rev1 IDLE AUTH=PLAIN"));

@@ -21,7 +21,7 @@ use crate::{
     config::{Listener, ListenerTls},
     net::{
         self, TcpListener, TcpStream,
-        proxy::{self, Ends},
+        proxy::{self, Ends, Told},
         tls_server::ServerTls,
     },
     session::{ClientConnection, line::Line},
@@ -185,8 +185,7 @@ impl Settings {
             Ok(origin) => {
                 let connection = ClientConnection {
                     stream,
-                    peer: ends.peer,
-                    local: ends.local,
+                    ends,
                     mode: self.config.tls,
                     tls: self.tls.clone(),
                     newcomer,
@@ -208,7 +207,7 @@ impl Settings {
         peer: SocketAddr,
     ) -> Option<Ends> {
         let local = net::plain(stream.local_addr().ok()?);
-        let direct = Ends { peer, local };
+        let direct = Ends::direct(peer, local);
         let trusted = &self.config.proxy_protocol_from;
         if !trusted.iter().any(|network| network.contains(peer.ip())) {
             return Some(direct);
@@ -217,7 +216,12 @@ impl Settings {
         let header = timeout(services.limits.preauth.handshake, proxy::receive(stream));
         // Nothing was said yet, so that a stop need not wait for it.
         match services.stopping.run_until_cancelled(header).await? {
-            Ok(Ok(told)) => Some(told.unwrap_or(direct)),
+            Ok(Ok(Told::Client(ends))) => Some(ends),
+            Ok(Ok(Told::Nameless)) => Some(direct),
+            Ok(Ok(Told::Check)) => Some(Ends {
+                is_check: true,
+                ..direct
+            }),
             Ok(Err(error)) => {
                 tracing::info!(listener = &*self.name, client = %peer, reason = %error, "turned away");
                 None

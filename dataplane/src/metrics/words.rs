@@ -47,6 +47,8 @@ pub enum LoginOutcome {
     HeldTooLong,
     /// The destination has no endpoint for the protocol.
     NoEndpoint,
+    /// Too many data planes had passed it on already.
+    GoneRound,
     /// The server was not brought to take a login.
     BackendUnavailable,
     /// The server gave no verdict.

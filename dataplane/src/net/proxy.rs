@@ -9,10 +9,10 @@ use std::{
 };
 
 use ferrypost_proto::EndpointTls;
-use ferrypost_wire::{ClientFacts, TlsFacts};
+use ferrypost_wire::{ClientFacts, HopLimit, TlsFacts};
 use ppp::{
     HeaderResult, v1,
-    v2::{Addresses, Builder, Command, Protocol, Type, Version},
+    v2::{self, Addresses, Builder, Command, Protocol, Type, Version},
 };
 use tokio::io::AsyncReadExt as _;
 
@@ -31,6 +31,12 @@ const FIXED_PART: usize = 16;
 const CLIENT_TLS: u8 = 1;
 /// Nonzero: the client showed no certificate that was verified.
 const NOT_VERIFIED: u32 = 1;
+
+/// The value by which one of our data planes tells another how often a session may still be passed on: of the
+/// types that the specification leaves to applications (2.2.7), with our name in it, since others use them too.
+/// Dovecot and Postfix pass over it.
+const HOPS: u8 = 0xe5;
+const HOPS_OF: &[u8] = b"ferrypost-hops=";
 
 /// A client to write a header about.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +62,8 @@ fn build(Announced { client, alpn }: Announced<'_>, starttls: bool) -> io::Resul
     let addresses: Addresses = one_family(client.peer, client.local).into();
     let proxied = Version::Two | Command::Proxy;
     let mut header = Builder::with_addresses(proxied, Protocol::Stream, addresses)
-        .write_tlv(Type::UniqueId, client.session.as_str().as_bytes())?;
+        .write_tlv(Type::UniqueId, client.session.as_str().as_bytes())?
+        .write_tlv(HOPS, &[HOPS_OF, &[client.hops.get()]].concat())?;
     if let Some(alpn) = alpn {
         header = header.write_tlv(Type::ALPN, alpn.as_bytes())?;
     }
@@ -126,13 +133,40 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// The two ends of a connection.
+/// The two ends of a connection, and the way between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
     /// The client.
     pub peer: SocketAddr,
     /// What it connected to.
     pub local: SocketAddr,
+    /// How often its session may still be passed on. `None`: it has gone round in circles.
+    pub hops: Option<HopLimit>,
+    /// Whether there is no client: whoever stands in front of us looks what we are.
+    pub is_check: bool,
+}
+
+impl Ends {
+    /// Those of a connection that nobody has passed on.
+    pub fn direct(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            peer,
+            local,
+            hops: Some(HopLimit::FIRST),
+            is_check: false,
+        }
+    }
+}
+
+/// What a header says of the connection behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Whose it is.
+    Client(Ends),
+    /// Somebody's who has no address that could be told.
+    Nameless,
+    /// Nobody's but the sender's own: its check.
+    Check,
 }
 
 /// A header that should have been there was not.
@@ -146,12 +180,11 @@ pub enum ProxyError {
     Malformed,
 }
 
-/// Reads a header, and not an octet more, from a peer that is trusted to send one. `None` when it says
-/// that there is no client behind it (a load balancer's own check).
+/// Reads a header, and not an octet more, from a peer that is trusted to send one.
 ///
 /// # Errors
 /// [`ProxyError`]; the connection is of no use.
-pub async fn receive(stream: &mut TcpStream) -> Result<Option<Ends>, ProxyError> {
+pub async fn receive(stream: &mut TcpStream) -> Result<Told, ProxyError> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == SIGNATURE {
@@ -161,7 +194,7 @@ pub async fn receive(stream: &mut TcpStream) -> Result<Option<Ends>, ProxyError>
     } else {
         return Err(ProxyError::Malformed);
     }
-    ends(&header)
+    read(&header)
 }
 
 async fn read_binary(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), ProxyError> {
@@ -187,38 +220,51 @@ async fn read_text(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), P
     Ok(())
 }
 
-fn ends(header: &[u8]) -> Result<Option<Ends>, ProxyError> {
-    let ends = |peer, local| {
-        Some(Ends {
-            peer: plain(peer),
-            local: plain(local),
-        })
-    };
+fn read(header: &[u8]) -> Result<Told, ProxyError> {
+    let ends = |peer, local| Some(Ends::direct(plain(peer), plain(local)));
     match HeaderResult::parse(header) {
-        HeaderResult::V2(Ok(header)) if header.command == Command::Local => Ok(None),
-        HeaderResult::V2(Ok(header)) => Ok(match header.addresses {
-            Addresses::IPv4(a) => ends(
-                (a.source_address, a.source_port).into(),
-                (a.destination_address, a.destination_port).into(),
-            ),
-            Addresses::IPv6(a) => ends(
-                (a.source_address, a.source_port).into(),
-                (a.destination_address, a.destination_port).into(),
-            ),
-            Addresses::Unspecified | Addresses::Unix(_) => None,
-        }),
-        HeaderResult::V1(Ok(header)) => Ok(match header.addresses {
-            v1::Addresses::Tcp4(a) => ends(
-                (a.source_address, a.source_port).into(),
-                (a.destination_address, a.destination_port).into(),
-            ),
-            v1::Addresses::Tcp6(a) => ends(
-                (a.source_address, a.source_port).into(),
-                (a.destination_address, a.destination_port).into(),
-            ),
-            v1::Addresses::Unknown => None,
-        }),
+        HeaderResult::V2(Ok(header)) if header.command == Command::Local => Ok(Told::Check),
+        HeaderResult::V2(Ok(header)) => {
+            let ends = match header.addresses {
+                Addresses::IPv4(a) => ends(
+                    (a.source_address, a.source_port).into(),
+                    (a.destination_address, a.destination_port).into(),
+                ),
+                Addresses::IPv6(a) => ends(
+                    (a.source_address, a.source_port).into(),
+                    (a.destination_address, a.destination_port).into(),
+                ),
+                Addresses::Unspecified | Addresses::Unix(_) => None,
+            };
+            let hops = hops(&header);
+            let client = ends.map(|ends| Told::Client(Ends { hops, ..ends }));
+            Ok(client.unwrap_or(Told::Nameless))
+        }
+        HeaderResult::V1(Ok(header)) => {
+            let ends = match header.addresses {
+                v1::Addresses::Tcp4(a) => ends(
+                    (a.source_address, a.source_port).into(),
+                    (a.destination_address, a.destination_port).into(),
+                ),
+                v1::Addresses::Tcp6(a) => ends(
+                    (a.source_address, a.source_port).into(),
+                    (a.destination_address, a.destination_port).into(),
+                ),
+                v1::Addresses::Unknown => None,
+            };
+            Ok(ends.map_or(Told::Nameless, Told::Client))
+        }
         HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Err(ProxyError::Malformed),
+    }
+}
+
+/// What is left of the way. A balancer that says nothing of it is the first on it.
+fn hops(header: &v2::Header<'_>) -> Option<HopLimit> {
+    let values = header.tlvs().filter_map(Result::ok);
+    let mut ours = values.filter(|value| value.kind == HOPS);
+    match ours.find_map(|value| value.value.strip_prefix(HOPS_OF).map(<[u8]>::to_vec)) {
+        None => Some(HopLimit::FIRST),
+        Some(left) => left.first().copied().and_then(HopLimit::after),
     }
 }
 
@@ -264,6 +310,13 @@ mod tests {
         announce(announced, tls)
     }
 
+    fn client_of(header: &[u8]) -> Ends {
+        match read(header) {
+            Ok(Told::Client(ends)) => ends,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn values(header: &Header<'_>) -> Vec<(u8, Vec<u8>)> {
         let values = header.tlvs().map(|tlv| tlv.unwrap());
         values.map(|tlv| (tlv.kind, tlv.value.to_vec())).collect()
@@ -283,12 +336,13 @@ mod tests {
         tls.extend_from_slice(b"TLS13_AES_128_GCM_SHA256");
         let expected = [
             (5, b"ref1".to_vec()),
+            (0xe5, b"ferrypost-hops=\x05".to_vec()),
             (1, b"imap".to_vec()),
             (2, b"mail.example.org".to_vec()),
             (0x20, tls),
         ];
         assert_eq!(values(&parsed), expected);
-        let ends = ends(&bytes).unwrap().unwrap();
+        let ends = client_of(&bytes);
         assert_eq!(ends.peer, "192.0.2.1:4000".parse().unwrap());
         assert_eq!(ends.local, "192.0.2.9:993".parse().unwrap());
     }
@@ -299,7 +353,7 @@ mod tests {
         let bytes = header_before(&client, &EndpointTls::StartTls(verification()));
         let parsed = Header::try_from(&bytes[..]).unwrap();
         let kinds: Vec<u8> = values(&parsed).iter().map(|(kind, _)| *kind).collect();
-        assert_eq!(kinds, [5, 1, 2]);
+        assert_eq!(kinds, [5, 0xe5, 1, 2]);
     }
 
     #[test]
@@ -320,22 +374,54 @@ mod tests {
             panic!("not IPv6: {:?}", parsed.addresses);
         };
         assert_eq!(addresses.source_address.to_string(), "::ffff:192.0.2.1");
-        let ends = ends(&bytes).unwrap().unwrap();
+        let ends = client_of(&bytes);
         assert_eq!(ends.peer, "192.0.2.1:4000".parse().unwrap());
     }
 
     #[test]
+    fn each_data_plane_on_the_way_leaves_one_hop_less_and_the_last_one_none() {
+        let mut client = client("192.0.2.1:4000", "192.0.2.9:993", None);
+        let mut way = Vec::new();
+        while let Some(hops) = client_of(&header(&client)).hops {
+            way.push(hops.get());
+            client.hops = hops;
+        }
+        assert_eq!(way, [4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_value_of_that_type_that_others_sent_says_nothing_of_hops() {
+        let addresses: Addresses = one_family(
+            "192.0.2.1:4000".parse().unwrap(),
+            "192.0.2.9:993".parse().unwrap(),
+        )
+        .into();
+        for (value, left) in [
+            (&b"\x01"[..], Some(HopLimit::FIRST)),
+            (b"vpce-1", Some(HopLimit::FIRST)),
+            (b"ferrypost-hops=", None),
+        ] {
+            let proxied = Version::Two | Command::Proxy;
+            let header = Builder::with_addresses(proxied, Protocol::Stream, addresses)
+                .write_tlv(HOPS, value)
+                .and_then(Builder::build)
+                .unwrap();
+            assert_eq!(client_of(&header).hops, left, "{value:?}");
+        }
+    }
+
+    #[test]
     fn a_probe_has_no_client() {
-        assert_eq!(ends(&local()).unwrap(), None);
+        assert_eq!(read(&local()).unwrap(), Told::Check);
     }
 
     #[test]
     fn text_headers_are_understood_and_nonsense_is_not() {
         let header = b"PROXY TCP4 192.0.2.1 192.0.2.9 4000 993\r\n";
-        let found = ends(header).unwrap().unwrap();
+        let found = client_of(header);
         assert_eq!(found.peer, "192.0.2.1:4000".parse().unwrap());
-        assert_eq!(ends(b"PROXY UNKNOWN\r\n").unwrap(), None);
-        assert!(ends(b"PROXY TCP4 nonsense\r\n").is_err());
-        assert!(ends(b"a1 LOGIN alice secret\r\n").is_err());
+        assert_eq!(read(b"PROXY UNKNOWN\r\n").unwrap(), Told::Nameless);
+        assert!(read(b"PROXY TCP4 nonsense\r\n").is_err());
+        assert!(read(b"a1 LOGIN alice secret\r\n").is_err());
     }
 }

@@ -206,7 +206,10 @@ impl<P: LineProtocol> Attempt<'_, P> {
             return Err(unheeded(second, AttemptError::SecondName));
         }
         self.trail.announcement = Some(endpoint.announcement);
-        let facts = self.client.facts(self.reference.clone());
+        let facts = self
+            .client
+            .facts(self.reference.clone())
+            .ok_or(AttemptError::GoneRound)?;
         let caller = Caller::Client(Announced {
             client: &facts,
             alpn: self.client.alpn(),

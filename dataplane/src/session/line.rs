@@ -64,9 +64,18 @@ impl<P: LineProtocol> LineServices<P> {
 
     /// The machine for a client that has just connected.
     pub(super) fn front(&self, channel: Channel) -> P::Front {
+        self.front_offering(self.offers.current(), channel)
+    }
+
+    /// The machine for another data plane that looks what is to be had behind us.
+    pub(super) fn front_for_a_check(&self, channel: Channel) -> P::Front {
+        self.front_offering(self.offers.beside_us(), channel)
+    }
+
+    fn front_offering(&self, offer: Arc<P::Offer>, channel: Channel) -> P::Front {
         P::front(FrontSettings {
             channel,
-            offer: self.offers.current(),
+            offer,
             limits: self.services.limits.preauth.front,
         })
     }

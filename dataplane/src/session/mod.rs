@@ -56,7 +56,7 @@ pub fn run<P: LineProtocol>(
     let services = Arc::clone(&line.services);
     let record = Record {
         reference: services.reference(),
-        peer: connection.peer,
+        peer: connection.ends.peer,
         listener,
         protocol: P::KIND,
         begun: Instant::now(),

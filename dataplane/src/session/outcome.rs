@@ -55,6 +55,9 @@ pub enum AttemptError {
     /// The destination has no endpoint for this protocol.
     #[error("the destination has no endpoint for this protocol")]
     NoEndpoint,
+    /// Data planes send it round in circles: each takes another one for the way to its account.
+    #[error("too many data planes have passed it on: their endpoints lead in a circle")]
+    GoneRound,
     /// The backend was not brought to take a login.
     #[error("{0}")]
     Open(Box<OpenFailure>),
@@ -136,6 +139,7 @@ impl AttemptError {
             Self::TooManyHeld(_) => LoginOutcome::TooManyHeld,
             Self::HeldTooLong => LoginOutcome::HeldTooLong,
             Self::NoEndpoint => LoginOutcome::NoEndpoint,
+            Self::GoneRound => LoginOutcome::GoneRound,
             Self::Open(_) => LoginOutcome::BackendUnavailable,
             Self::Replay(_) => LoginOutcome::NoVerdict,
             Self::Rejected(rejection) if rejection.is_about_the_login() => LoginOutcome::Rejected,
@@ -161,7 +165,9 @@ impl AttemptError {
             | Self::TurnedAway(_)
             | Self::Client(_) => Blame::Client,
             Self::Rejected(rejection) if rejection.is_about_the_login() => Blame::Client,
-            Self::NoTable | Self::HeldTooLong | Self::NoEndpoint => Blame::ControlPlane,
+            Self::NoTable | Self::HeldTooLong | Self::NoEndpoint | Self::GoneRound => {
+                Blame::ControlPlane
+            }
             Self::Open(_) | Self::Replay(_) | Self::Rejected(_) => Blame::Backend,
             Self::TokenUnread
             | Self::IssuerAway(_)
@@ -190,6 +196,7 @@ impl AttemptError {
             | Self::TooManyHeld(_)
             | Self::HeldTooLong
             | Self::NoEndpoint
+            | Self::GoneRound
             | Self::Open(_)
             | Self::Replay(_)
             | Self::Client(_) => ClientReply::Unavailable,

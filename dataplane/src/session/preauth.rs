@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use ferrypost_wire::{
-    Channel, ClientFacts, ClientReply, ClientViolation, Credentials, Front, FrontStep, HopLimit,
+    Channel, ClientFacts, ClientReply, ClientViolation, Credentials, Front, FrontStep,
     InvalidCredentials, LineProtocol, SessionReference, TlsFacts,
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -21,6 +21,7 @@ use crate::{
     net::{
         TcpStream,
         leg::{Encrypted, InjectedInput, Leg, LegError, LegState, Plaintext},
+        proxy::Ends,
         tls_server::{HandshakeError, Secured, ServerTls},
     },
     registry::CloseReason,
@@ -33,10 +34,8 @@ const LINE_SLACK: usize = 16;
 pub struct ClientConnection {
     /// The socket.
     pub stream: TcpStream,
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// The address that it connected to.
-    pub local: SocketAddr,
+    /// Whose it is, whoever passed it on.
+    pub ends: Ends,
     /// When TLS begins.
     pub mode: ListenerTls,
     /// What we show in the handshake.
@@ -51,8 +50,7 @@ pub(super) struct Preauth<P: LineProtocol> {
     front: P::Front,
     tls: TlsFacts,
     named_protocol: bool,
-    peer: SocketAddr,
-    local: SocketAddr,
+    ends: Ends,
     limits: PreauthLimits,
     stopping: CancellationToken,
     /// When the client must be logged in.
@@ -71,10 +69,15 @@ impl<P: LineProtocol> Preauth<P> {
         let limits = services.limits.preauth;
         let deadline = Instant::now() + limits.login;
         let leg = Leg::new(connection.stream, limits.front.max_line + LINE_SLACK);
-        let mut front = line.front(match connection.mode {
+        let channel = match connection.mode {
             ListenerTls::Implicit => Channel::Secure,
             ListenerTls::StartTls => Channel::Clear,
-        });
+        };
+        let mut front = if connection.ends.is_check {
+            line.front_for_a_check(channel)
+        } else {
+            line.front(channel)
+        };
         let mut greeting = Vec::new();
         front.greet(&mut greeting);
         let (leg, greeting) = match connection.mode {
@@ -112,8 +115,7 @@ impl<P: LineProtocol> Preauth<P> {
             front,
             tls: facts,
             named_protocol,
-            peer: connection.peer,
-            local: connection.local,
+            ends: connection.ends,
             limits,
             stopping: services.stopping.clone(),
             deadline,
@@ -160,19 +162,22 @@ impl<P: LineProtocol> Preauth<P> {
 
     /// The client's address.
     pub(super) fn peer(&self) -> SocketAddr {
-        self.peer
+        self.ends.peer
     }
 
-    /// What may be announced about the client.
-    pub(super) fn facts(&self, session: SessionReference) -> ClientFacts {
-        ClientFacts {
-            peer: self.peer,
-            local: self.local,
+    /// What may be announced about the client; `None` when it must not be passed on.
+    pub(super) fn facts(&self, session: SessionReference) -> Option<ClientFacts> {
+        let Ends {
+            peer, local, hops, ..
+        } = self.ends;
+        hops.map(|hops| ClientFacts {
+            peer,
+            local,
             tls: Some(self.tls.clone()),
             session,
-            hops: HopLimit::FIRST,
+            hops,
             introduction: self.front.introduction(),
-        }
+        })
     }
 
     /// The protocol that it named in its handshake.

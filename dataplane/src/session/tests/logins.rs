@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ferrypost_proto::v1;
+use ferrypost_proto::{EndpointTls, Trust, Verification, v1};
+use ferrypost_wire::{ClientFacts, HopLimit, Introduction, SessionReference};
 
 use super::{
     backend::Manners,
@@ -10,7 +11,10 @@ use super::{
     eventually,
     world::{Plan, Way, World},
 };
-use crate::config::ListenerTls;
+use crate::{
+    config::ListenerTls,
+    net::proxy::{Announced, announce},
+};
 
 #[tokio::test]
 async fn a_login_reaches_the_server_that_holds_the_account() {
@@ -350,6 +354,46 @@ async fn a_load_balancer_that_is_trusted_tells_who_the_client_is() {
     client.login("alice@example.org").await;
     let session = world.registry.sessions(&[], 1).sessions.remove(0);
     assert_eq!(session.client, "192.0.2.7:4000".parse().unwrap());
+}
+
+#[tokio::test]
+async fn a_login_that_data_planes_send_round_in_circles_is_told_to_come_back_later() {
+    let plan = Plan {
+        proxy_from: vec!["127.0.0.0/8".parse().unwrap()],
+        ..Plan::default()
+    };
+    let world = World::with(plan);
+    let mut facts = ClientFacts {
+        peer: "192.0.2.7:4000".parse().unwrap(),
+        local: "192.0.2.9:993".parse().unwrap(),
+        tls: None,
+        session: SessionReference::new("fp-1".to_owned()).unwrap(),
+        hops: HopLimit::FIRST,
+        introduction: Introduction::default(),
+    };
+    for (hops, answer) in [(2, "l OK"), (1, "l NO [UNAVAILABLE]")] {
+        facts.hops = HopLimit::after(hops + 1).unwrap();
+        let tls = EndpointTls::Implicit(Verification {
+            trust: Trust::Platform,
+            server_name: "mail.example.org".to_owned(),
+        });
+        let announced = Announced {
+            client: &facts,
+            alpn: None,
+        };
+        let header = announce(announced, &tls);
+        let mut stream = crate::net::connect(world.address).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &header)
+            .await
+            .unwrap();
+        let mut client = Client::handshake(Box::new(stream), &world.root, &[])
+            .await
+            .unwrap();
+        client.line().await;
+        let said = client.try_login("alice@example.org", "secret").await;
+        assert!(said.starts_with(answer), "{hops} left: {said}");
+    }
+    assert_eq!(world.old.seen.count(&world.old.seen.connections), 1);
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ use crate::{
     metrics::TABLE,
     net::{
         dial::Dialer,
+        proxy::Ends,
         resolver::{Resolver, tests::Book},
         tls_client::ClientTls,
         tls_server::ServerTls,
@@ -405,8 +406,7 @@ impl World {
         let stream = crate::net::connect(self.address).await.unwrap();
         let local = stream.local_addr().unwrap();
         let connection = ClientConnection {
-            peer: local,
-            local,
+            ends: Ends::direct(local, local),
             stream,
             mode: ListenerTls::Implicit,
             tls: self.tls.clone(),
