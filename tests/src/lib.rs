@@ -1,7 +1,8 @@
 //! What Ferrypost's tests, demo and benchmark stand on: real servers, real processes, real clients.
 //!
 //! - [`dovecot`] and [`postfix`]: the servers between which accounts move; [`ports`] and [`certs`] for them.
-//! - [`process`]: children that end with the test, [`log_file`] to read what they say.
+//! - [`process`]: children that end with the test, [`log_file`] to read what they say; [`network`]: as far apart as two
+//!   machines.
 //! - [`issuer`]: who knows whose bearer tokens are.
 //! - [`imap`]: a client that says what it got, [`mod@line`]: one that speaks by hand, [`grpcurl`]: the operator's.
 //! - [`world`]: all of it together with both planes, as an installation.
@@ -23,6 +24,7 @@ pub mod imap;
 pub mod issuer;
 pub mod line;
 pub mod log_file;
+pub mod network;
 pub mod ports;
 pub mod postfix;
 pub mod process;

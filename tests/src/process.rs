@@ -18,11 +18,13 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::log_file::LogFile;
+use crate::network::Network;
 use crate::wait::{Late, eventually, until};
 
 /// What to start, and how.
 #[derive(Debug)]
 pub struct Spawn {
+    entry: Vec<String>,
     program: PathBuf,
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
@@ -40,6 +42,7 @@ impl Spawn {
     /// `NotFound` when there is no such program.
     pub fn new(program: impl AsRef<Path>, log: impl Into<PathBuf>) -> io::Result<Self> {
         Ok(Self {
+            entry: Vec::new(),
             program: find_program(program.as_ref())?,
             args: Vec::new(),
             envs: Vec::new(),
@@ -81,6 +84,15 @@ impl Spawn {
         self
     }
 
+    /// The child runs in a network of its own. Not together with [`Spawn::survives`].
+    ///
+    /// # Errors
+    /// As [`Network::entry`].
+    pub fn within(mut self, network: &Network) -> io::Result<Self> {
+        self.entry = network.entry()?;
+        Ok(self)
+    }
+
     /// The child leads a session, too: for one that insists on it, as Postfix does.
     #[must_use]
     pub fn in_session(mut self) -> Self {
@@ -116,7 +128,7 @@ impl Spawn {
             } else {
                 command.process_group(0);
             }
-            command.arg(&self.program);
+            command.args(&self.entry).arg(&self.program);
             command
         };
         command

@@ -23,6 +23,7 @@ use tokio::process::Command;
 
 use crate::certs::Identity;
 use crate::log_file::LogFile;
+use crate::network::Network;
 use crate::ports::Port;
 use crate::process::{Process, Spawn, find_program};
 use crate::wait::{Late, eventually};
@@ -158,6 +159,8 @@ pub struct Setup<'a> {
     pub introspection: Option<&'a str>,
     /// Whether it goes on after this process ([`crate::process::ProcessMark`] stops it then).
     pub survives: bool,
+    /// The network that it runs in; `None`: where the tests do.
+    pub network: Option<&'a Network>,
 }
 
 /// A folder in the system's temporary folder that other users can pass through, as mail owned by
@@ -178,6 +181,7 @@ pub struct Dovecot {
     folder: PathBuf,
     ports: Vec<Port>,
     survives: bool,
+    network: Option<Network>,
     process: Process,
 }
 
@@ -194,12 +198,13 @@ impl Dovecot {
             .map(|_| Port::reserve())
             .collect::<io::Result<Vec<_>>>()?;
         folder::write(&folder, &setup, &ports)?;
-        let process = launch(&folder, setup.survives)?;
+        let process = launch(&folder, setup.survives, setup.network)?;
         let mut server = Self {
             role: setup.role,
             folder,
             ports,
             survives: setup.survives,
+            network: setup.network.cloned(),
             process,
         };
         server.wait_until_up().await?;
@@ -211,7 +216,7 @@ impl Dovecot {
         self.role
     }
 
-    /// Where a service listens.
+    /// Where a service listens: in its own network, if it has one.
     pub fn addr(&self, service: Service) -> SocketAddr {
         self.ports[service as usize].addr()
     }
@@ -308,13 +313,14 @@ impl Dovecot {
     /// # Errors
     /// As [`Dovecot::start`].
     pub async fn start_again(&mut self) -> Result<(), DovecotError> {
-        self.process = launch(&self.folder, self.survives)?;
+        self.process = launch(&self.folder, self.survives, self.network.as_ref())?;
         self.wait_until_up().await
     }
 
     /// The listeners are there before the master says so; a connection is the proof.
     async fn wait_until_up(&mut self) -> Result<(), DovecotError> {
         let (address, log) = (self.addr(Service::Imap), self.log());
+        let network = self.network.as_ref();
         let process = &mut self.process;
         eventually("Dovecot takes connections", START_LIMIT, || {
             let ended = process.status();
@@ -324,9 +330,11 @@ impl Dovecot {
                 if let Some(status) = ended.map_err(|error| error.to_string())? {
                     return Err(format!("it ended with {status}\n{said}\n{}", log.tail()));
                 }
-                TcpStream::connect(address)
-                    .await
-                    .map_err(|error| error.to_string())
+                let reached = match network {
+                    Some(network) => network.reach(address).await,
+                    None => TcpStream::connect(address).await.map(drop),
+                };
+                reached.map_err(|error| error.to_string())
             }
         })
         .await?;
@@ -371,12 +379,15 @@ pub fn sync_command(from: &Path, to: &Path, account: &str) -> io::Result<Vec<Str
         .collect())
 }
 
-fn launch(folder: &Path, survives: bool) -> io::Result<Process> {
-    let spawn = Spawn::new("dovecot", folder.join("dovecot.out"))?
+fn launch(folder: &Path, survives: bool, network: Option<&Network>) -> io::Result<Process> {
+    let mut spawn = Spawn::new("dovecot", folder.join("dovecot.out"))?
         .arg("-F")
         .arg("-c")
         .arg(folder.join("dovecot.conf"))
         .terminate_with_parent();
+    if let Some(network) = network {
+        spawn = spawn.within(network)?;
+    }
     if survives {
         spawn.survives().start()
     } else {

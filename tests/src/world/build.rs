@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::certs::Authority;
 use crate::dovecot::{Dovecot, Pace, Role, Service, Setup, scratch};
 use crate::issuer::Issuer;
+use crate::network::Network;
 use crate::ports::Port;
 use crate::postfix::{self, Postfix};
 use crate::turn::Turn;
 
-use super::files::{Files, hook_command, moody};
+use super::files::{Files, Routing, hook_command, moody};
 use super::link::Link;
 use super::plane::{ControlPlane, DataPlane, Entrance, Plane, mark};
 use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
@@ -37,6 +38,8 @@ pub struct Builder {
     survives: Option<Survival>,
     alone: bool,
     submission: Submission,
+    shape: Shape,
+    families: Families,
 }
 
 /// How often the delta hook fails.
@@ -51,6 +54,24 @@ struct Moods {
 enum Submission {
     Nobodys,
     Postfixes,
+}
+
+/// Where the data planes stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// In front of both servers.
+    Gateways,
+    /// One beside each server, in a network that the two have to themselves.
+    Sidecars,
+}
+
+/// By which addresses clients enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Families {
+    /// IPv4's.
+    Fourth,
+    /// IPv6's as well.
+    Both,
 }
 
 /// Where a world lies that goes on after the process that started it.
@@ -78,6 +99,8 @@ impl Builder {
             survives: None,
             alone: false,
             submission: Submission::Nobodys,
+            shape: Shape::Gateways,
+            families: Families::Fourth,
         }
     }
 
@@ -191,6 +214,19 @@ impl Builder {
         self
     }
 
+    /// Puts each server into a network of its own with a data plane beside it, the first with the source and the second
+    /// with the target. Only root can do that.
+    pub fn sidecars(mut self) -> Self {
+        self.shape = Shape::Sidecars;
+        self.data_planes(2)
+    }
+
+    /// Lets clients enter at `::1` as well, at the same ports.
+    pub fn both_families(mut self) -> Self {
+        self.families = Families::Both;
+        self
+    }
+
     /// Starts everything and waits until every data plane accepts clients.
     ///
     /// # Errors
@@ -208,12 +244,26 @@ impl Builder {
             authority: &authority,
             limits: &self.limits,
             issuer: self.issuer.as_deref(),
+            apart: self.shape == Shape::Sidecars,
+            both_families: self.families == Families::Both,
         };
         files.write_shared()?;
         let password = "correct-horse".to_owned();
-        let (source, target) = self.start_servers(&files, &password).await?;
+        let networks = match self.shape {
+            Shape::Gateways => None,
+            Shape::Sidecars => Some(Network::pair(files.folder).await?),
+        };
+        let networks = networks.as_ref();
+        let (source, target) = self.start_servers(&files, &password, networks).await?;
         let postfixes = self.start_postfixes(&files, &source, &target).await?;
-        files.write_routing(&source, &target, postfixes.as_ref(), self.bare_names)?;
+        let data_planes = self.lay_out_data_planes(&files, networks)?;
+        let routing = Routing {
+            servers: [&source, &target],
+            postfixes: postfixes.as_ref(),
+            sidecars: networks.and(data_planes.first_chunk()),
+            bare_names: self.bare_names,
+        };
+        files.write_routing(&routing)?;
         let etcd = match self.store {
             StoreKind::Embedded => None,
             StoreKind::Etcd => Some(Etcd::start(files.folder).await?),
@@ -222,7 +272,9 @@ impl Builder {
         let control_planes = self
             .start_control_planes(&files, etcd.as_ref(), &hook)
             .await?;
-        let data_planes = self.start_data_planes(&files, &control_planes).await?;
+        let data_planes = self
+            .start_data_planes(data_planes, &files, &control_planes)
+            .await?;
         let token = |file: PathBuf| fs::read_to_string(file).map(|text| text.trim().to_owned());
         let mut world = World {
             data_planes,
@@ -276,8 +328,10 @@ impl Builder {
         &self,
         files: &Files<'_>,
         password: &str,
+        networks: Option<&[Network; 2]>,
     ) -> Result<(Dovecot, Dovecot), WorldError> {
         let identity = files.authority.server()?;
+        let [first, second] = networks.map_or([None; 2], |pair| pair.each_ref().map(Some));
         let setup = |role| Setup {
             role,
             identity: &identity,
@@ -286,6 +340,10 @@ impl Builder {
             pace: self.pace,
             introspection: self.issuer.as_deref(),
             survives: self.survives.is_some(),
+            network: match role {
+                Role::Source => first,
+                Role::Target => second,
+            },
         };
         let start = async |role: Role| -> Result<Dovecot, WorldError> {
             let server = Dovecot::start(files.folder, setup(role)).await?;
@@ -360,10 +418,11 @@ impl Builder {
         Ok(replicas)
     }
 
-    async fn start_data_planes(
+    /// The data planes, which do not run yet.
+    fn lay_out_data_planes(
         &self,
         files: &Files<'_>,
-        control_planes: &[ControlPlane],
+        networks: Option<&[Network; 2]>,
     ) -> Result<Vec<DataPlane>, WorldError> {
         let program = program(DATA_PLANE)?;
         let mut planes = Vec::new();
@@ -371,12 +430,11 @@ impl Builder {
             let name = format!("gateway-{n}");
             let config = plane_folder(files.folder, &name)?.join("gateway.toml");
             let envs = &self.data_plane_envs;
-            let mut links = Vec::new();
-            for control_plane in control_planes {
-                links.extend(self.link(control_plane.data_planes()).await?);
-            }
-            let mut plane = DataPlane {
-                plane: Plane::new(&name, program.clone(), config, envs, self.marks()),
+            let network = networks.map(|pair| &pair[n - 1]);
+            let plane = Plane::new(&name, program.clone(), config, envs, self.marks());
+            planes.push(DataPlane {
+                plane: plane.within(network),
+                beside: network.map(|_| if n == 1 { Role::Source } else { Role::Target }),
                 entrances: Entrance::ALL
                     .iter()
                     .map(|_| Port::reserve())
@@ -386,11 +444,25 @@ impl Builder {
                     Submission::Postfixes => Some(Port::reserve()?),
                 },
                 admin: Port::reserve()?,
-                links,
-            };
-            files.write_data_plane(&plane, control_planes)?;
+                links: Vec::new(),
+            });
+        }
+        Ok(planes)
+    }
+
+    async fn start_data_planes(
+        &self,
+        mut planes: Vec<DataPlane>,
+        files: &Files<'_>,
+        control_planes: &[ControlPlane],
+    ) -> Result<Vec<DataPlane>, WorldError> {
+        for plane in &mut planes {
+            for control_plane in control_planes {
+                let link = self.link(control_plane.data_planes()).await?;
+                plane.links.extend(link);
+            }
+            files.write_data_plane(plane, control_planes)?;
             plane.plane.start()?;
-            planes.push(plane);
         }
         Ok(planes)
     }

@@ -12,15 +12,16 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 
-use crate::certs::Authority;
-use crate::dovecot::{Dovecot, Service};
+use crate::certs::{Authority, SERVER_NAMES};
+use crate::dovecot::{Dovecot, Role, Service};
+use crate::network::Network;
 use crate::postfix::Postfix;
 use crate::tools::repository;
 
@@ -41,6 +42,11 @@ const CONTROL_PLANE: Example = Example {
 const ROUTING: Example = Example {
     file: "docs/examples/two-servers/routing.toml",
     text: include_str!("../../../docs/examples/two-servers/routing.toml"),
+};
+
+const SIDECARS: Example = Example {
+    file: "docs/examples/sidecars/routing.toml",
+    text: include_str!("../../../docs/examples/sidecars/routing.toml"),
 };
 
 /// Everything comes from one address here, however much of it there is.
@@ -79,6 +85,22 @@ pub(super) struct Files<'a> {
     pub(super) limits: &'a Limits,
     /// Who is asked whose bearer tokens are.
     pub(super) issuer: Option<&'a str>,
+    /// Whether data planes come from networks of their own.
+    pub(super) apart: bool,
+    /// Whether clients enter by IPv6 as well.
+    pub(super) both_families: bool,
+}
+
+/// What the routing configuration tells of.
+pub(super) struct Routing<'a> {
+    /// The source and the target.
+    pub(super) servers: [&'a Dovecot; 2],
+    /// The Postfix beside each.
+    pub(super) postfixes: Option<&'a [Postfix; 2]>,
+    /// The data plane beside each, where they are the only way to it.
+    pub(super) sidecars: Option<&'a [DataPlane; 2]>,
+    /// What a login without a domain means.
+    pub(super) bare_names: BareNames,
 }
 
 impl Files<'_> {
@@ -124,13 +146,18 @@ impl Files<'_> {
         self.authority.server()?.write(&tls, "mail")?;
         self.authority.client(name, &[])?.write(&tls, name)?;
         // What it shows to callers of the admin endpoint is a server's certificate.
-        self.authority.server()?.write(&tls, "admin")?;
+        let address = plane.admin().ip().to_string();
+        let names = [&SERVER_NAMES[..], &[&address]].concat();
+        self.authority.server_named(&names)?.write(&tls, "admin")?;
         let endpoints: Vec<String> = control_planes
             .iter()
             .enumerate()
             .map(|(replica, control_plane)| {
                 let link = plane.link(replica);
-                let at = link.map_or(control_plane.data_planes(), Link::addr);
+                let mut at = link.map_or(control_plane.data_planes(), Link::addr);
+                if let Some(network) = plane.plane.network() {
+                    at.set_ip(network.outside());
+                }
                 format!("\"https://{at}\"")
             })
             .collect();
@@ -140,23 +167,40 @@ impl Files<'_> {
                 "cert_file = \"tls/mail.pem\"\nkey_file = \"tls/mail.key\"\ntoken_file",
                 "cert_file = \"tls/admin.pem\"\nkey_file = \"tls/admin.key\"\ntoken_file".into(),
             ),
-            ("instance = \"gateway-1\"", format!("instance = \"{name}\"")),
+            (
+                "instance = \"gateway-1\"",
+                format!("instance = \"{name}\"{}", group(plane)),
+            ),
             ("tls/gateway-1.pem", format!("tls/{name}.pem")),
             ("tls/gateway-1.key", format!("tls/{name}.key")),
             ("\"https://127.0.0.1:9081\"", endpoints.join(", ")),
-            ("\"127.0.0.1:9443\"", format!("\"{}\"", plane.admin())),
+            ("\"127.0.0.1:9443\"", format!("\"{}\"", plane.admin_bound())),
         ];
+        if self.apart {
+            let known = "ca_file = \"tls/ca.pem\"";
+            values.push((
+                known,
+                format!("{known}\nserver_name = \"mail.example.org\""),
+            ));
+        }
         let listeners: Vec<_> = Entrance::ALL
             .iter()
             .map(|entrance| format!("\"0.0.0.0:{}\"", entrance.well_known()))
             .collect();
         for (listener, entrance) in listeners.iter().zip(Entrance::ALL) {
-            values.push((listener, format!("\"{}\"", plane.addr(entrance))));
+            let bound = plane.bound(entrance);
+            values.push((listener, format!("\"{bound}\"{}", believed(plane))));
         }
         let text = GATEWAY.filled_in(&values)?;
         let submission = plane.submission().map(submission_listeners);
+        let sixth = Entrance::ALL.map(|entrance| listener_6(entrance, plane.addr(entrance).port()));
+        let sixth = if self.both_families {
+            sixth.concat()
+        } else {
+            String::new()
+        };
         let text = format!(
-            "{text}\n{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
+            "{text}\n{}{sixth}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             submission.unwrap_or_default(),
             milliseconds("timeout", limits.hold),
             milliseconds("drain", limits.drain),
@@ -205,7 +249,7 @@ impl Files<'_> {
             ("\"127.0.0.1:9080\"", format!("\"{}\"", replica.operators())),
             (
                 "\"127.0.0.1:9081\"",
-                format!("\"{}\"", replica.data_planes()),
+                format!("\"{}\"", self.bound(replica.data_planes())),
             ),
             ("\"operator.token\"", quoted(&self.operator_token())),
             ("\"admin.token\"", quoted(&self.admin_token())),
@@ -233,62 +277,45 @@ impl Files<'_> {
         Ok(())
     }
 
+    /// Where something is bound that data planes reach at `address` if they are not in networks of their own.
+    fn bound(&self, address: SocketAddr) -> SocketAddr {
+        if self.apart {
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))
+        } else {
+            address
+        }
+    }
+
     /// The routing configuration.
     pub(super) fn routing(&self) -> PathBuf {
         self.folder.join("routing.toml")
     }
 
     /// Writes the routing configuration.
-    pub(super) fn write_routing(
-        &self,
-        source: &Dovecot,
-        target: &Dovecot,
-        postfixes: Option<&[Postfix; 2]>,
-        bare_names: BareNames,
-    ) -> Result<(), WorldError> {
-        let bare_names = match bare_names {
+    pub(super) fn write_routing(&self, routing: &Routing<'_>) -> Result<(), WorldError> {
+        let bare_names = match routing.bare_names {
             BareNames::OfDefaultDomain => "{ default_domain = \"example.org\" }",
             BareNames::Listed => "\"listed\"",
         };
-        let at = |server: &Dovecot, service| {
-            let address = server.addr(service);
-            format!(
-                "host = \"{}\"\nport = {}\nca_file = \"ca.pem\"\nserver_name = \"mail.example.org\"",
-                address.ip(),
-                address.port(),
-            )
+        let bare_names = (
+            "bare_names = { default_domain = \"example.org\" }",
+            format!("bare_names = {bare_names}"),
+        );
+        let text = match routing.sidecars {
+            None => {
+                let values = [vec![bare_names], through_gateways(routing.servers)].concat();
+                ROUTING.filled_in(&values)?
+            }
+            Some(sidecars) => {
+                let ways = through_sidecars(routing.servers, sidecars);
+                let ways = ways
+                    .iter()
+                    .map(|(example, ours)| (&**example, ours.clone()));
+                let values: Vec<_> = ways.chain([bare_names]).collect();
+                SIDECARS.filled_in(&values)?
+            }
         };
-        let text = ROUTING.filled_in(&[
-            (
-                "bare_names = { default_domain = \"example.org\" }",
-                format!("bare_names = {bare_names}"),
-            ),
-            (
-                "host = \"old.example.org\"\nport = 993",
-                at(source, Service::Imaps),
-            ),
-            (
-                "host = \"new.example.org\"\nport = 143",
-                at(target, Service::Imap),
-            ),
-            (
-                "host = \"old.example.org\"\nport = 995",
-                at(source, Service::Pop3s),
-            ),
-            (
-                "host = \"new.example.org\"\nport = 110",
-                at(target, Service::Pop3),
-            ),
-            (
-                "host = \"old.example.org\"\nport = 4190",
-                at(source, Service::Sieve),
-            ),
-            (
-                "host = \"new.example.org\"\nport = 4190",
-                at(target, Service::Sieve),
-            ),
-        ])?;
-        let text = match postfixes {
+        let text = match routing.postfixes {
             Some(postfixes) => with_submission(&text, postfixes)?,
             None => text,
         };
@@ -297,16 +324,125 @@ impl Files<'_> {
     }
 }
 
+/// Where the servers really are, in place of where the example has them.
+fn through_gateways([source, target]: [&Dovecot; 2]) -> Vec<(&'static str, String)> {
+    let at = |server: &Dovecot, service| reached(server.addr(service));
+    vec![
+        (
+            "host = \"old.example.org\"\nport = 993",
+            at(source, Service::Imaps),
+        ),
+        (
+            "host = \"new.example.org\"\nport = 143",
+            at(target, Service::Imap),
+        ),
+        (
+            "host = \"old.example.org\"\nport = 995",
+            at(source, Service::Pop3s),
+        ),
+        (
+            "host = \"new.example.org\"\nport = 110",
+            at(target, Service::Pop3),
+        ),
+        (
+            "host = \"old.example.org\"\nport = 4190",
+            at(source, Service::Sieve),
+        ),
+        (
+            "host = \"new.example.org\"\nport = 4190",
+            at(target, Service::Sieve),
+        ),
+    ]
+}
+
+/// The same where each server is reached by its own data plane alone, and by the other one through that.
+fn through_sidecars(servers: [&Dovecot; 2], sidecars: &[DataPlane; 2]) -> Vec<(String, String)> {
+    const ENTRANCES: [Entrance; 3] = [Entrance::Imaps, Entrance::Pop3s, Entrance::Sieve];
+    let services = [
+        [Service::Imaps, Service::Pop3s, Service::Sieve],
+        [Service::Imap, Service::Pop3, Service::Sieve],
+    ];
+    let examples = ["old.example.org", "new.example.org"];
+    let ports = [[993, 995, 4190], [143, 110, 4190]];
+    let mut ways = Vec::new();
+    for side in 0..2 {
+        let host = examples[side];
+        let (role, other) = (servers[side].role().name(), servers[1 - side].role().name());
+        for ((service, port), entrance) in services[side].iter().zip(ports[side]).zip(ENTRANCES) {
+            ways.push((
+                format!(
+                    "when = {{ group = \"{role}\" }}\nhost = \"127.0.0.1\"\nport = {port}\n\
+                     server_name = \"{host}\""
+                ),
+                format!(
+                    "when = {{ group = \"{role}\" }}\n{}",
+                    reached(servers[side].addr(*service))
+                ),
+            ));
+            // Only the other one's data plane takes this way.
+            let mut at = sidecars[side].addr(entrance);
+            if let Some(network) = sidecars[1 - side].plane.network() {
+                at.set_ip(network.neighbour());
+            }
+            ways.push((
+                format!(
+                    "when = {{ group = \"{other}\" }}\nhost = \"{host}\"\nport = {}",
+                    entrance.well_known()
+                ),
+                format!("when = {{ group = \"{other}\" }}\n{}", reached(at)),
+            ));
+        }
+    }
+    ways
+}
+
+/// How an endpoint says where it is, and who vouches for it.
+fn reached(address: SocketAddr) -> String {
+    format!(
+        "host = \"{}\"\nport = {}\nca_file = \"ca.pem\"\nserver_name = \"mail.example.org\"",
+        address.ip(),
+        address.port(),
+    )
+}
+
+/// The data planes that a routing configuration by group means.
+fn group(plane: &DataPlane) -> String {
+    let group = |role: Role| format!("\ngroup = \"{}\"", role.name());
+    plane.beside.map_or_else(String::new, group)
+}
+
+/// Whose PROXY header is believed beside a server: the other one's data plane's.
+fn believed(plane: &DataPlane) -> String {
+    let from =
+        |network: &Network| format!("\nproxy_protocol_from = [\"{}/32\"]", network.neighbour());
+    plane.plane.network().map_or_else(String::new, from)
+}
+
 /// What lets clients submit at this port, by either family.
 fn submission_listeners(address: SocketAddr) -> String {
-    let listener = |name: &str, address: String| {
-        format!(
-            "[[listeners]]\nname = \"{name}\"\nprotocol = \"submission\"\naddress = \"{address}\"\n\
-             tls = \"starttls\"\ncertificates = [{{ cert_file = \"tls/mail.pem\", key_file = \"tls/mail.key\" }}]\n\n"
-        )
+    let starttls = |name, address: &str| listener(name, "submission", "starttls", address);
+    starttls("submission", &address.to_string())
+        + &starttls("submission-6", &format!("[::1]:{}", address.port()))
+}
+
+/// What lets clients enter at this port of `::1`.
+fn listener_6(entrance: Entrance, port: u16) -> String {
+    let (protocol, tls) = match entrance {
+        Entrance::Imaps => ("imap", "implicit"),
+        Entrance::Imap => ("imap", "starttls"),
+        Entrance::Pop3s => ("pop3", "implicit"),
+        Entrance::Pop3 => ("pop3", "starttls"),
+        Entrance::Sieve => ("managesieve", "starttls"),
     };
-    listener("submission", address.to_string())
-        + &listener("submission-6", format!("[::1]:{}", address.port()))
+    let name = format!("{}-6", entrance.name().to_lowercase());
+    listener(&name, protocol, tls, &format!("[::1]:{port}"))
+}
+
+fn listener(name: &str, protocol: &str, tls: &str, address: &str) -> String {
+    format!(
+        "[[listeners]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\naddress = \"{address}\"\n\
+         tls = \"{tls}\"\ncertificates = [{{ cert_file = \"tls/mail.pem\", key_file = \"tls/mail.key\" }}]\n\n"
+    )
 }
 
 /// The routing configuration with a Postfix at each destination: the source's believes XCLIENT, the target's a PROXY

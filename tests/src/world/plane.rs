@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::dovecot::Role;
 use crate::log_file::LogFile;
+use crate::network::Network;
 use crate::ports::Port;
 use crate::process::{Process, ProcessMark, Spawn};
 use crate::wait::Late;
@@ -32,6 +34,8 @@ pub struct Plane {
     envs: Vec<(String, String)>,
     /// Where the process is written down for `demo-down`; `None` for one that ends with the test.
     marks: Option<PathBuf>,
+    /// The network that it runs in; `None`: where the tests do.
+    network: Option<Network>,
     process: Option<Process>,
 }
 
@@ -52,8 +56,20 @@ impl Plane {
             log,
             envs: envs.to_vec(),
             marks: marks.map(Path::to_owned),
+            network: None,
             process: None,
         }
+    }
+
+    /// Lets it run in a network of its own.
+    pub(super) fn within(mut self, network: Option<&Network>) -> Self {
+        self.network = network.cloned();
+        self
+    }
+
+    /// The network that it runs in, if it has one.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
     }
 
     /// Its instance or replica id.
@@ -87,6 +103,9 @@ impl Plane {
             .arg(&self.config);
         for (name, value) in &self.envs {
             spawn = spawn.env(name, value);
+        }
+        if let Some(network) = &self.network {
+            spawn = spawn.within(network)?;
         }
         if self.marks.is_some() {
             spawn = spawn.survives();
@@ -289,6 +308,8 @@ impl Entrance {
 pub struct DataPlane {
     /// Its process.
     pub plane: Plane,
+    /// The server that it stands beside; `None`: in front of both.
+    pub(super) beside: Option<Role>,
     /// In the order of [`Entrance::ALL`].
     pub(super) entrances: Vec<Port>,
     /// Submission with STARTTLS, at `127.0.0.1` and `::1`, in a world with Postfixes.
@@ -299,9 +320,33 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// One of its listeners.
+    /// Where clients reach one of its listeners.
     pub fn addr(&self, entrance: Entrance) -> SocketAddr {
-        self.entrances[entrance as usize].addr()
+        self.outward(&self.entrances[entrance as usize])
+    }
+
+    /// Where one of its listeners is bound: one in a network of its own serves all that it is joined to.
+    pub(super) fn bound(&self, entrance: Entrance) -> SocketAddr {
+        self.bind(&self.entrances[entrance as usize])
+    }
+
+    /// Where its admin endpoint is bound.
+    pub(super) fn admin_bound(&self) -> SocketAddr {
+        self.bind(&self.admin)
+    }
+
+    fn outward(&self, port: &Port) -> SocketAddr {
+        match self.plane.network() {
+            Some(network) => SocketAddr::new(network.addr(), port.number()),
+            None => port.addr(),
+        }
+    }
+
+    fn bind(&self, port: &Port) -> SocketAddr {
+        match self.plane.network() {
+            Some(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.number())),
+            None => port.addr(),
+        }
     }
 
     /// Its listener for submission with STARTTLS, in a world with Postfixes. One at `::1` has the same port.
@@ -331,7 +376,7 @@ impl DataPlane {
 
     /// Its admin endpoint.
     pub fn admin(&self) -> SocketAddr {
-        self.admin.addr()
+        self.outward(&self.admin)
     }
 }
 

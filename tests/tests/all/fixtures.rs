@@ -51,6 +51,7 @@ impl Servers {
             introspection: None,
             pace: Pace::Hurried,
             survives: false,
+            network: None,
         };
         Dovecot::start(self.parent.path(), setup).await.unwrap()
     }

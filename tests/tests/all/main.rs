@@ -21,6 +21,7 @@ mod readme;
 mod restore;
 mod second_names;
 mod shell;
+mod sidecar;
 mod stubborn;
 mod submission;
 mod thin_road;
