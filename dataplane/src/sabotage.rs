@@ -1,4 +1,4 @@
-//! Deliberate defects, for the torture run alone: a checker that has never failed proves nothing.
+//! Deliberate defects, for the tests alone: a checker that has never failed proves nothing.
 //!
 //! Compiled only with the cargo feature `sabotage`, in which these functions stand in for sound ones. The
 //! environment variable `FERRYPOST_SABOTAGE` names the defects, separated by commas; without it the sound
@@ -12,7 +12,7 @@ use crate::registry::Registry;
 
 static ACTIVE: OnceLock<Vec<Sabotage>> = OnceLock::new();
 
-/// A defect that the torture run's checker must find.
+/// A defect that a test must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sabotage {
     /// `fence-off`: every fence is reported as drained at once and its accounts go on being routed to
@@ -21,16 +21,23 @@ enum Sabotage {
     /// `register-after-dial`: a session enters the registry after its backend was dialled, so that a
     /// close in between misses it.
     RegisterAfterDial,
+    /// `announcement-off`: servers are told of no client, as if each login were a probe of our own.
+    AnnouncementOff,
 }
 
 impl Sabotage {
-    const ALL: [Self; 2] = [Self::FenceOff, Self::RegisterAfterDial];
+    const ALL: [Self; 3] = [
+        Self::FenceOff,
+        Self::RegisterAfterDial,
+        Self::AnnouncementOff,
+    ];
 
     /// As the environment variable spells it.
     const fn word(self) -> &'static str {
         match self {
             Self::FenceOff => "fence-off",
             Self::RegisterAfterDial => "register-after-dial",
+            Self::AnnouncementOff => "announcement-off",
         }
     }
 
@@ -69,4 +76,9 @@ pub(crate) fn sessions_left(registry: &Registry, names: &BTreeSet<Name>) -> usiz
 /// Whether a session registers after its backend was dialled.
 pub(crate) fn registers_after_dial() -> bool {
     Sabotage::RegisterAfterDial.is_active()
+}
+
+/// Whether servers are told of no client.
+pub(crate) fn announces_nobody() -> bool {
+    Sabotage::AnnouncementOff.is_active()
 }

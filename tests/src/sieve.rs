@@ -64,7 +64,10 @@ impl SieveConnect {
     /// # Errors
     /// When the connection or the handshake fails, or an answer is not OK.
     pub async fn open(&self) -> io::Result<SieveClient> {
-        let socket = TcpSocket::new_v4()?;
+        let socket = match self.server {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
         socket.bind(SocketAddr::new(self.from, 0))?;
         let mut plain = BufReader::new(socket.connect(self.server).await?);
         accepted(&answer(&mut plain, self.limit).await?)?;

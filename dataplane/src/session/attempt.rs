@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, debug_span};
 
 #[cfg(feature = "sabotage")]
-use super::sabotage::reach;
+use super::sabotage::{caller, reach};
 use super::{
     context::{LoginRecord, Services},
     identity,
@@ -21,10 +21,12 @@ use super::{
     outcome::AttemptError,
     preauth::Preauth,
 };
+#[cfg(not(feature = "sabotage"))]
+use crate::backend::open::Caller;
 use crate::{
     backend::{
         on_the_wire,
-        open::{Caller, Opened, open},
+        open::{Opened, open},
     },
     net::{leg::BackendLeg, proxy::Announced},
     registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
@@ -210,7 +212,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             .client
             .facts(self.reference.clone())
             .ok_or(AttemptError::GoneRound)?;
-        let caller = Caller::Client(Announced {
+        let caller = caller(Announced {
             client: &facts,
             alpn: self.client.alpn(),
         });
@@ -355,6 +357,12 @@ fn is_seen_to_ignore<P: LineProtocol>(opened: &Opened<P>, second: SecondName) ->
         SecondName::AuthorizationIdentity | SecondName::UnreadToken
     );
     rests_on_honour && P::ignores_authorization(&opened.back)
+}
+
+/// On whose behalf a server is asked: always the client's.
+#[cfg(not(feature = "sabotage"))]
+fn caller(client: Announced<'_>) -> Caller<'_> {
+    Caller::Client(client)
 }
 
 /// Admission first, then the dial: the order that loses nobody.

@@ -1,11 +1,16 @@
-//! For the torture run: the order that loses sessions. See [`crate::sabotage`].
+//! For the tests: the order that loses sessions, and clients that nobody is told of. See [`crate::sabotage`].
 
 use ferrypost_proto::LoginIdentity;
 use ferrypost_routing::Resolution;
 use ferrypost_wire::LineProtocol;
 
 use super::{attempt::Attempt, outcome::AttemptError};
-use crate::{backend::open::Opened, registry::SessionGuard, sabotage};
+use crate::{
+    backend::open::{Caller, Opened},
+    net::proxy::Announced,
+    registry::SessionGuard,
+    sabotage,
+};
 
 /// Stands in for the sound order, which admits first.
 pub(super) async fn reach<P: LineProtocol>(
@@ -21,5 +26,14 @@ pub(super) async fn reach<P: LineProtocol>(
             Ok((guard, opened))
         }
         _ => attempt.reach(identity).await,
+    }
+}
+
+/// Stands in for the sound one, which announces the client.
+pub(super) fn caller(client: Announced<'_>) -> Caller<'_> {
+    if sabotage::announces_nobody() {
+        Caller::Probe
+    } else {
+        Caller::Client(client)
     }
 }

@@ -5,15 +5,20 @@
     reason = "a helper that fails is a test that fails"
 )]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ferrypost_proto::v1::{
     ApplyRoutingConfigRequest, Endpoint, GetRoutingConfigRequest, Protocol, endpoint_tls::Mode,
 };
 use ferrypost_tests::dovecot::{Dovecot, LOGIN, Service};
-use ferrypost_tests::story::{SOON, migrate, move_to, served_by, short_limits};
+use ferrypost_tests::imap::{Connect, Security};
+use ferrypost_tests::line::LineClient;
+use ferrypost_tests::sieve::SieveConnect;
+use ferrypost_tests::story::{SOON, landing, migrate, move_to, served_by, short_limits};
 use ferrypost_tests::wait::eventually;
-use ferrypost_tests::world::World;
+use ferrypost_tests::world::{Builder, Entrance, World};
+
+use super::submission::{PYTHON, submit};
 
 /// Not where anything else here comes from.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
@@ -130,5 +135,114 @@ fn redirect(endpoint: &mut Endpoint, server: &Dovecot, mode: Mode, service: Serv
         tls.verification = None;
         tls.server_name = String::new();
         tls.plaintext_consent = true;
+    }
+}
+
+const PROTOCOLS: [Protocol; 4] = [
+    Protocol::Imap,
+    Protocol::Pop3,
+    Protocol::Managesieve,
+    Protocol::Submission,
+];
+
+/// One account on each server, every protocol, either family: the source is told by ID and XCLIENT, the target by PROXY
+/// headers. Gives back what was seen of the client in each case, beside what it was.
+async fn seen_everywhere(builder: Builder) -> Vec<(String, IpAddr, IpAddr)> {
+    let builder = builder.data_planes(1).limits(short_limits());
+    let world = builder.both_families().postfixes().start().await.unwrap();
+    let moving = move_to(&world.accounts()[1], "target");
+    migrate(&world.operator(0), moving).await.unwrap();
+    let mut seen = Vec::new();
+    for (server, account) in [world.source(), world.target()]
+        .into_iter()
+        .zip(world.accounts())
+    {
+        for protocol in PROTOCOLS {
+            for python in PYTHON {
+                let case = format!(
+                    "{protocol:?} on the {} from {}",
+                    server.role().name(),
+                    python.from
+                );
+                let address = if protocol == Protocol::Submission {
+                    let log = world.postfix(server.role()).unwrap().log().from_now();
+                    submit(&world, python, account).await;
+                    let user = format!("sasl_username={account}");
+                    let line = log.wait_for(&["client=", &user], SOON).await.unwrap();
+                    between(&line, "client=", "[", "]")
+                } else {
+                    let log = server.log().from_now();
+                    enter(&world, protocol, python.from.parse().unwrap(), account).await;
+                    let (name, _) = account.split_once('@').unwrap();
+                    let user = format!("user=<{name}@");
+                    let line = log.wait_for(&["-login: Info: Log", &user], SOON).await;
+                    between(&line.unwrap(), "Info: Log", "rip=", ",")
+                };
+                seen.push((case, address, python.from.parse().unwrap()));
+            }
+        }
+    }
+    world.stop().await.unwrap();
+    seen
+}
+
+/// The address that a line has behind `after`, between these two.
+fn between(line: &str, after: &str, begin: &str, end: &str) -> IpAddr {
+    let (_, line) = line.split_once(after).unwrap();
+    let (_, address) = line.split_once(begin).unwrap();
+    let (address, _) = address.split_once(end).unwrap();
+    address.parse().unwrap()
+}
+
+/// Logs in and out from an address of either family.
+async fn enter(world: &World, protocol: Protocol, from: IpAddr, account: &str) {
+    let plane = &world.data_planes()[0];
+    let to = |entrance| {
+        let mut address: SocketAddr = plane.addr(entrance);
+        if from.is_ipv6() {
+            address.set_ip(from);
+        }
+        address
+    };
+    let tls = |entrance| Connect::new(to(entrance), Security::Tls(world.trust())).from(from);
+    let password = world.password();
+    match protocol {
+        Protocol::Imap => {
+            landing(&tls(Entrance::Imaps), account, password)
+                .await
+                .unwrap();
+        }
+        Protocol::Pop3 => {
+            let mut client = LineClient::open(&tls(Entrance::Pop3s)).await.unwrap();
+            client.line().await.unwrap();
+            client.ask(&format!("USER {account}")).await.unwrap();
+            let answer = client.ask(&format!("PASS {password}")).await.unwrap();
+            assert!(answer.starts_with("+OK"), "{answer}");
+            client.ask("QUIT").await.unwrap();
+        }
+        _ => {
+            let connect = SieveConnect::new(to(Entrance::Sieve), world.trust(), from);
+            let mut client = connect.open().await.unwrap();
+            client.login(account, password).await.unwrap();
+            client.command("LOGOUT").await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_server_sees_the_real_client_on_every_protocol_by_either_family() {
+    for (case, seen, real) in seen_everywhere(World::builder()).await {
+        assert_eq!(seen, real, "{case}");
+    }
+}
+
+/// The test above would be worth nothing if it passed for a build that tells servers nothing.
+#[tokio::test]
+async fn a_build_that_drops_the_announcement_is_found_out_on_every_protocol_by_either_family() {
+    let broken = World::builder().data_plane_env("FERRYPOST_SABOTAGE", "announcement-off");
+    let cases = seen_everywhere(broken).await;
+    assert_eq!(cases.len(), 16);
+    for (case, seen, real) in cases {
+        assert_ne!(seen, real, "{case} went unnoticed");
     }
 }

@@ -22,8 +22,8 @@ use super::shell::shell;
 /// Not where anything else here comes from.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 78));
 
-/// Words of Dovecot's about a login to this service.
-const LOGIN: &str = "managesieve-login: Info: Login: ";
+/// Words of Dovecot's about a login to this service: 2.3 goes on with `Login:`, 2.4 with `Logged in:`.
+const LOGIN: &str = "managesieve-login: Info: Log";
 
 const SCRIPT: &str = "require [\"fileinto\"];\r\nfileinto \"INBOX\";\r\n";
 

@@ -35,9 +35,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A program that submits a message, and where it comes from.
 #[derive(Debug, Clone, Copy)]
-struct Client {
+pub(crate) struct Client {
     program: &'static str,
-    from: &'static str,
+    pub(crate) from: &'static str,
     helo: &'static str,
 }
 
@@ -52,6 +52,12 @@ const CLIENTS: [Client; 4] = [
         from: "127.0.0.78",
         helo: "curl.example.org",
     },
+    PYTHON[0],
+    PYTHON[1],
+];
+
+/// By either family.
+pub(crate) const PYTHON: [Client; 2] = [
     Client {
         program: "python3",
         from: "127.0.0.79",
@@ -82,9 +88,10 @@ async fn each_postfix_sees_the_real_client_and_its_name_whoever_submits() {
 /// Submits a message and reads the log of the Postfix that must have it.
 async fn is_seen(world: &World, role: Role, client: Client) {
     let log = world.postfix(role).unwrap().log().from_now();
-    submit(world, client).await;
+    let account = &world.accounts()[0];
+    submit(world, client, account).await;
     let address = format!("[{}]", client.from);
-    let user = format!("sasl_username={}", world.accounts()[0]);
+    let user = format!("sasl_username={account}");
     let accepted = ["client=", &address, &user];
     log.wait_for(&accepted, SOON).await.unwrap();
     let named = format!("helo=<{}>", client.helo);
@@ -92,18 +99,21 @@ async fn is_seen(world: &World, role: Role, client: Client) {
     log.wait_for(&received, SOON).await.unwrap();
 }
 
-async fn submit(world: &World, client: Client) {
+/// Submits a message of an account's.
+pub(crate) async fn submit(world: &World, client: Client, account: &str) {
     let mut command = Command::new(find_program(Path::new(client.program)).unwrap());
-    command.args(arguments(world, client)).stdin(Stdio::null());
+    command
+        .args(arguments(world, client, account))
+        .stdin(Stdio::null());
     let output = timeout(PATIENCE, command.kill_on_drop(true).output()).await;
     let output = output.unwrap().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{client:?}: {said}");
 }
 
-fn arguments(world: &World, client: Client) -> Vec<String> {
+fn arguments(world: &World, client: Client, user: &str) -> Vec<String> {
     let port = world.data_planes()[0].submission().unwrap().port();
-    let (user, password) = (&world.accounts()[0], world.password());
+    let password = world.password();
     let authority = world.authority().display().to_string();
     let Client { from, helo, .. } = client;
     let host = if from.contains(':') {
