@@ -18,6 +18,7 @@ mod partitions;
 mod pop3;
 mod processes;
 mod readme;
+mod real_clients;
 mod restore;
 mod second_names;
 mod shell;

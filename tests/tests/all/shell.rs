@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 /// A command that hangs is what these tests are about.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs a script in a shell, and gives back what it printed. It must end by itself, and with success.
 pub(crate) async fn shell(script: &str) -> String {
