@@ -68,7 +68,7 @@ impl From<WatchError> for Interruption {
 }
 
 async fn load_and_watch(mirror: &Mirror, backoff: &mut Backoff) -> Interruption {
-    let loaded = match load(&*mirror.0.store).await {
+    let loaded = match load(&*mirror.0.store, mirror.0.options.in_one_go).await {
         Ok(loaded) => loaded,
         Err(error) => return error.into(),
     };

@@ -7,12 +7,27 @@ use crate::{
     store::{Event, Range, Rev, Store, StoreError, keys},
 };
 
+/// Keys that are read in one go. Most installations have no more when they begin; beyond it, etcd would spend
+/// long on one answer.
+pub(super) const IN_ONE_GO: usize = 1_000;
+
 /// Ranges that are read at once: enough to hide the round trips, few enough not to flood etcd.
 const CONCURRENT: usize = 16;
 
-/// Loads everything at one pinned revision, so that it is one consistent picture whatever is written
-/// meanwhile. What is not in it does not exist.
-pub(super) async fn load(store: &dyn Store) -> Result<State, StoreError> {
+/// Loads everything at one revision, so that it is one consistent picture whatever is written meanwhile. What is
+/// not in it does not exist.
+pub(super) async fn load(store: &dyn Store, in_one_go: usize) -> Result<State, StoreError> {
+    let Some(whole) = store.whole(in_one_go).await? else {
+        return load_by_ranges(store).await;
+    };
+    let (mut state, revision) = (State::default(), whole.revision);
+    take(&mut state, whole);
+    state.reach(revision);
+    Ok(state)
+}
+
+/// The same for a store of any size, in many pinned reads that are small in themselves.
+async fn load_by_ranges(store: &dyn Store) -> Result<State, StoreError> {
     // Without a pin: linearizable, and the pin of all that follow.
     let first = store.range(b"/meta/", None).await?;
     let pin = first.revision;

@@ -45,6 +45,8 @@ pub struct MirrorOptions {
     pub random: Random,
     /// Changes of routing that are kept; see [`changelog::CAPACITY`].
     pub changes: usize,
+    /// A store of no more keys is loaded in one go.
+    pub in_one_go: usize,
 }
 
 impl MirrorOptions {
@@ -54,6 +56,7 @@ impl MirrorOptions {
             replica,
             random,
             changes: changelog::CAPACITY,
+            in_one_go: load::IN_ONE_GO,
         }
     }
 }

@@ -37,7 +37,8 @@ use crate::{
     },
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Nothing takes as long as this unless it hangs.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A store that can be changed for another one, and whose watches and loads can be broken.
 struct Unsteady {
@@ -80,11 +81,13 @@ impl Store for Unsteady {
         self.inner().get(key).await
     }
 
+    async fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        let _ = self.holds_loads.subscribe().wait_for(|holds| !holds).await;
+        self.inner().whole(most).await
+    }
+
     async fn range(&self, prefix: &[u8], at: Option<Rev>) -> Result<Range, StoreError> {
-        if at.is_none() {
-            self.loads.fetch_add(1, Ordering::SeqCst);
-            let _ = self.holds_loads.subscribe().wait_for(|holds| !holds).await;
-        }
         let left = &self.ranges_until_compaction;
         if at.is_some() && left.load(Ordering::SeqCst) != usize::MAX {
             let before = left.fetch_sub(1, Ordering::SeqCst);
@@ -159,12 +162,20 @@ async fn embedded() -> (Arc<dyn Store>, TempDir) {
 }
 
 impl World {
+    /// One whose store is loaded as a large one is.
     async fn new() -> Self {
+        Self::that_loads_in_one_go(0).await
+    }
+
+    async fn that_loads_in_one_go(keys: usize) -> Self {
         let (inner, directory) = embedded().await;
         let store = Arc::new(Unsteady::over(inner));
         let random = Random::seeded(1);
         let cancel = CancellationToken::new();
-        let options = MirrorOptions::new(ReplicaId::parse("cp-1").unwrap(), random.clone());
+        let options = MirrorOptions {
+            in_one_go: keys,
+            ..MirrorOptions::new(ReplicaId::parse("cp-1").unwrap(), random.clone())
+        };
         let mirror = Mirror::start(store.clone(), options, &TaskTracker::new(), cancel.clone());
         let installation = Installation {
             id: InstallationId::generate(random.bytes()).as_str().to_owned(),
@@ -299,6 +310,33 @@ async fn compaction_means_another_load_that_deletes_what_it_lacks() {
     let (_, txn) = world.account("bob");
     world.commit(txn).await;
     assert!(world.mirror.read().by_name("bob").is_some());
+}
+
+/// Of what is loaded at once and of what is loaded piece by piece, in stores just below and above the bound.
+#[tokio::test]
+async fn a_store_is_loaded_whole_whatever_its_size() {
+    for keys in [0, 3, 5, 6, 7, 100] {
+        let world = World::that_loads_in_one_go(keys).await;
+        for name in ["alice", "bob"] {
+            let (_, txn) = world.account(name);
+            world.commit(txn).await;
+        }
+        let before = world.mirror.read();
+        world
+            .store
+            .cut_watches(WatchError::Compacted { floor: None });
+        world.loads(1).await;
+        let (_, txn) = world.account("carol");
+        world.commit(txn).await;
+        let state = world.mirror.read();
+        assert_eq!(
+            (state.account_count(), state.name_count()),
+            (3, 3),
+            "{keys}"
+        );
+        assert_eq!(state.installation(), before.installation());
+        assert_eq!(state.by_name("alice"), before.by_name("alice"), "{keys}");
+    }
 }
 
 #[tokio::test]

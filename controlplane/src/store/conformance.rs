@@ -109,6 +109,7 @@ conformance_of_both! {
     reads {
         a_new_store_is_empty_and_above_revision_zero,
         a_range_is_what_starts_with_the_prefix_in_order,
+        a_store_is_read_whole_unless_it_is_too_large,
         a_pinned_load_is_one_picture_while_writes_go_on,
         a_pinned_read_sees_what_was_deleted_since,
         the_future_cannot_be_read,

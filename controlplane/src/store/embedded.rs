@@ -202,6 +202,12 @@ impl Store for EmbeddedStore {
             .await
     }
 
+    async fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
+        self.shared
+            .blocking(move |disk| disk.snapshot()?.whole(most))
+            .await
+    }
+
     async fn transact(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         txn.check()?;
         self.submit(Job::Transact(txn)).await

@@ -158,6 +158,15 @@ impl Store for EtcdStore {
         })
     }
 
+    async fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
+        // One more than wanted tells that there are more.
+        let limit = most.saturating_add(1).try_into().unwrap_or(i64::MAX);
+        let options = GetOptions::new().with_prefix().with_limit(limit);
+        let prefix = self.connection.etcd_key(b"");
+        let range = self.read(prefix, options, self.load_limit).await?;
+        Ok((range.entries.len() <= most).then_some(range))
+    }
+
     async fn transact(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         txn.check()?;
         let txn = self.connection.etcd_txn(txn);

@@ -56,6 +56,11 @@ impl Store for MeteredStore {
         self.ask(Operation::Range, answer, plain).await
     }
 
+    async fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
+        let answer = self.inner.whole(most);
+        self.ask(Operation::Range, answer, plain).await
+    }
+
     async fn transact(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let answer = self.inner.transact(txn);
         self.ask(Operation::Transact, answer, |answer| match answer {

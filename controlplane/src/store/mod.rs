@@ -90,6 +90,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Future`] when the store has never reached `at`.
     async fn range(&self, prefix: &[u8], at: Option<Rev>) -> Result<Range, StoreError>;
 
+    /// Reads every key there is, linearizably, if there are no more than `most`.
+    async fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
+        let range = self.range(b"", None).await?;
+        Ok((range.entries.len() <= most).then_some(range))
+    }
+
     /// Judges all guards of `txn` and, if all hold, applies all its writes, in one step.
     ///
     /// A transaction that changes nothing (no writes, or only deletions of absent keys) commits

@@ -76,6 +76,21 @@ pub(super) async fn a_pinned_load_is_one_picture_while_writes_go_on(store: Arc<d
     assert!(writer.await.unwrap() > 0, "nothing was written meanwhile");
 }
 
+pub(super) async fn a_store_is_read_whole_unless_it_is_too_large(store: Arc<dyn Store>) {
+    for number in 0..10 {
+        put(&store, &number.to_string(), "1").await;
+        put(&store, &number.to_string(), "2").await;
+    }
+    commit(&store, Txn::new().delete("3").delete("9")).await;
+    let all = store.range(b"", None).await.unwrap();
+    for most in [8, 9, usize::MAX] {
+        assert_eq!(store.whole(most).await, Ok(Some(all.clone())), "{most}");
+    }
+    for most in [0, 1, 7] {
+        assert_eq!(store.whole(most).await, Ok(None), "{most}");
+    }
+}
+
 pub(super) async fn a_pinned_read_sees_what_was_deleted_since(store: Arc<dyn Store>) {
     let first = put(&store, "a", "1").await;
     let second = commit(&store, Txn::new().put("a", "2").put("b", "1")).await;

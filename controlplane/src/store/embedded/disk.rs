@@ -185,17 +185,27 @@ impl Snapshot {
             return Err(StoreError::Future);
         }
         Ok(Range {
-            entries: self.state(prefix, revision)?,
+            entries: self.state(prefix, revision, usize::MAX)?,
             revision,
         })
     }
 
-    fn state(&self, prefix: &[u8], at: Rev) -> Result<Vec<KeyValue>, Fault> {
+    pub(super) fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
+        let entries = self.state(b"", self.revision, most)?;
+        Ok((entries.len() <= most).then_some(Range {
+            entries,
+            revision: self.revision,
+        }))
+    }
+
+    /// What is there at a revision, or more than `most` of it.
+    fn state(&self, prefix: &[u8], at: Rev, most: usize) -> Result<Vec<KeyValue>, Fault> {
         let mut entries: Vec<KeyValue> = Vec::new();
         for row in self.versions.range((prefix, 0)..)? {
             let (row_key, row_version) = row?;
             let (key, mod_revision) = row_key.value();
-            if !key.starts_with(prefix) {
+            let is_another = entries.last().is_some_and(|last| last.key != key);
+            if !key.starts_with(prefix) || entries.len() > most && is_another {
                 break;
             }
             if mod_revision > at {
