@@ -245,7 +245,10 @@ mod tests {
         store::embedded::{EmbeddedConfig, EmbeddedStore},
     };
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    /// A time to live that nobody exceeds because the machine is busy.
+    const LONG: Duration = Duration::from_secs(30);
 
     struct World {
         mirror: Mirror,
@@ -279,10 +282,15 @@ mod tests {
             }
         }
 
-        fn candidate(&self, name: &str, cancel: &CancellationToken) -> tokio::task::JoinHandle<()> {
+        fn candidate(
+            &self,
+            name: &str,
+            ttl: Duration,
+            cancel: &CancellationToken,
+        ) -> tokio::task::JoinHandle<()> {
             let candidate = Candidate {
                 replica: ReplicaId::parse(name).unwrap(),
-                ttl: Duration::from_millis(900),
+                ttl,
                 random: self.random.clone(),
             };
             let leading = self.leading.clone();
@@ -328,10 +336,10 @@ mod tests {
     async fn one_leads_and_the_next_one_follows_at_once() {
         let world = World::new().await;
         let (first_ends, second_ends) = (CancellationToken::new(), CancellationToken::new());
-        let first = world.candidate("cp-1", &first_ends);
+        let first = world.candidate("cp-1", LONG, &first_ends);
         let (leader, token) = world.leader(None).await;
         assert_eq!(leader, "cp-1");
-        let second = world.candidate("cp-2", &second_ends);
+        let second = world.candidate("cp-2", LONG, &second_ends);
         first_ends.cancel();
         first.await.unwrap();
         let (leader, next) = world.leader(Some(token)).await;
@@ -346,28 +354,26 @@ mod tests {
     async fn a_leader_that_dies_is_succeeded_when_its_lease_ends() {
         let world = World::new().await;
         let cancel = CancellationToken::new();
-        let first = world.candidate("cp-1", &cancel);
+        let ttl = Duration::from_secs(6);
+        let first = world.candidate("cp-1", ttl, &cancel);
         let (_, token) = world.leader(None).await;
         // It renews its lease for as long as it lives.
-        time::sleep(Duration::from_millis(1500)).await;
+        time::sleep(ttl + Duration::from_secs(1)).await;
         assert_eq!(world.leader(None).await.1, token);
         first.abort();
         let _ = first.await;
         let died = Instant::now();
-        let _second = world.candidate("cp-2", &cancel);
+        let _second = world.candidate("cp-2", LONG, &cancel);
         let (leader, _) = world.leader(Some(token)).await;
         assert_eq!(leader, "cp-2");
-        assert!(
-            died.elapsed() >= Duration::from_millis(500),
-            "its lease was waited out"
-        );
+        assert!(died.elapsed() >= ttl / 2, "its lease was waited out");
     }
 
     #[tokio::test]
     async fn a_leader_that_is_deposed_stops() {
         let world = World::new().await;
         let cancel = CancellationToken::new();
-        let _candidate = world.candidate("cp-1", &cancel);
+        let _candidate = world.candidate("cp-1", LONG, &cancel);
         let (_, token) = world.leader(None).await;
         let store = world.mirror.store();
         let _ = store

@@ -27,8 +27,8 @@ const SOURCE_TRUST: &str = include_str!("../../docs/examples/postfix-source.cf")
 const TARGET_TRUST: &str = include_str!("../../docs/examples/postfix-target.cf");
 
 /// Starting takes a second, most of it for the queue's folders.
-const START_LIMIT: Duration = Duration::from_secs(20);
-const CHECK_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_mins(1);
+const CHECK_LIMIT: Duration = Duration::from_mins(1);
 
 /// Why a Postfix did not do what it should.
 #[derive(Debug, thiserror::Error)]

@@ -35,13 +35,13 @@ pub struct SieveClient {
 }
 
 impl SieveConnect {
-    /// A connection to `server` from a local address, every line of which is waited for ten seconds.
+    /// A connection to `server` from a local address, every line of which is waited for a minute.
     pub fn new(server: SocketAddr, trust: Arc<ClientConfig>, from: IpAddr) -> Self {
         Self {
             server,
             trust,
             from,
-            limit: Duration::from_secs(10),
+            limit: Duration::from_mins(1),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     domain::state::State,
     store::{Txn, keys, value::Stored},
 };
-use world::{PATIENCE, World, reason};
+use world::{SELDOM, World, reason};
 
 #[tokio::test]
 async fn rule_1_a_subscriber_resumes_by_revision() {
@@ -45,7 +45,7 @@ async fn rule_1_a_subscriber_resumes_by_revision() {
 
 #[tokio::test]
 async fn rule_1_without_a_table_or_after_too_long_there_is_a_snapshot() {
-    let world = World::with(2, Duration::from_secs(2)).await;
+    let world = World::with(2, SELDOM).await;
     let (peer, position) = world.join(world.hello("dp")).await;
     let hello = Hello {
         applied: Some(position.into()),
@@ -59,20 +59,21 @@ async fn rule_1_without_a_table_or_after_too_long_there_is_a_snapshot() {
     peer.welcome().await;
     assert_eq!(
         peer.snapshot().await.revision,
-        world.mirror.read().wire_revision()
+        world.state().await.wire_revision()
     );
 }
 
 #[tokio::test]
 async fn rule_6_a_slow_subscriber_gets_every_change_or_a_snapshot() {
-    let world = World::with(8, Duration::from_secs(2)).await;
+    let world = World::with(8, SELDOM).await;
     let (mut peer, mut position) = world.join(world.hello("dp")).await;
     // It takes nothing while far more changes than the log and the queue hold go by.
     for n in 0..40 {
         world.account(&format!("user{n}"), Phase::Settled).await;
     }
+    let end = world.state().await.position().revision;
     let mut accounts = 0;
-    while position.revision < world.mirror.read().position().revision && accounts < 40 {
+    while position.revision < end && accounts < 40 {
         match peer.told().await {
             Told::Delta(delta) => {
                 assert_eq!(
@@ -124,7 +125,7 @@ async fn rule_7_drained_is_written_for_its_boot_and_only_for_its_own_fence() {
                 .is_some_and(|reports| reports.contains_key(&dp))
         })
         .await;
-    let state = world.mirror.read();
+    let state = world.state().await;
     let report = &state.drained(&migration).unwrap()[&dp].value;
     assert_eq!(report.boot, peer.hello.boot);
     assert_eq!(report.accounts.len(), 1);
@@ -170,7 +171,7 @@ async fn rule_11_a_subscriber_above_the_store_proves_a_restore() {
         .await;
     let refused = world.connect(world.hello("third")).await.err().unwrap();
     assert_eq!(reason(&refused), "REWOUND");
-    assert_eq!(world.mirror.read().rewound().unwrap().value.instance, "dp");
+    assert_eq!(world.state().await.rewound().unwrap().value.instance, "dp");
     drop(other);
 }
 
@@ -188,7 +189,7 @@ async fn rule_11_a_head_of_another_history_proves_a_restore() {
     drop(peer);
     let mut peer = world.connect(hello).await.unwrap();
     assert!(peer.welcome().await.rewound);
-    assert!(world.mirror.read().rewound().is_some());
+    assert!(world.state().await.rewound().is_some());
 }
 
 /// All that a gateway knows after a restart is in its state directory.
@@ -214,7 +215,7 @@ async fn rule_11_a_data_plane_that_restarts_proves_a_restore() {
     };
     let mut peer = world.connect(hello).await.unwrap();
     assert!(peer.welcome().await.rewound);
-    assert_eq!(world.mirror.read().rewound().unwrap().value.instance, "dp");
+    assert_eq!(world.state().await.rewound().unwrap().value.instance, "dp");
     // It is shown what the store holds, and not to serve from.
     match peer.told().await {
         Told::SnapshotChunk(chunk) => assert!(chunk.comparison && chunk.last),
@@ -249,7 +250,7 @@ async fn rule_11_a_table_of_another_installation_proves_nothing() {
         .unwrap();
     assert!(!peer.welcome().await.rewound);
     peer.snapshot().await;
-    assert!(world.mirror.read().rewound().is_none());
+    assert!(world.state().await.rewound().is_none());
 }
 
 #[tokio::test]
@@ -275,7 +276,7 @@ async fn a_second_process_waits_and_a_successor_is_remembered() {
         .await;
     let mut peer = world.connect(successor).await.unwrap();
     peer.welcome().await;
-    let state = world.mirror.catch_up(PATIENCE).await.unwrap();
+    let state = world.state().await;
     let registration = &state.registrations()[&dp].value;
     assert_eq!(registration.unsettled_predecessor, predecessor.boot);
     let refused = world.connect(predecessor).await.err().unwrap();
@@ -289,7 +290,7 @@ async fn a_goodbye_ends_the_registration_and_unconfirmed_closes_leave_a_note() {
         let (mut peer, _) = world.join(world.hello(instance)).await;
         peer.say(Said::Goodbye(Goodbye { unconfirmed }));
         assert!(matches!(peer.told().await, Told::GoodbyeAccepted(_)));
-        let state = world.mirror.catch_up(PATIENCE).await.unwrap();
+        let state = world.state().await;
         assert!(state.registrations().is_empty());
         assert_eq!(state.departed().len(), usize::from(unconfirmed > 0));
     }
@@ -329,7 +330,7 @@ async fn live_says_what_a_data_plane_applied_when_somebody_waits_for_it() {
     world
         .until("the first table", |state| applied(state) > 0)
         .await;
-    let first = applied(&world.mirror.read());
+    let first = applied(&*world.state().await);
     // Nobody waits for this one.
     world.account("bob", Phase::Settled).await;
     let delta = peer.delta().await;
@@ -348,7 +349,7 @@ async fn live_says_what_a_data_plane_applied_when_somebody_waits_for_it() {
     world
         .commit(Txn::new().put(keys::migration(&migration), Stored::new(record).bytes()))
         .await;
-    assert_eq!(applied(&world.mirror.read()), first);
+    assert_eq!(applied(&*world.state().await), first);
     let delta = peer.delta().await;
     peer.say(Said::Applied(Applied { position: delta.to }));
     world
@@ -374,7 +375,7 @@ async fn silence_takes_live_away_but_never_the_registration() {
         .until("no /live", |state| !state.live().contains_key(&dp))
         .await;
     assert_eq!(peer.end().await, "DEADLINE_EXCEEDED");
-    assert!(world.mirror.read().registrations().contains_key(&dp));
+    assert!(world.state().await.registrations().contains_key(&dp));
 }
 
 /// Whoever took it away: an older stream's last word that came late, a lease that ran out.
@@ -508,9 +509,7 @@ async fn a_question_reaches_every_data_plane_and_names_the_silent_ones() {
     };
     let trace = TraceParent::generate(world.random.bytes());
     let (asked, ()) = tokio::join!(
-        world
-            .fleet
-            .ask(&question, Duration::from_millis(500), trace),
+        world.fleet.ask(&question, Duration::from_secs(5), trace),
         answering
     );
     assert_eq!(asked.unreachable, [World::instance("silent")]);

@@ -12,7 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::net::{self, tls_server::ServerTls};
+use crate::{
+    net::{self, tls_server::ServerTls},
+    session::tests::client::PATIENCE,
+};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -222,12 +225,6 @@ async fn an_endless_head_is_cut_off() {
 async fn it_stops_when_the_process_does() {
     let endpoint = Endpoint::start(true);
     assert_eq!(endpoint.get("/healthz", None).await.0, 200);
-    assert_eq!(
-        endpoint
-            .shutdown
-            .wait(std::time::Duration::from_secs(10))
-            .await,
-        0
-    );
+    assert_eq!(endpoint.shutdown.wait(PATIENCE).await, 0);
     assert!(net::connect(endpoint.address).await.is_err());
 }

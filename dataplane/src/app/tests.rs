@@ -2,7 +2,7 @@
 
 pub(crate) mod control_plane;
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use ferrypost_proto::{
     routing::v1::{
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::session::tests::{
     backend::{Backend, Manners},
-    client::Client,
+    client::{Client, PATIENCE},
     eventually,
     world::Authority,
 };
@@ -177,7 +177,7 @@ async fn stats_until(
     surroundings: &Surroundings,
     holds: impl Fn(&serde_json::Value) -> bool,
 ) -> serde_json::Value {
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + PATIENCE;
     loop {
         let seen = stats(bound, surroundings).await;
         if holds(&seen) {
@@ -423,9 +423,7 @@ async fn a_control_plane_that_nobody_vouches_for_is_not_believed() {
     let bound = start(&surroundings.config(&format!("{endpoint}\n{files}")));
     let mut status = bound.feed.status();
     let failed = status.wait_for(|status| status.problem.is_some());
-    let problem = tokio::time::timeout(Duration::from_secs(10), failed)
-        .await
-        .unwrap();
+    let problem = tokio::time::timeout(PATIENCE, failed).await.unwrap();
     let problem = problem.unwrap().problem.clone().unwrap();
     assert!(problem.contains("certificate"), "{problem}");
 }

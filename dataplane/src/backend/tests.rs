@@ -29,6 +29,7 @@ use crate::{
     },
     session::tests::{
         backend::{Backend, Manners, Tls},
+        client::PATIENCE,
         world::Authority,
     },
     tables::Tables,
@@ -37,9 +38,10 @@ use crate::{
 
 fn dialer() -> Arc<Dialer> {
     let limits = BackendLimits {
-        connect: Duration::from_secs(2),
-        handshake: Duration::from_secs(2),
-        negotiate: Duration::from_millis(500),
+        // Those that a test waits out are short, and yet above what a busy machine takes.
+        connect: PATIENCE,
+        handshake: Duration::from_secs(5),
+        negotiate: Duration::from_secs(3),
         ..BackendLimits::default()
     };
     Arc::new(Dialer::new(
@@ -348,7 +350,7 @@ impl Following {
     async fn offered(&self, wanted: impl Fn(&Capabilities) -> bool) {
         let mut offers = self.offers.watch();
         let fits = offers.wait_for(|offer| wanted(offer.capabilities()));
-        let outcome = tokio::time::timeout(Duration::from_secs(10), fits).await;
+        let outcome = tokio::time::timeout(PATIENCE, fits).await;
         let offered = self.offers.current().capabilities().to_string();
         assert!(outcome.is_ok(), "the offer is still {offered}");
     }
@@ -489,7 +491,7 @@ async fn a_destination_without_the_listeners_protocol_is_told_as_a_problem() {
     }
     let verdict = following.backends.verdict(&target("new")).unwrap();
     assert_eq!(verdict.word(), "no_endpoint");
-    assert_eq!(following.shutdown.wait(Duration::from_secs(10)).await, 0);
+    assert_eq!(following.shutdown.wait(PATIENCE).await, 0);
 }
 
 pub(super) fn target(destination: &str) -> Target {

@@ -46,8 +46,8 @@ pub const MASTER: &str = "master";
 pub const MASTER_PASSWORD: &str = "master-secret";
 
 /// Starting takes tens of milliseconds; the limit is for a machine under load.
-const START_LIMIT: Duration = Duration::from_secs(20);
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 const DOVEADM_LIMIT: Duration = Duration::from_mins(1);
 
 /// Why a Dovecot did not do what it should.

@@ -40,9 +40,9 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// A connection to `server`, every answer of which is waited for ten seconds.
+    /// A connection to `server`, every answer of which is waited for a minute.
     pub fn new(server: SocketAddr, security: Security) -> Self {
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_mins(1);
         Self {
             server,
             security,

@@ -419,7 +419,7 @@ impl ImapClient {
 
     /// What the server said before it closed, within a moment.
     async fn pending_bye(&mut self) -> Option<String> {
-        let moment = Duration::from_millis(200);
+        let moment = Duration::from_secs(2);
         while self.next_response_within(moment).await.is_ok() {}
         self.bye.take()
     }

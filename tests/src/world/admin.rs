@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use super::WorldError;
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// How to ask one admin endpoint.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use crate::wait::eventually;
 
 use super::WorldError;
 
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// One member, which is its whole cluster. Dropping it kills it.
 #[derive(Debug)]

@@ -43,7 +43,7 @@ pub use plane::{ControlPlane, DataPlane, Entrance, Plane};
 pub use programs::{CONTROL_PLANE, DATA_PLANE, program};
 
 /// How long starting may take on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Where the control plane keeps everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,7 +280,7 @@ impl World {
     /// Waits until a data plane accepts clients.
     ///
     /// # Errors
-    /// When it has ended, or does not within half a minute.
+    /// When it has ended, or does not within a minute.
     pub async fn wait_until_ready(&mut self, data_plane: usize) -> Result<(), WorldError> {
         let admin = self.admin(data_plane);
         let plane = &mut self.data_planes[data_plane].plane;
@@ -305,7 +305,7 @@ impl World {
     /// Waits until a leader drives migrations, as a replica sees it.
     ///
     /// # Errors
-    /// When the replica has ended, or there is none within half a minute.
+    /// When the replica has ended, or there is none within a minute.
     pub async fn wait_for_leader(&mut self, replica: usize) -> Result<(), WorldError> {
         let operator = self.operator(replica);
         let plane = &mut self.control_planes[replica].plane;

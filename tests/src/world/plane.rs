@@ -19,7 +19,7 @@ use super::WorldError;
 use super::link::Link;
 
 /// Above a data plane's limit for its last sessions (20 s) and its goodbye (5 s).
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 
 /// Chooses the versions that a program speaks.
 const SPEAKS: &str = "FERRYPOST_SPEAKS";

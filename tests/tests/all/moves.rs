@@ -87,11 +87,9 @@ async fn a_move_that_lists_both_names_closes_the_sessions_of_both() {
 #[tokio::test]
 async fn a_session_that_will_not_drain_aborts_the_move_and_nobody_is_left_held() {
     let limits = Limits {
-        window: Duration::from_secs(2),
-        hook: Duration::from_secs(1),
         drain: Duration::from_millis(500),
         close: Duration::from_millis(500),
-        settle: Duration::from_secs(6),
+        settle: Duration::from_secs(10),
         ..short_limits()
     };
     let world = World::builder().limits(limits).start().await.unwrap();

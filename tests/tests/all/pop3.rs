@@ -13,7 +13,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use ferrypost_proto::v1::{Protocol, endpoint_tls::Mode};
 use ferrypost_tests::dovecot::{Dovecot, Service};
@@ -390,7 +389,7 @@ async fn expect_logins(server: &Dovecot, left: LogFile, rounds: &AtomicUsize) {
 
 /// Logs in, which must succeed however long it is held, and reads the mail, which may be cut short by a goodbye.
 async fn fetch(connect: &Connect, login: &str) {
-    let connect = connect.clone().limit(Duration::from_secs(20));
+    let connect = connect.clone().limit(SOON);
     let mut client = greeted(&connect).await.unwrap();
     client.ask(login).await.unwrap();
     let answer = client.line().await.unwrap().unwrap_or_default();

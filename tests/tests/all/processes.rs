@@ -6,7 +6,7 @@ use ferrypost_tests::process::{ProcessMark, Spawn, is_running};
 use ferrypost_tests::tools::tool;
 use ferrypost_tests::wait::until;
 
-const SHORT: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn a_dropped_process_is_gone_with_its_children() {
@@ -17,12 +17,12 @@ async fn a_dropped_process_is_gone_with_its_children() {
         .args(["-c", script])
         .start()
         .unwrap();
-    let line = process.log().wait_for(&["child "], SHORT).await.unwrap();
+    let line = process.log().wait_for(&["child "], SOON).await.unwrap();
     let child: u32 = line.trim_start_matches("child ").parse().unwrap();
     let parent = process.id();
     assert!(is_running(parent) && is_running(child));
     drop(process);
-    until("both are gone", SHORT, || {
+    until("both are gone", SOON, || {
         !is_running(parent) && !is_running(child)
     })
     .await
@@ -37,7 +37,7 @@ async fn a_surviving_process_goes_on_until_its_group_is_stopped() {
         .unwrap()
         .args(["-c", script]);
     let process = spawn.survives().start().unwrap();
-    let line = process.log().wait_for(&["child "], SHORT).await.unwrap();
+    let line = process.log().wait_for(&["child "], SOON).await.unwrap();
     let child: u32 = line.trim_start_matches("child ").parse().unwrap();
     let leader = ProcessMark::of(process.id()).unwrap();
     drop(process);
@@ -50,7 +50,7 @@ async fn a_surviving_process_goes_on_until_its_group_is_stopped() {
     assert!(leader.is_running(), "it is not the process that was marked");
 
     leader.stop_group(Duration::from_millis(100)).await;
-    until("both are gone", SHORT, || {
+    until("both are gone", SOON, || {
         !leader.is_running() && !is_running(child)
     })
     .await
@@ -69,14 +69,14 @@ async fn a_process_reports_its_end_and_obeys_signals() {
         ])
         .start()
         .unwrap();
-    process.log().wait_for(&["ready"], SHORT).await.unwrap();
+    process.log().wait_for(&["ready"], SOON).await.unwrap();
     process.freeze().unwrap();
     assert!(
         process.terminate(Duration::from_millis(200)).await.is_err(),
         "it is frozen"
     );
     process.resume().unwrap();
-    assert_eq!(process.wait(SHORT).await.unwrap().code(), Some(7));
+    assert_eq!(process.wait(SOON).await.unwrap().code(), Some(7));
     assert!(process.freeze().is_err(), "it has ended");
 
     let missing = Spawn::new("no-such-program-of-ferrypost", &log);
@@ -91,7 +91,7 @@ async fn the_tools_that_debian_lacks_run() {
         let spawn = Spawn::new(tool(name).unwrap(), log)
             .unwrap()
             .arg("--version");
-        let status = spawn.start().unwrap().wait(SHORT).await.unwrap();
+        let status = spawn.start().unwrap().wait(SOON).await.unwrap();
         assert!(status.success(), "{name}: {status}");
     }
 }

@@ -4,7 +4,7 @@ use ferrypost_proto::{
     CONTRACTS, SCHEMAS, Versions, routing::v1::Hello, store::v1::Registration, v1::VersionRange,
 };
 
-use super::world::{PATIENCE, World, document, reason};
+use super::world::{World, document, reason};
 use crate::{
     domain::commit::{RoutingChange, change_fleet},
     store::{Txn, keys, value::Stored},
@@ -20,8 +20,8 @@ fn first(world: &World, instance: &str) -> Hello {
     }
 }
 
-fn registration(world: &World, instance: &str) -> Option<Registration> {
-    let state = world.mirror.read();
+async fn registration(world: &World, instance: &str) -> Option<Registration> {
+    let state = world.state().await;
     let found = state.registrations().get(&World::instance(instance))?;
     Some((*found.value).clone())
 }
@@ -30,8 +30,7 @@ fn registration(world: &World, instance: &str) -> Option<Registration> {
 async fn apply_the_latest(world: &World) {
     let mut config = document();
     config.schema = SCHEMAS.newest();
-    world.mirror.at_least(1, PATIENCE).await.unwrap();
-    let version = world.mirror.read().config().unwrap().version;
+    let version = world.state().await.config().unwrap().version;
     let change = RoutingChange::new(&world.random).config(config, version);
     world.commit(change.txn()).await;
 }
@@ -50,9 +49,9 @@ async fn the_highest_contract_of_both_is_spoken_and_both_ranges_are_said() {
     assert_eq!(welcome.schemas, Some(SCHEMAS.into()));
     old.snapshot().await;
     new.snapshot().await;
-    let written = registration(&world, "old").unwrap();
+    let written = registration(&world, "old").await.unwrap();
     assert_eq!(written.schemas, Some(Versions::FIRST.into()));
-    let written = registration(&world, "new").unwrap();
+    let written = registration(&world, "new").await.unwrap();
     assert_eq!(written.contracts, Some(CONTRACTS.into()));
     assert_eq!(written.schemas, Some(SCHEMAS.into()));
 }
@@ -72,7 +71,7 @@ async fn without_a_common_contract_nobody_is_registered() {
         ranges.iter().all(|range| refused.message().contains(range)),
         "{refused}"
     );
-    assert!(registration(&world, "later").is_none());
+    assert!(registration(&world, "later").await.is_none());
 }
 
 #[tokio::test]
@@ -104,7 +103,7 @@ async fn a_data_plane_that_does_not_read_the_document_in_force_is_told_so() {
     apply_the_latest(&world).await;
     let refused = world.connect(first(&world, "old")).await.err().unwrap();
     assert_eq!(reason(&refused), "SCHEMA_UNSUPPORTED");
-    assert!(registration(&world, "old").is_none());
+    assert!(registration(&world, "old").await.is_none());
     world.join(world.hello("new")).await;
 }
 
@@ -135,22 +134,22 @@ async fn a_stream_that_comes_back_completes_its_registration() {
         schemas: None,
         limits: None,
         place: None,
-        ..registration(&world, "dp").unwrap()
+        ..registration(&world, "dp").await.unwrap()
     };
     let key = keys::registration(&World::instance("dp"));
     let txn = Txn::new().put(key, Stored::new(lacking).bytes());
-    let fleet = world.mirror.read().fleet();
+    let fleet = world.state().await.fleet();
     world.commit(change_fleet(txn, fleet)).await;
     world.join(hello.clone()).await;
-    let restated = registration(&world, "dp").unwrap();
+    let restated = registration(&world, "dp").await.unwrap();
     assert_eq!(restated.schemas, Some(SCHEMAS.into()));
     assert_eq!(restated.limits, Some(limits));
     assert!(restated.place.is_some_and(|place| !place.file.is_empty()));
     assert_eq!(restated.boot, hello.boot);
-    let fleet = world.mirror.read().fleet();
+    let fleet = world.state().await.fleet();
     world.join(hello).await;
     assert_eq!(
-        world.mirror.read().fleet(),
+        world.state().await.fleet(),
         fleet,
         "nothing is written twice"
     );

@@ -1,6 +1,6 @@
 //! A replica on the embedded store, and scripted data planes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{
     AccountId, BootId, CONTRACTS, DestinationId, InstallationId, InstanceId, MigrationId, Phase,
@@ -33,11 +33,16 @@ use crate::{
     },
 };
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// Nothing takes as long as this unless it hangs.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// For streams that nobody ends for their silence, however busy the machine is.
+pub(super) const SELDOM: Duration = Duration::from_mins(1);
 
 /// One replica with its store, and a source of identifiers.
 pub(super) struct World {
-    pub(super) mirror: Mirror,
+    /// It may be behind what the fleet has just written: see [`Self::state`].
+    mirror: Mirror,
     pub(super) fleet: Fleet,
     pub(super) random: Random,
     pub(super) installation: InstallationId,
@@ -53,14 +58,13 @@ impl Drop for World {
 
 impl World {
     pub(super) async fn new() -> Self {
-        Self::with(crate::mirror::changelog::CAPACITY, Duration::from_secs(2)).await
+        Self::with(crate::mirror::changelog::CAPACITY, SELDOM).await
     }
 
     pub(super) async fn with(changes: usize, heartbeat: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = EmbeddedConfig::new(folder.path().join("store"));
-        let store: std::sync::Arc<dyn Store> =
-            std::sync::Arc::new(EmbeddedStore::open(config).await.unwrap());
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(config).await.unwrap());
         let random = Random::seeded(5);
         let installation = InstallationId::generate(random.bytes());
         let value = Installation {
@@ -134,6 +138,11 @@ impl World {
         peer.welcome().await;
         let position = peer.snapshot().await;
         (peer, position)
+    }
+
+    /// What the store holds now.
+    pub(super) async fn state(&self) -> Arc<State> {
+        self.mirror.catch_up(PATIENCE).await.unwrap()
     }
 
     pub(super) async fn commit(&self, txn: Txn) -> Rev {

@@ -59,7 +59,7 @@ fn passed_by_a_move() -> impl Iterator<Item = &'static str> {
 /// The records, once the move is over, and nothing of it is left.
 async fn judge(world: &World, id: &ferrypost_proto::MigrationId) -> MigrationState {
     let migration = world.ended(id).await;
-    let alice = world.alice();
+    let alice = world.alice().await;
     assert_eq!((alice.phase, &alice.target), (Phase::Settled, &None));
     assert_eq!(alice.fence_epoch, None);
     let home = match migration.state() {
@@ -102,8 +102,7 @@ async fn a_withdrawal_survives_the_death_of_its_leader(world: World) {
     for name in ["withdrawn.before", "withdrawn.after"] {
         let mut id = None;
         for (replica, dies_at) in [("cp-1", "quiesced.after"), ("cp-2", name)] {
-            let leader = world.orchestrator(replica);
-            leader.failpoints.arm(dies_at, Action::Halt);
+            let leader = world.orchestrator_up_to(replica, dies_at);
             if id.is_none() {
                 id = Some(world.migrate("target").await);
             }
@@ -172,7 +171,7 @@ async fn a_frozen_leader_can_write_nothing_any_more(world: World) {
     first.failpoints.arm("flipped.before", Action::Halt);
     let id = world.migrate("target").await;
     first.reached("flipped.before").await;
-    let state = world.mirror.read();
+    let state = world.state().await;
     let of = Move::of(&state, &id).unwrap();
     let frozen = TransitionWriter {
         random: &world.random,
@@ -182,15 +181,14 @@ async fn a_frozen_leader_can_write_nothing_any_more(world: World) {
     };
     first.kill().await;
     world.leader_lease_ends().await;
-    let second = world.orchestrator("cp-2");
-    second.failpoints.arm("flipped.before", Action::Halt);
+    let second = world.orchestrator_up_to("cp-2", "flipped.before");
     second.reached("flipped.before").await;
 
     for txn in [frozen.flip(&state, &of), frozen.abort(&state, &of, vec![])] {
         let outcome = world.store.transact(txn).await.unwrap();
         assert!(matches!(outcome, TxnOutcome::Conflict { .. }));
     }
-    assert_eq!(world.alice().phase, Phase::Quiesced);
+    assert_eq!(world.alice().await.phase, Phase::Quiesced);
     second.kill().await;
     world.leader_lease_ends().await;
     let _third = world.orchestrator("cp-3");
@@ -204,7 +202,7 @@ async fn flip_and_abort_compete_for_one_epoch(world: World) {
         orchestrator.failpoints.arm("flipped.before", Action::Halt);
         let id = world.migrate("target").await;
         orchestrator.reached("flipped.before").await;
-        let state = world.mirror.catch_up(super::world::PATIENCE).await.unwrap();
+        let state = world.state().await;
         let of = Move::of(&state, &id).unwrap();
         let pen = TransitionWriter {
             random: &world.random,
@@ -260,7 +258,7 @@ async fn two_candidates_drive_one_move_once(world: World) {
         .count();
     assert_eq!(flips, 1);
     // The one that led ends, and the other one goes on.
-    let leader = world.mirror.read().leader().unwrap().0.clone();
+    let leader = world.state().await.leader().unwrap().0.clone();
     let [first, second] = both;
     let (leads, waits) = match leader.as_str() {
         "cp-1" => (first, second),

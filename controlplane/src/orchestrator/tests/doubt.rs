@@ -110,8 +110,8 @@ impl Store for Doubtful {
 }
 
 async fn a_move_ends_once_whatever_the_store_says_of_its_writes(mut world: World) {
-    // Short enough that some moves are aborted while a flip is still on its way.
-    world.window = Duration::from_millis(150);
+    // Short enough that some moves are aborted while a flip is still on its way, and then long enough for any.
+    let windows = [Duration::from_millis(150), world.window];
     let _plane = world.plane("dp-1").await;
     let doubtful = |seed| {
         Arc::new(Doubtful {
@@ -125,11 +125,12 @@ async fn a_move_ends_once_whatever_the_store_says_of_its_writes(mut world: World
     ];
     let mut ends = [0, 0];
     let mut at = "source";
-    for _ in 0..12 {
+    for window in windows.into_iter().cycle().take(12) {
+        world.window = window;
         let to = if at == "source" { "target" } else { "source" };
         let id = world.migrate(to).await;
         let migration = world.ended(&id).await;
-        let alice = world.alice();
+        let alice = world.alice().await;
         assert_eq!((alice.phase, &alice.target), (Phase::Settled, &None));
         if migration.state() == MigrationState::Succeeded {
             at = to;
@@ -145,7 +146,7 @@ async fn a_move_ends_once_whatever_the_store_says_of_its_writes(mut world: World
         // What was given up may still come.
         time::sleep(LATE * 2).await;
         assert_eq!(
-            world.alice(),
+            world.alice().await,
             alice,
             "a write that comes late finds its guards broken"
         );

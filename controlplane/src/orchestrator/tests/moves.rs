@@ -49,7 +49,7 @@ async fn a_move_goes_through_every_phase_and_back(world: World) {
     );
     assert!(migration.held.is_some(), "one leader saw all of it");
     assert!(migration.ended_at.is_some());
-    let alice = world.alice();
+    let alice = world.alice().await;
     assert_eq!(alice.home, destination("target"));
     assert_eq!(alice.previous_home, Some(destination("source")));
     assert_eq!((alice.phase, alice.target), (Phase::Settled, None));
@@ -68,32 +68,24 @@ async fn a_move_goes_through_every_phase_and_back(world: World) {
         (migration.source.as_str(), migration.target.as_str()),
         ("target", "source")
     );
-    let home = world.alice();
+    let home = world.alice().await;
     assert_eq!(home.home, destination("source"));
     assert_eq!(home.previous_home, Some(destination("target")));
     assert!(home.epoch > alice.epoch);
     orchestrator.stop().await;
-    assert!(
-        world
-            .mirror
-            .catch_up(super::world::PATIENCE)
-            .await
-            .unwrap()
-            .leader()
-            .is_none()
-    );
+    assert!(world.state().await.leader().is_none());
 }
 
 async fn the_names_of_a_new_account_are_written_with_the_start(world: World) {
     world.migrate("target").await;
-    let alice = world.alice();
+    let alice = world.alice().await;
     assert_eq!(alice.phase, Phase::Copying);
     assert_eq!(
         alice.home,
         destination("source"),
         "nothing has changed where she goes"
     );
-    let state = world.mirror.read();
+    let state = world.state().await;
     assert_eq!(state.account_of("alice@example.org"), Some(&alice.account));
     let stored = world
         .store
@@ -115,7 +107,7 @@ async fn the_next_move_may_begin_before_the_last_bookkeeping(world: World) {
     let _orchestrator = world.orchestrator("cp-2");
     world.succeeds(&first).await;
     world.succeeds(&second).await;
-    assert_eq!(world.alice().home, destination("source"));
+    assert_eq!(world.alice().await.home, destination("source"));
     drop(plane);
 }
 
@@ -139,7 +131,7 @@ async fn a_data_plane_that_registers_during_the_fence_must_drain_too(world: Worl
             (report.value.accounts[0].fence_epoch != 0).then_some(())
         })
         .await;
-    assert_eq!(world.alice().phase, Phase::Fencing);
+    assert_eq!(world.alice().await.phase, Phase::Fencing);
     second.behave(|b| b.drains = Drains::Yes);
     world.succeeds(&id).await;
 }
@@ -176,7 +168,7 @@ async fn a_goodbye_during_the_fence_lets_it_go_on(world: World) {
         .await;
     // It has not seen all closes, so the settle time is waited out first.
     world.succeeds(&id).await;
-    assert!(world.mirror.read().departed().is_empty());
+    assert!(world.state().await.departed().is_empty());
 }
 
 async fn what_another_boot_has_reported_does_not_count(world: World) {
@@ -203,7 +195,7 @@ async fn what_another_boot_has_reported_does_not_count(world: World) {
                 .then_some(())
         })
         .await;
-    assert_eq!(world.alice().phase, Phase::Fencing);
+    assert_eq!(world.alice().await.phase, Phase::Fencing);
     new.behave(|b| b.drains = Drains::Yes);
     world.succeeds(&id).await;
 }

@@ -13,11 +13,13 @@ use ferrypost_proto::{
 
 use super::world::{World, instance};
 use crate::{
-    domain::commit::change_fleet,
     domain::state::State,
     mirror::Mirror,
     store::{Store, Txn, TxnOutcome, keys, value::Stored},
 };
+
+/// Seconds for which a data plane of the tests holds logins: more than any window of theirs.
+pub(super) const HOLD: i64 = 3600;
 
 /// What a data plane says about a fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,23 +85,22 @@ impl Plane {
             instance: instance(name),
             boot: BootId::generate(world.random.bytes()),
             store: world.store.clone(),
-            mirror: world.mirror.clone(),
+            mirror: world.observer(),
             behaviour: Arc::default(),
             again: Arc::default(),
         };
         let registration = Registration {
             boot: plane.boot.as_str().to_owned(),
             state_id: StateId::generate(world.random.bytes()).as_str().to_owned(),
-            limits: Some(limits(25)),
+            limits: Some(limits(HOLD)),
             unsettled_predecessor: predecessor.map_or_else(String::new, |b| b.as_str().to_owned()),
             ..Registration::default()
         };
-        let fleet = world.mirror.read().fleet();
-        let txn = Txn::new().put(
-            keys::registration(&plane.instance),
-            Stored::new(registration).bytes(),
-        );
-        world.commit(change_fleet(txn, fleet)).await;
+        let registration = Stored::new(registration).bytes();
+        let key = keys::registration(&plane.instance);
+        world
+            .commit_to_fleet(|_| Txn::new().put(key.clone(), registration.clone()))
+            .await;
         let speaker = plane.clone();
         world.spawn(async move { speaker.speak().await });
         plane
@@ -107,12 +108,13 @@ impl Plane {
 
     /// Says other limits than it did.
     pub(super) async fn limit(&self, world: &World, limits: Option<v1::DataPlaneLimits>) {
-        let state = world.mirror.catch_up(super::world::PATIENCE).await.unwrap();
-        let mut registration = state.registrations()[&self.instance].value.clone();
-        registration.limits = limits;
-        let key = keys::registration(&self.instance);
-        let txn = Txn::new().put(key, registration.bytes());
-        world.commit(change_fleet(txn, state.fleet())).await;
+        world
+            .commit_to_fleet(|state| {
+                let mut registration = state.registrations()[&self.instance].value.clone();
+                registration.limits = limits;
+                Txn::new().put(keys::registration(&self.instance), registration.bytes())
+            })
+            .await;
     }
 
     pub(super) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
@@ -129,8 +131,8 @@ impl Plane {
         let txn = Txn::new()
             .delete(keys::registration(&self.instance))
             .delete(keys::live(&self.instance));
-        let fleet = world.mirror.read().fleet();
-        world.commit(change_fleet(with(txn), fleet)).await;
+        let txn = with(txn);
+        world.commit_to_fleet(|_| txn.clone()).await;
     }
 
     /// Says what its behaviour is, at every change.

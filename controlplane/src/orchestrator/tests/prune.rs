@@ -95,7 +95,7 @@ async fn what_ended_long_ago_is_removed_and_an_accounts_last_move_stays(world: W
     world.commit(requests).await;
 
     world.pruned_once_more().await;
-    assert!(world.mirror.read().migration(&first).is_some());
+    assert!(world.state().await.migration(&first).is_some());
     assert!(world.is_there("first").await && world.is_there("last").await);
 
     ahead.store(2 * DAY, Ordering::SeqCst);
@@ -108,10 +108,10 @@ async fn what_ended_long_ago_is_removed_and_an_accounts_last_move_stays(world: W
     assert!(!world.is_there("first").await);
     // Its migration stays as the account's last one; the request id is free all the same.
     assert!(!world.is_there("last").await);
-    let state = world.mirror.read();
+    let state = world.state().await;
     assert!(state.migration(&last).is_some());
     assert_eq!(state.counts().migrations[&MigrationState::Succeeded], 1);
-    assert_eq!(world.alice().migration_id, Some(last));
+    assert_eq!(world.alice().await.migration_id, Some(last));
 }
 
 /// Removed, beside what is not old.
@@ -140,7 +140,7 @@ async fn a_leader_that_dies_while_it_prunes_leaves_the_rest_to_the_next_one(worl
     let young = MigrationId::generate(world.random.bytes());
     let key = keys::migration(&young);
     world.commit(Txn::new().put(key, ended(now))).await;
-    let before = left(&world.mirror.read());
+    let before = left(&world.state().await);
 
     let first = pruning(&world, "cp-1", &Ahead::default());
     world
@@ -156,6 +156,6 @@ async fn a_leader_that_dies_while_it_prunes_leaves_the_rest_to_the_next_one(worl
             state.past().map(|(id, _)| id).eq([&young]).then_some(())
         })
         .await;
-    let counts = &world.mirror.read().counts().migrations.clone();
-    assert_eq!(counts[&MigrationState::Aborted], 1);
+    let state = world.state().await;
+    assert_eq!(state.counts().migrations[&MigrationState::Aborted], 1);
 }

@@ -1,4 +1,4 @@
-//! Thousands of moves that wait for their turn.
+//! Many moves that wait for their turn.
 
 use std::sync::{
     Arc,
@@ -26,7 +26,7 @@ async fn looks_a_move(world: &World, moves: u64) -> u64 {
         let counts = &state.counts().migrations;
         counts.get(&MigrationState::Succeeded).copied().unwrap_or(0)
     };
-    let before = flipped(&world.mirror.read());
+    let before = flipped(&world.state().await);
     let looks: Arc<AtomicU64> = Arc::default();
     let orchestrator = world.orchestrator_with("cp-1", |options| options.looks = looks.clone());
     world
@@ -43,15 +43,15 @@ async fn the_work_of_a_move_does_not_grow_with_the_queue(world: World) {
     for name in ["dp-1", "dp-2", "dp-3"] {
         world.plane(name).await;
     }
-    world.queue(0..200).await;
+    world.queue(0..100).await;
     let few = looks_a_move(&world, 40).await;
-    world.queue(200..3_200).await;
-    assert!(world.mirror.read().moves().len() >= 3_000);
+    world.queue(100..1_100).await;
+    assert!(world.state().await.moves().len() >= 1_000);
     let many = looks_a_move(&world, 40).await;
     assert!(few > 0);
     assert!(
         2 * many <= 3 * few,
-        "{few} looks a move with 200 in the queue, {many} with 3,000 more"
+        "{few} looks a move with 100 in the queue, {many} with 1,000 more"
     );
 }
 
@@ -65,7 +65,7 @@ async fn what_waits_behind_another_moves_when_its_turn_comes(world: World) {
             state.moves().is_empty().then_some(())
         })
         .await;
-    let state = world.mirror.read();
+    let state = world.state().await;
     assert_eq!(state.counts().migrations[&MigrationState::Succeeded], 60);
     assert_eq!(state.counts().migrations.len(), 1);
 }
@@ -84,7 +84,7 @@ async fn a_lane_that_is_held_back_holds_back_no_other(world: World) {
             (state.moves().len() == 1).then_some(())
         })
         .await;
-    assert!(world.mirror.read().migration(&held_back).is_some());
+    assert!(world.state().await.migration(&held_back).is_some());
 }
 
 /// All see what they wait for; thousands of records are not written because one data plane is silent.

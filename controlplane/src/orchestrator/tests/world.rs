@@ -22,7 +22,7 @@ use super::plane::Plane;
 use crate::{
     domain::state::State,
     domain::{
-        commit::RoutingChange,
+        commit::{RoutingChange, change_fleet},
         placement::Placement,
         start::{self, MoveRequest, MoveTerms, MoveVerdict, Requester},
     },
@@ -31,7 +31,7 @@ use crate::{
     mirror::{Mirror, MirrorOptions},
     orchestrator::{OrchestratorOptions, run},
     store::{
-        Rev, Store, Txn, TxnOutcome, Write,
+        Event, Rev, Store, Txn, TxnOutcome, Write,
         embedded::{EmbeddedConfig, EmbeddedStore},
         keys,
         testing::EtcdServer,
@@ -41,16 +41,19 @@ use crate::{
 };
 
 /// Nothing takes as long as this unless it hangs.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The held window of the tests' moves, unless they say otherwise.
-pub(super) const WINDOW: Duration = Duration::from_secs(5);
+/// The held window of the tests' moves, unless they say otherwise. Far above what a move takes on a busy
+/// machine: only a test that waits for its end chooses a short one.
+pub(super) const WINDOW: Duration = Duration::from_secs(30);
 
 /// A store, an installation, and who watches it.
 pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) random: Random,
-    pub(super) mirror: Mirror,
+    /// What waits for something looks here. It may be behind any orchestrator, each of which has a mirror of
+    /// its own, so what is true now is asked of the store: see [`Self::state`].
+    observer: Mirror,
     pub(super) window: Duration,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -87,11 +90,11 @@ impl World {
         let random = Random::seeded(next_number());
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let options = MirrorOptions::new(replica("observer"), random.clone());
-        let mirror = Mirror::start(store.clone(), options, &tasks, cancel.clone());
+        let observer = Mirror::start(store.clone(), options, &tasks, cancel.clone());
         let world = Self {
             store,
             random,
-            mirror,
+            observer,
             window: WINDOW,
             tasks,
             cancel,
@@ -117,17 +120,47 @@ impl World {
         self.commit(txn).await;
     }
 
+    /// What the store holds now.
+    pub(super) async fn state(&self) -> State {
+        let all = self.store.range(b"", None).await.expect("the store serves");
+        let mut state = State::default();
+        for entry in all.entries {
+            state.apply(&[Event::Put(entry)]);
+        }
+        state.reach(all.revision);
+        state
+    }
+
     /// Commits what must be possible, and waits until the observer's mirror has it.
     pub(super) async fn commit(&self, txn: Txn) -> Rev {
         let outcome = self.store.transact(txn).await.expect("the store serves");
         let TxnOutcome::Committed(revision) = outcome else {
             panic!("a guard of the test's own transaction failed");
         };
-        self.mirror
-            .at_least(revision, PATIENCE)
-            .await
-            .expect("the mirror follows");
+        self.observed(revision).await;
         revision
+    }
+
+    /// Changes the registrations, however often somebody else does so meanwhile.
+    pub(super) async fn commit_to_fleet(&self, change: impl Fn(&State) -> Txn) {
+        loop {
+            let state = self.state().await;
+            let txn = change_fleet(change(&state), state.fleet());
+            let outcome = self.store.transact(txn).await.expect("the store serves");
+            if let TxnOutcome::Committed(revision) = outcome {
+                return self.observed(revision).await;
+            }
+        }
+    }
+
+    async fn observed(&self, revision: Rev) {
+        let observed = self.observer.at_least(revision, PATIENCE).await;
+        observed.expect("the mirror follows");
+    }
+
+    /// For a data plane, which acts upon what it comes to see.
+    pub(super) fn observer(&self) -> Mirror {
+        self.observer.clone()
     }
 
     /// A mirror of another replica.
@@ -153,6 +186,14 @@ impl World {
         self.orchestrator_with(name, |_| {})
     }
 
+    /// An orchestrator that goes on with a move which is under way already, up to a failpoint: armed before it
+    /// runs, since it may be there at once.
+    pub(super) fn orchestrator_up_to(&self, name: &str, failpoint: &'static str) -> Orchestrator {
+        self.orchestrator_with(name, |options| {
+            options.failpoints.arm(failpoint, Action::Halt);
+        })
+    }
+
     /// An orchestrator with a hook.
     pub(super) fn orchestrator_with_hook(&self, name: &str, hook: impl DeltaHook) -> Orchestrator {
         self.orchestrator_with(name, |options| options.hook = Some(Arc::new(hook)))
@@ -171,6 +212,17 @@ impl World {
         self.run_orchestrator(name, store, |_| {})
     }
 
+    /// An orchestrator whose way to the store is another one, and who leads only while it is heard of.
+    pub(super) fn orchestrator_on_a_short_lease(
+        &self,
+        name: &str,
+        store: Arc<dyn Store>,
+    ) -> Orchestrator {
+        self.run_orchestrator(name, store, |options| {
+            options.leader_ttl = Duration::from_secs(5);
+        })
+    }
+
     fn run_orchestrator(
         &self,
         name: &str,
@@ -184,7 +236,8 @@ impl World {
             )),
             replica: replica(name),
             random: self.random.clone(),
-            leader_ttl: Duration::from_secs(2),
+            // Nobody is deposed because the machine is busy.
+            leader_ttl: Duration::from_secs(30),
             settle: Duration::from_millis(300),
             fence_budget: 20,
             fence_attempts: 3,
@@ -231,10 +284,10 @@ impl World {
         delta_hook: bool,
     ) -> MigrationId {
         loop {
-            let state = self.mirror.catch_up(PATIENCE).await.unwrap();
+            let state = self.state().await;
             let (id, txn) = self.begin(&state, account, destination, delta_hook);
             if let Ok(TxnOutcome::Committed(revision)) = self.store.transact(txn).await {
-                self.mirror.at_least(revision, PATIENCE).await.unwrap();
+                self.observed(revision).await;
                 return id;
             }
         }
@@ -272,7 +325,7 @@ impl World {
         let names: Vec<_> = accounts.map(|n| format!("user{n}@example.org")).collect();
         for few in names.chunks(40) {
             loop {
-                let state = self.mirror.catch_up(PATIENCE).await.unwrap();
+                let state = self.observer.read();
                 let mut all = Txn::new();
                 for name in few {
                     let (_, one) = self.begin(&state, name, Some("target"), false);
@@ -286,9 +339,9 @@ impl World {
                     let new: Vec<_> = one.writes.into_iter().filter(is_new).collect();
                     all.writes.extend(new);
                 }
-                if let Ok(TxnOutcome::Committed(revision)) = self.store.transact(all).await {
-                    self.mirror.at_least(revision, PATIENCE).await.unwrap();
-                    break;
+                match self.store.transact(all).await.expect("the store serves") {
+                    TxnOutcome::Committed(revision) => break self.observed(revision).await,
+                    TxnOutcome::Conflict { revision } => self.observed(revision).await,
                 }
             }
         }
@@ -296,11 +349,11 @@ impl World {
 
     /// Waits until a state shows what is looked for.
     pub(super) async fn eventually<T>(&self, what: &str, look: impl Fn(&State) -> Option<T>) -> T {
-        let mut changed = self.mirror.changed();
+        let mut changed = self.observer.changed();
         let found = async {
             loop {
                 changed.borrow_and_update();
-                if let Some(found) = look(&self.mirror.read()) {
+                if let Some(found) = look(&self.observer.read()) {
                     return found;
                 }
                 changed.changed().await.expect("the mirror runs");
@@ -309,7 +362,7 @@ impl World {
         time::timeout(PATIENCE, found).await.unwrap_or_else(|_| {
             panic!(
                 "waited in vain for {what}; the state is {:#?}",
-                self.mirror.read()
+                self.observer.read()
             )
         })
     }
@@ -361,8 +414,8 @@ impl World {
     }
 
     /// Alice's record, if she has one.
-    pub(super) fn alice(&self) -> Placement {
-        let state = self.mirror.read();
+    pub(super) async fn alice(&self) -> Placement {
+        let state = self.state().await;
         let account = state
             .by_name("alice@example.org")
             .expect("alice has a record");
@@ -385,7 +438,7 @@ impl World {
 
     pub(super) async fn abort(&self, id: &MigrationId) {
         loop {
-            let state = self.mirror.catch_up(PATIENCE).await.unwrap();
+            let state = self.state().await;
             let migration = state.migration(id).unwrap();
             let mut record = migration.value.clone();
             record.abort_requested_by = "operator".to_owned();
@@ -425,10 +478,7 @@ impl Orchestrator {
 
     /// Holds it at a failpoint until it is told to go on.
     pub(super) fn pause_at(&self, name: &'static str) -> GoOn {
-        let folder = tempfile::tempdir().unwrap();
-        let action = Action::Pause(folder.path().join("go on"));
-        self.failpoints.arm(name, action);
-        GoOn(folder)
+        GoOn::from(&self.failpoints, name)
     }
 
     /// Waits until it has reached a failpoint.
@@ -448,6 +498,13 @@ impl Orchestrator {
 pub(super) struct GoOn(TempDir);
 
 impl GoOn {
+    /// Holds whoever comes to a failpoint.
+    pub(super) fn from(failpoints: &Failpoints, name: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        failpoints.arm(name, Action::Pause(folder.path().join("go on")));
+        Self(folder)
+    }
+
     pub(super) fn now(&self) {
         std::fs::write(self.0.path().join("go on"), "").unwrap();
     }

@@ -73,19 +73,14 @@ async fn any_replica_serves_every_call() {
             (answer.sessions.len() == 2 && unreachable.is_empty()).then_some(())
         })
         .await;
-        let request = v1::ListDataPlanesRequest {};
-        let planes = world
-            .stats()
-            .list_data_planes(request)
-            .await
-            .expect("listed")
-            .into_inner();
-        assert!(
-            planes
-                .data_planes
-                .iter()
-                .all(|plane| plane.connected && plane.sessions == 1)
-        );
+        eventually(async || {
+            let request = v1::ListDataPlanesRequest {};
+            let answer = world.stats().list_data_planes(request).await.ok()?;
+            let planes = answer.into_inner().data_planes;
+            let counts = |plane: &v1::DataPlane| plane.connected && plane.sessions == 1;
+            planes.iter().all(counts).then_some(())
+        })
+        .await;
     }
 
     let follower = if said_one.leader == "one" { &two } else { &one };

@@ -9,7 +9,7 @@ use super::{
     world::{QUICK, ROUTING, World, eventually, reason, refusal},
 };
 
-const API: &str = "[routing]\nsource = \"api\"\n[migrations]\nheartbeat = \"100ms\"\n";
+const API: &str = "[routing]\nsource = \"api\"\n[migrations]\nheartbeat = \"2s\"\n";
 
 async fn in_force(world: &World) -> v1::GetRoutingConfigResponse {
     let request = v1::GetRoutingConfigRequest {};

@@ -9,10 +9,10 @@ use tonic::{Code, Request};
 
 use super::{
     data_plane::{DataPlane, Manner, hello, opening},
-    world::{QUICK, ROUTING, World, eventually, milliseconds, reason, refusal},
+    world::{ROUTING, SHORT_WINDOW, World, eventually, milliseconds, reason, refusal},
 };
 
-const API: &str = "[routing]\nsource = \"api\"\n[migrations]\nheartbeat = \"100ms\"\n";
+const API: &str = "[routing]\nsource = \"api\"\n[migrations]\nheartbeat = \"2s\"\n";
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -230,7 +230,7 @@ async fn an_endpoint_that_a_data_plane_does_not_know_blocks_moves_of_its_destina
 
 #[tokio::test]
 async fn a_trace_goes_from_the_caller_to_the_record_to_the_data_planes_and_no_further() {
-    let world = World::with(QUICK, ROUTING).await;
+    let world = World::with(SHORT_WINDOW, ROUTING).await;
     let manner = Manner {
         drains: false,
         ..Manner::default()

@@ -100,7 +100,7 @@ async fn thousands_of_pipelined_commands_end_at_their_limit() {
 #[tokio::test]
 async fn a_client_that_says_nothing_is_sent_away() {
     let mut plan = Plan::default();
-    plan.limits.preauth.login = Duration::from_millis(300);
+    plan.limits.preauth.login = Duration::from_secs(1);
     let world = World::with(plan);
     let mut client = world.client().await;
     assert!(client.rest().await.starts_with("* BYE"));

@@ -29,9 +29,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use client::PATIENCE;
+
 /// Waits for a fact.
 pub(crate) async fn eventually(what: &str, fact: impl Fn() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + PATIENCE;
     while !fact() {
         assert!(Instant::now() < limit, "it never came true: {what}");
         sleep(Duration::from_millis(5)).await;

@@ -198,7 +198,8 @@ impl Default for Plan {
         let mut limits = Limits::default();
         // Failures are told apart by their words here, and not by their time.
         limits.preauth.failure_floor = Duration::ZERO;
-        limits.relay.close = Duration::from_millis(500);
+        // Only where a server does not close is it waited for so long.
+        limits.relay.close = Duration::from_secs(20);
         Self {
             old: Manners::default(),
             new: Manners::default(),

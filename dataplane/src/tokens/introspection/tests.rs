@@ -136,7 +136,7 @@ async fn an_answer_is_remembered_whatever_it_is() {
 #[tokio::test]
 async fn an_issuer_that_is_away_is_no_answer_and_is_not_remembered() {
     let limits = TokenLimits {
-        answer: Duration::from_millis(300),
+        answer: Duration::from_secs(3),
         ..TokenLimits::default()
     };
     let world = world(limits);
@@ -224,7 +224,7 @@ async fn whoever_asks_and_goes_away_leaves_the_question_to_the_next() {
 async fn no_more_is_asked_at_once_than_may_be() {
     let limits = TokenLimits {
         at_once: 2,
-        answer: Duration::from_secs(1),
+        answer: Duration::from_secs(5),
         ..TokenLimits::default()
     };
     let world = world(limits);

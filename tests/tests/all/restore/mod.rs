@@ -11,7 +11,6 @@ mod dies;
 mod resolved;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ferrypost_proto::v1::{
     GetRewoundRequest, GetRewoundResponse, Keep, MigrationState, ResolveRewoundRequest,
@@ -57,7 +56,7 @@ async fn copy(from: &Path, to: &Path) {
 }
 
 async fn until_rewound(operator: &Operator) {
-    eventually("the restore is shown", Duration::from_secs(45), || async {
+    eventually("the restore is shown", SOON, || async {
         match operator.get_stats().await {
             Ok(stats) if stats.rewound.is_some() => Ok(()),
             other => Err(format!("{other:?}")),

@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// Nothing takes as long as this unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -265,7 +265,8 @@ impl Replica {
         let options = FleetOptions {
             replica: replica.clone(),
             random: world.random.clone(),
-            heartbeat: Duration::from_secs(2),
+            // No stream is ended for its silence, however busy the machine is.
+            heartbeat: Duration::from_secs(20),
             settle: SETTLE,
             failpoints: failpoints.clone(),
         };

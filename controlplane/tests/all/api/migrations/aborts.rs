@@ -6,12 +6,12 @@ use tonic::Code;
 use super::{migrate, moved};
 use crate::api::{
     data_plane::{DataPlane, Manner},
-    world::{World, milliseconds, reason, refusal},
+    world::{ROUTING, SHORT_WINDOW, World, milliseconds, reason, refusal},
 };
 
 #[tokio::test]
 async fn a_fence_that_is_not_drained_aborts_and_says_who() {
-    let world = World::new().await;
+    let world = World::with(SHORT_WINDOW, ROUTING).await;
     let plane = DataPlane::join(
         &world,
         "dp-1",
