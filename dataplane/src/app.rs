@@ -45,6 +45,8 @@ use crate::{
     },
     backend::{
         Backends,
+        breaker::Breakers,
+        dialers::Dialers,
         health::{Prober, ProberSettings},
         logins::Logins,
     },
@@ -55,14 +57,14 @@ use crate::{
     listener::{Listening, Permits},
     net::{
         self, TcpListener,
-        dial::Dialer,
         resolver::{Resolver, System},
-        tls_client::ClientTls,
+        source::OwnListeners,
         tls_server::ServerTls,
     },
     ready::{Blocker, Readiness},
     registry::{CloseReason, Registry},
     session::{
+        Rounds,
         context::Services,
         guesses::Guesses,
         line::{Line, line},
@@ -148,7 +150,8 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
         admin_address: addresses.admin.to_string(),
         limits: config.limits().of_fence(),
     };
-    let mut parts = Parts::new(config, random, beside.clone());
+    let own_listeners = OwnListeners::new(addresses.listeners.values().copied());
+    let mut parts = Parts::new(config, random, beside.clone(), &own_listeners)?;
     let prober = parts.start_prober(config);
     parts.start_lines(config)?;
     let feed = parts.start_feed(config, identity.clone(), state, prober);
@@ -177,9 +180,10 @@ struct Parts {
     tables: Tables,
     registry: Arc<Registry>,
     resolver: Resolver,
-    dialer: Arc<Dialer>,
+    dialers: Arc<Dialers>,
     backends: Backends,
     logins: Logins,
+    breakers: Breakers,
     budget: Budget,
     metrics: Arc<Metrics>,
     lines: HashMap<ProtocolKind, Arc<dyn Line>>,
@@ -191,24 +195,27 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Config, random: Random, beside: Handle) -> Self {
+    fn new(
+        config: &Config,
+        random: Random,
+        beside: Handle,
+        own_listeners: &OwnListeners,
+    ) -> anyhow::Result<Self> {
         let limits = config.limits();
         let tables = Tables::new();
         // Logins wait for these.
         let lookups = Shutdown::new();
         let resolver = Resolver::new(System, lookups.clone());
-        Self {
+        let dialers = Dialers::new(config.servers(), limits.backend, &resolver, own_listeners);
+        Ok(Self {
             registry: Registry::new(tables.clone(), limits.hold, &random),
             tables,
             random,
-            dialer: Arc::new(Dialer::new(
-                ClientTls::new(),
-                limits.backend,
-                resolver.clone(),
-            )),
+            dialers: Arc::new(dialers.context("servers")?),
             resolver,
             backends: Backends::new(),
             logins: Logins::default(),
+            breakers: Breakers::new(limits.breaker),
             budget: Budget::new(limits.connections.kept),
             metrics: Arc::new(Metrics::new(&instruments())),
             lines: HashMap::new(),
@@ -217,7 +224,7 @@ impl Parts {
             lookups,
             services: Shutdown::on(beside),
             sessions: Shutdown::new(),
-        }
+        })
     }
 
     fn start_prober(&self, config: &Config) -> Arc<Prober> {
@@ -225,9 +232,16 @@ impl Parts {
             group: config.group().to_owned(),
             protocols: protocols(config).into_iter().collect(),
             pace: config.limits().probe,
+            breakers: self.breakers.clone(),
         };
-        let (backends, dialer) = (self.backends.clone(), Arc::clone(&self.dialer));
-        let prober = Arc::new(Prober::new(settings, backends, dialer, self.random.clone()));
+        let (backends, dialers) = (self.backends.clone(), Arc::clone(&self.dialers));
+        for identity in dialers.identities() {
+            let identity = identity.clone();
+            self.services
+                .spawn_background(async move { identity.keep_fresh().await });
+        }
+        let prober = Prober::new(settings, backends, dialers, self.random.clone());
+        let prober = Arc::new(prober);
         let following = Arc::clone(&prober).run(self.tables.clone(), self.services.clone());
         self.services.spawn_background(following);
         prober
@@ -239,12 +253,14 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             tables: self.tables.clone(),
             registry: Arc::clone(&self.registry),
-            dialer: Arc::clone(&self.dialer),
+            dialers: Arc::clone(&self.dialers),
             logins: self.logins.clone(),
+            breakers: self.breakers.clone(),
             group: config.group().to_owned(),
             limits: *config.limits(),
             budget: self.budget.clone(),
             tokens: self.tokens(config)?,
+            rounds: Rounds::default(),
             guesses: Guesses::new(&config.limits().preauth, &self.random),
             random: self.random.clone(),
             redact: config.log().redact.clone(),
@@ -309,6 +325,7 @@ impl Parts {
             feed: feed.status(),
             backends: self.backends.clone(),
             logins: self.logins.clone(),
+            breakers: self.breakers.clone(),
             budget: self.budget.clone(),
             tables: self.tables.clone(),
             metrics: Arc::clone(&self.metrics),

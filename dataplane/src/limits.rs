@@ -3,14 +3,14 @@
 //! Each field says its unit, its default, why it is that, and what the peer sees when it is hit. A
 //! stage is given its own small group by copy.
 //!
-//! All protocols have these. While IMAP is the only one, a group of its own would be a second place for the same
-//! number; the first protocol that wants another (POP3's idle time is shorter, RFC 1939 §3) brings
-//! `[limits.<protocol>.<stage>]`, whose keys inherit from here what they do not say.
+//! All protocols have these, and each may have others of its own: `[limits.<protocol>.preauth]` and
+//! `[limits.<protocol>.relay]` ([`OwnLimits`]), which inherit from here what they do not say. `docs/limits.md` has
+//! the table.
 
 use std::time::Duration;
 
 use ferrypost_proto::v1::DataPlaneLimits;
-use ferrypost_wire::{BackLimits, FrontLimits};
+use ferrypost_wire::{BackLimits, FrontLimits, ProtocolKind};
 
 use crate::network::Network;
 
@@ -23,6 +23,8 @@ pub struct Limits {
     pub preauth: PreauthLimits,
     /// `[limits.backend]`
     pub backend: BackendLimits,
+    /// `[limits.breaker]`
+    pub breaker: BreakerLimits,
     /// `[limits.relay]`
     pub relay: RelayLimits,
     /// `[limits.hold]`
@@ -33,9 +35,40 @@ pub struct Limits {
     pub tokens: TokenLimits,
     /// `[limits.shutdown]`
     pub shutdown: ShutdownLimits,
+    /// `[limits.<protocol>]`
+    pub own: [OwnLimits; ProtocolKind::ALL.len()],
+}
+
+/// What the clients of one protocol have in place of what all have; `None`: nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnLimits {
+    /// `[limits.<protocol>.preauth]`. Its two times of a failure mean nothing: failures are counted over all
+    /// protocols.
+    pub preauth: Option<PreauthLimits>,
+    /// `[limits.<protocol>.relay]`. Its `drain` and `close` mean nothing: a move waits for all protocols.
+    pub relay: Option<RelayLimits>,
 }
 
 impl Limits {
+    /// What a client of this protocol may do until it is logged in.
+    pub fn preauth_of(&self, protocol: ProtocolKind) -> PreauthLimits {
+        self.own[protocol as usize].preauth.unwrap_or(self.preauth)
+    }
+
+    /// How a session of this protocol is relayed and closed.
+    pub fn relay_of(&self, protocol: ProtocolKind) -> RelayLimits {
+        let inherited = RelayLimits {
+            idle: most_idle(protocol).map_or(self.relay.idle, |most| self.relay.idle.min(most)),
+            ..self.relay
+        };
+        let own = self.own[protocol as usize].relay.unwrap_or(inherited);
+        RelayLimits {
+            drain: self.relay.drain,
+            close: self.relay.close,
+            ..own
+        }
+    }
+
     /// What the control plane is told: how long the logins and sessions of a fenced account may take here.
     pub fn of_fence(&self) -> DataPlaneLimits {
         let time = |time| prost_types::Duration::try_from(time).ok();
@@ -44,6 +77,28 @@ impl Limits {
             drain: time(self.relay.drain),
             close: time(self.relay.close),
         }
+    }
+}
+
+/// The most time without a byte that a session of this protocol inherits from `[limits.relay]`: a little more than its
+/// servers have by default, so that the server's own words come first.
+const fn most_idle(protocol: ProtocolKind) -> Option<Duration> {
+    match protocol {
+        ProtocolKind::Imap | ProtocolKind::ManageSieve => None,
+        ProtocolKind::Pop3 => Some(Duration::from_mins(11)),
+        ProtocolKind::Submission => Some(Duration::from_mins(6)),
+    }
+}
+
+/// Time without a byte that a client of this protocol may count on, and the section that says so: nothing below it is
+/// taken.
+pub const fn least_idle(protocol: ProtocolKind) -> (Duration, &'static str) {
+    match protocol {
+        // Half an hour, and the time that the client takes to break off and renew its IDLE just before.
+        ProtocolKind::Imap => (Duration::from_mins(31), "RFC 9051 §5.4"),
+        ProtocolKind::Pop3 => (Duration::from_mins(10), "RFC 1939 §3"),
+        ProtocolKind::ManageSieve => (Duration::from_mins(30), "RFC 5804"),
+        ProtocolKind::Submission => (Duration::from_mins(5), "RFC 5321 §4.5.3.2.7"),
     }
 }
 
@@ -161,11 +216,37 @@ impl Default for BackendLimits {
     }
 }
 
+/// When the logins that a server would fail are told so at once. Logins alone: what is relayed goes on, and a probe
+/// asks as ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerLimits {
+    /// Clients (addresses; IPv6: one /64 each) whose logins fail one after the other, by the server's fault and
+    /// without an answer of its to anybody in between, until the others are not tried any more. Default 5: more than
+    /// the devices that one person has on the way, and no more than wait anyway while a server restarts. Past it: a
+    /// temporary error at once.
+    pub clients: usize,
+    /// Time for which such a failure counts. Default 30 s, as long as a server may take for a verdict.
+    pub window: Duration,
+    /// Time between two logins that are let through all the same, to see whether the server is back. Default 5 s.
+    pub pause: Duration,
+}
+
+impl Default for BreakerLimits {
+    fn default() -> Self {
+        Self {
+            clients: 5,
+            window: Duration::from_secs(30),
+            pause: Duration::from_secs(5),
+        }
+    }
+}
+
 /// How a session is relayed and closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayLimits {
     /// Time without a byte in either direction. Default 35 min: above the 30 min that a client in IDLE
-    /// may be silent (RFC 9051 §5.4), so that the server's own timeout comes first. Past it: a farewell.
+    /// may be silent (RFC 9051 §5.4), so that the server's own timeout comes first; for POP3 and submission, where
+    /// servers give less, 11 min and 6 min unless this is shorter still. Past it: a farewell.
     pub idle: Duration,
     /// Time that one side may leave what is to be written to it unread. Default 5 min: a phone in a
     /// tunnel comes back within that. Past it both sides are closed.
@@ -301,5 +382,38 @@ impl Default for ShutdownLimits {
             grace: Duration::from_secs(20),
             goodbye: Duration::from_secs(5),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_protocol_has_less_time_to_be_silent_than_its_clients_may_count_on() {
+        for &protocol in ProtocolKind::ALL {
+            let idle = Limits::default().relay_of(protocol).idle;
+            assert!(idle > least_idle(protocol).0, "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn a_protocol_inherits_what_it_does_not_say_and_never_what_a_move_waits_for() {
+        let mut limits = Limits::default();
+        limits.relay.idle = Duration::from_mins(40);
+        let idle = |limits: &Limits, protocol| limits.relay_of(protocol).idle;
+        assert_eq!(idle(&limits, ProtocolKind::Imap), Duration::from_mins(40));
+        assert_eq!(idle(&limits, ProtocolKind::Pop3), Duration::from_mins(11));
+        limits.own[ProtocolKind::Pop3 as usize].relay = Some(RelayLimits {
+            idle: Duration::from_mins(20),
+            drain: Duration::from_hours(1),
+            ..RelayLimits::default()
+        });
+        assert_eq!(idle(&limits, ProtocolKind::Pop3), Duration::from_mins(20));
+        let pop3 = limits.relay_of(ProtocolKind::Pop3);
+        assert_eq!(
+            (pop3.drain, pop3.close),
+            (limits.relay.drain, limits.relay.close)
+        );
     }
 }

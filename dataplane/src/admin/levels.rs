@@ -133,6 +133,13 @@ static REACHABLE: Instrument = gauge(
     "1 where the last probe of a server found what sessions need, else 0; `/stats` says what is wrong.",
 );
 
+static BREAKER: Instrument = gauge(
+    "ferrypost.dataplane.backend.breaker",
+    "1",
+    &[DESTINATION, PROTOCOL],
+    "1 while a server fails one client after the other and logins are not tried but for one now and then, else 0.",
+);
+
 static GAUGES: &[&Instrument] = &[
     &READY,
     &CONTROL_CONNECTION,
@@ -147,6 +154,7 @@ static GAUGES: &[&Instrument] = &[
     &CONNECTIONS,
     &KEPT,
     &REACHABLE,
+    &BREAKER,
 ];
 
 /// Every instrument of the data plane.
@@ -165,6 +173,8 @@ impl Stats {
             let values = [target.destination.as_str(), target.protocol.word()];
             let reachable = health.is_some_and(|health| health.reachable());
             levels.say(&REACHABLE, &values, reachable);
+            let is_open = self.breakers.open_since(&target).is_some();
+            levels.say(&BREAKER, &values, is_open);
         }
         levels
     }

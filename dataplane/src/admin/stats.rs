@@ -21,7 +21,9 @@ use tokio::{sync::watch, time::Instant};
 
 use super::drain::Draining;
 use crate::{
-    backend::{Backends, Caution, Target, TargetHealth, TlsVerdict, logins::Logins},
+    backend::{
+        Backends, Caution, Target, TargetHealth, TlsVerdict, breaker::Breakers, logins::Logins,
+    },
     config::ListenerTls,
     feed::{ConnectionState, FeedStatus, Identity},
     listener::{ListenerCounts, Listening},
@@ -47,6 +49,8 @@ pub struct Stats {
     pub backends: Backends,
     /// How logins have fared there.
     pub logins: Logins,
+    /// Where they are not tried.
+    pub breakers: Breakers,
     /// What sessions keep for those that do not take it.
     pub budget: Budget,
     /// Where names go.
@@ -222,7 +226,8 @@ struct Destination {
     address: Option<String>,
     tls: Option<Tls>,
     greeting: Option<String>,
-    /// What there is to know of it although it is reachable: `announcement_unread`.
+    /// What there is to know of it although it is reachable: `breaker_open`, `announcement_unread`,
+    /// `authorization_ignored`.
     caution: Option<&'static str>,
     /// What it offers after TLS and before login, as its last two answers said.
     capabilities: Option<Vec<String>>,
@@ -232,6 +237,9 @@ struct Destination {
     last_login_seconds_ago: Option<f64>,
     /// When a client's login last failed by its fault: not reached, no verdict, refused for a reason of its own.
     last_failed_login_seconds_ago: Option<f64>,
+    /// For how long its breaker has been open: one client after the other failed, and logins are not tried but for one
+    /// now and then.
+    breaker_open_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -299,6 +307,7 @@ impl Stats {
             let state = Destination {
                 last_login_seconds_ago: logins.accepted.map(seconds_since),
                 last_failed_login_seconds_ago: logins.failed.map(seconds_since),
+                breaker_open_seconds: self.breakers.open_since(&target).map(seconds_since),
                 ..verdict.map_or_else(Destination::unknown, Into::into)
             };
             let Target {
@@ -406,6 +415,7 @@ impl Destination {
             last_success_seconds_ago: None,
             last_login_seconds_ago: None,
             last_failed_login_seconds_ago: None,
+            breaker_open_seconds: None,
         }
     }
 }
@@ -430,6 +440,7 @@ impl From<TargetHealth> for Destination {
             last_success_seconds_ago: verdict.last_success.map(seconds_since),
             last_login_seconds_ago: None,
             last_failed_login_seconds_ago: None,
+            breaker_open_seconds: None,
         }
     }
 }

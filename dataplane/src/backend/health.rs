@@ -24,7 +24,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backends, Caution, Offered, ProbeReport, Problem, Target, TlsVerdict, on_the_wire,
+    Backends, Caution, Offered, ProbeReport, Problem, Target, TlsVerdict,
+    breaker::Breakers,
+    dialers::Dialers,
+    on_the_wire,
     open::{Caller, OpenError, Opened, open},
     second_look::about_the_header,
 };
@@ -44,11 +47,12 @@ const MANNERS: Duration = Duration::from_secs(1);
 /// Asks all destinations of the routing configuration in force.
 pub struct Prober {
     backends: Backends,
-    dialer: Arc<Dialer>,
+    dialers: Arc<Dialers>,
     group: String,
     /// What our listeners speak.
     protocols: Vec<ProtocolKind>,
     pace: ProbeLimits,
+    breakers: Breakers,
     random: Random,
     asked: Mutex<BTreeMap<Target, Asked>>,
 }
@@ -78,6 +82,8 @@ pub struct ProberSettings {
     pub protocols: Vec<ProtocolKind>,
     /// How often to ask.
     pub pace: ProbeLimits,
+    /// Where logins fail whatever a probe finds.
+    pub breakers: Breakers,
 }
 
 impl Prober {
@@ -85,15 +91,16 @@ impl Prober {
     pub fn new(
         settings: ProberSettings,
         backends: Backends,
-        dialer: Arc<Dialer>,
+        dialers: Arc<Dialers>,
         random: Random,
     ) -> Self {
         Self {
             backends,
-            dialer,
+            dialers,
             group: settings.group,
             protocols: settings.protocols,
             pace: settings.pace,
+            breakers: settings.breakers,
             random,
             asked: Mutex::default(),
         }
@@ -198,10 +205,16 @@ impl Prober {
 
     /// Asks once and takes note of the answer. Says when to ask again.
     async fn ask(&self, target: &Target, kind: ProtocolKind, endpoint: Option<&Endpoint>) -> Next {
-        let report = match endpoint {
+        let mut report = match endpoint {
             None => ProbeReport::without_endpoint(),
-            Some(endpoint) => dispatch!(kind, P => visit::<P>(&self.dialer, endpoint).await),
+            Some(endpoint) => {
+                let dialer = self.dialers.of(target);
+                dispatch!(kind, P => visit::<P>(dialer, endpoint).await)
+            }
         };
+        if self.breakers.open_since(target).is_some() {
+            report.caution = Some(Caution::BreakerOpen);
+        }
         let well = report.problem.is_none();
         let doubt = self.backends.record(target, report);
         if well && !doubt {
@@ -320,6 +333,9 @@ fn problem(error: &OpenError) -> Problem {
         // Nobody was announced, so it is we who were turned away.
         OpenError::Refused(_) => Problem::Bye,
         OpenError::Leg(LegError::Full) => Problem::BadReply,
+        OpenError::Leg(LegError::Io(error)) if wants_another_certificate(error) => {
+            Problem::ClientCertificate
+        }
         OpenError::Leg(LegError::Ended | LegError::Io(_)) => Problem::Unreachable,
         OpenError::Tls(error) => tls_problem(error),
         OpenError::Timeout => Problem::Timeout,
@@ -329,6 +345,8 @@ fn problem(error: &OpenError) -> Problem {
 fn dial_problem(error: &DialError) -> Problem {
     match error {
         DialError::Resolve(_) => Problem::Unresolved,
+        DialError::Ourselves => Problem::Loop,
+        DialError::Source { .. } => Problem::SourceAddress,
         DialError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Problem::Refused
         }
@@ -347,11 +365,37 @@ fn tls_problem(error: &TlsError) -> Problem {
             CertificateRefused::Expired | CertificateRefused::NotYetValid => Problem::TlsNotInTime,
             CertificateRefused::UnknownIssuer | CertificateRefused::Other => Problem::TlsUntrusted,
         },
+        TlsError::Handshake(error) if is_about_our_certificate(error) => Problem::ClientCertificate,
         TlsError::Handshake(error) if nothing_in_common(error) => Problem::TlsTooOld,
         TlsError::ServerName | TlsError::Roots(_) | TlsError::Handshake(_) | TlsError::Io(_) => {
             Problem::TlsFailed
         }
     }
+}
+
+/// Whether a server ends the connection over our certificate, or the want of it. Under TLS 1.3 it judges that when the
+/// handshake is over for us.
+fn wants_another_certificate(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    tls.is_some_and(is_about_our_certificate)
+}
+
+fn is_about_our_certificate(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                // An authority of the right name and another key.
+                | AlertDescription::DecryptError
+                | AlertDescription::AccessDenied
+        )
+    )
 }
 
 /// Whether one side has no TLS version, cipher suite or key exchange that the other has.

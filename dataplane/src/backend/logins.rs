@@ -1,5 +1,5 @@
-//! How real logins have fared at each server, for `/stats`. Nothing is decided by it: a server's health is what a
-//! probe finds, and a client could make any number of logins fail.
+//! How real logins have fared at each server, for `/stats`. Nothing is decided by it: a client could make any number of
+//! logins fail ([`breaker`](super::breaker) counts clients).
 
 use std::{
     collections::BTreeMap,

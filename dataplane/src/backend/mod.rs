@@ -1,16 +1,20 @@
 //! What is known of the servers behind us, by asking them.
 //!
 //! ```text
+//!   dialers  who dials which server
 //!   open     from an endpoint to a server that may be given a login
 //!   health   asks every destination, for each protocol, again and again ──▶ verdicts
 //!   (here)   the verdicts in force: for `/stats`, for the control plane, for the offer
 //!   logins   how real logins have fared there ──▶ `/stats`
+//!   breaker  where one client after the other fails, the next one is told so at once
 //!   offer    what all of them can do: what clients are offered before login
 //! ```
 //!
 //! A verdict never changes where anybody goes nor whether this data plane is ready: a login to a server
 //! that is away gets a temporary error, and a dead server must not take every data plane down with it.
 
+pub mod breaker;
+pub mod dialers;
 pub mod health;
 pub mod logins;
 pub mod offer;
@@ -123,6 +127,9 @@ pub struct ProbeReport {
 /// What an operator should know of a server that sessions are relayed to all the same: a closed set of words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Caution {
+    /// One client's login after the other has failed there by the server's fault, so that its breaker is open: logins
+    /// get a temporary error, and one is tried now and then.
+    BreakerOpen,
     /// Clients are to be announced to it in its protocol's own words, and it is seen not to read them from us: it
     /// does not take our connection for one of a trusted network, or never reads them. It takes our address for
     /// every client's.
@@ -145,6 +152,7 @@ impl Caution {
     /// As `/stats`, the log and the control plane say it.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::BreakerOpen => "breaker_open",
             Self::AnnouncementUnread => "announcement_unread",
             Self::AuthorizationIgnored => "authorization_ignored",
         }
@@ -179,6 +187,10 @@ pub enum Problem {
     NoEndpoint,
     /// The host name has no address.
     Unresolved,
+    /// It is one of this data plane's own listeners.
+    Loop,
+    /// The address that connections are to come from is not this machine's.
+    SourceAddress,
     /// Nothing listens there.
     Refused,
     /// The network has no way there, or the connection broke.
@@ -195,6 +207,8 @@ pub enum Problem {
     TlsPinMismatch,
     /// The server speaks no TLS version, cipher suite or key exchange that we do.
     TlsTooOld,
+    /// The server wants a certificate of ours, or does not take the one that it is shown.
+    ClientCertificate,
     /// The handshake failed for another reason.
     TlsFailed,
     /// The server wants a PROXY header, and none is configured.
@@ -227,6 +241,8 @@ impl Problem {
         match self {
             Self::NoEndpoint => "no_endpoint",
             Self::Unresolved => "unresolved",
+            Self::Loop => "loop",
+            Self::SourceAddress => "source_address",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
@@ -235,6 +251,7 @@ impl Problem {
             Self::TlsNotInTime => "tls_not_in_time",
             Self::TlsPinMismatch => "tls_pin_mismatch",
             Self::TlsTooOld => "tls_too_old",
+            Self::ClientCertificate => "client_certificate",
             Self::TlsFailed => "tls_failed",
             Self::ProxyMissing => "proxy_missing",
             Self::ProxyUnexpected => "proxy_unexpected",

@@ -79,6 +79,19 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the server is no server but one of our own listeners.
+    pub fn is_ourselves(&self) -> bool {
+        matches!(self, Self::Dial(DialError::Ourselves))
+    }
+
+    /// Whether it failed on this machine, whatever the server is like.
+    pub fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Self::Dial(DialError::Ourselves | DialError::Source { .. })
+        )
+    }
+
     /// Whether another address of the same destination may do better.
     fn retryable(&self) -> bool {
         match self {

@@ -53,6 +53,8 @@ fn not_a_word(failure: &OpenFailure) -> bool {
             DialError::Tls(_)
             | DialError::Resolve(_)
             | DialError::Connect(_)
+            | DialError::Source { .. }
+            | DialError::Ourselves
             | DialError::ConnectTimeout => false,
         },
         // Postfix that has waited for a header says that it has a problem of its own.

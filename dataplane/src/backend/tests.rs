@@ -5,6 +5,7 @@ mod announcement;
 use std::time::Duration;
 
 use ferrypost_proto::{
+    Endpoint, RoutingConfig,
     routing::v1::SnapshotChunk,
     v1::endpoint_tls::{Mode, Verification},
 };
@@ -16,16 +17,19 @@ use ferrypost_wire::{
 };
 
 use super::{
+    breaker::Breakers,
+    dialers::Dialers,
     health::{Prober, ProberSettings, visit},
     offer::Offers,
     *,
 };
 use crate::{
-    limits::{BackendLimits, ProbeLimits},
+    limits::{BackendLimits, BreakerLimits, ProbeLimits},
     net::{
         dial::Dialer,
         resolver::{Resolver, System},
-        tls_client::ClientTls,
+        source::{OwnListeners, Sources},
+        tls_client::{ClientIdentity, ClientTls},
     },
     session::tests::{
         backend::{Backend, Manners, Tls},
@@ -49,6 +53,13 @@ fn dialer() -> Arc<Dialer> {
         limits,
         Resolver::new(System, Shutdown::new()),
     ))
+}
+
+fn dialers() -> Arc<Dialers> {
+    let resolver = Resolver::new(System, Shutdown::new());
+    let own_listeners = OwnListeners::default();
+    let dialers = Dialers::new(&[], BackendLimits::default(), &resolver, &own_listeners);
+    Arc::new(dialers.unwrap())
 }
 
 /// A routing configuration with these destinations, the first of them the default.
@@ -106,10 +117,14 @@ fn publish(tables: &Tables, config: v1::RoutingConfig, accounts: &[(&str, &str)]
 }
 
 async fn visited(endpoint: v1::Endpoint) -> ProbeReport {
+    visit::<Imap>(&dialer(), &valid(endpoint)).await
+}
+
+fn valid(endpoint: v1::Endpoint) -> Endpoint {
     let config = config(&[("old", endpoint)]);
-    let config = ferrypost_proto::RoutingConfig::try_from(&config).unwrap();
+    let config = RoutingConfig::try_from(&config).unwrap();
     let old = config.destination(config.default_destination()).unwrap();
-    visit::<Imap>(&dialer(), &old.endpoints()[0]).await
+    old.endpoints()[0].clone()
 }
 
 /// How a server is reached in a test.
@@ -140,10 +155,20 @@ fn started(way: Way, manners: Manners) -> (Backend, v1::Endpoint) {
         v1::Announcement::None
     };
     let backend = Backend::start(Manners { tls, ..manners });
-    let endpoint = v1::Endpoint {
+    let mut endpoint = endpoint_at(backend.address, mode, verification);
+    endpoint.announcement = announcement.into();
+    (backend, endpoint)
+}
+
+fn endpoint_at(
+    address: SocketAddr,
+    mode: Mode,
+    verification: Option<Verification>,
+) -> v1::Endpoint {
+    v1::Endpoint {
         protocol: v1::Protocol::Imap.into(),
-        host: backend.address.ip().to_string(),
-        port: backend.address.port().into(),
+        host: address.ip().to_string(),
+        port: address.port().into(),
         tls: Some(v1::EndpointTls {
             mode: mode.into(),
             server_name: verification.iter().map(|_| "localhost").collect(),
@@ -151,10 +176,9 @@ fn started(way: Way, manners: Manners) -> (Backend, v1::Endpoint) {
             verification,
             ..Default::default()
         }),
-        announcement: announcement.into(),
+        announcement: v1::Announcement::None.into(),
         ..Default::default()
-    };
-    (backend, endpoint)
+    }
 }
 
 fn offering(capabilities: &'static str) -> Manners {
@@ -275,6 +299,71 @@ async fn every_other_trouble_has_its_word_too() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_one_of_our_own_listeners_and_an_address_that_is_not_ours_have_words() {
+    let (backend, endpoint) = started(Way::InClear, Manners::default());
+    let endpoint = valid(endpoint);
+    let dialer = |sources: &[std::net::IpAddr], own: &[SocketAddr]| {
+        let resolver = Resolver::new(System, Shutdown::new());
+        Dialer::new(ClientTls::new(), BackendLimits::default(), resolver).between(
+            Sources::new(sources).unwrap(),
+            OwnListeners::new(own.iter().copied()),
+        )
+    };
+    let itself = visit::<Imap>(&dialer(&[], &[backend.address]), &endpoint).await;
+    assert_eq!(itself.problem, Some(Problem::Loop));
+    assert_eq!(itself.address, Some(backend.address));
+    let foreign = dialer(&[[192, 0, 2, 77].into()], &[]);
+    let foreign = visit::<Imap>(&foreign, &endpoint).await;
+    assert_eq!(foreign.problem, Some(Problem::SourceAddress));
+    assert_eq!(
+        visit::<Imap>(&dialer(&[], &[]), &endpoint).await.problem,
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_wants_our_certificate_says_so_and_is_shown_what_the_files_hold_now() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let mutual = authority.sign("localhost").server_for(&authority);
+    let manners = Manners {
+        tls: Tls::Implicit(mutual),
+        ..Manners::default()
+    };
+    let backend = Backend::start(manners);
+    let trusted = Some(Verification::CaPem(authority.pem.clone()));
+    let endpoint = valid(endpoint_at(backend.address, Mode::Implicit, trusted));
+    let visited = async |tls: ClientTls| {
+        let resolver = Resolver::new(System, Shutdown::new());
+        let dialer = Dialer::new(tls, BackendLimits::default(), resolver);
+        visit::<Imap>(&dialer, &endpoint).await.problem
+    };
+    let refused = Some(Problem::ClientCertificate);
+    assert_eq!(visited(ClientTls::new()).await, refused);
+    let directory = tempfile::tempdir().unwrap();
+    let files = other
+        .sign("gateway.example.org")
+        .write(directory.path(), "gateway");
+    let identity = ClientIdentity::load(&files).unwrap();
+    assert_eq!(visited(ClientTls::showing(identity.clone())).await, refused);
+    let kept = identity.clone();
+    tokio::spawn(async move { kept.keep_fresh().await });
+    authority
+        .sign("gateway.example.org")
+        .write(directory.path(), "gateway");
+    let limit = Instant::now() + Duration::from_secs(30);
+    // Each visit is an answer of the server's, so that this does not spin.
+    while visited(ClientTls::showing(identity.clone()))
+        .await
+        .is_some()
+    {
+        assert!(
+            Instant::now() < limit,
+            "the renewed certificate is not shown"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_offers_compress_and_unauthenticate_is_reachable() {
     let both = offering("IMAP4rev1 AUTH=PLAIN UNAUTHENTICATE COMPRESS=DEFLATE");
     let report = visited(start(Way::Implicit, both)).await;
@@ -310,6 +399,7 @@ fn every_word_has_its_remedy_in_the_documents() {
 struct Following {
     prober: Arc<Prober>,
     backends: Backends,
+    breakers: Breakers,
     offers: Offers<Imap>,
     tables: Tables,
     shutdown: Shutdown,
@@ -317,6 +407,10 @@ struct Following {
 
 fn following() -> Following {
     let backends = Backends::new();
+    let breakers = Breakers::new(BreakerLimits {
+        clients: 1,
+        ..BreakerLimits::default()
+    });
     let tables = Tables::new();
     let shutdown = Shutdown::new();
     let settings = ProberSettings {
@@ -326,8 +420,9 @@ fn following() -> Following {
             interval: Duration::from_millis(50),
             retry: Duration::from_millis(50),
         },
+        breakers: breakers.clone(),
     };
-    let prober = Prober::new(settings, backends.clone(), dialer(), Random::seeded(1));
+    let prober = Prober::new(settings, backends.clone(), dialers(), Random::seeded(1));
     let prober = Arc::new(prober);
     shutdown.spawn_background(Arc::clone(&prober).run(tables.clone(), shutdown.clone()));
     let offers = Offers::<Imap>::new();
@@ -339,6 +434,7 @@ fn following() -> Following {
     Following {
         prober,
         backends,
+        breakers,
         offers,
         tables,
         shutdown,
@@ -473,6 +569,30 @@ async fn a_server_that_goes_down_is_noticed_and_keeps_its_part_of_the_offer() {
     assert_eq!(told.len(), 1);
     assert!(!told[0].reachable, "{told:?}");
     following.offered(|offer| offer.has("IDLE")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_a_probe_finds_well_and_logins_do_not_has_its_word() {
+    let document = config(&[("old", start(Way::Implicit, Manners::default()))]);
+    let endpoint = valid(document.destinations[0].endpoints[0].clone());
+    let following = following();
+    publish(&following.tables, document, &[]);
+    let pass = || {
+        let client = "192.0.2.1".parse().unwrap();
+        following.breakers.pass(target("old"), &endpoint, client)
+    };
+    let told = || async { following.prober.probe(None).await.remove(0) };
+    let mut changes = following.backends.watch();
+    while following.backends.verdict(&target("old")).is_none() {
+        changes.changed().await.unwrap();
+    }
+    let trial = pass().unwrap();
+    pass().unwrap().failed();
+    let of_open = told().await;
+    assert!(of_open.reachable);
+    assert_eq!(of_open.problem, "breaker_open");
+    trial.answered();
+    assert_eq!(told().await.problem, "");
 }
 
 #[tokio::test]

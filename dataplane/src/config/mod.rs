@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ferrypost_proto::InstanceId;
+use ferrypost_proto::{DestinationId, InstanceId};
 use ferrypost_runtime::{
     config::{Mistakes, read_text},
     logging,
@@ -28,6 +28,7 @@ use ferrypost_wire::ProtocolKind;
 
 use crate::{
     limits::{KnownNetwork, Limits},
+    net::source::Sources,
     network::Network,
     redact::Redact,
     tokens::settings::Settings,
@@ -41,6 +42,7 @@ pub struct Config {
     state_directory: PathBuf,
     control_plane: ControlPlane,
     listeners: Vec<Listener>,
+    servers: Vec<ServerMeans>,
     limits: Limits,
     known_networks: Vec<KnownNetwork>,
     tokens: Option<Settings>,
@@ -108,6 +110,19 @@ impl ListenerTls {
     }
 }
 
+/// What this machine has for its connections to some of the servers.
+#[derive(Debug, Clone)]
+pub struct ServerMeans {
+    /// Those of a destination. `None`: of all.
+    pub destination: Option<DestinationId>,
+    /// Those that speak this. `None`: all.
+    pub protocol: Option<ProtocolKind>,
+    /// Where the connections come from.
+    pub sources: Sources,
+    /// What servers that ask for a certificate are shown.
+    pub client_certificate: Option<CertificateFiles>,
+}
+
 /// The admin endpoint.
 #[derive(Debug, Clone)]
 pub struct Admin {
@@ -171,6 +186,11 @@ impl Config {
     /// Where clients connect. Never empty.
     pub fn listeners(&self) -> &[Listener] {
         &self.listeners
+    }
+
+    /// What there is for the connections to servers; no two for the same ones.
+    pub fn servers(&self) -> &[ServerMeans] {
+        &self.servers
     }
 
     /// All limits.

@@ -107,6 +107,12 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
     };
     assert_eq!(full.known_networks(), [web_mailer]);
     assert!(config.known_networks().is_empty());
+    let [servers] = full.servers() else {
+        panic!("{:?}", full.servers());
+    };
+    assert_eq!(servers.destination.as_ref().unwrap().as_str(), "new");
+    assert_eq!(servers.protocol, Some(ProtocolKind::Submission));
+    assert!(servers.client_certificate.is_some() && config.servers().is_empty());
     assert!(full.admin().health_listen.is_some());
     assert_eq!(
         full.control_plane()
@@ -134,6 +140,80 @@ fn every_limit_can_be_set() {
 }
 
 #[test]
+fn a_protocol_may_have_limits_of_its_own_and_inherits_the_others() {
+    let directory = directory();
+    let text = in_full()
+        .replace("login = \"60s\"", "login = \"50s\"")
+        .replace("max_errors = 10\n", "max_errors = 3\n")
+        .replace("idle = \"11m\"", "idle = \"10m\"");
+    let config = parse(&text, &directory).unwrap();
+    let limits = config.limits();
+    let submission = limits.preauth_of(ProtocolKind::Submission);
+    assert_eq!(
+        (submission.login, submission.front.max_errors),
+        (Duration::from_secs(50), 3)
+    );
+    assert_eq!(limits.preauth_of(ProtocolKind::Pop3).front.max_errors, 10);
+    assert_eq!(
+        limits.relay_of(ProtocolKind::Pop3).idle,
+        Duration::from_mins(10)
+    );
+    assert_eq!(limits.relay_of(ProtocolKind::Imap), limits.relay);
+    assert_eq!(
+        replaced("# idle = \"11m\"", "drain = \"1s\""),
+        ["168: limits.pop3.relay.drain: unknown key; there are: answer, idle, stalled"]
+    );
+}
+
+#[test]
+fn the_page_about_limits_has_each_of_them_with_its_default() {
+    let page = include_str!("../../../docs/limits.md");
+    let own = ["limits.pop3", "limits.submission"];
+    let (mut section, mut seen) = (String::new(), 0);
+    for line in EXAMPLE.lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some(header) = line.strip_prefix('[') {
+            section = header.trim_matches(['[', ']']).to_owned();
+        }
+        let Some((key, rest)) = line.split_once(" = ") else {
+            continue;
+        };
+        let is_own = own.iter().any(|own| section.starts_with(own));
+        if !section.starts_with("limits") || is_own || !is_key(key) || key == "network" {
+            continue;
+        }
+        let value = rest.split_whitespace().next().unwrap().trim_matches('"');
+        let row = format!("| `{section}.{key}` | `{value}` |");
+        assert!(page.contains(&row), "{row}");
+        seen += 1;
+    }
+    assert!(seen > 40, "{seen}");
+}
+
+#[test]
+fn no_idle_time_is_below_what_clients_of_the_protocol_count_on() {
+    assert_eq!(
+        replaced("# idle = \"35m\"", "idle = \"30m\""),
+        ["106: limits.relay.idle: must be at least 31m for imap (RFC 9051 §5.4)"]
+    );
+    assert_eq!(
+        replaced("# idle = \"11m\"", "idle = \"9m\""),
+        ["168: limits.pop3.relay.idle: must be at least 10m for pop3 (RFC 1939 §3)"]
+    );
+    let of = |protocol: &str, idle: &str| {
+        let text = format!("[limits.{protocol}.relay]\nidle = \"{idle}\"\n[limits.tokens]");
+        replaced("[limits.tokens]", &text).len()
+    };
+    for (protocol, enough, too_little) in [
+        ("imap", "31m", "1859s"),
+        ("managesieve", "30m", "1799s"),
+        ("submission", "5m", "299s"),
+    ] {
+        assert_eq!((of(protocol, enough), of(protocol, too_little)), (0, 1));
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     assert_eq!(
         replaced("instance = ", "instanze = "),
@@ -144,7 +224,7 @@ fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     );
     assert_eq!(
         replaced("# idle = \"35m\"", "idel = \"35m\""),
-        ["101: limits.relay.idel: unknown key; is \"idle\" meant?"]
+        ["106: limits.relay.idel: unknown key; is \"idle\" meant?"]
     );
     assert_eq!(
         replaced("[log]", "[log]\ncolour = true"),
@@ -232,6 +312,37 @@ fn files_that_are_missing_or_are_something_else_are_named() {
           DIR/tls/mail.pem"
         ]
     );
+}
+
+#[test]
+fn where_connections_come_from_is_checked_as_far_as_it_can_be_here() {
+    let servers = |lines: &str| {
+        let found = replaced("[admin]", &format!("[[servers]]\n{lines}\n[admin]"));
+        let of = |mistake: &String| mistake.split_once(": ").unwrap().1.to_owned();
+        found.iter().map(of).collect::<Vec<_>>()
+    };
+    assert!(servers("source_addresses = [\"192.0.2.1\", \"2001:db8::1\"]").is_empty());
+    for (line, mistake) in [
+        (
+            "source_addresses = [\"192.0.2.1\", \"192.0.2.2\"]",
+            "servers[0].source_addresses: there are two addresses of one family; name one IPv4 address and one \
+             IPv6 address at most",
+        ),
+        (
+            "source_addresses = [\"0.0.0.0\"]",
+            "servers[0].source_addresses[0]: \"0.0.0.0\": nothing comes from this address",
+        ),
+        (
+            "client_certificate = { cert_file = \"tls/mail.pem\", key_file = \"tls/gateway-1.key\" }",
+            "servers[0].client_certificate.key_file: DIR/tls/gateway-1.key is not the key of DIR/tls/mail.pem",
+        ),
+        (
+            "[[servers]]",
+            "servers[1].destination: these servers are there twice",
+        ),
+    ] {
+        assert_eq!(servers(line), [mistake]);
+    }
 }
 
 #[test]
@@ -360,7 +471,7 @@ fn hashed_accounts_need_a_key() {
 fn limits_must_fit_each_other() {
     assert_eq!(
         replaced("# drain = \"10s\"", "drain = \"18s\""),
-        ["118: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
+        ["123: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
     );
     assert_eq!(
         replaced("# failure_ceiling = \"15s\"", "failure_ceiling = \"1s\""),
@@ -368,11 +479,11 @@ fn limits_must_fit_each_other() {
     );
     assert_eq!(
         replaced("# per_name = 500", "per_name = 5001"),
-        ["111: limits.hold.per_name: must not be above hold.total"]
+        ["116: limits.hold.per_name: must not be above hold.total"]
     );
     assert_eq!(
         replaced("# per_name_and_address = 50", "per_name_and_address = 501"),
-        ["112: limits.hold.per_name_and_address: must not be above hold.per_name"]
+        ["117: limits.hold.per_name_and_address: must not be above hold.per_name"]
     );
     assert_eq!(
         replaced(

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use ferrypost_proto::InstanceId;
+use ferrypost_proto::{DestinationId, InstanceId};
 use ferrypost_runtime::{
     config::{Document, Mistakes, Section},
     logging,
@@ -16,10 +16,12 @@ use ferrypost_wire::ProtocolKind;
 use http::Uri;
 
 use super::{
-    Admin, Config, ControlPlane, ControlPlaneTls, Listener, ListenerTls, Log, is_loopback,
+    Admin, Config, ControlPlane, ControlPlaneTls, Listener, ListenerTls, Log, ServerMeans,
+    is_loopback,
 };
 use crate::{
-    limits::{KnownNetwork, Limits},
+    limits::{KnownNetwork, Limits, OwnLimits, PreauthLimits, RelayLimits, least_idle},
+    net::source::Sources,
     redact::Redact,
 };
 
@@ -48,6 +50,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let control_plane = root.section("control_plane", control_plane);
     let admin = root.section("admin", admin);
     let listeners = listeners(root, admin.as_ref());
+    let servers = servers(root);
     let (limits, known_networks) = root.section("limits", limits);
     let tokens = root.table("tokens", super::tokens::read);
     let log = root.section("log", log);
@@ -57,6 +60,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
         state_directory: state_directory?,
         control_plane: control_plane?,
         listeners: listeners?,
+        servers: servers?,
         limits,
         known_networks: known_networks?,
         tokens: match tokens {
@@ -164,11 +168,7 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
         "what it is called in logs, as \"imaps\"",
         section.parsed("name", label),
     );
-    let protocols: Vec<_> = ProtocolKind::ALL
-        .iter()
-        .map(|kind| (kind.as_str(), *kind))
-        .collect();
-    let protocol = section.required_word("protocol", &protocols);
+    let protocol = section.required_word("protocol", &protocols());
     let address = section.required(
         "address",
         "where clients connect, as \"0.0.0.0:993\"",
@@ -196,6 +196,62 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
         proxy_protocol_from: proxy_protocol_from.or(from_nobody)?,
         connections,
     })
+}
+
+fn protocols() -> Vec<(&'static str, ProtocolKind)> {
+    let all = ProtocolKind::ALL.iter();
+    all.map(|kind| (kind.as_str(), *kind)).collect()
+}
+
+fn servers(root: &Section<'_>) -> Option<Vec<ServerMeans>> {
+    let mut seen = Vec::new();
+    let servers = root.tables("servers", |section| {
+        let means = server_means(section)?;
+        let which = (means.destination.clone(), means.protocol);
+        if seen.contains(&which) {
+            section.wrong("destination", "these servers are there twice");
+        }
+        seen.push(which);
+        Some(means)
+    });
+    servers.into_iter().collect()
+}
+
+fn server_means(section: &Section<'_>) -> Option<ServerMeans> {
+    let destination = section.parsed("destination", DestinationId::parse);
+    let protocol = section.word("protocol", &protocols());
+    let sources = match section.parsed_texts("source_addresses", source_address) {
+        Some(addresses) => section.checked("source_addresses", Sources::new(&addresses)),
+        None => (!section.has("source_addresses")).then(Sources::default),
+    };
+    let client_certificate = section.table("client_certificate", |certificate| {
+        certificate.certificate_files("what servers are shown")
+    });
+    // What was there and is wrong must not be taken for what is not there.
+    if section.has("destination") && destination.is_none() {
+        return None;
+    }
+    Some(ServerMeans {
+        destination,
+        protocol,
+        sources: sources?,
+        client_certificate: match client_certificate {
+            Some(files) => Some(files?),
+            None => None,
+        },
+    })
+}
+
+/// An address that connections can come from. Whether it is this machine's is found out when one does.
+fn source_address(text: &str) -> Result<IpAddr, &'static str> {
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| "must be an address, as \"192.0.2.10\" or \"2001:db8::10\"")?;
+    let address = address.to_canonical();
+    if address.is_unspecified() || address.is_multicast() {
+        return Err("nothing comes from this address");
+    }
+    Ok(address)
 }
 
 fn listener_certificates(section: &Section<'_>) -> Option<Vec<CertificateFiles>> {
@@ -286,17 +342,11 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
 
     let preauth = &mut limits.preauth;
     section.section("preauth", |group| {
-        group.set("handshake", &mut preauth.handshake);
-        group.set("login", &mut preauth.login);
-        group.set("failures", &mut preauth.failures);
+        set_preauth(group, preauth);
         group.set("failure_floor", &mut preauth.failure_floor);
         // One that is set alone may be above what the other is by default.
         preauth.failure_ceiling = preauth.failure_ceiling.max(preauth.failure_floor);
         group.set("failure_ceiling", &mut preauth.failure_ceiling);
-        group.set("max_line", &mut preauth.front.max_line);
-        group.set("max_literal", &mut preauth.front.max_literal);
-        group.set("max_commands", &mut preauth.front.max_commands);
-        group.set("max_errors", &mut preauth.front.max_errors);
     });
 
     let backend = &mut limits.backend;
@@ -310,11 +360,15 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
         group.set("max_untagged", &mut backend.back.max_untagged);
     });
 
+    let breaker = &mut limits.breaker;
+    section.section("breaker", |group| {
+        group.set("clients", &mut breaker.clients);
+        group.set("window", &mut breaker.window);
+        group.set("pause", &mut breaker.pause);
+    });
     let relay = &mut limits.relay;
     section.section("relay", |group| {
-        group.set("idle", &mut relay.idle);
-        group.set("stalled", &mut relay.stalled);
-        group.set("answer", &mut relay.answer);
+        set_relay(group, relay);
         group.set("drain", &mut relay.drain);
         group.set("close", &mut relay.close);
     });
@@ -352,8 +406,63 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
         group.set("goodbye", &mut limits.shutdown.goodbye);
     });
 
+    for &protocol in ProtocolKind::ALL {
+        own_limits(section, protocol, &mut limits);
+    }
     between(section, &limits);
+    enough_idle(section, &limits);
     (limits, known_networks)
+}
+
+/// What a protocol has of its own; what it does not say is as for all.
+fn own_limits(section: &Section<'_>, protocol: ProtocolKind, limits: &mut Limits) {
+    let inherited = (limits.preauth_of(protocol), limits.relay_of(protocol));
+    let (mut preauth, mut relay) = inherited;
+    section.section(protocol.as_str(), |protocol| {
+        protocol.section("preauth", |group| set_preauth(group, &mut preauth));
+        protocol.section("relay", |group| set_relay(group, &mut relay));
+    });
+    limits.own[protocol as usize] = OwnLimits {
+        preauth: Some(preauth).filter(|own| *own != inherited.0),
+        relay: Some(relay).filter(|own| *own != inherited.1),
+    };
+}
+
+/// What a protocol may have of its own, too.
+fn set_preauth(group: &Section<'_>, preauth: &mut PreauthLimits) {
+    group.set("handshake", &mut preauth.handshake);
+    group.set("login", &mut preauth.login);
+    group.set("failures", &mut preauth.failures);
+    group.set("max_line", &mut preauth.front.max_line);
+    group.set("max_literal", &mut preauth.front.max_literal);
+    group.set("max_commands", &mut preauth.front.max_commands);
+    group.set("max_errors", &mut preauth.front.max_errors);
+}
+
+/// The same of a relay.
+fn set_relay(group: &Section<'_>, relay: &mut RelayLimits) {
+    group.set("idle", &mut relay.idle);
+    group.set("stalled", &mut relay.stalled);
+    group.set("answer", &mut relay.answer);
+}
+
+/// Clients may count on a time in which they need say nothing, whether or not a listener speaks their protocol today.
+fn enough_idle(section: &Section<'_>, limits: &Limits) {
+    for &protocol in ProtocolKind::ALL {
+        let (least, source) = least_idle(protocol);
+        if limits.relay_of(protocol).idle >= least {
+            continue;
+        }
+        let own = limits.own[protocol as usize].relay.is_some();
+        let place = if own {
+            format!("{}.relay.idle", protocol.as_str())
+        } else {
+            "relay.idle".to_owned()
+        };
+        let (minutes, protocol) = (least.as_secs() / 60, protocol.as_str());
+        let message = format!("must be at least {minutes}m for {protocol} ({source})");
+        section.wrong(&place, message);
+    }
 }
 
 fn known_networks(section: &Section<'_>, total: usize) -> Option<Vec<KnownNetwork>> {

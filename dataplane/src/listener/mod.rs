@@ -213,7 +213,8 @@ impl Settings {
             return Some(direct);
         }
         let services = line.services();
-        let header = timeout(services.limits.preauth.handshake, proxy::receive(stream));
+        let limits = services.limits.preauth_of(self.config.protocol);
+        let header = timeout(limits.handshake, proxy::receive(stream));
         // Nothing was said yet, so that a stop need not wait for it.
         match services.stopping.run_until_cancelled(header).await? {
             Ok(Ok(Told::Client(ends))) => Some(ends),

@@ -47,8 +47,10 @@ pub enum LoginOutcome {
     HeldTooLong,
     /// The destination has no endpoint for the protocol.
     NoEndpoint,
-    /// Too many data planes had passed it on already.
+    /// It had come round: data planes pass it on to each other.
     GoneRound,
+    /// The server fails one client after the other, so that the login was not tried.
+    BreakerOpen,
     /// The server was not brought to take a login.
     BackendUnavailable,
     /// The server gave no verdict.

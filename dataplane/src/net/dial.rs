@@ -1,17 +1,22 @@
 //! From an endpoint to a connection on which its protocol can begin: resolve, connect, PROXY header,
 //! implicit TLS.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use ferrypost_proto::{Endpoint, EndpointTls};
 use ferrypost_wire::TlsFacts;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    TcpStream,
+    ConnectError, TcpStream,
     leg::{ConsentedPlaintext, Encrypted, Leg, LegError, Plaintext},
-    race::race,
+    race::race_from,
     resolver::{ResolveError, Resolver},
+    source::{OwnListeners, Sources},
     tls_client::{ClientTls, TlsError},
 };
 use crate::limits::BackendLimits;
@@ -24,6 +29,8 @@ pub struct Dialer {
     tls: ClientTls,
     limits: BackendLimits,
     resolver: Resolver,
+    sources: Sources,
+    own_listeners: OwnListeners,
 }
 
 /// A connection as the endpoint's configuration wants it at its start.
@@ -59,6 +66,17 @@ pub enum DialError {
     /// Every address refused; this is what the last one said.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// The address that it was to come from is not this machine's.
+    #[error("cannot connect from {address}: {error}")]
+    Source {
+        /// The address.
+        address: IpAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It ends at one of this data plane's own listeners.
+    #[error("the endpoint is a listener of this data plane itself")]
+    Ourselves,
     /// No address answered in time.
     #[error("no connection within the limit")]
     ConnectTimeout,
@@ -73,14 +91,25 @@ pub enum DialError {
     Io(io::Error),
 }
 
+impl From<ConnectError> for DialError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Failed(error) => Self::Connect(error),
+            ConnectError::Source { address, error } => Self::Source { address, error },
+        }
+    }
+}
+
 impl DialError {
     /// Whether another address of the same destination may do better.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::HandshakeTimeout | Self::Io(_) => true,
+            Self::HandshakeTimeout | Self::Io(_) | Self::Ourselves => true,
             Self::Tls(error) => matches!(error, TlsError::Handshake(_) | TlsError::Io(_)),
             // All addresses have been tried, or have this in common.
-            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout => false,
+            Self::Resolve(_) | Self::Connect(_) | Self::Source { .. } | Self::ConnectTimeout => {
+                false
+            }
         }
     }
 
@@ -89,7 +118,11 @@ impl DialError {
     pub fn connected(&self) -> bool {
         !matches!(
             self,
-            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout
+            Self::Resolve(_)
+                | Self::Connect(_)
+                | Self::Source { .. }
+                | Self::ConnectTimeout
+                | Self::Ourselves
         )
     }
 }
@@ -111,7 +144,25 @@ impl Dialer {
             tls,
             limits,
             resolver,
+            sources: Sources::default(),
+            own_listeners: OwnListeners::default(),
         }
+    }
+
+    /// The same with connections that come from these addresses, and that must not end at those listeners.
+    #[must_use]
+    pub fn between(self, sources: Sources, own_listeners: OwnListeners) -> Self {
+        Self {
+            sources,
+            own_listeners,
+            ..self
+        }
+    }
+
+    /// Where its connections come from.
+    #[cfg(test)]
+    pub(crate) fn sources(&self) -> Sources {
+        self.sources
     }
 
     /// What a backend may cost.
@@ -150,10 +201,17 @@ impl Dialer {
             error,
             address: None,
         };
-        let (stream, address) = timeout(self.limits.connect, race(addresses))
+        let (stream, address) = timeout(self.limits.connect, race_from(addresses, self.sources))
             .await
             .map_err(|_| nowhere(DialError::ConnectTimeout))?
-            .map_err(|error| nowhere(DialError::Connect(error)))?;
+            .map_err(|error| nowhere(error.into()))?;
+        if self.own_listeners.have(&stream) {
+            // Before a word is said, which would begin another round.
+            return Err(DialFailure {
+                error: DialError::Ourselves,
+                address: Some(address),
+            });
+        }
         let connect = begun.elapsed();
         let (leg, tls) = self
             .begin(endpoint, stream, preface)

@@ -10,6 +10,7 @@
 //!   tls_client  how a destination's certificate is verified
 //!   proxy       the PROXY protocol's header, both ways
 //!   resolver    the addresses of hosts, asked for once and kept
+//!   source      where connections come from, and whether they end at us again
 //!   race        one connection to whichever address answers first
 //!   dial        from an endpoint to a leg that is ready for its protocol
 //!   scratch     the memory that bytes are moved through
@@ -22,12 +23,17 @@ pub(crate) mod race;
 pub mod resolver;
 pub(crate) mod scratch;
 mod socket;
+pub mod source;
 pub mod tls_client;
 pub mod tls_server;
 mod tls_stream;
 pub(crate) mod transport;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use socket2::{SockRef, TcpKeepalive};
 
@@ -77,6 +83,53 @@ pub async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr
     let (stream, peer) = listener.accept().await?;
     tune(&stream);
     Ok((stream, plain(peer)))
+}
+
+/// Why there is no connection to an address.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// What the system says to the connection.
+    #[error("{0}")]
+    Failed(#[from] io::Error),
+    /// What it says to the address that it was to come from.
+    #[error("cannot connect from {address}: {error}")]
+    Source {
+        /// The address.
+        address: IpAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl From<ConnectError> for io::Error {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Failed(error) | ConnectError::Source { error, .. } => error,
+        }
+    }
+}
+
+/// Connects to one address from another of this machine's.
+///
+/// # Errors
+/// [`ConnectError`].
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the seam: it opens the sockets of this crate"
+)]
+pub async fn connect_from(source: IpAddr, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }?;
+    let bound = socket.bind((source, 0).into());
+    bound.map_err(|error| ConnectError::Source {
+        address: source,
+        error,
+    })?;
+    let stream = socket.connect(address).await?;
+    tune(&stream);
+    Ok(stream)
 }
 
 /// Connects to one address.

@@ -5,23 +5,34 @@ use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::sleep;
 
-use super::{TcpStream, connect, plain};
+use super::{ConnectError, TcpStream, plain, source::Sources};
 
 /// How long one address is given before the next is tried beside it (RFC 8305 §8 recommends this).
 pub(super) const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Connects to the first of `addresses` that answers, from whichever address the system chooses.
+///
+/// # Errors
+/// As [`race_from`].
+pub(crate) async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+    Ok(race_from(addresses, Sources::default()).await?)
+}
 
 /// Connects to the first of `addresses` that answers: each in turn, the next one beside it when it has had its
 /// head start or has failed. How long it may take is the caller's to limit.
 ///
 /// # Errors
 /// Every address has failed; this is what the last one said.
-pub(crate) async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+pub(super) async fn race_from(
+    addresses: &[SocketAddr],
+    sources: Sources,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut waiting = interleaved(addresses);
     let mut running = FuturesUnordered::new();
-    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
+    let mut last_error = ConnectError::from(io::Error::from(io::ErrorKind::NotFound));
     loop {
         if let Some(address) = waiting.pop_front() {
-            running.push(async move { (connect(address).await, address) });
+            running.push(async move { (sources.connect(address).await, address) });
         }
         let head_start = async {
             if waiting.is_empty() {

@@ -11,11 +11,12 @@ use ferrypost_wire::TlsFacts;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        UnbufferedClientConnection,
+        ResolvesClientCert, Resumption, UnbufferedClientConnection,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    sign::CertifiedKey,
 };
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use sha2::{Digest as _, Sha256};
@@ -27,7 +28,10 @@ use super::{
     tls_stream::TlsStream,
     transport::Tls,
 };
-use ferrypost_runtime::tls::crypto;
+use ferrypost_runtime::{
+    reload::Reloading,
+    tls::{CertificateFiles, FileError, crypto},
+};
 
 /// Ways of verification that are kept ready; a routing configuration with more is served all the same,
 /// with more work.
@@ -36,7 +40,40 @@ const KEPT: usize = 256;
 /// The client's end of TLS: one for the whole process.
 pub struct ClientTls {
     crypto: Arc<CryptoProvider>,
+    identity: Option<ClientIdentity>,
     ready: Mutex<HashMap<TrustKey, Arc<ClientConfig>>>,
+}
+
+/// Our own certificate, for servers that ask for one. Cheap to clone; clones share what is in force.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity(Arc<Reloading<CertifiedKey, FileError>>);
+
+impl ClientIdentity {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`FileError`] for the first file that cannot be used.
+    pub fn load(files: &CertificateFiles) -> Result<Self, FileError> {
+        let (watched, files) = (files.paths().to_vec(), files.clone());
+        let reloading = Reloading::new(watched, move || files.read())?;
+        Ok(Self(Arc::new(reloading)))
+    }
+
+    /// Takes it over whenever its files have changed. Never returns.
+    pub async fn keep_fresh(&self) {
+        Arc::clone(&self.0).keep_fresh().await;
+    }
+}
+
+impl ResolvesClientCert for ClientIdentity {
+    /// Whoever asks is shown it, whichever authorities they name: it is they who judge.
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// A [`Trust`] that can be looked up.
@@ -105,10 +142,19 @@ impl ClientTls {
         Self::with_crypto(crypto())
     }
 
+    /// The same for servers that are shown who we are.
+    pub fn showing(identity: ClientIdentity) -> Self {
+        Self {
+            identity: Some(identity),
+            ..Self::new()
+        }
+    }
+
     /// The same with other cryptography than ours.
     pub(crate) fn with_crypto(crypto: Arc<CryptoProvider>) -> Self {
         Self {
             crypto,
+            identity: None,
             ready: Mutex::default(),
         }
     }
@@ -168,7 +214,15 @@ impl ClientTls {
                         crypto: Arc::clone(&self.crypto),
                     })),
             };
-        Ok(builder.with_no_client_auth())
+        Ok(match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let mut config = builder.with_client_cert_resolver(Arc::new(identity.clone()));
+                // A session that is resumed shows nothing: it would go on as who we were.
+                config.resumption = Resumption::disabled();
+                config
+            }
+        })
     }
 }
 

@@ -20,13 +20,16 @@ use super::{
     login::{self, LoginVerdict},
     outcome::AttemptError,
     preauth::Preauth,
+    rounds::{CameRound, OnItsWay},
 };
 #[cfg(not(feature = "sabotage"))]
 use crate::backend::open::Caller;
 use crate::{
     backend::{
+        Target,
+        breaker::Pass,
         on_the_wire,
-        open::{Opened, open},
+        open::{OpenError, Opened, open},
     },
     net::{leg::BackendLeg, proxy::Announced},
     registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
@@ -49,6 +52,8 @@ pub(super) struct Attempt<'a, P: LineProtocol> {
     pub(super) held_until: Option<Instant>,
     /// How many backends have been sent the credentials without a verdict of theirs.
     pub(super) undecided: u32,
+    /// The breaker's, of the backend that was opened last.
+    pub(super) pass: Option<Pass>,
 }
 
 /// How many backends may be sent credentials that none has judged: a guess is tried twice at most, however many
@@ -68,6 +73,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         &mut self,
         mut credentials: Credentials,
     ) -> Result<Accepted<P::Welcome>, AttemptError> {
+        let _on_its_way = self.set_out()?;
         self.first_table().await?;
         let identity = self.identify(&credentials).await?;
         loop {
@@ -78,6 +84,13 @@ impl<P: LineProtocol> Attempt<'_, P> {
             }
             self.trail.overtaken += 1;
         }
+    }
+
+    /// Sets out, unless it has come round.
+    fn set_out(&self) -> Result<Option<OnItsWay>, AttemptError> {
+        let set_out = |ends| self.services.rounds.set_out(ends);
+        let set_out = self.client.connection().map(set_out).transpose();
+        set_out.map_err(|CameRound| AttemptError::CameRound)
     }
 
     /// Where this process has just started, waits for its first table: who is only early is not sent away.
@@ -207,19 +220,26 @@ impl<P: LineProtocol> Attempt<'_, P> {
         if let Some(second) = second.filter(|second| !endpoint.is_known_to_heed(*second)) {
             return Err(unheeded(second, AttemptError::SecondName));
         }
-        self.trail.announcement = Some(endpoint.announcement);
         let facts = self
             .client
             .facts(self.reference.clone())
             .ok_or(AttemptError::GoneRound)?;
+        let target = Target {
+            destination: destination.clone(),
+            protocol: on_the_wire(P::KIND),
+        };
+        let dialer = self.services.dialers.of(&target);
+        let pass = self.pass(target, &endpoint)?;
+        self.trail.announcement = Some(endpoint.announcement);
         let caller = caller(Announced {
             client: &facts,
             alpn: self.client.alpn(),
         });
-        let opened = open::<P>(&self.services.dialer, &endpoint, caller).await;
+        let opened = open::<P>(dialer, &endpoint, caller).await;
         match opened {
             Ok(opened) => {
                 self.trail.opened(&opened);
+                self.pass = Some(pass);
                 match second.filter(|second| is_seen_to_ignore::<P>(&opened, *second)) {
                     Some(second) => Err(unheeded(second, AttemptError::Unheeded)),
                     None => Ok(opened),
@@ -227,9 +247,22 @@ impl<P: LineProtocol> Attempt<'_, P> {
             }
             Err(failure) => {
                 self.trail.failed_to_open(&failure);
+                match &failure.error {
+                    // Who is turned away has been answered.
+                    OpenError::Refused(_) => pass.answered(),
+                    error if error.is_ours() => {}
+                    _ => pass.failed(),
+                }
                 Err(failure.into())
             }
         }
+    }
+
+    /// Asks the breaker.
+    fn pass(&self, target: Target, endpoint: &Endpoint) -> Result<Pass, AttemptError> {
+        let client = self.client.peer().ip();
+        let pass = self.services.breakers.pass(target, endpoint, client);
+        pass.map_err(|_| AttemptError::BreakerOpen)
     }
 
     fn endpoint(&self, destination: &DestinationId) -> Result<Endpoint, AttemptError> {
@@ -259,6 +292,11 @@ impl<P: LineProtocol> Attempt<'_, P> {
         let mut login = back.into_login(credentials);
         let verdict = self.verdict(&guard, &mut leg, &mut login).await;
         self.trail.replay = began.elapsed();
+        match (self.pass.take(), &verdict) {
+            (Some(pass), Ok(_)) => pass.answered(),
+            (Some(pass), Err(AttemptError::Replay(_))) => pass.failed(),
+            (_, Err(_)) | (None, _) => {}
+        }
         let error = match verdict {
             Ok(LoginVerdict::Accepted(welcome)) => {
                 return self.accepted(guard, leg, login, welcome).await;
@@ -283,7 +321,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         leg: &mut BackendLeg,
         login: &mut <P::Back as Negotiate>::Login,
     ) -> Result<LoginVerdict<P::Welcome>, AttemptError> {
-        let limits = self.services.limits;
+        let limits = &self.services.limits;
         let replay = login::replay(leg, login, limits.backend.login);
         let mut replay = pin!(replay.instrument(debug_span!("replay")));
         let told = tokio::select! {

@@ -13,9 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::guesses::Guesses;
 use super::outcome::{self, AttemptError, SessionError};
 use super::relay::{Budget, RelayEnd};
+use super::rounds::Rounds;
 use crate::{
     backend::{
         Caution,
+        breaker::Breakers,
+        dialers::Dialers,
         logins::Logins,
         open::{OpenFailure, Opened, Times},
     },
@@ -24,7 +27,7 @@ use crate::{
         LOGINS, SESSIONS,
         words::{Blame, EndStage, LoginOutcome, SessionEnd},
     },
-    net::{CloseProof, dial::Dialer},
+    net::CloseProof,
     redact::Redact,
     registry::Registry,
     tables::Tables,
@@ -37,10 +40,12 @@ pub struct Services {
     pub tables: Tables,
     /// Who is here.
     pub registry: Arc<Registry>,
-    /// The way to the servers.
-    pub dialer: Arc<Dialer>,
+    /// The ways to the servers.
+    pub dialers: Arc<Dialers>,
     /// How logins have fared there.
     pub logins: Logins,
+    /// Where they are not tried.
+    pub breakers: Breakers,
     /// Chooses endpoints.
     pub group: String,
     /// What a session may cost.
@@ -49,6 +54,8 @@ pub struct Services {
     pub budget: Budget,
     /// Whose bearer tokens are.
     pub tokens: Arc<dyn TokenOwner>,
+    /// Whose logins are on their way.
+    pub rounds: Rounds,
     /// Who guesses.
     pub guesses: Guesses,
     /// Makes references.

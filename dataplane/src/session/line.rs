@@ -76,7 +76,7 @@ impl<P: LineProtocol> LineServices<P> {
         P::front(FrontSettings {
             channel,
             offer,
-            limits: self.services.limits.preauth.front,
+            limits: self.services.limits.preauth_of(P::KIND).front,
         })
     }
 }

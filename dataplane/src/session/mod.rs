@@ -10,6 +10,7 @@
 //!   line       what one protocol's sessions share, and where it is chosen
 //!   identity   whose login it is
 //!   guesses    how long who guesses waits for an answer
+//!   rounds     logins that have come back to us
 //!   context    what all sessions share, and the lines in the log
 //! ```
 //!
@@ -25,6 +26,7 @@ mod newcomer;
 pub mod outcome;
 mod preauth;
 pub mod relay;
+mod rounds;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 #[cfg(test)]
@@ -46,6 +48,7 @@ use relay::{Parties, Relay};
 
 pub use newcomer::{Newcomer, Newcomers};
 pub use preauth::ClientConnection;
+pub use rounds::Rounds;
 
 /// Serves one connection.
 pub fn run<P: LineProtocol>(
@@ -114,7 +117,7 @@ async fn log_in<P: LineProtocol>(
             Some(Box::new(Session {
                 relay: Relay::new(
                     parties,
-                    services.limits.relay,
+                    services.limits.relay_of(P::KIND),
                     &services.budget,
                     line.relay_io.clone(),
                 ),
@@ -151,6 +154,7 @@ async fn until_accepted<P: LineProtocol>(
             trail: &mut trail,
             held_until: None,
             undecided: 0,
+            pass: None,
         };
         let outcome = match offered {
             Ok(credentials) => attempt.run(credentials).await,

@@ -58,6 +58,14 @@ pub enum AttemptError {
     /// Data planes send it round in circles: each takes another one for the way to its account.
     #[error("too many data planes have passed it on: their endpoints lead in a circle")]
     GoneRound,
+    /// The same client's login is on its way here already, and a server of ours has sent it back.
+    #[error("its client's login is on its way here already: a server on it leads back to us")]
+    CameRound,
+    /// So many clients' logins have failed there that this one was not tried.
+    #[error(
+        "the backend fails one client after the other, and this login was not tried (limits.breaker)"
+    )]
+    BreakerOpen,
     /// The backend was not brought to take a login.
     #[error("{0}")]
     Open(Box<OpenFailure>),
@@ -139,7 +147,9 @@ impl AttemptError {
             Self::TooManyHeld(_) => LoginOutcome::TooManyHeld,
             Self::HeldTooLong => LoginOutcome::HeldTooLong,
             Self::NoEndpoint => LoginOutcome::NoEndpoint,
-            Self::GoneRound => LoginOutcome::GoneRound,
+            Self::GoneRound | Self::CameRound => LoginOutcome::GoneRound,
+            Self::Open(failure) if failure.error.is_ourselves() => LoginOutcome::GoneRound,
+            Self::BreakerOpen => LoginOutcome::BreakerOpen,
             Self::Open(_) => LoginOutcome::BackendUnavailable,
             Self::Replay(_) => LoginOutcome::NoVerdict,
             Self::Rejected(rejection) if rejection.is_about_the_login() => LoginOutcome::Rejected,
@@ -165,10 +175,16 @@ impl AttemptError {
             | Self::TurnedAway(_)
             | Self::Client(_) => Blame::Client,
             Self::Rejected(rejection) if rejection.is_about_the_login() => Blame::Client,
-            Self::NoTable | Self::HeldTooLong | Self::NoEndpoint | Self::GoneRound => {
-                Blame::ControlPlane
+            Self::NoTable
+            | Self::HeldTooLong
+            | Self::NoEndpoint
+            | Self::GoneRound
+            | Self::CameRound => Blame::ControlPlane,
+            Self::Open(failure) if failure.error.is_ourselves() => Blame::ControlPlane,
+            Self::Open(failure) if failure.error.is_ours() => Blame::Us,
+            Self::BreakerOpen | Self::Open(_) | Self::Replay(_) | Self::Rejected(_) => {
+                Blame::Backend
             }
-            Self::Open(_) | Self::Replay(_) | Self::Rejected(_) => Blame::Backend,
             Self::TokenUnread
             | Self::IssuerAway(_)
             | Self::TooManyHeld(_)
@@ -197,6 +213,8 @@ impl AttemptError {
             | Self::HeldTooLong
             | Self::NoEndpoint
             | Self::GoneRound
+            | Self::CameRound
+            | Self::BreakerOpen
             | Self::Open(_)
             | Self::Replay(_)
             | Self::Client(_) => ClientReply::Unavailable,

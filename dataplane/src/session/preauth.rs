@@ -14,6 +14,7 @@ use super::{
     newcomer::Newcomer,
     outcome::{AttemptError, SessionError},
     relay::LINGER,
+    rounds::Connection,
 };
 use crate::{
     config::ListenerTls,
@@ -66,7 +67,7 @@ impl<P: LineProtocol> Preauth<P> {
         connection: ClientConnection,
     ) -> Result<Self, SessionError> {
         let services = &line.services;
-        let limits = services.limits.preauth;
+        let limits = services.limits.preauth_of(P::KIND);
         let deadline = Instant::now() + limits.login;
         let leg = Leg::new(connection.stream, limits.front.max_line + LINE_SLACK);
         let channel = match connection.mode {
@@ -165,18 +166,26 @@ impl<P: LineProtocol> Preauth<P> {
         self.ends.peer
     }
 
+    /// Its connection, by both its ends; `None` where whoever told it left out the port that tells its connections apart.
+    pub(super) fn connection(&self) -> Option<Connection> {
+        let Ends { peer, local, .. } = self.ends;
+        (peer.port() != 0).then_some((peer, local))
+    }
+
     /// What may be announced about the client; `None` when it must not be passed on.
     pub(super) fn facts(&self, session: SessionReference) -> Option<ClientFacts> {
         let Ends {
             peer, local, hops, ..
         } = self.ends;
-        hops.map(|hops| ClientFacts {
+        let introduction = self.front.introduction();
+        let hops = hops?.and_by_its_own_word(introduction.hops())?;
+        Some(ClientFacts {
             peer,
             local,
             tls: Some(self.tls.clone()),
             session,
             hops,
-            introduction: self.front.introduction(),
+            introduction,
         })
     }
 

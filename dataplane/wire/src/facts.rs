@@ -88,6 +88,15 @@ impl HopLimit {
         (received > 1).then(|| Self(received - 1))
     }
 
+    /// For a client that says itself how many were left to it; `None` when it must go no further. The least counts, so
+    /// that it need not be trusted: with a number it can only shorten its own way.
+    pub fn and_by_its_own_word(self, received: Option<u8>) -> Option<Self> {
+        match received {
+            None => Some(self),
+            Some(received) => Self::after(received).map(|said| Self(said.0.min(self.0))),
+        }
+    }
+
     /// The number to announce; at least one.
     pub fn get(self) -> u8 {
         self.0
@@ -104,6 +113,15 @@ pub struct Introduction {
     pub id: Vec<IdField>,
     /// Whether it reads UTF-8 (POP3's UTF8 command, RFC 6856 §2.1).
     pub utf8: bool,
+}
+
+impl Introduction {
+    /// The hops that are left by what it said (`x-proxy-ttl`, as Dovecot's proxies say it and we do).
+    pub fn hops(&self) -> Option<u8> {
+        let field = |field: &&IdField| field.name.eq_ignore_ascii_case("x-proxy-ttl");
+        let field = self.id.iter().find(field)?;
+        field.value.as_deref()?.parse().ok()
+    }
 }
 
 /// One field of an [`Introduction`]: printable US-ASCII, within the lengths of RFC 2971 §3.3.
@@ -141,5 +159,39 @@ mod tests {
         assert_eq!(HopLimit::after(0), None);
         assert_eq!(HopLimit::after(1), None);
         assert_eq!(HopLimit::after(2).map(HopLimit::get), Some(1));
+    }
+
+    #[test]
+    fn a_client_s_own_word_can_only_shorten_its_way() {
+        let three = HopLimit::after(4).unwrap();
+        let left = |said| three.and_by_its_own_word(said).map(HopLimit::get);
+        assert_eq!(left(None), Some(3));
+        assert_eq!(left(Some(255)), Some(3));
+        assert_eq!(left(Some(3)), Some(2));
+        assert_eq!(left(Some(1)), None);
+    }
+
+    #[test]
+    fn a_client_s_own_hops_are_read_in_any_case_and_nonsense_is_none() {
+        let hops = |name: &str, value: Option<&str>| {
+            let field = IdField {
+                name: name.to_owned(),
+                value: value.map(str::to_owned),
+            };
+            let introduction = Introduction {
+                id: vec![field],
+                ..Introduction::default()
+            };
+            introduction.hops()
+        };
+        assert_eq!(hops("X-Proxy-TTL", Some("2")), Some(2));
+        for (name, value) in [
+            ("x-proxy-ttl", None),
+            ("x-proxy-ttl", Some("-1")),
+            ("x-proxy-ttl", Some("300")),
+            ("name", Some("2")),
+        ] {
+            assert_eq!(hops(name, value), None);
+        }
     }
 }

@@ -7,7 +7,7 @@ use ferrypost_runtime::shutdown::Shutdown;
 use ferrypost_wire::imap::Imap;
 
 use super::{
-    backend::{Backend, Manners},
+    backend::{Backend, Judges, Manners},
     world::{Plan, Way, World},
 };
 use crate::{
@@ -80,6 +80,34 @@ async fn each_address_is_tried_once() {
     for backend in &busy {
         assert_eq!(backend.seen.count(&backend.seen.connections), 1);
     }
+}
+
+#[tokio::test]
+async fn an_address_that_has_been_given_the_password_is_the_last_one() {
+    let hanging_up = Manners {
+        judges: Judges::HangsUp,
+        ..Manners::default()
+    };
+    let first = Backend::start_at("127.0.4.1:0".parse().unwrap(), hanging_up);
+    let second = ([127, 0, 4, 2], first.address.port()).into();
+    let second = Backend::start_at(second, Manners::default());
+    let addresses = [first.address, second.address];
+    let world = World::with(Plan {
+        way: Way {
+            host: Some(HOST),
+            at: [Some(first.address); 2],
+            ..Way::default()
+        },
+        names: Book::saying(Answer::Addresses(
+            addresses.iter().map(SocketAddr::ip).collect(),
+        )),
+        ..Plan::default()
+    });
+    let mut client = world.client().await;
+    let answer = client.try_login("alice@example.org", "secret").await;
+    assert!(answer.starts_with("l NO [UNAVAILABLE]"), "{answer}");
+    assert_eq!(first.seen.count(&first.seen.logins), 1);
+    assert_eq!(second.seen.count(&second.seen.connections), 0);
 }
 
 #[tokio::test]

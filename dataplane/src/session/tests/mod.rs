@@ -3,6 +3,7 @@
 
 mod addresses;
 pub(crate) mod backend;
+mod breakers;
 mod by_hand;
 pub(crate) mod client;
 mod hostile;
@@ -11,6 +12,7 @@ mod limits;
 mod lines;
 mod log;
 mod logins;
+mod loops;
 mod moves;
 mod pop3;
 mod relays;

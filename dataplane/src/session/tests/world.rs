@@ -17,8 +17,9 @@ use ferrypost_runtime::{Random, metrics::Metrics, shutdown::Shutdown};
 use ferrypost_wire::{LineProtocol, imap::Imap};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -29,6 +30,8 @@ use super::{
 use crate::{
     backend::{
         Backends, Target,
+        breaker::Breakers,
+        dialers::Dialers,
         logins::{Latest, Logins},
         on_the_wire,
     },
@@ -47,8 +50,8 @@ use crate::{
     redact::Redact,
     registry::{CloseReason, Registry},
     session::{
-        self, ClientConnection, Newcomers, context::Services, guesses::Guesses, line::LineServices,
-        relay::Budget,
+        self, ClientConnection, Newcomers, Rounds, context::Services, guesses::Guesses,
+        line::LineServices, relay::Budget,
     },
     tables::Tables,
     tokens::{NoTokens, TokenOwner},
@@ -121,6 +124,23 @@ impl Identity {
         Arc::new(config)
     }
 
+    /// The same, for a server that asks for a certificate of this authority.
+    pub(crate) fn server_for(&self, authority: &Authority) -> Arc<ServerConfig> {
+        let (chain, key) = self.chain_and_key();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root.clone()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(chain, key)
+            .unwrap();
+        Arc::new(config)
+    }
+
     pub(crate) fn pin(&self) -> String {
         let digest = Sha256::digest(&self.certificate);
         let digits = digest.iter().map(|octet| format!("{octet:02x}"));
@@ -183,6 +203,8 @@ pub(crate) struct Plan {
     pub(crate) way: Way,
     pub(crate) limits: Limits,
     pub(crate) listener: ListenerTls,
+    /// Where clients connect.
+    pub(crate) address: std::net::SocketAddr,
     /// Made by the caller when a backend's certificate must come from it.
     pub(crate) authority: Authority,
     pub(crate) proxy_from: Vec<crate::network::Network>,
@@ -190,6 +212,8 @@ pub(crate) struct Plan {
     /// How we speak TLS to the servers.
     pub(crate) backend_tls: ClientTls,
     pub(crate) known_networks: Vec<KnownNetwork>,
+    /// The listener's own limit.
+    pub(crate) connections: Option<usize>,
     pub(crate) tokens: Arc<dyn TokenOwner>,
 }
 
@@ -206,11 +230,13 @@ impl Default for Plan {
             way: Way::default(),
             limits,
             listener: ListenerTls::Implicit,
+            address: "127.0.0.1:0".parse().unwrap(),
             authority: Authority::new(),
             proxy_from: Vec::new(),
             names: Book::default(),
             backend_tls: ClientTls::new(),
             known_networks: Vec::new(),
+            connections: None,
             tokens: Arc::new(NoTokens),
         }
     }
@@ -278,11 +304,17 @@ impl World {
             metrics: Arc::clone(&metrics),
             tables: tables.clone(),
             registry: Arc::clone(&registry),
-            dialer: Arc::new(Dialer::new(plan.backend_tls, plan.limits.backend, resolver)),
+            dialers: Arc::new(Dialers::of_one(Dialer::new(
+                plan.backend_tls,
+                plan.limits.backend,
+                resolver,
+            ))),
             logins: Logins::default(),
+            breakers: Breakers::new(plan.limits.breaker),
             group: String::new(),
             limits: plan.limits,
             budget: budget.clone(),
+            rounds: Rounds::default(),
             guesses: Guesses::new(&plan.limits.preauth, &random),
             tokens: plan.tokens,
             random: random.clone(),
@@ -294,11 +326,11 @@ impl World {
         let listener = Listener {
             name: "test".to_owned(),
             protocol: P::KIND,
-            address: "127.0.0.1:0".parse().unwrap(),
+            address: plan.address,
             tls: plan.listener,
             certificates: vec![identity.write(directory.path(), "edge")],
             proxy_protocol_from: plan.proxy_from,
-            connections: None,
+            connections: plan.connections,
         };
         let listening = Listening::bind(
             listener,
@@ -424,6 +456,15 @@ impl World {
             destination: DestinationId::parse(destination).unwrap(),
             protocol: self.protocol,
         })
+    }
+
+    /// Whether the breaker of a destination is open.
+    pub(crate) fn breaker_is_open(&self, destination: &str) -> bool {
+        let target = Target {
+            destination: DestinationId::parse(destination).unwrap(),
+            protocol: self.protocol,
+        };
+        self.services.breakers.open_since(&target).is_some()
     }
 
     pub(crate) async fn client(&self) -> Client {
