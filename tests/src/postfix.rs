@@ -17,6 +17,7 @@ use tokio::process::Command;
 use crate::certs::Identity;
 use crate::dovecot::Role;
 use crate::log_file::LogFile;
+use crate::network::Network;
 use crate::ports::Port;
 use crate::process::{Process, Spawn, find_program};
 use crate::wait::{Late, eventually};
@@ -55,6 +56,8 @@ pub struct Setup<'a> {
     pub accounts: SocketAddr,
     /// Whether it goes on after this process ([`crate::process::ProcessMark`] stops it then).
     pub survives: bool,
+    /// The network that it runs in; `None`: where the tests do.
+    pub network: Option<&'a Network>,
 }
 
 /// Whether one can be started here.
@@ -80,11 +83,14 @@ impl Postfix {
         write(&folder, &setup, &port)?;
         check(&folder).await?;
         // Beside the programs that people call lie those that the server is made of.
-        let spawn = Spawn::new("/usr/lib/postfix/sbin/master", folder.join("postfix.out"))?
+        let mut spawn = Spawn::new("/usr/lib/postfix/sbin/master", folder.join("postfix.out"))?
             .args(["-d", "-c"])
             .arg(folder.join("etc"))
             .terminate_with_parent()
             .in_session();
+        if let Some(network) = setup.network {
+            spawn = spawn.within(network)?;
+        }
         let process = if setup.survives {
             spawn.survives().start()?
         } else {
@@ -95,7 +101,7 @@ impl Postfix {
             port,
             process,
         };
-        server.wait_until_up().await?;
+        server.wait_until_up(setup.network).await?;
         Ok(server)
     }
 
@@ -104,7 +110,7 @@ impl Postfix {
         self.process.id()
     }
 
-    /// Where submission with STARTTLS listens.
+    /// Where submission with STARTTLS listens: in its own network, if it has one.
     pub fn addr(&self) -> SocketAddr {
         self.port.addr()
     }
@@ -114,7 +120,7 @@ impl Postfix {
         LogFile::new(log(&self.folder))
     }
 
-    async fn wait_until_up(&mut self) -> Result<(), PostfixError> {
+    async fn wait_until_up(&mut self, network: Option<&Network>) -> Result<(), PostfixError> {
         let (address, log) = (self.addr(), self.log());
         let process = &mut self.process;
         eventually("Postfix takes connections", START_LIMIT, || {
@@ -124,9 +130,11 @@ impl Postfix {
                 if let Some(status) = ended.map_err(|error| error.to_string())? {
                     return Err(format!("it ended with {status}\n{}", log.tail()));
                 }
-                TcpStream::connect(address)
-                    .await
-                    .map_err(|error| error.to_string())
+                let reached = match network {
+                    Some(network) => network.reach(address).await,
+                    None => TcpStream::connect(address).await.map(drop),
+                };
+                reached.map_err(|error| error.to_string())
             }
         })
         .await?;

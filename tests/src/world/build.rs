@@ -255,7 +255,9 @@ impl Builder {
         };
         let networks = networks.as_ref();
         let (source, target) = self.start_servers(&files, &password, networks).await?;
-        let postfixes = self.start_postfixes(&files, &source, &target).await?;
+        let postfixes = self
+            .start_postfixes(&files, &source, &target, networks)
+            .await?;
         let data_planes = self.lay_out_data_planes(&files, networks)?;
         let routing = Routing {
             servers: [&source, &target],
@@ -360,21 +362,24 @@ impl Builder {
         files: &Files<'_>,
         source: &Dovecot,
         target: &Dovecot,
+        networks: Option<&[Network; 2]>,
     ) -> Result<Option<[Postfix; 2]>, WorldError> {
         if self.submission == Submission::Nobodys {
             return Ok(None);
         }
         let identity = files.authority.server()?;
-        let start = |beside: &Dovecot| {
+        let [first, second] = networks.map_or([None; 2], |pair| pair.each_ref().map(Some));
+        let start = |beside: &Dovecot, network| {
             let setup = postfix::Setup {
                 role: beside.role(),
                 identity: &identity,
                 accounts: beside.addr(Service::Auth),
                 survives: self.survives.is_some(),
+                network,
             };
             Postfix::start(files.folder, setup)
         };
-        let (old, new) = tokio::try_join!(start(source), start(target))?;
+        let (old, new) = tokio::try_join!(start(source, first), start(target, second))?;
         for (beside, server) in [(source, &old), (target, &new)] {
             if let Some(marks) = self.marks() {
                 let name = format!("postfix-{}", beside.role().name());

@@ -192,7 +192,9 @@ impl Files<'_> {
             values.push((listener, format!("\"{bound}\"{}", believed(plane))));
         }
         let text = GATEWAY.filled_in(&values)?;
-        let submission = plane.submission().map(submission_listeners);
+        let submission = plane
+            .submission_bound()
+            .map(|bound| submission_listeners(bound, &believed(plane)));
         let sixth = Entrance::ALL.map(|entrance| listener_6(entrance, plane.addr(entrance).port()));
         let sixth = if self.both_families {
             sixth.concat()
@@ -316,7 +318,7 @@ impl Files<'_> {
             }
         };
         let text = match routing.postfixes {
-            Some(postfixes) => with_submission(&text, postfixes)?,
+            Some(postfixes) => with_submission(&text, postfixes, routing.sidecars)?,
             None => text,
         };
         fs::write(self.routing(), text)?;
@@ -419,10 +421,11 @@ fn believed(plane: &DataPlane) -> String {
 }
 
 /// What lets clients submit at this port, by either family.
-fn submission_listeners(address: SocketAddr) -> String {
-    let starttls = |name, address: &str| listener(name, "submission", "starttls", address);
-    starttls("submission", &address.to_string())
-        + &starttls("submission-6", &format!("[::1]:{}", address.port()))
+fn submission_listeners(address: SocketAddr, believed: &str) -> String {
+    let sixth = format!("[::1]:{}", address.port());
+    let address = address.to_string();
+    listener("submission", "submission", "starttls", &address, believed)
+        + &listener("submission-6", "submission", "starttls", &sixth, "")
 }
 
 /// What lets clients enter at this port of `::1`.
@@ -435,36 +438,52 @@ fn listener_6(entrance: Entrance, port: u16) -> String {
         Entrance::Sieve => ("managesieve", "starttls"),
     };
     let name = format!("{}-6", entrance.name().to_lowercase());
-    listener(&name, protocol, tls, &format!("[::1]:{port}"))
+    listener(&name, protocol, tls, &format!("[::1]:{port}"), "")
 }
 
-fn listener(name: &str, protocol: &str, tls: &str, address: &str) -> String {
+/// A listener; what it believes begins with a line's end.
+fn listener(name: &str, protocol: &str, tls: &str, address: &str, believed: &str) -> String {
     format!(
-        "[[listeners]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\naddress = \"{address}\"\n\
+        "[[listeners]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\naddress = \"{address}\"{believed}\n\
          tls = \"{tls}\"\ncertificates = [{{ cert_file = \"tls/mail.pem\", key_file = \"tls/mail.key\" }}]\n\n"
     )
 }
 
 /// The routing configuration with a Postfix at each destination: the source's believes XCLIENT, the target's a PROXY
-/// header.
-fn with_submission(routing: &str, [source, target]: &[Postfix; 2]) -> Result<String, WorldError> {
+/// header, and so does the other one's data plane, where that is the only way.
+fn with_submission(
+    text: &str,
+    postfixes: &[Postfix; 2],
+    sidecars: Option<&[DataPlane; 2]>,
+) -> Result<String, WorldError> {
     const SECOND: &str = "[[destinations]]\nid = \"target\"\n";
-    let endpoint = |server: &Postfix, announcement: &str| {
+    let endpoint = |group: Option<Role>, at: SocketAddr, announcement: &str| {
+        let when = |group: Role| format!("when = {{ group = \"{}\" }}\n", group.name());
         format!(
-            "[[destinations.endpoints]]\nprotocol = \"submission\"\nhost = \"{}\"\nport = {}\n\
-             ca_file = \"ca.pem\"\nserver_name = \"mail.example.org\"\ntls = \"starttls\"\n\
+            "[[destinations.endpoints]]\nprotocol = \"submission\"\n{}{}\ntls = \"starttls\"\n\
              announcement = \"{announcement}\"\nauthorization_identity = \"honoured\"\n\
              master_separators = \"%\"\n\n",
-            server.addr().ip(),
-            server.addr().port(),
+            group.map_or_else(String::new, when),
+            reached(at),
         )
     };
-    let (first, second) = routing.split_once(SECOND).ok_or(WorldError::Example {
+    let endpoints = |side: usize, announcement: &str| {
+        let own = postfixes[side].addr();
+        let Some(sidecars) = sidecars else {
+            return endpoint(None, own, announcement);
+        };
+        let (beside, other) = (&sidecars[side], &sidecars[1 - side]);
+        let port = beside.submission().map_or(0, |at| at.port());
+        let foreign = other.plane.network().map(Network::neighbour);
+        let foreign =
+            foreign.map(|host| endpoint(other.beside, SocketAddr::new(host, port), "proxy_v2"));
+        endpoint(beside.beside, own, announcement) + &foreign.unwrap_or_default()
+    };
+    let (first, second) = text.split_once(SECOND).ok_or(WorldError::Example {
         example: ROUTING.file,
         line: SECOND.to_owned(),
     })?;
-    let source = endpoint(source, "xclient");
-    let target = endpoint(target, "proxy_v2");
+    let (source, target) = (endpoints(0, "xclient"), endpoints(1, "proxy_v2"));
     Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
 }
 

@@ -330,6 +330,11 @@ impl DataPlane {
         self.bind(&self.entrances[entrance as usize])
     }
 
+    /// Where its listener for submission is bound.
+    pub(super) fn submission_bound(&self) -> Option<SocketAddr> {
+        self.submission.as_ref().map(|port| self.bind(port))
+    }
+
     /// Where its admin endpoint is bound.
     pub(super) fn admin_bound(&self) -> SocketAddr {
         self.bind(&self.admin)
@@ -351,7 +356,7 @@ impl DataPlane {
 
     /// Its listener for submission with STARTTLS, in a world with Postfixes. One at `::1` has the same port.
     pub fn submission(&self) -> Option<SocketAddr> {
-        self.submission.as_ref().map(Port::addr)
+        self.submission.as_ref().map(|port| self.outward(port))
     }
 
     /// Its listener for IMAP over TLS.

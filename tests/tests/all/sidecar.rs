@@ -33,6 +33,8 @@ use prost_types::Duration as Wait;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::shell::shell;
+
 const ENTRANCES: [Entrance; 3] = [Entrance::Imaps, Entrance::Pop3s, Entrance::Sieve];
 
 fn builder() -> Builder {
@@ -65,10 +67,11 @@ fn is_temporary(refused: &ImapError) -> bool {
 
 #[tokio::test]
 async fn a_mail_server_can_be_reached_by_its_own_data_plane_alone() {
-    let world = world().await;
+    let world = builder().postfixes().start().await.unwrap();
     for (side, server) in [world.source(), world.target()].into_iter().enumerate() {
-        for service in Service::ALL {
-            let by_loopback = server.addr(service);
+        let postfix = world.postfix(server.role()).unwrap();
+        let ports = Service::ALL.map(|service| server.addr(service));
+        for by_loopback in ports.into_iter().chain([postfix.addr()]) {
             let at = |host: IpAddr| SocketAddr::new(host, by_loopback.port());
             let beside = network(&world, side);
             let other = network(&world, 1 - side);
@@ -93,18 +96,18 @@ async fn a_mail_server_can_be_reached_by_its_own_data_plane_alone() {
 
 #[tokio::test]
 async fn each_server_sees_the_real_client_whichever_data_plane_it_comes_in_by() {
-    let world = world().await;
+    let world = builder().postfixes().start().await.unwrap();
     let [near, far, ..] = world.accounts() else {
         panic!("{:?}", world.accounts())
     };
     let moved = migrate(&world.operator(0), move_to(far, "target")).await;
     assert!(succeeded(&moved.unwrap()));
     for side in 0..2 {
-        for entrance in ENTRANCES {
-            for (account, home, other) in [
-                (near, world.source(), world.target()),
-                (far, world.target(), world.source()),
-            ] {
+        for (account, home, other) in [
+            (near, world.source(), world.target()),
+            (far, world.target(), world.source()),
+        ] {
+            for entrance in ENTRANCES {
                 let (here, elsewhere) = (home.log().from_now(), other.log().from_now());
                 log_in(&world, side, entrance, account).await.unwrap();
                 let (name, _) = account.split_once('@').unwrap();
@@ -117,9 +120,31 @@ async fn each_server_sees_the_real_client_whichever_data_plane_it_comes_in_by() 
                 let strays = elsewhere.lines_with(&["-login: Info: Log", &user]);
                 assert!(strays.is_empty(), "{strays:?}");
             }
+            let log = world.postfix(home.role()).unwrap().log().from_now();
+            submit(&world, side, account).await;
+            let client = format!("[{}]", network(&world, side).outside());
+            let user = format!("sasl_username={account}");
+            log.wait_for(&["client=", &client, &user], SOON)
+                .await
+                .unwrap();
+            let received = ["header Received: from", &client, "helo=<curl.example.org>"];
+            log.wait_for(&received, SOON).await.unwrap();
         }
     }
     world.stop().await.unwrap();
+}
+
+/// Submits a message, as a client of the tests' own address.
+async fn submit(world: &World, side: usize, account: &str) {
+    let at = world.data_planes()[side].submission().unwrap();
+    // No certificate names that address.
+    shell(&format!(
+        "curl --silent --show-error --ssl-reqd --insecure --url smtp://{at}/curl.example.org \
+         --user {account}:{password} --mail-from {account} --mail-rcpt bob@example.net --upload-file {file} 2>&1",
+        password = world.password(),
+        file = world.authority().display(),
+    ))
+    .await;
 }
 
 /// Logs in and out, as a client of the tests' own address.
