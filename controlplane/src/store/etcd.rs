@@ -159,8 +159,8 @@ impl Store for EtcdStore {
     }
 
     async fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
-        // One more than wanted tells that there are more.
-        let limit = most.saturating_add(1).try_into().unwrap_or(i64::MAX);
+        // One more than wanted tells that there are more, and the barrier is none of ours.
+        let limit = most.saturating_add(2).try_into().unwrap_or(i64::MAX);
         let options = GetOptions::new().with_prefix().with_limit(limit);
         let prefix = self.connection.etcd_key(b"");
         let range = self.read(prefix, options, self.load_limit).await?;

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::store::conformance::{commit, events_up_to, next, put, told};
 use crate::store::etcd::{ConnectError, EtcdConfig, EtcdStore};
 use crate::store::testing::{Answers, EtcdServer, Relay};
-use crate::store::{PROGRESS_INTERVAL, Rev, Store, Txn, WatchStream};
+use crate::store::{PROGRESS_INTERVAL, Range, Rev, Store, Txn, WatchStream};
 
 async fn store(server: &EtcdServer, prefix: &str) -> Arc<dyn Store> {
     Arc::new(server.store(prefix).await)
@@ -82,6 +82,24 @@ async fn an_idle_watch_makes_progress_beside_a_busy_neighbour() {
     let mut past = store.watch(start).await.unwrap();
     let present = store.revision().await.unwrap();
     assert_eq!(told(&events_up_to(&mut past, present).await), ["a=1"]);
+}
+
+/// A store that took the barrier for one of its keys would lose another one.
+#[tokio::test]
+async fn the_barrier_is_no_key_of_a_whole_store() {
+    let server = EtcdServer::start().await;
+    let store = server.store("mail").await;
+    for key in ["a", "b", "c"] {
+        let outcome = store.transact(Txn::new().put(key, "1")).await;
+        outcome.unwrap().committed().unwrap();
+    }
+    store.connection.write_barrier().await.unwrap();
+    let whole = async |most| store.whole(most).await.unwrap();
+    let keys = |range: Range| range.entries.len();
+    assert_eq!(whole(4).await.map(keys), Some(3));
+    assert_eq!(whole(3).await.map(keys), Some(3));
+    assert_eq!(whole(2).await, None);
+    assert_eq!(whole(1).await, None);
 }
 
 /// A choked connection holds events back in the server, which then answers the question about
