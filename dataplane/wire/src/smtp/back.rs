@@ -233,3 +233,60 @@ impl Negotiate for SubmissionBack {
         SubmissionLogin::new(offered, self.replies, credentials)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{ClientFacts, HopLimit, Introduction, SessionReference, TlsFacts};
+    use crate::settings::BackLimits;
+
+    /// A client of whom there is more to say than one command holds.
+    fn back() -> SubmissionBack {
+        let introduction = Introduction {
+            helo: Some("n".repeat(255)),
+            ..Introduction::default()
+        };
+        SubmissionBack::new(BackSettings {
+            channel: Channel::Secure,
+            announce: Some(ClientFacts {
+                peer: "192.0.2.7:50000".parse().unwrap(),
+                local: "198.51.100.1:587".parse().unwrap(),
+                tls: Some(TlsFacts {
+                    version: "TLSv1.3",
+                    cipher: "TLS13_AES_128_GCM_SHA256",
+                    server_name: Some("s".repeat(255)),
+                }),
+                session: SessionReference::new("fp-1".to_owned()).unwrap(),
+                hops: HopLimit::FIRST,
+                introduction: introduction.clone(),
+            }),
+            introduction,
+            prefaced: false,
+            limits: BackLimits::default(),
+        })
+    }
+
+    /// Whether the server took announcements that answers EHLO so, each time, and how often XCLIENT was sent.
+    fn announced(answers: &[&str]) -> (bool, usize) {
+        let (mut back, mut out) = (back(), Vec::new());
+        let mut input = WireBuf::new(4096);
+        for extensions in answers {
+            let said = format!("220 mx ESMTP\r\n250-mx\r\n250 {extensions}\r\n");
+            input.extend(said.as_bytes()).unwrap();
+        }
+        let step = back.step(&mut input, &mut out);
+        assert_eq!(step, Ok(NegotiateStep::Ready));
+        let sent = String::from_utf8(out).unwrap().matches("XCLIENT").count();
+        (back.takes_announcements(), sent)
+    }
+
+    #[test]
+    fn only_a_server_that_listened_to_the_address_took_the_announcement() {
+        const LISTENS: &str = "XCLIENT HELO DESTNAME ADDR";
+        const NO: &str = "AUTH PLAIN";
+        assert_eq!(announced(&[LISTENS, LISTENS, NO]), (true, 2));
+        assert_eq!(announced(&[LISTENS, NO]), (false, 1));
+        assert_eq!(announced(&[NO]), (false, 0));
+        assert_eq!(announced(&["XCLIENT ADDR", NO]), (true, 1));
+    }
+}

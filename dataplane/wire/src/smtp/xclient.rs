@@ -14,6 +14,9 @@ const KEYWORD: &str = "XCLIENT";
 const ADDRESS: &str = "ADDR";
 /// The longest command, in octets and with its end.
 const MAX_COMMAND: usize = 512;
+/// The longest value, in octets and encoded: Postfix refuses a command with a longer one, which any client could
+/// bring about by its name. A name that is left out is heard all the same, in the EHLO behind the command.
+const MAX_VALUE: usize = 255;
 
 /// Whether a server that offers this takes announcements of clients from us.
 pub(super) fn takes_announcements(offered: &Keywords) -> bool {
@@ -69,7 +72,7 @@ impl Announcement {
         while let Some((name, value)) = self.0.front() {
             let attribute = format!(" {name}={value}");
             let fits = command.len() + attribute.len() <= room;
-            let never = KEYWORD.len() + attribute.len() > room || !offered.has_word(KEYWORD, name);
+            let never = value.len() > MAX_VALUE || !offered.has_word(KEYWORD, name);
             if !fits && !never {
                 break;
             }
@@ -182,19 +185,26 @@ mod tests {
 
     #[test]
     fn no_command_is_longer_than_512_octets_and_the_address_is_in_the_last() {
-        let longest = |length| "n".repeat(length);
-        let told = |length| {
-            let facts = facts("192.0.2.7:50000", Some(&longest(length)));
-            commands(&facts, "XCLIENT HELO PORT ADDR")
+        let told = |name: usize, server_name: usize| {
+            let mut facts = facts("192.0.2.7:50000", Some(&"n".repeat(name)));
+            facts.tls.as_mut().unwrap().server_name = Some("s".repeat(server_name));
+            commands(&facts, "XCLIENT HELO PORT DESTNAME ADDR")
         };
-        let one = MAX_COMMAND - 2 - "XCLIENT HELO= PORT=50000 ADDR=192.0.2.7".len();
-        assert_eq!(told(one).len(), 1);
-        let two = told(one + 1);
+        let others = "XCLIENT HELO= PORT=50000 DESTNAME= ADDR=192.0.2.7".len();
+        let one = MAX_COMMAND - 2 - others - MAX_VALUE;
+        assert_eq!(told(MAX_VALUE, one).len(), 1);
+        let two = told(MAX_VALUE, one + 1);
         assert_eq!(two[1], "XCLIENT ADDR=192.0.2.7");
         assert!(two.iter().all(|command| command.len() + 2 <= MAX_COMMAND));
-        // What fits into none is left out.
-        let alone = MAX_COMMAND - 2 - "XCLIENT HELO=".len();
-        assert_eq!(told(alone).len(), 2);
-        assert_eq!(told(alone + 1), ["XCLIENT PORT=50000 ADDR=192.0.2.7"]);
+    }
+
+    #[test]
+    fn a_value_that_postfix_finds_too_long_is_left_out() {
+        let told = |name: &str| commands(&facts("192.0.2.7:1", Some(name)), "XCLIENT HELO ADDR");
+        assert!(told(&"n".repeat(255))[0].starts_with("XCLIENT HELO=nnn"));
+        assert!(told(&"=".repeat(85))[0].starts_with("XCLIENT HELO=+3D"));
+        for name in ["n".repeat(256), "=".repeat(86)] {
+            assert_eq!(told(&name), ["XCLIENT ADDR=192.0.2.7"]);
+        }
     }
 }

@@ -143,6 +143,7 @@ impl<'a, P: Spoken> Script<'a, P> {
             ["backend", channel] => self.setup().backend = parse_channel(channel),
             ["tokens", "unreadable"] => self.setup().tokens = Tokens::Unreadable,
             ["announce"] => self.setup().announce = true,
+            ["server-name", name] => name.clone_into(&mut self.setup().server_name),
             ["limit", name, value] => self.limit(name, value.parse().expect("a number")),
             ["destinations", ref lists @ ..] => {
                 let lists = lists.join(" ");

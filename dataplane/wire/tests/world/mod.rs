@@ -48,6 +48,8 @@ pub(crate) struct Setup<P: LineProtocol> {
     pub(crate) client: Channel,
     pub(crate) backend: Channel,
     pub(crate) announce: bool,
+    /// The name that the client asks for in its handshake.
+    pub(crate) server_name: String,
     pub(crate) destinations: Vec<P::Capabilities>,
     pub(crate) tokens: Tokens,
     pub(crate) limits: FrontLimits,
@@ -61,6 +63,7 @@ impl<P: LineProtocol> Setup<P> {
             client: Channel::Secure,
             backend: Channel::Secure,
             announce: false,
+            server_name: "mail.example.org".to_owned(),
             destinations: vec![P::Capabilities::from_items(offered.iter().copied())],
             tokens: Tokens::Readable,
             limits: FrontLimits::default(),
@@ -323,7 +326,7 @@ impl<P: LineProtocol> World<P> {
             tls: Some(TlsFacts {
                 version: "TLSv1.3",
                 cipher: "TLS13_AES_128_GCM_SHA256",
-                server_name: Some("mail.example.org".to_owned()),
+                server_name: Some(self.setup.server_name.clone()),
             }),
             session: SessionReference::new("ref-1".to_owned()).expect("a reference"),
             hops: HopLimit::FIRST,
