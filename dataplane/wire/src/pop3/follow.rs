@@ -17,7 +17,8 @@ const PROXY_WORD: Refusal = Refusal::new(
 );
 
 /// A second login on this connection would stay on the first account's server. Its commands go on, since servers have
-/// to refuse them (RFC 1939 §3); one that does not gets no more of this client.
+/// to refuse them (RFC 1939 §3); one that does not, and one that starts TLS beneath ours, after which it would take
+/// one, gets no more of this client.
 const RELOGIN: Refusal = Refusal::new(
     "the client was let log in anew on a connection that belongs to one account",
     Farewell::Relogin,
@@ -129,7 +130,7 @@ impl Line {
         const LINES: [&[u8]; 9] = [
             b"STAT", b"DELE", b"NOOP", b"RSET", b"QUIT", b"LAST", b"UTF8", b"USER", b"",
         ];
-        const LOGINS: [&[u8]; 2] = [b"PASS", b"APOP"];
+        const LOGINS: [&[u8]; 3] = [b"PASS", b"APOP", b"STLS"];
         // With a mechanism; without one it asks which there are.
         const LOGINS_WITH_ARGUMENT: [&[u8]; 1] = [b"AUTH"];
         const LISTS: [&[u8]; 3] = [b"RETR", b"TOP", b"CAPA"];
