@@ -65,6 +65,16 @@ pub fn can_start() -> bool {
     rustix::process::geteuid().is_root() && find_program(Path::new("postfix")).is_ok()
 }
 
+/// The version of the one that is installed, such as `3.7.11`.
+///
+/// # Errors
+/// When none is installed.
+pub fn version() -> io::Result<String> {
+    let mut command = std::process::Command::new(find_program(Path::new("postconf"))?);
+    let output = command.args(["-d", "-h", "mail_version"]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// A running server. Dropping it kills it with all its sessions.
 pub struct Postfix {
     folder: PathBuf,

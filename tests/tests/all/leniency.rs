@@ -1,28 +1,29 @@
-//! Sloppy inputs before the login, on a real Dovecot and through a whole data plane: each answers as the table in
-//! `dataplane/wire/tests/leniency` says, which names a rule wherever the two differ.
+//! Sloppy inputs before the login, on a real Dovecot or Postfix and through a whole data plane: each answers as the table
+//! in `dataplane/wire/tests/leniency` says, which names a rule wherever ours differs from theirs.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a helper that fails is a test that fails"
 )]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrypost_tests::dovecot::{Generation, Service};
+use ferrypost_tests::dovecot::{Generation, Role, Service};
 use ferrypost_tests::imap::{Connect, ImapError, Security};
 use ferrypost_tests::line::LineClient;
+use ferrypost_tests::postfix;
 use ferrypost_tests::sieve::SieveConnect;
-use ferrypost_tests::world::{Entrance, World};
+use ferrypost_tests::world::{Builder, Entrance, World};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use self::sloppy::{imap, managesieve, masked, octets, pop3, table};
+use self::sloppy::{imap, managesieve, masked, octets, pop3, submission, table};
 
 #[expect(
     dead_code,
-    reason = "submission's answers are for the machines' own test"
+    reason = "how alike two answers are is for the machines' own test"
 )]
 #[path = "../../../dataplane/wire/tests/sloppy/mod.rs"]
 mod sloppy;
@@ -51,48 +52,72 @@ trait Tabled: Clone + Send + 'static {
 
 #[tokio::test]
 async fn sloppy_inputs_are_answered_as_by_dovecot_unless_a_rule_says_otherwise() {
-    let world = world().await;
+    let world = world().start().await.unwrap();
     let tls = Security::Tls(world.trust());
     let dovecot = Connect::new(world.source().addr(Service::Imaps), tls);
-    compare(&world, &dovecot, &world.imaps(0)).await;
+    compare(&world, by_dovecot(&dovecot), &world.imaps(0)).await;
     world.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn sloppy_inputs_of_managesieve_are_answered_likewise() {
-    let world = world().await;
+    let world = world().start().await.unwrap();
     let to = |server| SieveConnect::new(server, world.trust(), address(0)).limit(LIMIT);
     let dovecot = to(world.source().addr(Service::Sieve));
     let through = to(world.data_planes()[0].sieve());
-    compare(&world, &dovecot, &through).await;
+    compare(&world, by_dovecot(&dovecot), &through).await;
     world.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn sloppy_inputs_of_pop3_are_answered_likewise() {
-    let world = world().await;
+    let world = world().start().await.unwrap();
     let to = |server| Pop3Connect(Connect::new(server, Security::Tls(world.trust())).limit(LIMIT));
     let dovecot = to(world.source().addr(Service::Pop3s));
     let through = to(world.data_planes()[0].addr(Entrance::Pop3s));
-    compare(&world, &dovecot, &through).await;
+    compare(&world, by_dovecot(&dovecot), &through).await;
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn sloppy_inputs_of_submission_are_answered_as_by_postfix_unless_a_rule_says_otherwise() {
+    let world = world().postfixes().start().await.unwrap();
+    let to = |server| Connect::new(server, Security::StartTls(world.trust())).limit(LIMIT);
+    // The one that a PROXY header tells of its clients: the other one trusts whoever is on this machine.
+    let postfix = SmtpConnect {
+        connect: to(world.postfix(Role::Target).unwrap().addr()),
+        is_announced: true,
+    };
+    let through = SmtpConnect {
+        connect: to(world.data_planes()[0].submission().unwrap()),
+        is_announced: false,
+    };
+    let is_of_the_table = postfix::version().unwrap().starts_with("3.7.");
+    let by_postfix = is_of_the_table.then_some(("postfix", &postfix));
+    compare(&world, by_postfix, &through).await;
     world.stop().await.unwrap();
 }
 
 /// A world with an account for each input, since whoever fails often at one account is slowed there; all of a
 /// length whose credentials are padded in base64, and split in half are none.
-async fn world() -> World {
+fn world() -> Builder {
     let accounts = (0..MOST_ROWS).map(|n| format!("user{}@example.org", 1_000_000 + n));
     let accounts: Vec<_> = accounts.collect();
     let accounts: Vec<_> = accounts.iter().map(String::as_str).collect();
-    let builder = World::builder().data_planes(1).accounts(&accounts);
-    builder.start().await.unwrap()
+    World::builder().data_planes(1).accounts(&accounts)
 }
 
-/// Holds a server and the data plane to their columns.
-async fn compare<T: Tabled>(world: &World, dovecot: &T, through: &T) {
+/// The way to a Dovecot, if it is of the generation of the tables' column.
+fn by_dovecot<T>(way: &T) -> Option<(&'static str, &T)> {
+    let is_of_the_tables = Generation::installed().unwrap() == Generation::V2_3;
+    is_of_the_tables.then_some(("dovecot", way))
+}
+
+/// Holds a server, if there is one of the column's version, and the data plane to their columns.
+async fn compare<T: Tabled>(world: &World, server: Option<(&str, &T)>, through: &T) {
     let mut wrong = Vec::new();
-    if Generation::installed().unwrap() == Generation::V2_3 {
-        wrong.extend(differences(world, "dovecot", dovecot).await);
+    if let Some((who, way)) = server {
+        wrong.extend(differences(world, who, way).await);
     }
     wrong.extend(differences(world, "ours", through).await);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -223,5 +248,63 @@ impl Tabled for Pop3Connect {
             said.pop();
         }
         pop3::summary(said.join("\n").as_bytes(), !goes_on)
+    }
+}
+
+/// Submission over STARTTLS.
+#[derive(Clone)]
+struct SmtpConnect {
+    connect: Connect,
+    /// Whether the client's address stands in a PROXY header.
+    is_announced: bool,
+}
+
+impl SmtpConnect {
+    fn from(&self, host: IpAddr) -> Connect {
+        let connect = self.connect.clone();
+        let IpAddr::V4(address) = host else {
+            panic!("an address of this machine's");
+        };
+        if !self.is_announced {
+            return connect.from(host);
+        }
+        let [.., last] = address.octets();
+        let [client, server] = [(last, 50_000), (1, 587)]
+            .map(|(last, port)| SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), port)));
+        connect.announcing(client, server)
+    }
+}
+
+impl Tabled for SmtpConnect {
+    const TABLE: &'static str =
+        include_str!("../../../dataplane/wire/tests/leniency/submission.txt");
+    const END: &'static [u8] = submission::END;
+
+    /// Whoever has not been hung up on says QUIT, whose answer is left out.
+    async fn answer(self, host: IpAddr, input: Vec<u8>) -> String {
+        let connect = self.from(host);
+        let mut client = LineClient::open(&connect).await.unwrap();
+        client.line().await.unwrap();
+        assert!(client.ask("STARTTLS").await.unwrap().starts_with("220 "));
+        let mut client = client.secure(&connect).await.unwrap();
+        let quits = input.windows(4).any(|word| word == b"QUIT");
+        // Some are hung up on before they have said everything.
+        _ = client.send([&input, &b"QUIT\r\n"[..]].concat()).await;
+        let mut said = Vec::new();
+        loop {
+            match client.line().await {
+                Ok(Some(line)) => said.push(line),
+                Ok(None) | Err(ImapError::Io(_)) => break,
+                Err(error) => panic!("{error} behind {said:?}"),
+            }
+        }
+        let goes_on = !quits
+            && said
+                .last()
+                .is_some_and(|line| line.starts_with("221 2.0.0"));
+        if goes_on {
+            said.pop();
+        }
+        submission::summary(said.join("\n").as_bytes(), !goes_on)
     }
 }

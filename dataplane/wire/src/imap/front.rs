@@ -25,6 +25,8 @@ pub struct ImapFront {
     offer: Arc<Offer>,
     limits: FrontLimits,
     state: State,
+    /// Whether nothing has been said on the leg as it is now: it may be another protocol yet.
+    is_new: bool,
     commands: u32,
     errors: u32,
     /// Whether the client has sent CAPABILITY on the leg as it is now: how it will expect to learn
@@ -100,6 +102,7 @@ impl ImapFront {
             offer: settings.offer,
             limits: settings.limits,
             state: State::Command,
+            is_new: true,
             commands: 0,
             errors: 0,
             asked_capability: false,
@@ -124,7 +127,7 @@ impl ImapFront {
 
     /// Reads the first line of a command.
     fn command(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Outcome {
-        if self.commands == 0 && begins_tls(input) {
+        if self.is_new && begins_tls(input) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         let Ok(line) = input.take_line(self.limits.max_line) else {
@@ -133,7 +136,7 @@ impl ImapFront {
         let Some(line) = line else {
             return Ok(Some(FrontStep::NeedMore));
         };
-        if self.commands == 0 && is_http(&line) {
+        if std::mem::take(&mut self.is_new) && is_http(&line) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         self.commands += 1;
@@ -608,6 +611,7 @@ impl Front for ImapFront {
 
     fn secured(&mut self, _out: &mut Vec<u8>) {
         self.channel = Channel::Secure;
+        self.is_new = true;
         self.state = State::Command;
         self.asked_capability = false;
         self.introduction = Introduction::default();

@@ -21,6 +21,8 @@ pub struct Pop3Front {
     offer: Arc<Offer>,
     limits: FrontLimits,
     state: State,
+    /// Whether nothing has been said on the leg as it is now: it may be another protocol yet.
+    is_new: bool,
     commands: u32,
     errors: u32,
     /// The name that waits for its PASS.
@@ -56,6 +58,7 @@ impl Pop3Front {
             offer: settings.offer,
             limits: settings.limits,
             state: State::Command,
+            is_new: true,
             commands: 0,
             errors: 0,
             user: None,
@@ -77,7 +80,7 @@ impl Pop3Front {
 
     /// Reads and obeys a command.
     fn command(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Outcome {
-        if self.commands == 0 && begins_tls(input) {
+        if self.is_new && begins_tls(input) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         let Ok(line) = input.take_line(self.limits.max_line) else {
@@ -86,7 +89,7 @@ impl Pop3Front {
         let Some(line) = line else {
             return Ok(Some(FrontStep::NeedMore));
         };
-        if self.commands == 0 && is_http(&line) {
+        if std::mem::take(&mut self.is_new) && is_http(&line) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         self.commands += 1;
@@ -321,6 +324,7 @@ impl Front for Pop3Front {
 
     fn secured(&mut self, _out: &mut Vec<u8>) {
         self.channel = Channel::Secure;
+        self.is_new = true;
         self.state = State::Command;
         self.user = None;
         self.utf8 = false;

@@ -21,6 +21,8 @@ pub struct SubmissionFront {
     offer: Arc<Offer>,
     limits: FrontLimits,
     state: State,
+    /// Whether nothing has been said on the leg as it is now: it may be another protocol yet.
+    is_new: bool,
     commands: u32,
     errors: u32,
     helo: Option<String>,
@@ -54,6 +56,7 @@ impl SubmissionFront {
             offer: settings.offer,
             limits: settings.limits,
             state: State::Command,
+            is_new: true,
             commands: 0,
             errors: 0,
             helo: None,
@@ -75,7 +78,7 @@ impl SubmissionFront {
 
     /// Reads and obeys a command.
     fn command(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Outcome {
-        if self.commands == 0 && begins_tls(input) {
+        if self.is_new && begins_tls(input) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         let Ok(line) = input.take_line(self.limits.max_line) else {
@@ -84,7 +87,7 @@ impl SubmissionFront {
         let Some(line) = line else {
             return Ok(Some(FrontStep::NeedMore));
         };
-        if self.commands == 0 && is_http(&line) {
+        if std::mem::take(&mut self.is_new) && is_http(&line) {
             return self.violated(ClientViolation::ForeignProtocol, out);
         }
         self.commands += 1;
@@ -320,6 +323,7 @@ impl Front for SubmissionFront {
 
     fn secured(&mut self, _out: &mut Vec<u8>) {
         self.channel = Channel::Secure;
+        self.is_new = true;
         self.state = State::Command;
         self.helo = None;
     }
