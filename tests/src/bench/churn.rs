@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::load;
+use super::protocol::Protocol;
 use super::relay::{Amounts, WARM_UP, per};
 use super::rig::{Kind, Proxy, Rig};
 use super::table::progress;
@@ -78,10 +79,10 @@ async fn sessions(
 /// Octets that a process grows by for so many sessions with so many logins between each and the next, and octets of them
 /// that it still has when the sessions are gone.
 async fn grown(proxy: &Proxy, sessions: usize, logins: usize) -> anyhow::Result<(u64, u64)> {
-    load::logins(&proxy.target, WARM_UP).await?;
+    load::logins(proxy.target(Protocol::Imap), WARM_UP).await?;
     proxy.meter.quiet().await?;
     let before = proxy.meter.memory()?;
-    let idlers = load::idlers_among_logins(&proxy.target, sessions, logins).await?;
+    let idlers = load::idlers_among_logins(proxy.target(Protocol::Imap), sessions, logins).await?;
     proxy.meter.quiet().await?;
     let with = proxy.meter.memory()?;
     drop(idlers);

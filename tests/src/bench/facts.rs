@@ -17,6 +17,7 @@ pub(super) fn facts() -> Vec<String> {
         format!("machine   {cores} x {processor}, {memory}, Linux {kernel}"),
         format!("load      {} before the start", read("/proc/loadavg")),
         format!("haproxy   {}", haproxy()),
+        format!("nginx     {}", nginx()),
     ]
 }
 
@@ -33,11 +34,19 @@ fn haproxy() -> String {
     version.unwrap_or("unknown").to_owned()
 }
 
+fn nginx() -> String {
+    let said = output("nginx", &["-v"]).unwrap_or_default();
+    let version = said.rsplit('/').next().unwrap_or_default();
+    version.to_owned()
+}
+
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let program = find_program(program.as_ref()).ok()?;
     let mut command = Command::new(program);
     command.args(arguments).current_dir(repository());
-    let said = command.output().ok()?.stdout;
+    let said = command.output().ok()?;
+    // nginx tells its version by the other way.
+    let said = [said.stdout, said.stderr].concat();
     Some(String::from_utf8_lossy(&said).trim().to_owned())
 }
 

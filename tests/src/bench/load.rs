@@ -7,7 +7,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::backend::MESSAGE;
-use super::client::{Client, Target, appended};
+use super::client::{Client, appended};
+use super::connection::Target;
+use super::visit::visit;
 
 /// Connections at once in logins, and while many sessions are opened.
 const AT_ONCE: usize = 8;
@@ -24,10 +26,17 @@ pub(super) enum Direction {
     Up,
 }
 
-/// Connect, shake hands, LOGIN, NOOP, LOGOUT, close; so many times.
+/// So many logins.
 pub(super) async fn logins(target: &Target, count: usize) -> anyhow::Result<()> {
-    side_by_side(target, count, log_in_and_out).await?;
+    side_by_side(target, count, |target| async move { visit(&target).await }).await?;
     Ok(())
+}
+
+/// One login, and how long it took.
+pub(super) async fn login(target: &Target) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    visit(target).await?;
+    Ok(began.elapsed())
 }
 
 /// So many sessions that are logged in and wait in IDLE.
@@ -43,17 +52,11 @@ pub(super) async fn idlers_among_logins(
 ) -> anyhow::Result<Vec<Client>> {
     side_by_side(target, count, move |target| async move {
         for _ in 0..logins_each {
-            log_in_and_out(target.clone()).await?;
+            visit(&target).await?;
         }
         idler(target).await
     })
     .await
-}
-
-async fn log_in_and_out(target: Target) -> anyhow::Result<()> {
-    let mut client = Client::logged_in(&target).await?;
-    client.command("NOOP").await?;
-    client.logout().await
 }
 
 async fn idler(target: Target) -> anyhow::Result<Client> {

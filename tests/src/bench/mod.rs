@@ -1,7 +1,8 @@
-//! The benchmark: what a session costs beside HAProxy, what a look-up costs, and how fast moves are.
+//! The benchmark: what a session costs beside HAProxy and nginx, what a look-up costs, and how fast moves are.
 //!
-//! - `relay` drives HAProxy and Ferrypost in turn; `rig` starts them, `load` and `client` are their
-//!   clients, [`backend`] is the server behind them, `meter` reads what the kernel counts.
+//! - `relay` drives HAProxy, nginx and Ferrypost in turn; `rig` starts them, `load` is their clients (`visit` logs in and
+//!   out, `client` stays), [`backend`] is the server behind them, `meter` reads what the kernel counts.
+//! - `crowd` asks what ten thousand sessions that wait do to those who log in.
 //! - `churn` asks what an idle session costs among many that come and go.
 //! - `handshakes` asks what TLS costs by the kind of the key.
 //! - `routes` asks routing tables. `moves` moves accounts between two Dovecots,
@@ -14,16 +15,20 @@
 pub mod backend;
 mod churn;
 mod client;
+mod connection;
+mod crowd;
 mod facts;
 mod handshakes;
 mod load;
 mod meter;
 mod moves;
+mod protocol;
 mod queue;
 pub mod relay;
 mod rig;
 mod routes;
 mod table;
+mod visit;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -34,8 +39,10 @@ pub use relay::Amounts;
 pub enum Part {
     /// The routing table.
     Routes,
-    /// Sessions beside HAProxy.
+    /// Sessions beside HAProxy and nginx.
     Relay,
+    /// Logins beside ten thousand idle sessions.
+    Crowd,
     /// TLS handshakes by the kind of key.
     Handshakes,
     /// Idle sessions among many that come and go.
@@ -66,6 +73,10 @@ pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
     }
     if wants(Part::Relay) {
         table::print_relay(&relay::measure(amounts).await?);
+    }
+    if wants(Part::Crowd) {
+        table::progress("logins beside idle sessions");
+        table::print_crowd(&crowd::measure(amounts).await?);
     }
     if wants(Part::Churn) {
         table::print_churn(&churn::measure(amounts).await?);

@@ -58,7 +58,7 @@ async fn one(store: StoreKind, name: &'static str, moves: usize) -> anyhow::Resu
     world.data_plane(0).freeze()?;
     ask_for(&world, moves).await?;
     let leader = world.control_plane(0).id().context("the leader runs")?;
-    let leader = Meter::of(leader);
+    let leader = Meter::of(leader)?;
     let (before, began) = (leader.cpu()?, Instant::now());
     world.data_plane(0).resume()?;
     while flipped(&world).await? < moves {

@@ -1,4 +1,4 @@
-//! What a login, a byte and an idle session cost, beside HAProxy.
+//! What a login, a byte and an idle session cost, beside HAProxy and nginx.
 //!
 //! CPU is measured in short slices, each proxy in turn, because a machine that others use too drifts by
 //! more within a minute than the proxies differ. Memory is measured in proxies that have just been
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::load::{self, Direction};
+use super::protocol::Protocol;
 use super::rig::{Kind, Proxy, Rig};
 use super::table::{median, progress};
 
@@ -17,9 +18,9 @@ pub struct Amounts {
     /// Rounds, each with fresh proxies; the median is shown.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Logins a round.
-    #[arg(long, default_value_t = 4000)]
-    logins: usize,
+    /// Logins a round and protocol.
+    #[arg(long, default_value_t = 2000)]
+    pub(super) logins: usize,
     /// Mebibytes each way a round.
     #[arg(long, default_value_t = 1024)]
     mebibytes: usize,
@@ -29,6 +30,9 @@ pub struct Amounts {
     /// Logins between the first idle session and the last, in the part `churn`.
     #[arg(long, default_value_t = 100_000)]
     pub(super) churn: usize,
+    /// Idle sessions on each of two data planes, in the part `crowd`.
+    #[arg(long, default_value_t = 5000)]
+    pub(super) crowd: usize,
     /// NOOPs a round, for the time that one takes.
     #[arg(long, default_value_t = 1000)]
     noops: usize,
@@ -43,8 +47,8 @@ pub(super) const WARM_UP: usize = 200;
 /// What one proxy used, or several medians of that.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Costs {
-    /// CPU seconds.
-    pub(super) login: f64,
+    /// CPU seconds, by protocol in the order of [`Protocol::ALL`].
+    pub(super) login: [f64; 3],
     /// CPU seconds.
     pub(super) gibibyte_down: f64,
     /// CPU seconds.
@@ -56,65 +60,74 @@ pub(super) struct Costs {
 }
 
 /// Medians, and what was agreed with the client.
+#[derive(Debug, Clone)]
 pub(super) struct Measured {
     pub(super) costs: Costs,
-    pub(super) suite: &'static str,
+    pub(super) agreed: String,
 }
 
-/// Measures every kind of proxy, in the order of [`Kind::ALL`].
-pub(super) async fn measure(amounts: Amounts) -> anyhow::Result<[Measured; 3]> {
+/// One value for each kind of proxy, in the order of [`Kind::ALL`].
+pub(super) type ByKind<T> = [T; 4];
+
+/// Measures every kind of proxy.
+pub(super) async fn measure(amounts: Amounts) -> anyhow::Result<ByKind<Measured>> {
     let rig = Rig::start().await?;
-    let mut rounds: [Vec<Costs>; 3] = Default::default();
-    let mut suites = [""; 3];
+    let mut rounds: ByKind<Vec<Costs>> = Default::default();
+    let mut agreed: ByKind<String> = Default::default();
     for round in 1..=amounts.rounds {
         progress(&format!(
-            "beside HAProxy, round {round} of {}",
+            "beside HAProxy and nginx, round {round} of {}",
             amounts.rounds
         ));
         let proxies = start(&rig).await?;
         for (n, costs) in run(&proxies, amounts).await?.into_iter().enumerate() {
             rounds[n].push(costs);
-            suites[n] = suite(&proxies[n]).await?;
+            agreed[n] = self::agreed(&proxies[n]).await?;
         }
         for proxy in proxies {
             proxy.stop().await?;
         }
     }
-    let mut suites = suites.into_iter();
+    let mut agreed = agreed.into_iter();
     Ok(rounds.map(|rounds| Measured {
         costs: medians(&rounds),
-        suite: suites.next().unwrap_or_default(),
+        agreed: agreed.next().unwrap_or_default(),
     }))
 }
 
-async fn start(rig: &Rig) -> anyhow::Result<[Proxy; 3]> {
-    let [haproxy, in_clear, under_tls] = Kind::ALL.map(|kind| rig.proxy(kind));
-    Ok([haproxy.await?, in_clear.await?, under_tls.await?])
+async fn start(rig: &Rig) -> anyhow::Result<ByKind<Proxy>> {
+    let [haproxy, nginx, in_clear, under_tls] = Kind::ALL.map(|kind| rig.proxy(kind));
+    Ok([
+        haproxy.await?,
+        nginx.await?,
+        in_clear.await?,
+        under_tls.await?,
+    ])
 }
 
-async fn suite(proxy: &Proxy) -> anyhow::Result<&'static str> {
-    let client = Client::logged_in(&proxy.target).await?;
-    let suite = client.suite().unwrap_or_default();
+async fn agreed(proxy: &Proxy) -> anyhow::Result<String> {
+    let client = Client::logged_in(proxy.target(Protocol::Imap)).await?;
+    let agreed = client.agreed().unwrap_or_default();
     client.logout().await?;
-    Ok(suite)
+    Ok(agreed)
 }
 
-async fn run(proxies: &[Proxy; 3], amounts: Amounts) -> anyhow::Result<[Costs; 3]> {
-    let mut costs = [Costs::default(); 3];
+async fn run(proxies: &ByKind<Proxy>, amounts: Amounts) -> anyhow::Result<ByKind<Costs>> {
+    let mut costs: ByKind<Costs> = Default::default();
     for (proxy, costs) in proxies.iter().zip(&mut costs) {
         costs.idle_session = idle_session(proxy, amounts.sessions).await?;
     }
     let slice = amounts.logins.div_ceil(SLICES);
-    for _ in 0..SLICES {
+    for protocol in Protocol::ALL.repeat(SLICES) {
         for (proxy, costs) in proxies.iter().zip(&mut costs) {
-            let used = used(proxy, load::logins(&proxy.target, slice)).await?;
-            costs.login += used.as_secs_f64() / per(slice * SLICES);
+            let used = used(proxy, load::logins(proxy.target(protocol), slice)).await?;
+            costs.login[protocol as usize] += used.as_secs_f64() / per(slice * SLICES);
         }
     }
     let messages = (amounts.mebibytes << 20).div_ceil(load::octets(1) * SLICES);
     for direction in [Direction::Down, Direction::Up].repeat(SLICES) {
         for (proxy, costs) in proxies.iter().zip(&mut costs) {
-            let bulk = load::bulk(&proxy.target, direction, messages);
+            let bulk = load::bulk(proxy.target(Protocol::Imap), direction, messages);
             let used = used(proxy, bulk).await?;
             let gibibyte = used.as_secs_f64() * per(1 << 30) / per(load::octets(messages) * SLICES);
             match direction {
@@ -124,7 +137,7 @@ async fn run(proxies: &[Proxy; 3], amounts: Amounts) -> anyhow::Result<[Costs; 3
         }
     }
     for (proxy, costs) in proxies.iter().zip(&mut costs) {
-        let noop = load::noops(&proxy.target, amounts.noops).await?;
+        let noop = load::noops(proxy.target(Protocol::Imap), amounts.noops).await?;
         costs.noop = noop.as_secs_f64();
     }
     Ok(costs)
@@ -132,10 +145,10 @@ async fn run(proxies: &[Proxy; 3], amounts: Amounts) -> anyhow::Result<[Costs; 3
 
 /// Octets that each of so many sessions adds to a proxy that has just been started.
 async fn idle_session(proxy: &Proxy, sessions: usize) -> anyhow::Result<f64> {
-    load::logins(&proxy.target, WARM_UP).await?;
+    load::logins(proxy.target(Protocol::Imap), WARM_UP).await?;
     proxy.meter.quiet().await?;
     let before = proxy.meter.memory()?;
-    let idlers = load::idlers(&proxy.target, sessions).await?;
+    let idlers = load::idlers(proxy.target(Protocol::Imap), sessions).await?;
     proxy.meter.quiet().await?;
     let grown = proxy.meter.memory()?.saturating_sub(before);
     drop(idlers);
@@ -157,7 +170,8 @@ async fn used(
 fn medians(rounds: &[Costs]) -> Costs {
     let of = |what: fn(&Costs) -> f64| median(rounds.iter().map(what));
     Costs {
-        login: of(|costs| costs.login),
+        login: Protocol::ALL
+            .map(|protocol| median(rounds.iter().map(|costs| costs.login[protocol as usize]))),
         gibibyte_down: of(|costs| costs.gibibyte_down),
         gibibyte_up: of(|costs| costs.gibibyte_up),
         idle_session: of(|costs| costs.idle_session),

@@ -1,13 +1,17 @@
 //! What is printed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use super::churn::Churned;
+use super::crowd::Crowd;
 use super::handshakes::Handshakes;
 use super::moves::Moves;
+use super::protocol::Protocol;
 use super::queue::Queue;
-use super::relay::Measured;
+use super::relay::{ByKind, Costs, Measured};
 use super::routes::{Routes, Times};
 
 /// A goal and how it is met.
@@ -80,43 +84,116 @@ pub(super) fn print_routes(tables: &[Routes]) {
     }
 }
 
-/// The costs, and their ratios to HAProxy's.
-pub(super) fn print_relay([haproxy, in_clear, under_tls]: &[Measured; 3]) {
+/// The costs, and their ratios to HAProxy's and nginx's; ours with TLS behind on a line of its own.
+pub(super) fn print_relay(all: &ByKind<Measured>) {
     println!();
     println!(
-        "{:26}{:>9}{:>11}{:>7}  {:22}{:>9}{:>7}",
-        "", "HAProxy", "Ferrypost", "ratio", "goal", "with TLS", "ratio"
+        "{:27}{:>9}{:>9}{:>11}  {:27}of nginx",
+        "", "HAProxy", "nginx", "Ferrypost", "of HAProxy"
     );
-    println!("{:54}{:22}{:>9}", "", "", "behind");
-    let row = |what: &str,
-               unit: f64,
-               digits: usize,
-               goal: Option<f64>,
-               of: fn(&Measured) -> f64| {
-        let [theirs, ours, tls] = [haproxy, in_clear, under_tls].map(|it| of(it) / unit);
-        let reached = ours / theirs;
-        let goal = goal.map_or(String::new(), |limit| Goal { limit, reached }.to_string());
-        println!(
-            "{what:26}{theirs:>9.digits$}{ours:>11.digits$}{reached:>7.2}  {goal:22}{tls:>9.digits$}{:>7.2}",
-            tls / theirs
-        );
+    for protocol in Protocol::ALL {
+        let row = Row {
+            what: &format!("CPU a login, {}, us", protocol.title()),
+            unit: 1e-6,
+            digits: 0,
+            goals: [Some(0.65), Some(0.5)],
+        };
+        row.print(all.each_ref().map(|it| it.costs.login[protocol as usize]));
+    }
+    let row = |what, unit, digits, goal, of: fn(&Costs) -> f64| {
+        let goals = [goal, None];
+        let row = Row {
+            what,
+            unit,
+            digits,
+            goals,
+        };
+        row.print(all.each_ref().map(|it| of(&it.costs)));
     };
-    row("CPU a login, us", 1e-6, 0, Some(0.75), |it| it.costs.login);
-    row("CPU a GiB down, s", 1.0, 2, Some(0.75), |it| {
-        it.costs.gibibyte_down
+    row("CPU a GiB down, s", 1.0, 2, Some(0.65), |it| {
+        it.gibibyte_down
     });
-    row("CPU a GiB up, s", 1.0, 2, Some(0.75), |it| {
-        it.costs.gibibyte_up
+    row("CPU a GiB up, s", 1.0, 2, Some(0.65), |it| it.gibibyte_up);
+    row("memory, idle session, KiB", 1024.0, 1, Some(0.4), |it| {
+        it.idle_session
     });
-    row("memory, idle session, KiB", 1024.0, 1, Some(0.6), |it| {
-        it.costs.idle_session
-    });
-    row("NOOP p50, us", 1e-6, 0, None, |it| it.costs.noop);
+    row("NOOP p50, us", 1e-6, 0, None, |it| it.noop);
+    println!();
+    let agreed: BTreeSet<_> = all.iter().map(|it| it.agreed.as_str()).collect();
+    println!(
+        "In front of all of them: {}.",
+        Vec::from_iter(agreed).join("; ")
+    );
+}
+
+/// What is known of a figure.
+struct Row<'a> {
+    what: &'a str,
+    unit: f64,
+    digits: usize,
+    /// For the ratio to HAProxy's, and to nginx's.
+    goals: [Option<f64>; 2],
+}
+
+impl Row<'_> {
+    fn print(&self, figures: ByKind<f64>) {
+        let digits = self.digits;
+        let [haproxy, nginx, in_clear, under_tls] = figures.map(|it| it / self.unit);
+        let ratio = |ours: f64, theirs: f64, goal: Option<f64>| {
+            let reached = ours / theirs;
+            match goal {
+                Some(limit) => format!("{reached:.2} {}", Goal { limit, reached }),
+                None => format!("{reached:.2}"),
+            }
+        };
+        println!(
+            "{:27}{haproxy:>9.digits$}{nginx:>9.digits$}{in_clear:>11.digits$}  {:27}{}",
+            self.what,
+            ratio(in_clear, haproxy, self.goals[0]),
+            ratio(in_clear, nginx, self.goals[1]),
+        );
+        println!(
+            "{:45}{under_tls:>11.digits$}  {:27}{}",
+            "  with TLS behind",
+            ratio(under_tls, haproxy, None),
+            ratio(under_tls, nginx, None),
+        );
+    }
+}
+
+/// What a crowd of idle sessions does.
+pub(super) fn print_crowd(crowd: &Crowd) {
     println!();
     println!(
-        "The client prefers AES-256; HAProxy chose {}, Ferrypost {}.",
-        haproxy.suite, in_clear.suite
+        "{:44}{:>12}{:>12}{:>8}",
+        format!("beside {} idle sessions", crowd.sessions),
+        "none idle",
+        "all idle",
+        "ratio"
     );
+    let [before, beside] = [&crowd.alone, &crowd.beside];
+    for (what, of) in [
+        ("a login, p50, us", (|it| it.p50) as fn(&Times) -> Duration),
+        ("a login, p99, us", |it| it.p99),
+    ] {
+        let [before, beside] = [before, beside].map(|it| of(it).as_secs_f64() * 1e6);
+        println!(
+            "{what:44}{before:>12.0}{beside:>12.0}{:>8.2}",
+            beside / before
+        );
+    }
+    println!();
+    println!(
+        "{:44}{:>12}{:>12}{:>8}",
+        "memory of a data plane, MiB", "none idle", "all idle", "later"
+    );
+    for (n, plane) in crowd.memory.iter().enumerate() {
+        let [empty, full, later] = [plane.empty, plane.full, plane.later].map(mebibytes);
+        println!(
+            "{:44}{empty:>12.1}{full:>12.1}{later:>8.1}",
+            format!("{}, later is {} logins later", n + 1, crowd.logins)
+        );
+    }
 }
 
 #[expect(

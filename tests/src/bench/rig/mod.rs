@@ -1,32 +1,39 @@
-//! HAProxy and Ferrypost in front of the same server.
+//! HAProxy, nginx and Ferrypost in front of the same server.
 //!
 //! ```text
 //!   load ─TLS─▶ HAProxy ──────────────────────▶ backend in clear
+//!   load ─TLS─▶ nginx ────────────────────────▶ backend in clear
+//!                 └── asks the backend's process where a login goes
 //!   load ─TLS─▶ data plane "in-clear" ────────▶ backend in clear
 //!   load ─TLS─▶ data plane "under-tls" ─TLS───▶ backend under TLS
 //!                    └── control plane
 //! ```
 //!
-//! All show the same certificate and run a thread a core.
+//! All show the same certificate and run a thread or a process a core.
+
+mod files;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use ferrypost_runtime::core_dump;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::client::{Target, without_resumption};
+use super::connection::{Target, one_suite};
 use super::meter::Meter;
+use super::protocol::Protocol;
 use crate::certs::Authority;
 use crate::dovecot::scratch;
 use crate::ports::Port;
 use crate::process::{Process, Spawn};
 use crate::wait::eventually;
 use crate::world::{Admin, CONTROL_PLANE, DATA_PLANE, program};
+use files::{Ports, reserve, threads};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -36,11 +43,19 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The token of the admin endpoints, which listen on loopback for the length of a run.
 const TOKEN: &str = "a-token-for-the-length-of-a-benchmark";
 
+/// Where distributions put nginx's module for mail (Debian: `libnginx-mod-mail`).
+const MAIL_MODULES: [&str; 2] = [
+    "/usr/lib/nginx/modules/ngx_mail_module.so",
+    "/usr/lib64/nginx/modules/ngx_mail_module.so",
+];
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// HAProxy, which passes on what it does not read.
     HaProxy,
+    /// nginx's mail proxy, which reads logins as we do.
+    Nginx,
     /// A data plane whose backend is reached in clear.
     InClear,
     /// A data plane whose backend is reached under TLS.
@@ -49,11 +64,12 @@ pub(super) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(super) const ALL: [Self; 3] = [Self::HaProxy, Self::InClear, Self::UnderTls];
+    pub(super) const ALL: [Self; 4] = [Self::HaProxy, Self::Nginx, Self::InClear, Self::UnderTls];
 
     const fn name(self) -> &'static str {
         match self {
             Self::HaProxy => "haproxy",
+            Self::Nginx => "nginx",
             Self::InClear => "in-clear",
             Self::UnderTls => "under-tls",
         }
@@ -62,7 +78,7 @@ impl Kind {
     /// A login that goes to the backend as this proxy is to reach it.
     const fn login(self) -> &'static str {
         match self {
-            Self::HaProxy | Self::InClear => "reader@clear.example",
+            Self::HaProxy | Self::Nginx | Self::InClear => "reader@clear.example",
             Self::UnderTls => "reader@tls.example",
         }
     }
@@ -74,9 +90,10 @@ pub(super) struct Rig {
     _control_plane: Process,
     _operators: Port,
     _backend: Process,
-    _backend_under_tls: Port,
+    _backend_under_tls: Ports,
     tls: Arc<ClientConfig>,
-    backend_in_clear: Port,
+    backend_in_clear: Ports,
+    auth_http: Port,
     streams: Port,
     folder: TempDir,
 }
@@ -84,11 +101,10 @@ pub(super) struct Rig {
 /// A running proxy.
 pub(super) struct Proxy {
     process: Process,
-    /// Where clients connect, and as whom.
-    pub(super) target: Target,
+    targets: [Target; 3],
     /// What it uses.
     pub(super) meter: Meter,
-    _ports: Vec<Port>,
+    _ports: (Ports, Option<Port>),
 }
 
 impl Rig {
@@ -105,27 +121,34 @@ impl Rig {
             fs::read_to_string(&identity.key)?
         );
         fs::write(folder.path().join("haproxy.pem"), haproxy_reads)?;
-        let (in_clear, under_tls) = (Port::reserve()?, Port::reserve()?);
+        let (in_clear, under_tls, auth_http) = (reserve()?, reserve()?, Port::reserve()?);
+        let addresses = |ports: &Ports| ports.each_ref().map(|port| port.addr().to_string());
         let backend = Spawn::new(std::env::current_exe()?, folder.path().join("backend.log"))?
-            .arg("backend")
-            .args(["--plain", &in_clear.addr().to_string()])
-            .args(["--tls", &under_tls.addr().to_string()])
+            .args(["backend", "--auth-http", &auth_http.addr().to_string()])
+            .arg("--plain")
+            .args(addresses(&in_clear))
+            .arg("--tls")
+            .args(addresses(&under_tls))
             .arg("--certificate")
             .arg(&identity.certificate)
             .arg("--key")
             .arg(&identity.key)
             .start()?;
-        accepts("the backend", &in_clear).await?;
+        accepts("the backend", &auth_http).await?;
         let (streams, operators) = (Port::reserve()?, Port::reserve()?);
-        write_routing(folder.path(), &in_clear, &under_tls)?;
+        fs::write(
+            folder.path().join("routing.toml"),
+            files::routing(&in_clear, &under_tls),
+        )?;
         let control_plane = start_control_plane(folder.path(), &operators, &streams)?;
         Ok(Self {
             _control_plane: control_plane,
             _operators: operators,
             _backend: backend,
             _backend_under_tls: under_tls,
-            tls: without_resumption(&*authority.client_config()?),
+            tls: one_suite(authority.pem())?,
             backend_in_clear: in_clear,
+            auth_http,
             streams,
             folder,
         })
@@ -135,61 +158,73 @@ impl Rig {
     pub(super) async fn proxy(&self, kind: Kind) -> anyhow::Result<Proxy> {
         match kind {
             Kind::HaProxy => self.haproxy().await,
-            Kind::InClear | Kind::UnderTls => self.data_plane(kind, None).await,
+            Kind::Nginx => self.nginx().await,
+            Kind::InClear | Kind::UnderTls => self.data_plane(kind, kind.name(), None).await,
         }
+    }
+
+    /// A data plane beside others.
+    pub(super) async fn another(&self, name: &str) -> anyhow::Result<Proxy> {
+        self.data_plane(Kind::InClear, name, None).await
     }
 
     /// A data plane that takes its memory from this library's allocator.
     pub(super) async fn data_plane_over(&self, allocator: &Path) -> anyhow::Result<Proxy> {
-        self.data_plane(Kind::InClear, Some(allocator)).await
+        let kind = Kind::InClear;
+        self.data_plane(kind, kind.name(), Some(allocator)).await
     }
 
     async fn haproxy(&self) -> anyhow::Result<Proxy> {
-        let port = Port::reserve()?;
+        let ports = reserve()?;
         let config = self.path("haproxy.cfg");
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        // No resumption on either side, as here. Everything else is its default.
-        fs::write(
-            &config,
-            format!(
-                "global\n nbthread {threads}\n maxconn 9000\n tune.ssl.cachesize 0\n \
-                 ssl-default-bind-options no-tls-tickets\n\
-                 defaults\n mode tcp\n timeout connect 5s\n timeout client 35m\n timeout server 35m\n\
-                 listen imaps\n bind {} ssl crt {}\n server backend {}\n",
-                port.addr(),
-                self.path("haproxy.pem").display(),
-                self.backend_in_clear.addr()
-            ),
-        )?;
+        let certificate = self.path("haproxy.pem");
+        let text = files::haproxy(&ports, &self.backend_in_clear, &certificate);
+        fs::write(&config, text)?;
         let process = Spawn::new("haproxy", self.path("haproxy.log"))?
             .arg("-db")
             .arg("-f")
             .arg(&config)
             .start()?;
-        accepts("HAProxy", &port).await?;
-        Ok(self.running(Kind::HaProxy, process, vec![port]))
+        accepts("HAProxy", &ports[0]).await?;
+        self.running(Kind::HaProxy, process, ports, None)
     }
 
-    async fn data_plane(&self, kind: Kind, allocator: Option<&Path>) -> anyhow::Result<Proxy> {
-        let (port, admin) = (Port::reserve()?, Port::reserve()?);
-        let name = kind.name();
+    async fn nginx(&self) -> anyhow::Result<Proxy> {
+        let module = MAIL_MODULES.iter().map(Path::new).find(|it| it.exists());
+        let module = module.context("nginx's module for mail is not installed")?;
+        let ports = reserve()?;
+        let config = self.path("nginx.conf");
+        fs::write(&config, files::nginx(&ports, &self.auth_http, module))?;
+        let process = Spawn::new("nginx", self.path("nginx.log"))?
+            .arg("-p")
+            .arg(self.folder.path())
+            .arg("-e")
+            .arg(self.path("nginx-errors.log"))
+            .arg("-c")
+            .arg(&config)
+            .start()?;
+        let id = process.id();
+        eventually("nginx has its workers", START_LIMIT, || {
+            let processes = Meter::of(id).map(|meter| meter.processes());
+            std::future::ready(match processes {
+                Ok(count) if count > threads() => Ok(()),
+                other => Err(format!("{other:?} processes")),
+            })
+        })
+        .await?;
+        self.running(Kind::Nginx, process, ports, None)
+    }
+
+    async fn data_plane(
+        &self,
+        kind: Kind,
+        name: &str,
+        allocator: Option<&Path>,
+    ) -> anyhow::Result<Proxy> {
+        let (ports, admin) = (reserve()?, Port::reserve()?);
         let config = self.path(&format!("{name}.toml"));
-        // Every client comes from one address. Everything else is the default, the log included.
-        fs::write(
-            &config,
-            format!(
-                "instance = \"{name}\"\nstate_directory = \"{name}-state\"\n\
-                 [control_plane]\nendpoints = [\"http://{}\"]\n\
-                 [[listeners]]\nname = \"imaps\"\nprotocol = \"imap\"\naddress = \"{}\"\n\
-                 tls = \"implicit\"\ncertificates = [{{ cert_file = \"mail.pem\", key_file = \"mail.key\" }}]\n\
-                 [admin]\nlisten = \"{}\"\ncert_file = \"mail.pem\"\nkey_file = \"mail.key\"\n\
-                 token_file = \"admin.token\"\n\
-                 [limits.connections]\ntotal = 9000\nper_address = 9000\nper_network = 9000\n",
-                self.streams.addr(),
-                port.addr(),
-                admin.addr()
-            ),
-        )?;
+        let text = files::data_plane(name, &ports, &self.streams, &admin);
+        fs::write(&config, text)?;
         let mut spawn = Spawn::new(program(DATA_PLANE)?, self.path(&format!("{name}.log")))?
             .arg("--config")
             .arg(&config)
@@ -206,20 +241,28 @@ impl Rig {
             late.last = format!("{}\n{}", late.last, log.tail());
             late
         })?;
-        Ok(self.running(kind, process, vec![port, admin]))
+        self.running(kind, process, ports, Some(admin))
     }
 
-    fn running(&self, kind: Kind, process: Process, ports: Vec<Port>) -> Proxy {
-        Proxy {
-            meter: Meter::of(process.id()),
+    fn running(
+        &self,
+        kind: Kind,
+        process: Process,
+        ports: Ports,
+        admin: Option<Port>,
+    ) -> anyhow::Result<Proxy> {
+        let target = |protocol: Protocol| Target {
+            address: ports[protocol as usize].addr(),
+            protocol,
+            login: kind.login(),
+            tls: Arc::clone(&self.tls),
+        };
+        Ok(Proxy {
+            meter: Meter::of(process.id())?,
             process,
-            target: Target {
-                address: ports[0].addr(),
-                login: kind.login(),
-                tls: Arc::clone(&self.tls),
-            },
-            _ports: ports,
-        }
+            targets: Protocol::ALL.map(target),
+            _ports: (ports, admin),
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -228,6 +271,11 @@ impl Rig {
 }
 
 impl Proxy {
+    /// Where clients of a protocol connect, and as whom.
+    pub(super) fn target(&self, protocol: Protocol) -> &Target {
+        &self.targets[protocol as usize]
+    }
+
     /// Ends it as an operator would.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.process.terminate(STOP_LIMIT).await?;
@@ -237,47 +285,12 @@ impl Proxy {
 
 fn start_control_plane(folder: &Path, operators: &Port, streams: &Port) -> anyhow::Result<Process> {
     let config = folder.join("control-plane.toml");
-    fs::write(
-        &config,
-        format!(
-            "[store]\nkind = \"embedded\"\n[operators]\nlisten = \"{}\"\n\
-             [data_planes]\nlisten = \"{}\"\n[routing]\nsource = \"file\"\nfile = \"routing.toml\"\n",
-            operators.addr(),
-            streams.addr()
-        ),
-    )?;
+    fs::write(&config, files::control_plane(operators, streams))?;
     let process = Spawn::new(program(CONTROL_PLANE)?, folder.join("control-plane.log"))?
         .arg("--config")
         .arg(&config)
         .start()?;
     Ok(process)
-}
-
-/// One server as two destinations, each for the names of a domain.
-fn write_routing(folder: &Path, in_clear: &Port, under_tls: &Port) -> anyhow::Result<()> {
-    let endpoint = |id: &str, port: &Port, tls: &str| {
-        format!(
-            "[[destinations]]\nid = \"{id}\"\n[[destinations.endpoints]]\nprotocol = \"imap\"\n\
-             host = \"127.0.0.1\"\nport = {}\nannouncement = \"none\"\n{tls}\n",
-            port.number()
-        )
-    };
-    let text = format!(
-        "default_destination = \"in-clear\"\n[names]\nbare_names = \"refuse\"\n\
-         [[domains]]\nname = \"clear.example\"\n\
-         [[domains]]\nname = \"tls.example\"\nunlisted = {{ destination = \"under-tls\" }}\n{}{}",
-        endpoint(
-            "in-clear",
-            in_clear,
-            "tls = \"none\"\nplaintext_consent = true"
-        ),
-        endpoint(
-            "under-tls",
-            under_tls,
-            "tls = \"implicit\"\nca_file = \"ca.pem\""
-        ),
-    );
-    Ok(fs::write(folder.join("routing.toml"), text)?)
 }
 
 async fn accepts(who: &str, port: &Port) -> anyhow::Result<()> {

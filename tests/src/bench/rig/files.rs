@@ -1,0 +1,134 @@
+//! What the programs of the rig read.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::bench::protocol::Protocol;
+use crate::ports::Port;
+
+/// Sessions that each proxy has room for.
+const SESSIONS: usize = 9000;
+
+/// Ports in the order of [`Protocol::ALL`].
+pub(super) type Ports = [Port; 3];
+
+pub(super) fn reserve() -> std::io::Result<Ports> {
+    Ok([Port::reserve()?, Port::reserve()?, Port::reserve()?])
+}
+
+fn by_protocol(ports: &Ports) -> impl Iterator<Item = (Protocol, SocketAddr)> {
+    Protocol::ALL.into_iter().zip(ports.iter().map(Port::addr))
+}
+
+/// No resumption on either side, as here, and nothing read behind TLS. Everything else is its default.
+pub(super) fn haproxy(ports: &Ports, backend: &Ports, certificate: &Path) -> String {
+    let mut text = format!(
+        "global\n nbthread {}\n maxconn {SESSIONS}\n tune.ssl.cachesize 0\n \
+         ssl-default-bind-options no-tls-tickets\n\
+         defaults\n mode tcp\n timeout connect 5s\n timeout client 35m\n timeout server 35m\n",
+        threads()
+    );
+    for ((protocol, address), backend) in by_protocol(ports).zip(backend) {
+        _ = write!(
+            text,
+            "listen {}\n bind {address} ssl crt {}\n server backend {}\n",
+            protocol.name(),
+            certificate.display(),
+            backend.addr()
+        );
+    }
+    text
+}
+
+/// A worker a core and no resumption, as here. TLS 1.3 is not among its defaults, and to log in to a submission server is not
+/// either.
+pub(super) fn nginx(ports: &Ports, auth_http: &Port, module: &Path) -> String {
+    let mut text = format!(
+        "load_module {};\nworker_processes {};\ndaemon off;\npid nginx.pid;\nerror_log nginx-errors.log;\n\
+         events {{ worker_connections {}; }}\n\
+         mail {{\nserver_name mail.example;\nauth_http {}/;\n\
+         ssl_certificate mail.pem;\nssl_certificate_key mail.key;\nssl_protocols TLSv1.2 TLSv1.3;\n\
+         ssl_session_cache none;\nssl_session_tickets off;\n\
+         imap_capabilities IMAP4rev1 LITERAL+ SASL-IR IDLE ID;\n\
+         smtp_capabilities PIPELINING 8BITMIME;\nproxy_smtp_auth on;\nxclient off;\n",
+        module.display(),
+        threads(),
+        2 * SESSIONS,
+        auth_http.addr()
+    );
+    for (protocol, address) in by_protocol(ports) {
+        let name = protocol.nginx_name();
+        _ = writeln!(text, "server {{ listen {address} ssl; protocol {name}; }}");
+    }
+    text + "}\n"
+}
+
+/// Every client comes from one address. Everything else is the default, the log included.
+pub(super) fn data_plane(name: &str, ports: &Ports, streams: &Port, admin: &Port) -> String {
+    let mut text = format!(
+        "instance = \"{name}\"\nstate_directory = \"{name}-state\"\n\
+         [control_plane]\nendpoints = [\"http://{}\"]\n\
+         [admin]\nlisten = \"{}\"\ncert_file = \"mail.pem\"\nkey_file = \"mail.key\"\n\
+         token_file = \"admin.token\"\n\
+         [limits.connections]\ntotal = {SESSIONS}\nper_address = {SESSIONS}\nper_network = {SESSIONS}\n",
+        streams.addr(),
+        admin.addr()
+    );
+    for (protocol, address) in by_protocol(ports) {
+        let name = protocol.name();
+        _ = write!(
+            text,
+            "[[listeners]]\nname = \"{name}\"\nprotocol = \"{name}\"\naddress = \"{address}\"\n\
+             tls = \"implicit\"\ncertificates = [{{ cert_file = \"mail.pem\", key_file = \"mail.key\" }}]\n"
+        );
+    }
+    text
+}
+
+pub(super) fn control_plane(operators: &Port, streams: &Port) -> String {
+    format!(
+        "[store]\nkind = \"embedded\"\n[operators]\nlisten = \"{}\"\n\
+         [data_planes]\nlisten = \"{}\"\n[routing]\nsource = \"file\"\nfile = \"routing.toml\"\n",
+        operators.addr(),
+        streams.addr()
+    )
+}
+
+/// One server as two destinations, each for the names of a domain.
+pub(super) fn routing(in_clear: &Ports, under_tls: &Ports) -> String {
+    let mut text = "default_destination = \"in-clear\"\n[names]\nbare_names = \"refuse\"\n\
+                    [[domains]]\nname = \"clear.example\"\n\
+                    [[domains]]\nname = \"tls.example\"\nunlisted = { destination = \"under-tls\" }\n"
+        .to_owned();
+    for (id, ports, tls) in [
+        (
+            "in-clear",
+            in_clear,
+            "tls = \"none\"\nplaintext_consent = true",
+        ),
+        (
+            "under-tls",
+            under_tls,
+            "tls = \"implicit\"\nca_file = \"ca.pem\"",
+        ),
+    ] {
+        _ = writeln!(text, "[[destinations]]\nid = \"{id}\"");
+        for (protocol, address) in by_protocol(ports) {
+            _ = writeln!(
+                text,
+                "[[destinations.endpoints]]\nprotocol = \"{}\"\nhost = \"{}\"\nport = {}\n\
+                 announcement = \"none\"\n{tls}",
+                protocol.name(),
+                address.ip(),
+                address.port()
+            );
+        }
+    }
+    text
+}
+
+/// One a core.
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
