@@ -11,6 +11,7 @@ use ferrypost_runtime::{
     tls::FileError,
 };
 use ferrypost_wire::{LineProtocol as _, ProtocolKind, dispatch};
+use futures_util::future::BoxFuture;
 use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 
 pub use count::ListenerCounts;
@@ -169,18 +170,35 @@ impl Listening {
 
 impl Settings {
     /// Serves one client.
-    async fn welcome(
+    fn welcome(
+        self: Arc<Self>,
+        line: Arc<dyn Line>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+    ) -> impl Future<Output = ()> + Send {
+        // In a box that is gone when the session begins: a future stays as large as the largest thing that it has
+        // ever held, and this one lives as long as the session.
+        let entering = Box::pin(Arc::clone(&self).let_in(line, stream, peer));
+        async move {
+            let _opened = self.counts.opened();
+            if let Some((session, _origin)) = entering.await {
+                session.await;
+            }
+            drop(place);
+        }
+    }
+
+    /// Everything before the session, which is what comes of it, with its place among those of its origin. `None`: the
+    /// client was turned away.
+    async fn let_in(
         self: Arc<Self>,
         line: Arc<dyn Line>,
         mut stream: TcpStream,
         peer: SocketAddr,
-        place: Place,
-    ) {
-        let _opened = self.counts.opened();
+    ) -> Option<(BoxFuture<'static, ()>, OriginPlace)> {
         let newcomer = self.counts.newcomer();
-        let Some(ends) = self.ends(&*line, &mut stream, peer).await else {
-            return;
-        };
+        let ends = self.ends(&*line, &mut stream, peer).await?;
         match self.permits.origin(ends.peer.ip()) {
             Ok(origin) => {
                 let connection = ClientConnection {
@@ -190,11 +208,13 @@ impl Settings {
                     tls: self.tls.clone(),
                     newcomer,
                 };
-                self.serve(line, connection, (place, origin)).await;
+                let session = line.serve(Arc::clone(&self.name), connection);
+                Some((session, origin))
             }
             Err(full) => {
                 tracing::info!(listener = &*self.name, client = %ends.peer, reason = %full, "turned away");
-                turn_away(Arc::clone(&self), line, stream).await;
+                turn_away(self, line, stream).await;
+                None
             }
         }
     }
@@ -232,16 +252,6 @@ impl Settings {
                 None
             }
         }
-    }
-
-    async fn serve(
-        &self,
-        line: Arc<dyn Line>,
-        connection: ClientConnection,
-        _places: (Place, OriginPlace),
-    ) {
-        let listener = Arc::clone(&self.name);
-        line.serve(listener, connection).await;
     }
 }
 
