@@ -18,21 +18,48 @@ pub(crate) const PIECE: usize = 16 * RECORD;
 /// explicit nonce and tag of TLS 1.2).
 const BUFFER: usize = PIECE + 16 * 64;
 
+/// A page of memory, or a multiple of one.
+const PAGE: usize = 4096;
+
+/// Where in a page a buffer begins. The kernel copies what was received from pages that a sender has filled from their
+/// beginnings, and AMD's processors copy several times slower (`rep movsb`; Zen 3 and 4 at least) when the destination
+/// lies a few octets further into its page than the source lies in its own. Large allocations begin 16 octets into a page,
+/// so that a mailbox's download cost a third more CPU than from here.
+const START: usize = PAGE / 2;
+
 thread_local! {
     /// Two in practice: one for what is read and one for what is made of it.
-    static IDLE: Cell<Vec<Box<[u8]>>> = const { Cell::new(Vec::new()) };
+    static IDLE: Cell<Vec<Buffer>> = const { Cell::new(Vec::new()) };
+}
+
+/// [`BUFFER`] octets that begin at [`START`] of a page.
+struct Buffer {
+    memory: Box<[u8]>,
+    start: usize,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        let memory = vec![0; BUFFER + 2 * PAGE].into_boxed_slice();
+        let start = memory.as_ptr().align_offset(PAGE) + START;
+        Self { memory, start }
+    }
+
+    fn octets(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..][..BUFFER]
+    }
 }
 
 /// Lends one of this thread's buffers to `work`. The contents are what the last borrower left, so that
 /// `work` looks only at what it has written itself.
 pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
-    let mut buffer = with_idle(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
-    let result = work(&mut buffer);
+    let mut buffer = with_idle(Vec::pop).unwrap_or_else(Buffer::new);
+    let result = work(buffer.octets());
     with_idle(|idle| idle.push(buffer));
     result
 }
 
-fn with_idle<T>(change: impl FnOnce(&mut Vec<Box<[u8]>>) -> T) -> T {
+fn with_idle<T>(change: impl FnOnce(&mut Vec<Buffer>) -> T) -> T {
     let mut idle = IDLE.take();
     let result = change(&mut idle);
     IDLE.set(idle);
@@ -52,5 +79,11 @@ mod tests {
         });
         assert_eq!(with_scratch(|again| again.as_ptr()), first);
         assert_eq!(with_idle(|idle| idle.len()), 2);
+    }
+
+    #[test]
+    fn a_buffer_begins_in_the_middle_of_a_page() {
+        let (start, length) = with_scratch(|buffer| (buffer.as_ptr().addr(), buffer.len()));
+        assert_eq!((start % PAGE, length), (START, BUFFER));
     }
 }
