@@ -4,7 +4,8 @@
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say; [`network`]: as far apart as two
 //!   machines.
 //! - [`issuer`]: who knows whose bearer tokens are.
-//! - [`imap`]: a client that says what it got, [`mod@line`]: one that speaks by hand, [`grpcurl`]: the operator's.
+//! - [`imap`] and [`sieve`]: clients that say what they got, [`mod@line`]: one that speaks by hand, [`grpcurl`]: the
+//!   operator's; [`recipes`]: what people type into a [`mod@shell`].
 //! - [`world`]: all of it together with both planes, as an installation.
 //! - [`story`]: what an operator and a user do, one step each.
 //! - [`workload`]: clients that live through moves, [`history`]: what they saw,
@@ -28,6 +29,8 @@ pub mod network;
 pub mod ports;
 pub mod postfix;
 pub mod process;
+pub mod recipes;
+pub mod shell;
 pub mod sieve;
 pub mod story;
 pub mod tools;

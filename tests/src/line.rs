@@ -1,5 +1,6 @@
 //! A client that speaks by hand, in any protocol of lines.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -10,6 +11,7 @@ use crate::imap::{Connect, ImapError, Stream};
 /// One connection. In a protocol that begins in clear it is [secured](Self::secure) when the client has asked for it.
 pub struct LineClient {
     stream: BufReader<Box<dyn Stream>>,
+    local: SocketAddr,
     limit: Duration,
 }
 
@@ -21,10 +23,17 @@ impl LineClient {
     pub async fn open(connect: &Connect) -> Result<Self, ImapError> {
         let limit = connect.patience();
         let stream = timeout(limit, connect.stream()).await;
+        let (stream, local) = stream.unwrap_or(Err(ImapError::Late(limit)))?;
         Ok(Self {
-            stream: BufReader::new(stream.unwrap_or(Err(ImapError::Late(limit)))?),
+            stream: BufReader::new(stream),
+            local,
             limit,
         })
+    }
+
+    /// Our end of the connection.
+    pub fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// Goes on under TLS.
@@ -38,6 +47,7 @@ impl LineClient {
         let stream = connect.secure(self.stream.into_inner()).await?;
         Ok(Self {
             stream: BufReader::new(stream),
+            local: self.local,
             limit: self.limit,
         })
     }

@@ -40,6 +40,19 @@ impl LogFile {
 
     /// What was written since this view began; bytes that are not UTF-8 become U+FFFD.
     pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+
+    /// The whole lines that were written since this view began. It begins behind them from now on.
+    pub fn read_on(&mut self) -> String {
+        let mut bytes = self.bytes();
+        let end = bytes.iter().rposition(|byte| *byte == b'\n');
+        bytes.truncate(end.map_or(0, |end| end + 1));
+        self.from += bytes.len() as u64;
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let read = || -> io::Result<()> {
             let mut file = File::open(&self.path)?;
@@ -47,10 +60,9 @@ impl LogFile {
             file.read_to_end(&mut bytes)?;
             Ok(())
         };
-        match { read }() {
-            Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(_) => String::new(),
-        }
+        // A file that cannot be read has nothing in it yet.
+        _ = { read }();
+        bytes
     }
 
     /// The lines that contain every one of `parts`.
@@ -80,5 +92,23 @@ impl LogFile {
         let text = self.text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_on_gives_each_line_once_and_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LogFile::new(&path);
+        assert_eq!(log.read_on(), "");
+        fs::write(&path, "one\ntwo\nthr").unwrap();
+        assert_eq!(log.read_on(), "one\ntwo\n");
+        assert_eq!(log.read_on(), "");
+        fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        assert_eq!(log.read_on(), "three\n");
     }
 }

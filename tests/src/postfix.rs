@@ -120,6 +120,11 @@ impl Postfix {
         self.process.id()
     }
 
+    /// Its configuration's folder, for `postfix -c`.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.join("etc")
+    }
+
     /// Where submission with STARTTLS listens: in its own network, if it has one.
     pub fn addr(&self) -> SocketAddr {
         self.port.addr()

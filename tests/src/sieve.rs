@@ -30,6 +30,7 @@ pub struct SieveConnect {
 /// One connection, under TLS.
 pub struct SieveClient {
     stream: BufReader<TlsStream<TcpStream>>,
+    local: SocketAddr,
     limit: Duration,
     offered: Vec<String>,
 }
@@ -69,7 +70,9 @@ impl SieveConnect {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         socket.bind(SocketAddr::new(self.from, 0))?;
-        let mut plain = BufReader::new(socket.connect(self.server).await?);
+        let tcp = socket.connect(self.server).await?;
+        let local = tcp.local_addr()?;
+        let mut plain = BufReader::new(tcp);
         accepted(&answer(&mut plain, self.limit).await?)?;
         plain.write_all(b"STARTTLS\r\n").await?;
         accepted(&answer(&mut plain, self.limit).await?)?;
@@ -84,6 +87,7 @@ impl SieveConnect {
         accepted(&offered)?;
         Ok(SieveClient {
             stream,
+            local,
             limit: self.limit,
             offered,
         })
@@ -91,6 +95,11 @@ impl SieveConnect {
 }
 
 impl SieveClient {
+    /// Our end of the connection.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
     /// The lines that came behind the handshake.
     pub fn offered(&self) -> &[String] {
         &self.offered

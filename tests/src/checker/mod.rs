@@ -7,7 +7,14 @@
 //! call and its answer; so an operation is a violation only when *no* course of events could make it
 //! right. What the delta hook saw narrows that down: while it ran, nobody was served. And it ran once
 //! at a time, and never after the end of its move, or it might write to a server that people use.
+//!
+//! What an acknowledgement means, by protocol: a message or a flag that IMAP stored and a script that
+//! `ManageSieve` stored are on the final home; POP3 shows all that was stored before its login, and what
+//! it has deleted by its QUIT does not come back; a message that was submitted gets its answer, or its
+//! client would send it again.
 
+mod deletions;
+mod refusals;
 mod timeline;
 mod violation;
 
@@ -16,14 +23,14 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::history::{Action, FinalState, History, HookRun, MessageId, Operation};
+use crate::history::{Action, Disturbance, FinalState, History, HookRun, Mailbox, Operation};
 
+use deletions::Deletions;
+use refusals::is_temporary;
 use timeline::Timeline;
 pub use violation::{Misplaced, Violation};
-
-/// Answers to a login that say "later" and not "wrong" (RFC 5530 §3, and RFC 9051 §7.1 for LIMIT).
-const TEMPORARY: [&str; 3] = ["UNAVAILABLE", "INUSE", "LIMIT"];
 
 /// How much must have happened for a clean verdict to mean anything.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +68,11 @@ impl Verdict {
 pub fn judge(history: &History, finally: &FinalState, floors: &Floors) -> Verdict {
     let mut violations = judge_so_far(history);
     for (account, operations) in by_account(history) {
-        violations.extend(lost(&account, &operations, finally));
+        let deletions = Deletions::of(&operations);
+        if let Some(mailbox) = finally.get(&account) {
+            violations.extend(deletions.undone_at_the_end(mailbox));
+        }
+        violations.extend(lost(&operations, &deletions, finally.get(&account)));
     }
     Verdict {
         violations,
@@ -80,6 +91,10 @@ pub fn judge_so_far(history: &History) -> Vec<Violation> {
         violations.extend(misplaced(&timeline, &operations));
         violations.extend(both_sides(&timeline, &operations));
         violations.extend(wrongly_refused(&operations));
+        violations.extend(unanswered(&operations, &history.disturbances));
+        let deletions = Deletions::of(&operations);
+        violations.extend(deletions.undone(&operations));
+        violations.extend(deletions.unseen(&operations));
     }
     violations.extend(outlived(history));
     violations.extend(twice(history));
@@ -136,12 +151,21 @@ fn both_sides(timeline: &Timeline, operations: &[&Operation]) -> Vec<Violation> 
 }
 
 /// Acknowledged, and not there at the end.
-fn lost(account: &Arc<str>, operations: &[&Operation], finally: &FinalState) -> Vec<Violation> {
-    let mailbox = finally.get(account);
-    let flags_of = |message: &MessageId| mailbox.and_then(|mailbox| mailbox.messages.get(message));
+fn lost(
+    operations: &[&Operation],
+    deletions: &Deletions<'_>,
+    mailbox: Option<&Mailbox>,
+) -> Vec<Violation> {
+    let nothing = Mailbox::default();
+    let Mailbox { messages, scripts } = mailbox.unwrap_or(&nothing);
     let is_there = |operation: &Operation| match &operation.action {
-        Action::Append(message) => flags_of(message).is_some(),
-        Action::Flag(message, flag) => flags_of(message).is_some_and(|flags| flags.contains(*flag)),
+        Action::Append(message) => messages.contains_key(message) || deletions.concern(message),
+        Action::Flag(message, flag) => {
+            let flags = messages.get(message);
+            flags.is_some_and(|flags| flags.contains(*flag)) || deletions.concern(message)
+        }
+        // A later one may have been stored without an answer.
+        Action::PutScript { name, version } => scripts.get(name) >= Some(version),
         _ => true,
     };
     operations
@@ -154,18 +178,31 @@ fn lost(account: &Arc<str>, operations: &[&Operation], finally: &FinalState) -> 
 /// The right password, and an answer that says otherwise.
 fn wrongly_refused(operations: &[&Operation]) -> Vec<Violation> {
     let is_final = |operation: &Operation| match &operation.action {
-        Action::LoginRefused { code, .. } => {
-            let code = code.as_deref().unwrap_or_default();
-            !TEMPORARY
-                .iter()
-                .any(|known| code.eq_ignore_ascii_case(known))
-        }
+        Action::LoginRefused { code, .. } => !is_temporary(operation.protocol, code.as_deref()),
         _ => false,
     };
     operations
         .iter()
         .filter(|operation| is_final(operation))
         .map(|operation| Violation::WronglyRefused((*operation).clone()))
+        .collect()
+}
+
+/// Messages of which the server had the end, and their clients no answer, though nothing took the connection away:
+/// they are sent again.
+fn unanswered(operations: &[&Operation], disturbances: &[Disturbance]) -> Vec<Violation> {
+    let is_excused = |operation: &Operation| {
+        let mut killed = disturbances.iter().filter(|it| it.killed);
+        killed.any(|it| it.is_around(operation, Duration::ZERO))
+    };
+    let is_submission = |operation: &Operation| match &operation.action {
+        Action::Unanswered(sent) => matches!(**sent, Action::Submit(_)),
+        _ => false,
+    };
+    operations
+        .iter()
+        .filter(|operation| is_submission(operation) && !is_excused(operation))
+        .map(|operation| Violation::Unanswered((*operation).clone()))
         .collect()
 }
 

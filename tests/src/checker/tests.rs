@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::history::{
-    Action, FinalState, History, HookRun, Mailbox, Moment, Move, Operation, Outcome, Side,
+    Action, Disturbance, FinalState, History, HookRun, Mailbox, Moment, Move, Operation, Outcome,
+    Protocol, Side,
 };
 
 use super::{Floors, Misplaced, Verdict, Violation, judge};
@@ -23,6 +24,7 @@ fn at(seconds: u64) -> Moment {
 fn operation(action: Action, server: Side, begun: u64, ended: u64) -> Operation {
     Operation {
         client: 1,
+        protocol: Protocol::Imap,
         account: ALICE.into(),
         data_plane: 0,
         server: Some(server),
@@ -69,7 +71,7 @@ fn moved() -> History {
     History {
         hook_runs: vec![hook_run(&flip, 14, Some(16))],
         moves: vec![flip],
-        operations: Vec::new(),
+        ..History::default()
     }
 }
 
@@ -93,6 +95,9 @@ fn everything(history: &History) -> FinalState {
             Action::Flag(message, flag) => {
                 let flags = mailbox.messages.entry(Arc::clone(message)).or_default();
                 flags.insert((*flag).to_owned());
+            }
+            Action::PutScript { name, version } => {
+                mailbox.scripts.insert(Arc::clone(name), *version);
             }
             _ => {}
         }
@@ -190,7 +195,7 @@ fn between_two_fences_the_old_side_is_right() {
     let history = History {
         hook_runs: runs,
         moves: vec![flip],
-        operations: Vec::new(),
+        ..History::default()
     };
     let good = vec![
         append("a", Side::Source, 14, 15),
@@ -213,7 +218,7 @@ fn an_account_that_stayed_was_served_by_nobody_while_the_hook_ran() {
     let history = History {
         hook_runs: vec![hook_run(&stayed, 13, None), hook_run(&stayed, 15, Some(18))],
         moves: vec![stayed],
-        operations: Vec::new(),
+        ..History::default()
     };
     let good = vec![login(Side::Source, 12, 14), login(Side::Source, 17, 19)];
     assert!(verdict(history.clone(), good).is_clean());
@@ -266,7 +271,11 @@ fn an_acknowledged_write_that_is_not_on_the_final_home_is_lost() {
     ];
     let flags = BTreeSet::from(["\\Seen".to_owned()]);
     let messages = BTreeMap::from([("kept".into(), flags)]);
-    let finally = FinalState::from([(ALICE.into(), Mailbox { messages })]);
+    let mailbox = Mailbox {
+        messages,
+        ..Mailbox::default()
+    };
+    let finally = FinalState::from([(ALICE.into(), mailbox)]);
     let verdict = judge(&history, &finally, &NO_FLOORS);
     let lost: Vec<&Action> = verdict
         .violations
@@ -306,6 +315,155 @@ fn the_right_password_is_never_called_wrong() {
         "{:?}",
         verdict.violations
     );
+}
+
+/// Each protocol has its own word for "later", and another protocol's is none.
+#[test]
+fn the_right_password_is_never_called_wrong_in_any_protocol() {
+    let refused = |protocol, code: &str| {
+        let code = Some(code.to_owned());
+        let action = Action::LoginRefused { code, from: None };
+        Operation {
+            protocol,
+            ..operation(action, Side::Source, 1, 2)
+        }
+    };
+    let later = vec![
+        refused(Protocol::Pop3, "SYS/TEMP"),
+        refused(Protocol::ManageSieve, "TRYLATER"),
+        refused(Protocol::Submission, "454"),
+    ];
+    assert!(verdict(moved(), later).is_clean());
+    let wrong = vec![
+        refused(Protocol::Pop3, "AUTH"),
+        refused(Protocol::Pop3, "UNAVAILABLE"),
+        refused(Protocol::ManageSieve, "SYS/TEMP"),
+        refused(Protocol::Submission, "535"),
+    ];
+    assert_eq!(verdict(moved(), wrong).violations.len(), 4);
+}
+
+fn unanswered(action: Action, begun: u64, ended: u64) -> Operation {
+    let action = Action::Unanswered(Box::new(action));
+    operation(action, Side::Source, begun, ended)
+}
+
+fn violations(history: &History, finally: &FinalState) -> Vec<String> {
+    let verdict = judge(history, finally, &NO_FLOORS);
+    let names = verdict.violations.iter().map(|violation| match violation {
+        Violation::Lost(_) => "lost",
+        Violation::Undeleted(_) => "undeleted",
+        Violation::Unseen { .. } => "unseen",
+        Violation::Unanswered(_) => "unanswered",
+        other => panic!("not about POP3, ManageSieve or submission: {other}"),
+    });
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_was_deleted_is_not_lost_and_does_not_come_back() {
+    let mut history = moved();
+    history.operations = vec![
+        append("gone", Side::Source, 1, 2),
+        append("perhaps", Side::Source, 1, 2),
+        operation(Action::Delete("gone".into()), Side::Source, 3, 4),
+        unanswered(Action::Delete("perhaps".into()), 3, 4),
+    ];
+    let both = everything(&history);
+    assert_eq!(violations(&history, &both), ["undeleted"]);
+    let neither = FinalState::from([(ALICE.into(), Mailbox::default())]);
+    assert_eq!(violations(&history, &neither), [""; 0]);
+    // Whoever came before it was acknowledged may have seen it.
+    let seen = |begun| operation(Action::Retrieved("gone".into()), Side::Source, begun, 6);
+    history.operations.push(seen(4));
+    assert_eq!(violations(&history, &neither), [""; 0]);
+    history.operations.push(seen(5));
+    assert_eq!(violations(&history, &neither), ["undeleted"]);
+}
+
+#[test]
+fn a_mailbox_shows_what_was_acknowledged_before_it_was_opened() {
+    let counted = |count, begun, ended| {
+        let mut history = moved();
+        history.operations = vec![
+            append("one", Side::Source, 1, 2),
+            append("two", Side::Source, 1, 4),
+            operation(Action::Delete("one".into()), Side::Source, 7, 8),
+            operation(Action::Counted(count), Side::Source, begun, ended),
+        ];
+        violations(&history, &everything_but(&history, "one"))
+    };
+    assert_eq!(counted(2, 5, 6), [""; 0]);
+    assert_eq!(counted(1, 5, 6), ["unseen"]);
+    // The second may have been stored later, the first deleted meanwhile.
+    assert_eq!(counted(1, 4, 6), [""; 0]);
+    assert_eq!(counted(1, 5, 7), [""; 0]);
+    assert_eq!(counted(0, 5, 7), ["unseen"]);
+}
+
+fn everything_but(history: &History, message: &str) -> FinalState {
+    let mut finally = everything(history);
+    for mailbox in finally.values_mut() {
+        mailbox.messages.remove(message);
+    }
+    finally
+}
+
+#[test]
+fn a_script_that_was_stored_is_on_the_final_home_or_a_later_one_is() {
+    let put = |version| Action::PutScript {
+        name: "mine".into(),
+        version,
+    };
+    let mut history = moved();
+    history.operations = vec![
+        operation(put(1), Side::Source, 1, 2),
+        operation(put(3), Side::Source, 3, 4),
+    ];
+    let holds = |version: Option<u64>| {
+        let scripts = version.map(|version| ("mine".into(), version));
+        let mailbox = Mailbox {
+            scripts: scripts.into_iter().collect(),
+            ..Mailbox::default()
+        };
+        violations(&history, &FinalState::from([(ALICE.into(), mailbox)]))
+    };
+    assert_eq!(holds(Some(3)), [""; 0]);
+    assert_eq!(holds(Some(4)), [""; 0]);
+    assert_eq!(holds(Some(2)), ["lost"]);
+    assert_eq!(holds(None), ["lost", "lost"]);
+}
+
+#[test]
+fn a_message_whose_end_was_sent_gets_an_answer_unless_the_data_plane_is_killed() {
+    let mut history = moved();
+    history.operations = vec![unanswered(Action::Submit("mail".into()), 3, 5)];
+    let finally = FinalState::new();
+    assert_eq!(violations(&history, &finally), ["unanswered"]);
+    let mut disturbance = Disturbance {
+        data_plane: Some(0),
+        killed: true,
+        begun: at(4),
+        mended: at(6),
+    };
+    history.disturbances = vec![disturbance];
+    assert_eq!(violations(&history, &finally), [""; 0]);
+    // What else can be broken takes no connection away.
+    for (data_plane, killed) in [(Some(0), false), (None, false), (Some(1), true)] {
+        (disturbance.data_plane, disturbance.killed) = (data_plane, killed);
+        history.disturbances = vec![disturbance];
+        assert_eq!(violations(&history, &finally), ["unanswered"]);
+    }
+    // Other things may be asked again.
+    history.operations = vec![unanswered(Action::Login { lost: None }, 3, 5)];
+    assert_eq!(violations(&history, &finally), [""; 0]);
+}
+
+#[test]
+fn a_message_taken_by_the_side_that_the_account_had_left_is_a_violation() {
+    let submitted = operation(Action::Submit("mail".into()), Side::Source, 21, 22);
+    let verdict = verdict(moved_without_hook(), vec![submitted]);
+    assert_eq!(misplacements(&verdict), [Misplaced::AfterFlip]);
 }
 
 #[test]

@@ -23,6 +23,17 @@ pub enum Violation {
     },
     /// An acknowledged write that is not on the account's final home.
     Lost(Operation),
+    /// A message that is there after its deletion was acknowledged.
+    Undeleted(Operation),
+    /// A mailbox that showed fewer messages than had been acknowledged.
+    Unseen {
+        /// What showed it.
+        operation: Operation,
+        /// How many were not shown, at least.
+        missing: usize,
+    },
+    /// A message taken whole for sending, and no answer.
+    Unanswered(Operation),
     /// A login with the right password that was told it is wrong.
     WronglyRefused(Operation),
     /// A run of the delta hook that went on after its move had ended.
@@ -78,6 +89,16 @@ impl fmt::Display for Violation {
                     Described(operation)
                 )
             }
+            Self::Undeleted(operation) => {
+                write!(f, "{}, and the message came back", Described(operation))
+            }
+            Self::Unseen { operation, missing } => {
+                let seen = Described(operation);
+                write!(f, "{seen}, and {missing} more had been acknowledged")
+            }
+            Self::Unanswered(operation) => {
+                write!(f, "{}, though nothing was broken", Described(operation))
+            }
             Self::WronglyRefused(operation) => {
                 write!(f, "{}, with the right password", Described(operation))
             }
@@ -103,27 +124,41 @@ impl fmt::Display for Described<'_> {
         let operation = self.0;
         write!(
             f,
-            "client {} of {} through data plane {}: ",
+            "{} client {} of {} through data plane {}: ",
+            operation.protocol,
             operation.client,
             operation.account,
             operation.data_plane + 1
         )?;
-        match &operation.action {
-            Action::Login { .. } => f.write_str("login")?,
-            Action::LoginRefused { code, .. } => {
-                let code = code.as_deref().unwrap_or("no code");
-                write!(f, "login refused with {code}")?;
-            }
-            Action::Append(message) => write!(f, "APPEND of {message}")?,
-            Action::Flag(message, flag) => write!(f, "{flag} on {message}")?,
-            Action::Noop => f.write_str("NOOP")?,
-            Action::Woken => f.write_str("news in IDLE")?,
-        }
+        describe(&operation.action, f)?;
         let server = operation.server.map_or("an unknown server", Side::name);
         write!(
             f,
             " by {server} between {} and {}",
             operation.begun, operation.ended
         )
+    }
+}
+
+fn describe(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match action {
+        Action::Login { .. } => f.write_str("login"),
+        Action::LoginRefused { code, .. } => {
+            let code = code.as_deref().unwrap_or("no code");
+            write!(f, "login refused with {code}")
+        }
+        Action::Append(message) => write!(f, "APPEND of {message}"),
+        Action::Flag(message, flag) => write!(f, "{flag} on {message}"),
+        Action::Noop => f.write_str("NOOP"),
+        Action::Woken => f.write_str("news in IDLE"),
+        Action::Counted(count) => write!(f, "{count} messages"),
+        Action::Retrieved(message) => write!(f, "sight of {message}"),
+        Action::Delete(message) => write!(f, "deletion of {message}"),
+        Action::PutScript { name, version } => write!(f, "version {version} of script {name}"),
+        Action::Submit(message) => write!(f, "submission of {message}"),
+        Action::Unanswered(sent) => {
+            f.write_str("no answer to ")?;
+            describe(sent, f)
+        }
     }
 }

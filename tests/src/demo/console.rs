@@ -25,6 +25,13 @@ pub(super) fn say(line: impl Display) {
     println!("   {line}");
 }
 
+/// Lines under the heading.
+pub(super) fn lines(lines: &[String]) {
+    for line in lines {
+        say(line);
+    }
+}
+
 /// A command as it would be typed.
 pub(super) fn command(line: impl Display) {
     println!("   $ {line}");

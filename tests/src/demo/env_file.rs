@@ -66,6 +66,10 @@ fn describe_planes(env: &mut Env, world: &World) {
             let port = submission.port().to_string();
             env.line(&format!("FERRYPOST_{n}_SUBMISSION_PORT"), &port);
         }
+        if let Some(submissions) = data_plane.submissions() {
+            let port = submissions.port().to_string();
+            env.line(&format!("FERRYPOST_{n}_SUBMISSIONS_PORT"), &port);
+        }
         let admin = data_plane.admin().to_string();
         env.line(&format!("FERRYPOST_{n}_ADMIN"), &admin);
         let plane = &data_plane.plane;

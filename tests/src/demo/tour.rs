@@ -2,10 +2,13 @@
 
 mod judgement;
 mod steps;
+mod typed;
 
 use std::time::Duration;
 
-use crate::history::Recorder;
+use serde_json::Value;
+
+use crate::history::{Recorder, Side};
 use crate::workload::Workload;
 use crate::world::World;
 
@@ -36,12 +39,13 @@ async fn start_and_act() -> anyhow::Result<()> {
     console.step("Two mail servers, the control plane and two data planes are started");
     let world = world().start().await?;
     let recorder = Recorder::new();
-    let workload = Workload::new(recorder.clone(), world.password(), SEED);
+    let workload = Workload::new(&world, recorder.clone(), SEED);
     let mut tour = Tour {
         console,
         world,
         recorder,
         workload,
+        travellers: 0,
     };
     match tour.act().await {
         Ok(()) => {
@@ -65,20 +69,37 @@ struct Tour {
     world: World,
     recorder: Recorder,
     workload: Workload,
+    /// How many clients the traveller has.
+    travellers: usize,
 }
 
 impl Tour {
     async fn act(&mut self) -> anyhow::Result<()> {
         self.show_what_runs();
+        self.reload_source().await?;
         self.check_health().await?;
-        self.log_in_once().await?;
+        self.try_protocols().await?;
         self.start_clients(Duration::from_secs(3)).await?;
         self.copy_mailbox().await?;
         let there = self.migrate().await?;
         self.watch_arrival(&there, Duration::from_secs(3)).await?;
+        self.validate(Side::Target).await?;
         self.show_stats().await?;
         let back = self.roll_back().await?;
         self.watch_arrival(&back, Duration::from_secs(2)).await?;
+        self.validate(Side::Source).await?;
+        self.end_the_day().await;
+        self.undo().await?;
         self.conclude([there, back]).await
+    }
+}
+
+/// A JSON value as people read it: protobuf's 64-bit numbers are strings in JSON, and what is zero
+/// or empty is left out.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "0".to_owned(),
+        other => other.to_string(),
     }
 }

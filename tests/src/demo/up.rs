@@ -105,6 +105,9 @@ fn announce(world: &World, paths: &Paths) {
         if let Some(submission) = data_plane.submission() {
             println!("        submission with STARTTLS at {submission}");
         }
+        if let Some(submissions) = data_plane.submissions() {
+            println!("        submission over TLS at {submissions}");
+        }
     }
     for control_plane in world.control_planes() {
         println!(

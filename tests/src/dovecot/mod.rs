@@ -346,8 +346,10 @@ impl Dovecot {
 /// server configured by `from`, without changing `from`: what the delta hook of a move runs. It works
 /// on the mail stores, while the account is held on both sides or not; the two servers need not run.
 ///
-/// - `sync -1`, not `backup`: new messages, flags, expunges, moves, folders, renames and deletions go
-///   over with their UIDs and UIDVALIDITY, and a message that only `to` has stays there.
+/// - `sync -1`, not `backup`: new messages, flags, expunges, moves, folders, renames, deletions and Sieve
+///   scripts go over, messages with their UIDs and UIDVALIDITY, and a message that only `to` has stays there.
+///   It has no memory: when the newest messages of all that both have are deleted from `from`, it takes those
+///   of `to` for new, and they come back.
 /// - `-f`: without it, dsync compares only UIDNEXT and HIGHESTMODSEQ, and overlooks a folder whose
 ///   two copies happen to have changed equally often. With it, 5000 messages take 60 ms.
 /// - `env -i`: the second doveadm would otherwise take over the first one's configuration from its

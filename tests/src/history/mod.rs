@@ -5,6 +5,7 @@
 //! cannot act on it, and its `ended` after the answer was received, so that whatever the server did
 //! lies between them.
 
+mod disturbance;
 mod journal;
 mod recorder;
 mod summary;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+pub use disturbance::Disturbance;
 pub use journal::{HookRun, JournalError, read_journal};
 pub use recorder::Recorder;
 pub use summary::Summary;
@@ -87,17 +89,53 @@ impl fmt::Display for Side {
     }
 }
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Reads and writes mail.
+    Imap,
+    /// Fetches and deletes mail.
+    Pop3,
+    /// Keeps scripts.
+    ManageSieve,
+    /// Sends mail.
+    Submission,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Imap, Self::Pop3, Self::ManageSieve, Self::Submission];
+
+    /// As people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Imap => "IMAP",
+            Self::Pop3 => "POP3",
+            Self::ManageSieve => "ManageSieve",
+            Self::Submission => "submission",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What identifies a message on any server: the left half of its Message-ID.
 pub type MessageId = Arc<str>;
 
 /// A system flag, as `\Flagged`.
 pub type Flag = &'static str;
 
-/// An operation that a server answered.
+/// An operation that a server answered, or owes an answer.
 #[derive(Debug, Clone)]
 pub struct Operation {
     /// Which client.
     pub client: usize,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The account, by its address.
     pub account: Arc<str>,
     /// Which data plane, counted from 0.
@@ -121,9 +159,9 @@ pub enum Action {
         /// When the session before was lost.
         lost: Option<Moment>,
     },
-    /// A login with the right password, answered NO or BAD.
+    /// A login with the right password, refused.
     LoginRefused {
-        /// The response code, for example `UNAVAILABLE`.
+        /// The response code, for example `UNAVAILABLE`; with submission the reply's number.
         code: Option<String>,
         /// The client's end of the connection, as the data plane's log has it.
         from: Option<SocketAddr>,
@@ -132,21 +170,54 @@ pub enum Action {
     Append(MessageId),
     /// A flag set on a message that the client had stored.
     Flag(MessageId, Flag),
-    /// NOOP.
+    /// NOOP, or another command that changes nothing and shows nothing.
     Noop,
     /// An untagged response that ended a wait in IDLE.
     Woken,
+    /// The mailbox shown with so many messages, as it was not before the operation began.
+    Counted(usize),
+    /// A message shown, of a mailbox as it was not before the operation began.
+    Retrieved(MessageId),
+    /// A message deleted for good.
+    Delete(MessageId),
+    /// A version of a client's own script stored. Versions of one script only grow.
+    PutScript {
+        /// Its name.
+        name: Arc<str>,
+        /// Which version.
+        version: u64,
+    },
+    /// A message taken for sending.
+    Submit(MessageId),
+    /// What the server had all of, and the connection ended before an answer.
+    Unanswered(Box<Action>),
 }
 
 impl Action {
-    /// Whether it changed the mailbox.
+    /// Whether it changed something on the server.
     pub const fn is_write(&self) -> bool {
-        matches!(self, Self::Append(_) | Self::Flag(..))
+        matches!(
+            self,
+            Self::Append(_)
+                | Self::Flag(..)
+                | Self::Delete(_)
+                | Self::PutScript { .. }
+                | Self::Submit(_)
+        )
     }
 
     /// Whether a server accepted it.
     pub const fn is_accepted(&self) -> bool {
-        !matches!(self, Self::LoginRefused { .. })
+        !matches!(self, Self::LoginRefused { .. } | Self::Unanswered(_))
+    }
+
+    /// Whether it is a login, however it ended.
+    pub fn is_login(&self) -> bool {
+        match self {
+            Self::Login { .. } | Self::LoginRefused { .. } => true,
+            Self::Unanswered(sent) => sent.is_login(),
+            _ => false,
+        }
     }
 }
 
@@ -190,6 +261,8 @@ pub struct History {
     pub moves: Vec<Move>,
     /// Runs of the delta hook.
     pub hook_runs: Vec<HookRun>,
+    /// When something was broken on purpose.
+    pub disturbances: Vec<Disturbance>,
 }
 
 /// What a server holds of an account at the end.
@@ -197,6 +270,8 @@ pub struct History {
 pub struct Mailbox {
     /// Messages with their flags.
     pub messages: BTreeMap<MessageId, BTreeSet<String>>,
+    /// Scripts by name, with their versions.
+    pub scripts: BTreeMap<Arc<str>, u64>,
 }
 
 /// The mailboxes on their final homes, by account.

@@ -77,11 +77,12 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Action, Outcome, Side};
+    use crate::history::{Action, Outcome, Protocol, Side};
 
     fn noop(account: &Arc<str>, begun: Moment) -> Operation {
         Operation {
             client: 1,
+            protocol: Protocol::Imap,
             account: Arc::clone(account),
             data_plane: 0,
             server: Some(Side::Target),

@@ -15,6 +15,8 @@ pub struct Summary {
     pub writes: usize,
     /// Logins that were refused.
     pub refused: usize,
+    /// Logins whose connection ended before an answer.
+    pub unanswered: usize,
     /// From the loss of each session to the client's next login, shortest first.
     pub reconnects: Vec<Duration>,
 }
@@ -33,7 +35,10 @@ impl Summary {
             accepted: number(Action::is_accepted),
             logins: number(|action| matches!(action, Action::Login { .. })),
             writes: number(Action::is_write),
-            refused: number(|action| !action.is_accepted()),
+            refused: number(|action| matches!(action, Action::LoginRefused { .. })),
+            unanswered: number(|action| {
+                action.is_login() && matches!(action, Action::Unanswered(_))
+            }),
             reconnects,
         }
     }

@@ -43,7 +43,7 @@ pub fn longest_wait(history: &History) -> Option<LongestWait> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Operation, Side};
+    use crate::history::{Operation, Protocol, Side};
 
     fn login(account: &str, begun: u64, ended: u64, admitted: bool) -> Operation {
         let action = if admitted {
@@ -56,6 +56,7 @@ mod tests {
         };
         Operation {
             client: 1,
+            protocol: Protocol::Imap,
             account: account.into(),
             data_plane: 0,
             server: Some(Side::Source),

@@ -89,13 +89,16 @@ impl Connect {
         self.limit
     }
 
-    /// A connection on which nothing has been read: under TLS, or in clear where TLS comes later if at all.
-    pub(crate) async fn stream(&self) -> Result<Box<dyn Stream>, ImapError> {
+    /// A connection on which nothing has been read, under TLS, or in clear where TLS comes later if at all; and our
+    /// end of it.
+    pub(crate) async fn stream(&self) -> Result<(Box<dyn Stream>, SocketAddr), ImapError> {
         let tcp = self.dial().await?;
-        match &self.security {
-            Security::Tls(config) => handshake(config, tcp).await,
-            Security::Plain | Security::StartTls(_) => Ok(Box::new(tcp)),
-        }
+        let local = tcp.local_addr()?;
+        let stream: Box<dyn Stream> = match &self.security {
+            Security::Tls(config) => handshake(config, tcp).await?,
+            Security::Plain | Security::StartTls(_) => Box::new(tcp),
+        };
+        Ok((stream, local))
     }
 
     /// The same connection under TLS, where it comes later.

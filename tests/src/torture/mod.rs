@@ -1,4 +1,4 @@
-//! The torture run: accounts move back and forth without end while clients write to them, processes
+//! The torture run: accounts move back and forth without end while clients of all protocols are at work, processes
 //! are killed and frozen, networks between them cut and stalled, one thing or two at a time, and the
 //! delta hook fails now and then; then all faults stop, everything must come to rest, and the checker
 //! judges what the clients saw.
@@ -10,6 +10,8 @@
 //!
 //! What is done depends on the seed alone, when it happens does not: a seed makes a run similar, not
 //! identical.
+//!
+//! Submission needs Postfixes, which only root can start: elsewhere nobody submits, and the report says so.
 
 mod liveness;
 mod mover;
@@ -31,9 +33,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checker::{Floors, Verdict, judge, judge_so_far};
 use crate::history::{
-    FinalState, History, LongestWait, Move, Recorder, Summary, longest_wait, read_journal,
+    FinalState, History, LongestWait, Move, Protocol, Recorder, Summary, longest_wait, read_journal,
 };
-use crate::workload::{Habit, Workload, read_mailbox};
+use crate::postfix;
+use crate::workload::{Habit, Job, Place, Tls, Workload, read_mailbox};
 use crate::world::{Builder, Limits, World};
 
 pub use sent_away::SentAway;
@@ -72,11 +75,18 @@ const PATIENCE: u32 = 2;
 /// How often a run without faults is judged as far as it has come.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What a writer does.
-const BUSY: Habit = Habit::Busy {
+/// What a writer does by IMAP.
+const WRITER: Habit = Habit {
     pause: 5..80,
     slow_percent: 25,
     login_percent: 15,
+};
+
+/// What everybody else does: each login costs a handshake on either leg, and a process of the server's.
+const OTHERS: Habit = Habit {
+    pause: 100..700,
+    slow_percent: 50,
+    login_percent: 20,
 };
 
 /// In how many of a hundred moves the delta hook fails, in a run with faults.
@@ -108,7 +118,7 @@ pub struct Plan {
     pub duration: Duration,
     /// What is to be shown.
     pub aim: Aim,
-    /// How many writers each account has on each data plane.
+    /// How many writers each account has on each data plane, beside one client of every other protocol.
     pub writers: usize,
     /// How much must have happened.
     pub floors: Floors,
@@ -125,6 +135,8 @@ pub struct Report {
     pub complaints: Vec<String>,
     /// What the clients did.
     pub summary: Summary,
+    /// Logins that were granted, by protocol.
+    pub logins: BTreeMap<Protocol, usize>,
     /// The longest time in which no login of an account was admitted anywhere.
     pub longest_wait: Option<LongestWait>,
     /// Logins that were refused while their account was in a move that took less than a login is held (G4).
@@ -153,13 +165,21 @@ impl fmt::Display for Report {
             logins,
             writes,
             refused,
+            unanswered,
             ..
         } = self.summary;
         writeln!(f, "torture with seed {}", self.seed)?;
         writeln!(
             f,
-            "  operations: {accepted}, of them {writes} writes, {logins} logins; {refused} logins refused"
+            "  operations: {accepted}, of them {writes} writes, {logins} logins; \
+             {refused} logins refused, {unanswered} not answered"
         )?;
+        let by_protocol = self.logins.iter();
+        let by_protocol: Vec<_> = by_protocol.map(|(p, n)| format!("{n} by {p}")).collect();
+        writeln!(f, "  logins: {}", by_protocol.join(", "))?;
+        if !self.logins.contains_key(&Protocol::Submission) {
+            writeln!(f, "  nobody submitted: only root can start a Postfix")?;
+        }
         writeln!(
             f,
             "  moves: {flipped} flipped, {stayed} stayed; faults: {:?}",
@@ -213,9 +233,13 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     if plan.aim == Aim::Upgrade {
         world = upgrade::beginning(world);
     }
+    let submits = postfix::can_start();
+    if submits {
+        world = world.postfixes();
+    }
     let mut world = world.start().await?;
     let recorder = Recorder::new();
-    let workload = start_clients(&world, &recorder, &plan);
+    let workload = start_clients(&world, &recorder, &plan).await?;
     let mut movers = Movers::start(&world, &recorder, &plan);
     let mut nemesis = Nemesis::new(StdRng::seed_from_u64(plan.seed ^ 1));
     let mut upgraded = BTreeMap::new();
@@ -246,6 +270,9 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     let mut history = recorder.history();
     complaints.extend(too_long(&history));
     history.hook_runs = read_journal(world.journal())?;
+    history.disturbances = nemesis.disturbances().to_vec();
+    let logins = logins(&history);
+    complaints.extend(silent(&logins, submits));
     let finally = final_state(&world).await?;
     let flipped = history.flips().count();
     let longest_wait = longest_wait(&history);
@@ -258,7 +285,8 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         complaints,
         longest_wait,
         summary: Summary::of(&history, |_| true),
-        sent_away: SentAway::of(&history, &outcomes(&world), nemesis.strikes()),
+        logins,
+        sent_away: SentAway::of(&history, &outcomes(&world)),
         moves: (flipped, history.moves.len() - flipped),
         faults: nemesis.done().into_iter().chain(upgraded).collect(),
         kept: None,
@@ -302,22 +330,55 @@ fn too_long(history: &History) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-fn start_clients(world: &World, recorder: &Recorder, plan: &Plan) -> Workload {
-    let mut workload = Workload::new(recorder.clone(), world.password(), plan.seed);
+async fn start_clients(
+    world: &World,
+    recorder: &Recorder,
+    plan: &Plan,
+) -> anyhow::Result<Workload> {
+    let mut workload = Workload::new(world, recorder.clone(), plan.seed);
+    workload.sow(world, world.accounts()).await?;
     for data_plane in 0..world.data_planes().len() {
         for (n, account) in world.accounts().iter().enumerate() {
-            let connect = if n % 2 == 0 {
-                world.imaps(data_plane)
+            let tls = if n % 2 == 0 {
+                Tls::Implicit
             } else {
-                world.imap_starttls(data_plane)
+                Tls::Starttls
             };
-            workload.add(account, data_plane, connect.clone(), Habit::Idle);
+            let place = Place {
+                account,
+                data_plane,
+                tls,
+            };
+            workload.add(place, Job::Idle);
             for _ in 0..plan.writers {
-                workload.add(account, data_plane, connect.clone(), BUSY);
+                workload.add(place, Job::Busy(Protocol::Imap, WRITER));
+            }
+            for protocol in [Protocol::Pop3, Protocol::ManageSieve, Protocol::Submission] {
+                workload.add(place, Job::Busy(protocol, OTHERS));
             }
         }
     }
-    workload
+    Ok(workload)
+}
+
+/// How many logins were granted, by protocol.
+fn logins(history: &History) -> BTreeMap<Protocol, usize> {
+    let mut logins = BTreeMap::new();
+    for operation in &history.operations {
+        if operation.action.is_login() && operation.action.is_accepted() {
+            *logins.entry(operation.protocol).or_default() += 1;
+        }
+    }
+    logins
+}
+
+/// Protocols in which nobody ever got in.
+fn silent(logins: &BTreeMap<Protocol, usize>, submits: bool) -> impl Iterator<Item = String> + '_ {
+    Protocol::ALL
+        .into_iter()
+        .filter(move |protocol| submits || *protocol != Protocol::Submission)
+        .filter(|protocol| !logins.contains_key(protocol))
+        .map(|protocol| format!("nobody logged in by {protocol}"))
 }
 
 /// A mover for each account.

@@ -10,7 +10,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::history::Moment;
+use crate::history::{Disturbance, Moment};
 use crate::process::Process;
 use crate::world::{Etcd, Link, Plane, Traffic, World, WorldError};
 
@@ -43,32 +43,7 @@ pub(super) const LONGEST_ABSENCE: Duration = Duration::from_millis(600);
 pub(super) struct Nemesis {
     random: StdRng,
     done: BTreeMap<String, usize>,
-    strikes: Vec<Strike>,
-}
-
-/// A fault that is over.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Strike {
-    victim: Victim,
-    begun: Moment,
-    mended: Moment,
-}
-
-impl Strike {
-    /// Whether what was broken stands between a client of this data plane and its login, at a time that is not
-    /// longer after it than `slack`.
-    pub(super) fn is_around(
-        &self,
-        data_plane: usize,
-        (begun, ended): (Moment, Moment),
-        slack: Duration,
-    ) -> bool {
-        let concerns = match self.victim {
-            Victim::DataPlane(n) | Victim::Stream(n, _) => n == data_plane,
-            Victim::ControlPlane(_) | Victim::Etcd | Victim::Store(_) => true,
-        };
-        concerns && self.begun <= ended && begun.since(self.mended) <= slack
-    }
+    disturbances: Vec<Disturbance>,
 }
 
 /// Whom it hits.
@@ -105,6 +80,21 @@ struct Fault {
     until: Instant,
 }
 
+impl Fault {
+    /// What it was to clients, now that it is over.
+    fn disturbance(self, begun: Moment) -> Disturbance {
+        Disturbance {
+            data_plane: match self.victim {
+                Victim::DataPlane(n) | Victim::Stream(n, _) => Some(n),
+                Victim::ControlPlane(_) | Victim::Etcd | Victim::Store(_) => None,
+            },
+            killed: matches!((self.victim, self.deed), (Victim::DataPlane(_), Deed::Kill)),
+            begun,
+            mended: Moment::now(),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?}", self.deed, self.victim)
@@ -116,13 +106,13 @@ impl Nemesis {
         Self {
             random,
             done: BTreeMap::new(),
-            strikes: Vec::new(),
+            disturbances: Vec::new(),
         }
     }
 
     /// When it was done.
-    pub(super) fn strikes(&self) -> &[Strike] {
-        &self.strikes
+    pub(super) fn disturbances(&self) -> &[Disturbance] {
+        &self.disturbances
     }
 
     /// What was done, and how often.
@@ -168,11 +158,7 @@ impl Nemesis {
     ) -> Result<(), WorldError> {
         sleep_until(fault.until).await;
         end(world, fault).await?;
-        self.strikes.push(Strike {
-            victim: fault.victim,
-            begun,
-            mended: Moment::now(),
-        });
+        self.disturbances.push(fault.disturbance(begun));
         Ok(())
     }
 

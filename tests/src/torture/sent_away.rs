@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use crate::history::{Action, History, Move, Operation};
 use crate::world::World;
 
-use super::nemesis::Strike;
 use super::{LIMITS, TAKE_OVER};
 
 /// How logins ended, by data plane and the client's end of the connection.
@@ -25,7 +24,7 @@ pub struct SentAway {
 
 impl SentAway {
     /// Counts them.
-    pub(super) fn of(history: &History, outcomes: &Outcomes, strikes: &[Strike]) -> Self {
+    pub(super) fn of(history: &History, outcomes: &Outcomes) -> Self {
         let mut sent_away = Self::default();
         for operation in &history.operations {
             let Action::LoginRefused { code, from } = &operation.action else {
@@ -36,9 +35,8 @@ impl SentAway {
             }
             let logged = from.and_then(|from| outcomes.get(&(operation.data_plane, from)));
             let cause = logged.or(code.as_ref()).map_or("no code", String::as_str);
-            let time = (operation.begun, operation.ended);
-            let around = |strike: &Strike| strike.is_around(operation.data_plane, time, TAKE_OVER);
-            let causes = if strikes.iter().any(around) {
+            let mut disturbances = history.disturbances.iter();
+            let causes = if disturbances.any(|it| it.is_around(operation, TAKE_OVER)) {
                 &mut sent_away.around_faults
             } else {
                 &mut sent_away.in_peace

@@ -1,12 +1,16 @@
 //! What a server really holds, asked of the server itself and not through Ferrypost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::dovecot::{Dovecot, DovecotError};
 use crate::history::Mailbox;
 
-/// The INBOX of an account: messages of the workload's clients with their flags. One that does not
-/// exist is empty.
+/// The domain of the workload's Message-IDs.
+const DOMAIN: &str = "ferrypost.test";
+
+/// The INBOX of an account, messages of the workload's clients with their flags, and their scripts. What does not exist
+/// is empty.
 ///
 /// # Errors
 /// When doveadm fails.
@@ -15,7 +19,41 @@ pub async fn read_mailbox(server: &Dovecot, account: &str) -> Result<Mailbox, Do
     let query = [
         "-f", "tab", "fetch", "-u", account, fields, "mailbox", "INBOX",
     ];
-    Ok(parse(&server.doveadm(&query).await?))
+    let mut mailbox = parse(&server.doveadm(&query).await?);
+    mailbox.scripts = read_scripts(server, account).await?;
+    Ok(mailbox)
+}
+
+async fn read_scripts(
+    server: &Dovecot,
+    account: &str,
+) -> Result<BTreeMap<Arc<str>, u64>, DovecotError> {
+    let list = server.doveadm(&["sieve", "list", "-u", account]).await?;
+    let names = list.lines().filter_map(|line| line.split(' ').next());
+    let mut scripts = BTreeMap::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        let query = ["sieve", "get", "-u", account, name];
+        if let Some(version) = version(&server.doveadm(&query).await?) {
+            scripts.insert(name.into(), version);
+        }
+    }
+    Ok(scripts)
+}
+
+/// A version of a client's script.
+pub(super) fn script(version: u64) -> String {
+    format!("# version {version}\r\nkeep;\r\n")
+}
+
+fn version(script: &str) -> Option<u64> {
+    let mut lines = script.lines();
+    lines.find_map(|line| line.strip_prefix("# version ")?.trim().parse().ok())
+}
+
+/// The id of a client's message in the text of a Message-ID.
+pub(super) fn message_id(text: &str) -> Option<&str> {
+    let (id, domain) = text.trim_matches(['<', '>']).split_once('@')?;
+    (domain == DOMAIN).then_some(id)
 }
 
 /// A header line, then a line a message.
@@ -23,8 +61,7 @@ fn parse(table: &str) -> Mailbox {
     let mut mailbox = Mailbox::default();
     for line in table.lines().skip(1) {
         let (id, flags) = line.split_once('\t').unwrap_or((line, ""));
-        let id = id.trim_matches(['<', '>']);
-        if let Some((id, "ferrypost.test")) = id.split_once('@') {
+        if let Some(id) = message_id(id) {
             let flags: BTreeSet<_> = flags.split(' ').map(str::to_owned).collect();
             mailbox.messages.insert(id.into(), flags);
         }
@@ -44,5 +81,12 @@ mod tests {
         assert_eq!(mailbox.messages.len(), 2);
         assert!(mailbox.messages["c1-1"].contains("\\Seen"));
         assert!(!mailbox.messages["c1-2"].contains("\\Seen"));
+    }
+
+    #[test]
+    fn a_script_says_which_version_it_is() {
+        let shown = format!("sieve script:\n{}", script(17));
+        assert_eq!(version(&shown), Some(17));
+        assert_eq!(version("sieve script:\nkeep;\n"), None);
     }
 }

@@ -446,7 +446,7 @@ impl Builder {
                     .collect::<io::Result<_>>()?,
                 submission: match self.submission {
                     Submission::Nobodys => None,
-                    Submission::Postfixes => Some(Port::reserve()?),
+                    Submission::Postfixes => Some([Port::reserve()?, Port::reserve()?]),
                 },
                 admin: Port::reserve()?,
                 links: Vec::new(),

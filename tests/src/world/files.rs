@@ -420,12 +420,13 @@ fn believed(plane: &DataPlane) -> String {
     plane.plane.network().map_or_else(String::new, from)
 }
 
-/// What lets clients submit at this port, by either family.
-fn submission_listeners(address: SocketAddr, believed: &str) -> String {
-    let sixth = format!("[::1]:{}", address.port());
-    let address = address.to_string();
-    listener("submission", "submission", "starttls", &address, believed)
+/// What lets clients submit: with STARTTLS by either family, and over TLS.
+fn submission_listeners(bound: [SocketAddr; 2], believed: &str) -> String {
+    let sixth = format!("[::1]:{}", bound[0].port());
+    let [starttls, tls] = bound.map(|address| address.to_string());
+    listener("submission", "submission", "starttls", &starttls, believed)
         + &listener("submission-6", "submission", "starttls", &sixth, "")
+        + &listener("submissions", "submission", "implicit", &tls, believed)
 }
 
 /// What lets clients enter at this port of `::1`.

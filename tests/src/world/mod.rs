@@ -341,18 +341,27 @@ impl World {
         self.source.sync_to(&self.target, account).await
     }
 
-    /// Ends everything as an operator would: data planes first, which close their sessions and say
-    /// goodbye, the servers last.
+    /// Ends the planes as an operator would, the data planes first, and leaves the servers.
     ///
     /// # Errors
-    /// When a process does not end, or a program of ours not with success.
-    pub async fn stop(mut self) -> Result<(), WorldError> {
+    /// When a process does not end, or not with success.
+    pub async fn stop_ferrypost(&mut self) -> Result<(), WorldError> {
         for data_plane in &mut self.data_planes {
             data_plane.plane.stop().await?;
         }
         for control_plane in &mut self.control_planes {
             control_plane.plane.stop().await?;
         }
+        Ok(())
+    }
+
+    /// Ends everything as an operator would: data planes first, which close their sessions and say
+    /// goodbye, the servers last.
+    ///
+    /// # Errors
+    /// When a process does not end, or a program of ours not with success.
+    pub async fn stop(mut self) -> Result<(), WorldError> {
+        self.stop_ferrypost().await?;
         self.source.stop().await?;
         self.target.stop().await?;
         Ok(())

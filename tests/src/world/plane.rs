@@ -312,8 +312,8 @@ pub struct DataPlane {
     pub(super) beside: Option<Role>,
     /// In the order of [`Entrance::ALL`].
     pub(super) entrances: Vec<Port>,
-    /// Submission with STARTTLS, at `127.0.0.1` and `::1`, in a world with Postfixes.
-    pub(super) submission: Option<Port>,
+    /// Submission with STARTTLS, at `127.0.0.1` and `::1`, and over TLS, in a world with Postfixes.
+    pub(super) submission: Option<[Port; 2]>,
     pub(super) admin: Port,
     /// One to each replica, or none.
     pub(super) links: Vec<Link>,
@@ -330,9 +330,10 @@ impl DataPlane {
         self.bind(&self.entrances[entrance as usize])
     }
 
-    /// Where its listener for submission is bound.
-    pub(super) fn submission_bound(&self) -> Option<SocketAddr> {
-        self.submission.as_ref().map(|port| self.bind(port))
+    /// Where its listeners for submission are bound, with STARTTLS and over TLS.
+    pub(super) fn submission_bound(&self) -> Option<[SocketAddr; 2]> {
+        let ports = self.submission.as_ref()?;
+        Some(ports.each_ref().map(|port| self.bind(port)))
     }
 
     /// Where its admin endpoint is bound.
@@ -356,7 +357,14 @@ impl DataPlane {
 
     /// Its listener for submission with STARTTLS, in a world with Postfixes. One at `::1` has the same port.
     pub fn submission(&self) -> Option<SocketAddr> {
-        self.submission.as_ref().map(|port| self.outward(port))
+        let [starttls, _] = self.submission.as_ref()?;
+        Some(self.outward(starttls))
+    }
+
+    /// Its listener for submission over TLS, in a world with Postfixes.
+    pub fn submissions(&self) -> Option<SocketAddr> {
+        let [_, tls] = self.submission.as_ref()?;
+        Some(self.outward(tls))
     }
 
     /// Its listener for IMAP over TLS.

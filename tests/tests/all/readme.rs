@@ -5,6 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use ferrypost_tests::{
     certs::Authority,
+    recipes::Entrances,
     tools::repository,
     world::{CONTROL_PLANE, DATA_PLANE, program},
 };
@@ -26,6 +27,27 @@ fn the_readme_shows_the_examples_word_for_word() {
         assert!(
             readme.contains(text.trim_end()),
             "the README shows another {example}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_shows_the_commands_that_the_demo_types() {
+    let readme = fs::read_to_string(repository().join("README.md")).expect("the README");
+    let at = |port: u16| format!("mail.example.org:{port}");
+    let entrances = Entrances {
+        imaps: at(993),
+        pop3s: at(995),
+        sieve: at(4190),
+        submission: Some(at(587)),
+        submissions: Some(at(465)),
+    };
+    for recipe in entrances.recipes("alice@example.org", "password") {
+        assert!(
+            readme.contains(&recipe.script),
+            "the README shows another command for {}:\n{}",
+            recipe.name,
+            recipe.script
         );
     }
 }

@@ -18,6 +18,7 @@ use std::env;
 use std::time::Duration;
 
 use ferrypost_tests::checker::Floors;
+use ferrypost_tests::history::Summary;
 use ferrypost_tests::torture::{Aim, Plan, Report, torture};
 use ferrypost_tests::world::{Builder, StoreKind, World};
 
@@ -37,7 +38,7 @@ fn plan(seconds: u64, aim: Aim) -> Plan {
         seed: setting("FERRYPOST_TORTURE_SEED").unwrap_or(1),
         duration: Duration::from_secs(seconds),
         aim,
-        writers: 3,
+        writers: 2,
         floors: Floors {
             operations: 100 * moves,
             moves,
@@ -86,17 +87,21 @@ async fn leaders_that_keep_dying_hold_nobody_for_long_on_etcd() {
     leaders_keep_dying(world).await;
 }
 
-/// Thunderbird shows each refusal as an alert. A login that lies with the old server when the fence comes is held
+/// Moves under load in all protocols at once: nobody logs in on the old side after a flip, logins that come meanwhile
+/// are held and granted, and no message is cut off between its end and its answer, which is what the checker looks at.
+/// Thunderbird shows each refusal as an alert: a login that lies with the old server when the fence comes is held
 /// and sent to the new one, and nothing is asked of its client.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_breaks_a_move_sends_nobody_away() {
     let report = run(World::builder(), plan(12, Aim::Quiet)).await;
     assert!(report.is_clean(), "{report}");
-    assert_eq!(
-        (report.sent_away.total(), report.summary.refused),
-        (0, 0),
-        "{report}"
-    );
+    assert_eq!(report.sent_away.total(), 0, "{report}");
+    let Summary {
+        refused,
+        unanswered,
+        ..
+    } = report.summary;
+    assert_eq!((refused, unanswered), (0, 0), "{report}");
 }
 
 /// Old and new replicas, old and new data planes, in every mixture that the order of an upgrade has.

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use ferrypost_proto::v1::MigrationState;
 use ferrypost_tests::dovecot::Pace;
-use ferrypost_tests::story::{landing, migrate, move_to, session, short_limits};
+use ferrypost_tests::postfix;
+use ferrypost_tests::recipes::Entrances;
+use ferrypost_tests::story::{landing, migrate, move_to, roll_back, session, short_limits};
 use ferrypost_tests::tools::tool;
 use ferrypost_tests::world::{Builder, World};
 
@@ -35,34 +37,48 @@ fn step_three(options: &str, address: SocketAddr, account: &str, password: &str)
     )
 }
 
-fn assert_served(said: &str) {
-    for answer in ["a1 OK", "* LIST", "a2 OK", "* BYE", "a3 OK"] {
-        assert!(said.contains(answer), "no {answer:?} in:\n{said}");
-    }
-}
-
 #[tokio::test]
-async fn the_imap_command_of_step_three_works_as_printed_on_either_server() {
-    let world = world().start().await.unwrap();
-    let account = &world.accounts()[0];
-    for _ in ["on the source", "on the target"] {
-        let imaps = world.data_planes()[0].imaps();
-        let said = shell(&step_three("", imaps, account, world.password())).await;
-        assert_served(&said);
+async fn the_commands_of_step_three_work_as_printed_on_either_server() {
+    let mut world = world();
+    if postfix::can_start() {
+        world = world.postfixes();
+    }
+    let world = world.start().await.unwrap();
+    let (account, password) = (&world.accounts()[0], world.password());
+    for home in ["source", "target"] {
+        for recipe in Entrances::of_data_plane(&world, 0).recipes(account, password) {
+            recipe.follow().await.unwrap();
+        }
         let imap = world.data_planes()[0].imap();
-        let said = shell(&step_three(
-            "-starttls imap ",
-            imap,
-            account,
-            world.password(),
-        ))
-        .await;
-        assert_served(&said);
+        let said = shell(&step_three("-starttls imap ", imap, account, password)).await;
+        for answer in ["a1 OK", "* LIST", "a2 OK", "* BYE", "a3 OK"] {
+            assert!(said.contains(answer), "no {answer:?} in:\n{said}");
+        }
+        let landed = landing(&world.imaps(0), account, password).await;
+        assert_eq!(landed.unwrap(), home);
         // Refused the second time, for it lives there already.
         _ = migrate(&world.operator(0), move_to(account, "target")).await;
     }
-    let landed = landing(&world.imaps(0), account, world.password()).await;
-    assert_eq!(landed.unwrap(), "target");
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn when_ferrypost_is_gone_the_same_commands_work_on_the_source() {
+    let mut world = world();
+    if postfix::can_start() {
+        world = world.postfixes();
+    }
+    let mut world = world.start().await.unwrap();
+    let account = world.accounts()[0].clone();
+    let operator = world.operator(0);
+    migrate(&operator, move_to(&account, "target"))
+        .await
+        .unwrap();
+    roll_back(&operator, &account).await.unwrap();
+    world.stop_ferrypost().await.unwrap();
+    for recipe in Entrances::of_source(&world).recipes(&account, world.password()) {
+        recipe.follow().await.unwrap();
+    }
     world.stop().await.unwrap();
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use crate::checker::{Floors, judge};
 use crate::demo::console::{say, time};
-use crate::history::{FinalState, History, Move, Side, Summary, read_journal};
+use crate::history::{Action, FinalState, History, Move, Side, Summary, read_journal};
 use crate::workload::{Workload, read_mailbox};
 
 use super::{SEED, TRAVELLER, Tour};
@@ -23,11 +23,15 @@ const FLOORS: Floors = Floors {
 const SHOWN: usize = 10;
 
 impl Tour {
-    /// Ends the clients' day, reads the mailboxes from the servers, and judges.
+    /// Lets everybody finish and log out.
+    pub(super) async fn end_the_day(&mut self) {
+        let nobody = Workload::new(&self.world, self.recorder.clone(), SEED);
+        std::mem::replace(&mut self.workload, nobody).stop().await;
+    }
+
+    /// Reads the mailboxes from the servers, and judges.
     pub(super) async fn conclude(&mut self, moves: [Move; 2]) -> anyhow::Result<()> {
         self.console.step("Summary");
-        let nobody = Workload::new(self.recorder.clone(), self.world.password(), SEED);
-        std::mem::replace(&mut self.workload, nobody).stop().await;
         let mut history = self.recorder.history();
         history.hook_runs = read_journal(self.world.journal())?;
         let finally = self.final_state(&history).await?;
@@ -87,9 +91,16 @@ fn say_numbers(history: &History, [there, back]: &[Move; 2]) {
         "acknowledged:  {} operations, {} of them writes, {} logins; {} logins told to come later",
         all.accepted, all.writes, all.logins, all.refused
     ));
+    let submissions = Summary::of(history, |operation| {
+        matches!(operation.action, Action::Submit(_))
+    });
+    let submitted = submissions.writes;
     say(format!(
-        "final home:    all {} acknowledged messages and flags were looked for on the servers",
-        all.writes
+        "submitted:     {submitted} messages, each answered by the server of its account"
+    ));
+    say(format!(
+        "final home:    {} acknowledged messages, flags, deletions and scripts were looked for on the servers",
+        all.writes - submitted
     ));
 }
 

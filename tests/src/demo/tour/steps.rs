@@ -1,6 +1,6 @@
-//! The steps of the tour up to its judgement.
+//! The steps of the tour in which people work and their account moves.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,18 +10,36 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::demo::console::{command, say, time};
-use crate::dovecot::{ID_FIELD, Service};
-use crate::history::{Moment, Move, Outcome, Side};
+use crate::dovecot::{Role, Service};
+use crate::history::{Moment, Move, Outcome, Protocol, Side};
 use crate::wait::eventually;
-use crate::workload::Habit;
+use crate::workload::{Habit, Job, Place, Tls};
 
-use super::{TRAVELLER, Tour};
+use super::{TRAVELLER, Tour, text};
 
 /// Busy clients of the traveller on each data plane.
 const COMPANIONS: usize = 8;
 
-/// Accounts of other people, with two busy clients each.
+/// Accounts of other people, with a client by IMAP and one in another protocol on each data plane.
 const OTHERS: usize = 12;
+
+/// What is spoken beside IMAP.
+const OTHER_PROTOCOLS: [Protocol; 3] =
+    [Protocol::Pop3, Protocol::ManageSieve, Protocol::Submission];
+
+/// What people do by IMAP.
+const WRITER: Habit = Habit {
+    pause: 60..260,
+    slow_percent: 0,
+    login_percent: 5,
+};
+
+/// What they do by everything else.
+const OTHERWISE: Habit = Habit {
+    pause: 100..600,
+    slow_percent: 10,
+    login_percent: 10,
+};
 
 /// How long clients may take to come back. Far above what they need.
 const RETURN_LIMIT: Duration = Duration::from_secs(15);
@@ -30,13 +48,21 @@ impl Tour {
     pub(super) fn show_what_runs(&self) {
         let (source, target) = (self.world.source(), self.world.target());
         say(format!(
-            "source   Dovecot at {}, which believes the client address in IMAP ID",
+            "source   Dovecot at {}, which believes the client's address in IMAP ID and XCLIENT",
             source.addr(Service::Imaps)
         ));
         say(format!(
             "target   Dovecot at {}, which demands a PROXY header",
             target.addr(Service::Imap)
         ));
+        for (side, role) in [("source", Role::Source), ("target", Role::Target)] {
+            if let Some(postfix) = self.world.postfix(role) {
+                say(format!(
+                    "{side}   a Postfix beside it for submission at {}",
+                    postfix.addr()
+                ));
+            }
+        }
         for data_plane in self.world.data_planes() {
             say(format!(
                 "{}  where mail clients connect: IMAPS at {}",
@@ -53,77 +79,66 @@ impl Tour {
         }
     }
 
-    pub(super) async fn check_health(&mut self) -> anyhow::Result<()> {
-        self.console
-            .step("Is it healthy? Every data plane says whether it reaches both servers");
-        command(format!(
-            "curl --cacert {} -H \"Authorization: Bearer $(cat {})\" https://{}/stats",
-            self.world.authority().display(),
-            self.world.admin_token_file().display(),
-            self.world.data_planes()[0].admin()
-        ));
-        for n in 0..self.world.data_planes().len() {
-            let admin = self.world.admin(n);
-            // The first probes are under way when a data plane begins to serve.
-            let line = eventually("both servers are reachable", RETURN_LIMIT, async || {
-                healthy(&admin.stats().await.map_err(|error| error.to_string())?)
-            })
-            .await?;
-            say(line);
-        }
-        Ok(())
-    }
-
-    pub(super) async fn log_in_once(&mut self) -> anyhow::Result<()> {
-        self.console.step("A login, through the first data plane");
-        let mut client = self.world.imaps(0).open().await?;
-        let reply = client.login(TRAVELLER, self.world.password()).await?;
-        reply.accepted()?;
-        let server = client.id_field(ID_FIELD).await?.unwrap_or_default();
-        client.logout().await?;
-        ensure!(server == "source", "the login landed on {server:?}");
-        say(format!(
-            "{TRAVELLER} landed on {server}: nobody has a record yet, so the default decides"
-        ));
-        Ok(())
-    }
-
     pub(super) async fn start_clients(&mut self, warm_up: Duration) -> anyhow::Result<()> {
-        self.console.step("People read and write mail");
-        let busy = Habit::Busy {
-            pause: 60..260,
-            slow_percent: 0,
-            login_percent: 5,
-        };
+        self.console
+            .step("People read, write and send mail, and edit their filters");
+        let people = &self.world.accounts()[..=OTHERS];
+        self.workload.sow(&self.world, people).await?;
         for data_plane in 0..self.world.data_planes().len() {
-            let connect = self.world.imaps(data_plane);
-            self.workload
-                .add(TRAVELLER, data_plane, connect.clone(), Habit::Idle);
-            for _ in 0..COMPANIONS {
-                self.workload
-                    .add(TRAVELLER, data_plane, connect.clone(), busy.clone());
-            }
-            let starttls = self.world.imap_starttls(data_plane);
-            for account in &self.world.accounts()[1..=OTHERS] {
-                self.workload
-                    .add(account, data_plane, starttls.clone(), busy.clone());
-            }
+            self.start_travellers(data_plane);
+        }
+        self.travellers = self.workload.clients();
+        for data_plane in 0..self.world.data_planes().len() {
+            self.start_others(data_plane);
         }
         sleep(warm_up).await;
         let accepted = self.recorder.accepted();
         say(format!(
-            "{} clients on both data planes append, flag, wait in IDLE and log in anew;",
+            "{} clients on both data planes append, flag, wait in IDLE, fetch and delete by POP3,",
             self.workload.clients()
         ));
         say(format!(
-            "{} of them are {TRAVELLER}'s. {accepted} operations acknowledged so far",
-            2 * (COMPANIONS + 1)
+            "{}store scripts and log in anew; {} of them are {TRAVELLER}'s.",
+            match self.world.postfix(Role::Source) {
+                Some(_) => "submit, ",
+                None => "(nobody submits: only root can start a Postfix) ",
+            },
+            self.travellers
         ));
+        say(format!("{accepted} operations acknowledged so far"));
         ensure!(
             accepted > 100,
             "too little happens: only {accepted} operations"
         );
         Ok(())
+    }
+
+    fn start_travellers(&mut self, data_plane: usize) {
+        let place = Place {
+            account: TRAVELLER,
+            data_plane,
+            tls: Tls::Implicit,
+        };
+        self.workload.add(place, Job::Idle);
+        for _ in 0..COMPANIONS {
+            self.workload.add(place, Job::Busy(Protocol::Imap, WRITER));
+        }
+        for protocol in OTHER_PROTOCOLS {
+            self.workload.add(place, Job::Busy(protocol, OTHERWISE));
+        }
+    }
+
+    fn start_others(&mut self, data_plane: usize) {
+        for (n, account) in self.world.accounts()[1..=OTHERS].iter().enumerate() {
+            let place = Place {
+                account,
+                data_plane,
+                tls: Tls::Starttls,
+            };
+            self.workload.add(place, Job::Busy(Protocol::Imap, WRITER));
+            let other = OTHER_PROTOCOLS[n % OTHER_PROTOCOLS.len()];
+            self.workload.add(place, Job::Busy(other, OTHERWISE));
+        }
     }
 
     pub(super) async fn copy_mailbox(&mut self) -> anyhow::Result<()> {
@@ -199,7 +214,7 @@ impl Tour {
         Ok(movement)
     }
 
-    fn grpcurl_command(&self, method: &str, request: &Value) -> String {
+    pub(super) fn grpcurl_command(&self, method: &str, request: &Value) -> String {
         format!(
             "grpcurl -plaintext -H \"authorization: Bearer $(cat {})\" -d '{request}' {} {method}",
             shown(&self.world.operator_token_file()),
@@ -214,7 +229,7 @@ impl Tour {
         then: Duration,
     ) -> anyhow::Result<()> {
         let home = movement.from.other();
-        let clients = 2 * (COMPANIONS + 1);
+        let clients = self.travellers;
         eventually("every client is on the new home", RETURN_LIMIT, || {
             let there = self.clients_on(home, movement.answered);
             let verdict = if there == clients {
@@ -242,7 +257,7 @@ impl Tour {
     /// How many clients of the traveller have begun something on a side after a moment.
     fn clients_on(&self, side: Side, after: Moment) -> usize {
         let history = self.recorder.history();
-        let clients: std::collections::BTreeSet<usize> = history
+        let clients: BTreeSet<usize> = history
             .operations
             .iter()
             .filter(|op| &*op.account == TRAVELLER && op.begun > after && op.server == Some(side))
@@ -276,43 +291,6 @@ impl Tour {
             bail!("a data plane is not connected: {stats:#}");
         }
         Ok(())
-    }
-}
-
-/// One line about a data plane, when it serves and reaches both servers.
-fn healthy(stats: &Value) -> Result<String, String> {
-    if stats["ready"] != Value::Bool(true) {
-        return Err(format!("not ready: {}", stats["blocked_by"]));
-    }
-    let destinations: BTreeMap<String, Value> =
-        serde_json::from_value(stats["destinations"].clone()).map_err(|error| error.to_string())?;
-    let mut words = Vec::new();
-    for (name, protocols) in &destinations {
-        let imap = &protocols["imap"];
-        if imap["reachable"] != Value::Bool(true) {
-            return Err(format!("{name}: {imap}"));
-        }
-        words.push(format!(
-            "{name} {} (TLS {})",
-            text(&imap["word"]),
-            text(&imap["tls"]["verdict"])
-        ));
-    }
-    Ok(format!(
-        "{}  ready, snapshot revision {}: {}",
-        text(&stats["instance"]),
-        stats["snapshot"]["revision"]["store"],
-        words.join(", ")
-    ))
-}
-
-/// A JSON value as people read it: protobuf's 64-bit numbers are strings in JSON, and what is zero
-/// or empty is left out.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "0".to_owned(),
-        other => other.to_string(),
     }
 }
 

@@ -1,16 +1,19 @@
-//! One session of a client, from the login to its logout or loss.
+//! IMAP: stores messages, flags them, and waits for news.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rand::RngExt as _;
-use tokio::time::sleep;
 
-use crate::history::{Action, Flag, MessageId, Moment, Side};
-use crate::imap::{ImapClient, ImapError};
+use crate::dovecot::ID_FIELD;
+use crate::history::{Action, Flag, MessageId, Moment, Protocol, Side};
+use crate::imap::{Connect, ImapClient, ImapError};
 
-use super::client::{Client, Habit};
+use super::client::{Answer, Landing, PATIENCE, Session};
+use super::user::User;
 
 /// How long a busy client waits in IDLE.
 const SHORT_IDLE_MS: Range<u64> = 50..600;
@@ -18,103 +21,109 @@ const SHORT_IDLE_MS: Range<u64> = 50..600;
 /// How often an idle client looks up from its IDLE.
 const LONG_IDLE: Duration = Duration::from_mins(5);
 
-/// How long a slow line takes for a message.
-const SLOW_LINE_MS: Range<u64> = 50..500;
-
 const FLAGS: [Flag; 3] = ["\\Flagged", "\\Answered", "\\Seen"];
 
-pub(super) struct Session<'c> {
-    client: &'c mut Client,
+/// Where an IMAP client connects.
+pub(super) struct Door {
+    pub(super) connect: Connect,
+    /// Whether it waits in IDLE for as long as it is let, and does nothing else.
+    pub(super) idles: bool,
+}
+
+pub(super) struct Imap {
+    client: ImapClient,
+    idles: bool,
+}
+
+impl Session for Imap {
+    const PROTOCOL: Protocol = Protocol::Imap;
+
+    type Door = Door;
+
+    async fn open(door: &Door, _: &User) -> anyhow::Result<Self> {
+        let connect = door.connect.clone().limit(PATIENCE);
+        Ok(Self {
+            client: connect.open().await?,
+            idles: door.idles,
+        })
+    }
+
+    fn local(&self) -> Option<SocketAddr> {
+        self.client.local()
+    }
+
+    async fn log_in(&mut self, user: &User) -> anyhow::Result<Answer> {
+        let reply = self.client.login(&user.account, &user.password).await?;
+        if reply.is_ok() {
+            return Ok(Answer::Granted);
+        }
+        Ok(Answer::Refused(reply.code().map(str::to_owned)))
+    }
+
+    async fn served_by(&mut self) -> anyhow::Result<Side> {
+        let named = self.client.id_field(ID_FIELD).await?.unwrap_or_default();
+        Side::named(&named).context("a server that does not say its name")
+    }
+
+    async fn live(mut self, user: &mut User, landing: Landing) -> anyhow::Result<()> {
+        self.client.select("INBOX").await?.accepted()?;
+        let mut day = Day {
+            user,
+            imap: self.client,
+            server: landing.server,
+            stored: Vec::new(),
+        };
+        day.pass(self.idles).await?;
+        Ok(day.imap.logout().await?)
+    }
+}
+
+/// What a session does between its login and its logout.
+struct Day<'u> {
+    user: &'u mut User,
     imap: ImapClient,
     server: Side,
-    /// Counts the client's messages over all its sessions.
-    messages: &'c mut u64,
     /// Messages stored in this session, whose UIDs on this server are known, and how many of
     /// [`FLAGS`] they have.
     stored: Vec<(MessageId, u32, usize)>,
-    slow_percent: u32,
 }
 
-impl<'c> Session<'c> {
-    pub(super) fn new(
-        client: &'c mut Client,
-        imap: ImapClient,
-        server: Side,
-        messages: &'c mut u64,
-    ) -> Self {
-        Self {
-            client,
-            imap,
-            server,
-            messages,
-            stored: Vec::new(),
-            slow_percent: 0,
-        }
-    }
-
-    /// Works until the client is told to stop or fancies a new session; an error is a loss.
-    pub(super) async fn live(mut self) -> Result<(), ImapError> {
-        self.imap.select("INBOX").await?.accepted()?;
-        match self.client.habit.clone() {
-            Habit::Idle => {
-                while !self.client.stop.is_cancelled() {
-                    self.idle(LONG_IDLE).await?;
-                }
+impl Day<'_> {
+    async fn pass(&mut self, idles: bool) -> Result<(), ImapError> {
+        while !self.user.stop.is_cancelled() {
+            if idles {
+                self.idle(LONG_IDLE).await?;
+                continue;
             }
-            Habit::Busy {
-                pause,
-                slow_percent,
-                login_percent,
-            } => {
-                self.slow_percent = slow_percent;
-                while !self.client.stop.is_cancelled() {
-                    self.pause(pause.clone()).await;
-                    if self.happens(login_percent) {
-                        break;
-                    }
-                    self.one_thing().await?;
-                }
+            self.user.rest().await;
+            if self.user.happens(self.user.habit.login_percent) {
+                break;
             }
+            self.one_thing().await?;
         }
-        self.imap.logout().await
+        Ok(())
     }
 
     async fn one_thing(&mut self) -> Result<(), ImapError> {
-        match self.client.random.random_range(0..100) {
+        match self.user.random.random_range(0..100) {
             0..50 => self.append().await,
             50..75 => self.flag().await,
             75..90 => self.noop().await,
             _ => {
-                let time = self.client.random.random_range(SHORT_IDLE_MS);
+                let time = self.user.random.random_range(SHORT_IDLE_MS);
                 self.idle(Duration::from_millis(time)).await
             }
         }
     }
 
-    /// True in `percent` of a hundred cases.
-    fn happens(&mut self, percent: u32) -> bool {
-        self.client.random.random_range(0..100) < percent
-    }
-
-    async fn pause(&mut self, milliseconds: Range<u64>) {
-        let pause = self.client.random.random_range(milliseconds);
-        let stop = self.client.stop.clone();
-        let pause = sleep(Duration::from_millis(pause));
-        _ = stop.run_until_cancelled(pause).await;
-    }
-
     async fn append(&mut self) -> Result<(), ImapError> {
-        *self.messages += 1;
-        let id: MessageId = format!("c{}-{}", self.client.id, self.messages).into();
-        let padding = self.client.random.random_range(0..2000);
-        let message = message(&id, &self.client.account, padding);
+        let (id, message) = self.user.write_message();
         let appending = self.imap.start_append("INBOX", message.len()).await?;
         let mut rest = message.as_bytes();
-        if self.happens(self.slow_percent) {
+        if self.user.is_slow() {
             let (early, late) = rest.split_at(rest.len() / 2);
             self.imap.send(early).await?;
-            let pause = self.client.random.random_range(SLOW_LINE_MS);
-            sleep(Duration::from_millis(pause)).await;
+            self.user.wait_for_line().await;
             rest = late;
         }
         // No server can store a message before it has all of it.
@@ -166,7 +175,7 @@ impl<'c> Session<'c> {
     async fn idle(&mut self, time: Duration) -> Result<(), ImapError> {
         let idle = self.imap.idle().await?;
         let begun = Moment::now();
-        let stop = self.client.stop.clone();
+        let stop = self.user.stop.clone();
         let waiting = self.imap.next_response_within(time);
         match stop.run_until_cancelled(waiting).await {
             Some(Ok(_)) => self.record(Action::Woken, begun),
@@ -181,15 +190,8 @@ impl<'c> Session<'c> {
     }
 
     fn record(&self, action: Action, begun: Moment) {
-        let server = Some(self.server);
-        self.client.record(action, server, begun, Moment::now());
+        let times = (begun, Moment::now());
+        self.user
+            .record(Protocol::Imap, action, Some(self.server), times);
     }
-}
-
-fn message(id: &str, account: &str, padding: usize) -> String {
-    format!(
-        "Message-ID: <{id}@ferrypost.test>\r\nFrom: <{account}>\r\nTo: <{account}>\r\n\
-         Subject: {id}\r\n\r\n{}\r\n",
-        "x".repeat(padding)
-    )
 }
