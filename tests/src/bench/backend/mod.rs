@@ -2,7 +2,7 @@
 //!
 //! It takes any login, holds one message of a mebibyte, stores nothing, and answers from memory. It runs in a process of
 //! its own, so that what it costs is not counted as a proxy's. So does what nginx asks where a login goes
-//! ([`auth_http`]).
+//! (`auth_http`).
 
 mod auth_http;
 mod imap;
