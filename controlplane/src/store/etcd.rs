@@ -23,8 +23,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
-    Client, CompactionOptions, Compare, CompareOp, Error, GetOptions, KvClient, PutOptions,
-    ResponseHeader, TxnOp, WatchClient,
+    Client, CompactionOptions, Compare, CompareOp, Error, GetOptions, GetResponse, KvClient,
+    PutOptions, ResponseHeader, TxnOp, WatchClient,
 };
 use ferrypost_runtime::reload::{LOOK_EVERY, Stamps};
 use futures_util::StreamExt;
@@ -159,12 +159,14 @@ impl Store for EtcdStore {
     }
 
     async fn whole(&self, most: usize) -> Result<Option<Range>, StoreError> {
-        // One more than wanted tells that there are more, and the barrier is none of ours.
-        let limit = most.saturating_add(2).try_into().unwrap_or(i64::MAX);
+        // One more than wanted, since the barrier may be among them and is none of ours.
+        let limit = most.saturating_add(1).try_into().unwrap_or(i64::MAX);
         let options = GetOptions::new().with_prefix().with_limit(limit);
         let prefix = self.connection.etcd_key(b"");
-        let range = self.read(prefix, options, self.load_limit).await?;
-        Ok((range.entries.len() <= most).then_some(range))
+        let answer = self.fetch(prefix, options, self.load_limit).await?;
+        let is_whole = !answer.more();
+        let range = self.own(answer);
+        Ok((is_whole && range.entries.len() <= most).then_some(range))
     }
 
     async fn transact(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
@@ -263,23 +265,33 @@ impl EtcdStore {
         options: GetOptions,
         limit: Duration,
     ) -> Result<Range, StoreError> {
-        let mut answer = self
-            .connection
-            .call(limit, async |client| {
-                kv_client(&client)
-                    .get(key.clone(), Some(options.clone()))
-                    .await
-            })
-            .await
-            .map_err(Failure::of_read)?;
+        Ok(self.own(self.fetch(key, options, limit).await?))
+    }
+
+    async fn fetch(
+        &self,
+        key: Vec<u8>,
+        options: GetOptions,
+        limit: Duration,
+    ) -> Result<GetResponse, StoreError> {
+        let answer = self.connection.call(limit, async |client| {
+            kv_client(&client)
+                .get(key.clone(), Some(options.clone()))
+                .await
+        });
+        answer.await.map_err(Failure::of_read)
+    }
+
+    /// What of an answer is ours.
+    fn own(&self, mut answer: GetResponse) -> Range {
         let entries = answer.take_kvs();
         let entries = entries
             .iter()
             .filter_map(|entry| Some(own_entry(self.connection.own_key(entry.key())?, entry)));
-        Ok(Range {
+        Range {
             entries: entries.collect(),
             revision: revision(answer.header()),
-        })
+        }
     }
 }
 

@@ -2,13 +2,28 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use serde_json::Value;
-use tracing::{level_filters::LevelFilter, subscriber::DefaultGuard};
+use tracing::{
+    Dispatch, dispatcher,
+    level_filters::LevelFilter,
+    subscriber::{DefaultGuard, NoSubscriber},
+};
 
 use super::eventually;
+
+/// Makes a subscriber this thread's, as long as the guard lives.
+///
+/// Where a process has one subscriber alone, tracing asks the thread that comes to a span first whether anybody wants
+/// it, and believes it for all: a test beside this one, which has none, would take its spans away. With another one
+/// about, which wants nothing, each is asked.
+pub(crate) fn subscribe(subscriber: impl Into<Dispatch>) -> DefaultGuard {
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+    LazyLock::force(&ANOTHER);
+    dispatcher::set_default(&subscriber.into())
+}
 
 /// The log of this thread, and so of everything that a test on one thread starts.
 #[derive(Clone, Default)]
@@ -41,7 +56,7 @@ impl Log {
             .with_max_level(level)
             .with_writer(move || writer.clone())
             .finish();
-        (log, tracing::subscriber::set_default(subscriber))
+        (log, subscribe(subscriber))
     }
 
     pub(crate) fn text(&self) -> String {

@@ -11,7 +11,9 @@ use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt as _, regis
 
 use super::{
     backend::Manners,
-    eventually, noops,
+    eventually,
+    log::subscribe,
+    noops,
     world::{Plan, World},
 };
 
@@ -222,7 +224,7 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Spans {
 async fn no_span_is_open_while_a_session_is_relayed_and_its_relay_has_one_at_its_end() {
     let spans = Spans::default();
     let exporter = tracing_subscriber::registry().with(spans.clone());
-    let _default = tracing::subscriber::set_default(exporter);
+    let _default = subscribe(exporter);
     let world = World::with(Plan::default());
     let mut client = world.client().await;
     client.login("alice@example.org").await;
