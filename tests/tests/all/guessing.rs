@@ -13,20 +13,32 @@ use ferrypost_tests::dovecot::Pace;
 use ferrypost_tests::imap::Connect;
 use ferrypost_tests::story::{SOON, landing, migrate, move_to, roll_back};
 use ferrypost_tests::wait::eventually;
-use ferrypost_tests::world::World;
+use ferrypost_tests::world::{Limits, World};
 use tokio::task::JoinSet;
 
 const GUESSERS: usize = 12;
 
 /// A fence waits a second for a verdict, however many have none. Were it to wait for all of them, it would be held
-/// for the five that a connection is given to close. Far from both, since the machine has other things to do.
-const SHORT: Duration = Duration::from_millis(3500);
+/// for as long as a connection is given to close. Far from both, since the machine has other things to do.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// The longest window there is, and in it as long for a connection to close as a stop grants.
+fn limits() -> Limits {
+    Limits {
+        window: Duration::from_secs(24),
+        close: Duration::from_secs(19),
+        drain: Duration::from_secs(1),
+        hold: Duration::from_secs(28),
+        ..Limits::default()
+    }
+}
 
 #[tokio::test]
 async fn guessers_neither_stretch_a_move_nor_end_it() {
     let world = World::builder()
         .data_planes(1)
         .delta_hook(false)
+        .limits(limits())
         .pace(Pace::AsShipped)
         .start()
         .await

@@ -1,6 +1,6 @@
 //! etcd servers that live as long as the test.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -19,10 +19,13 @@ const BINARY: &str = "FERRYPOST_TEST_ETCD";
 /// How long a server may take until it answers. It takes half a second on an idle machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
-/// Starts etcd (the arguments), says its process id, and kills it as soon as standard input ends:
-/// the server does not outlive the test, however the test dies.
+/// Starts etcd (the arguments from the second on), says its process id, and kills it as soon as standard
+/// input ends: the server does not outlive the test, however the test dies. In the end it removes the folder
+/// that is the first argument, unless that is empty.
 const KEEPER: &str = r#"
 exec 3<&0
+folder=$1
+shift
 "$@" 3<&- &
 server=$!
 echo $server
@@ -30,6 +33,7 @@ echo $server
 keeper=$!
 wait $server
 kill $keeper
+[ -z "$folder" ] || rm -rf "$folder"
 "#;
 
 /// An etcd server with a data directory of its own, on free loopback ports.
@@ -43,6 +47,8 @@ pub struct EtcdServer {
     cluster: String,
     arguments: Vec<String>,
     tls: Option<EtcdTls>,
+    /// Nobody drops it, and its folder goes with the process.
+    is_static: bool,
     client_port: u16,
     peer_port: u16,
     running: Option<Running>,
@@ -73,7 +79,19 @@ impl EtcdServer {
     /// If there is no etcd, or it does not start.
     pub async fn shared() -> &'static Self {
         static SERVER: OnceCell<EtcdServer> = OnceCell::const_new();
-        SERVER.get_or_init(Self::start).await
+        SERVER.get_or_init(Self::start_static).await
+    }
+
+    /// Starts a server for a static, which is never dropped: its folder goes with the process.
+    ///
+    /// # Panics
+    ///
+    /// If there is no etcd, or it does not start.
+    pub async fn start_static() -> Self {
+        let mut server = Self::prepare("test", &[], None);
+        server.is_static = true;
+        server.restart().await;
+        server
     }
 
     /// Starts a server with further arguments, such as `--quota-backend-bytes=20000000`.
@@ -134,6 +152,7 @@ impl EtcdServer {
                 .map(|&argument| argument.to_owned())
                 .collect(),
             tls,
+            is_static: false,
             client_port: free_port(),
             peer_port,
             running: None,
@@ -243,8 +262,14 @@ impl EtcdServer {
 
     fn spawn(&mut self) {
         let log = File::create(self.directory.path().join("log")).expect("a log can be written");
+        let folder = if self.is_static {
+            self.directory.path().as_os_str()
+        } else {
+            OsStr::new("")
+        };
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "sh"])
+            .arg(folder)
             .arg(binary())
             .args(self.etcd_arguments())
             .args(&self.arguments)

@@ -1,13 +1,12 @@
 //! Several installations, and others' data, in one cluster.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use etcd_client::Client;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::conformance::{commit, events_up_to, next, put, told};
+use crate::store::conformance::{LIMIT, commit, events_up_to, next, put, told};
 use crate::store::etcd::{ConnectError, EtcdConfig, EtcdStore};
 use crate::store::testing::{Answers, EtcdServer, Relay};
 use crate::store::{PROGRESS_INTERVAL, Range, Rev, Store, Txn, WatchStream};
@@ -55,10 +54,9 @@ async fn busy_neighbour(server: &EtcdServer) -> AbortOnDropHandle<()> {
     }))
 }
 
-/// Follows a watch until it has told everything up to `revision`, within a time that progress
-/// needs and no more.
+/// Follows a watch until it has told everything up to `revision`.
 async fn progress_beyond(watch: &mut WatchStream, revision: Rev) {
-    timeout(Duration::from_secs(6), events_up_to(watch, revision))
+    timeout(LIMIT, events_up_to(watch, revision))
         .await
         .expect("no progress");
 }
