@@ -16,6 +16,7 @@ pub(super) struct Doors {
     pop3: Connect,
     sieve: SieveConnect,
     submission: Option<Connect>,
+    is_on_loopback: bool,
 }
 
 impl Doors {
@@ -31,6 +32,7 @@ impl Doors {
             pop3: later(plane.addr(Entrance::Pop3)),
             sieve: SieveConnect::new(plane.sieve(), world.trust(), Ipv4Addr::LOCALHOST.into()),
             submission: plane.submission().map(later),
+            is_on_loopback: plane.imaps().ip().is_loopback(),
         }
     }
 
@@ -41,17 +43,26 @@ impl Doors {
         }
     }
 
-    /// From an address, by which the servers' logs tell clients apart.
+    /// From an address of loopback, by which the servers' logs tell clients apart, unless the data plane is elsewhere.
     pub(super) fn pop3(&self, tls: Tls, from: IpAddr) -> Connect {
         let connect = match tls {
-            Tls::Implicit => &self.pop3s,
-            Tls::Starttls => &self.pop3,
+            Tls::Implicit => self.pop3s.clone(),
+            Tls::Starttls => self.pop3.clone(),
         };
-        connect.clone().from(from)
+        if self.is_on_loopback {
+            connect.from(from)
+        } else {
+            connect
+        }
     }
 
     /// From an address, as [`Doors::pop3`]; always with STARTTLS.
     pub(super) fn sieve(&self, from: IpAddr) -> SieveConnect {
+        let from = if self.is_on_loopback {
+            from
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
         self.sieve.clone().from(from)
     }
 

@@ -4,9 +4,8 @@
 //! newest messages of all, deleted on one side alone, it takes for news from the other one and brings back. So only these
 //! are deleted, and not the last of them.
 
-use crate::dovecot::Service;
 use crate::history::{Action, Moment, Operation, Protocol, Recorder, Side};
-use crate::imap::{Connect, Security};
+use crate::imap::Connect;
 use crate::world::World;
 
 /// How many an account has.
@@ -14,14 +13,14 @@ const COUNT: usize = 25;
 
 const NAME: &str = "seed-";
 
-/// Puts them into accounts on the source.
+/// Puts them into accounts that live on the source.
 pub(super) async fn sow(
     world: &World,
     accounts: &[String],
     recorder: &Recorder,
 ) -> anyhow::Result<()> {
-    let source = world.source().addr(Service::Imaps);
-    let connect = Connect::new(source, Security::Tls(world.trust()));
+    // Not every source can be reached without a data plane.
+    let connect = world.imaps(0);
     for account in accounts {
         sow_one(&connect, account, world.password(), recorder).await?;
     }
