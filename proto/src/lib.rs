@@ -42,6 +42,7 @@
 
 mod identity;
 mod name;
+mod recipient;
 mod record;
 mod routing_config;
 mod trace;
@@ -52,6 +53,7 @@ pub use identity::{LoginIdentity, SecondName};
 pub use name::{
     BareNames, DomainName, MAX_LOGIN_BYTES, MAX_NAME_BYTES, Name, NameError, NamePolicy,
 };
+pub use recipient::Recipient;
 pub use record::{Record, Rejected};
 pub use routing_config::{
     Announcement, AuthorizationIdentity, Destination, DisabledEndpoint, Endpoint, EndpointTls,

@@ -23,6 +23,17 @@ pub const MAX_NAME_BYTES: usize = 512;
 pub struct Name(Arc<str>);
 
 impl Name {
+    fn new(local: &str, domain: Option<&DomainName>) -> Result<Self, NameError> {
+        let text = match domain {
+            Some(domain) => format!("{local}@{}", domain.as_str()),
+            None => local.to_owned(),
+        };
+        if text.len() > MAX_NAME_BYTES {
+            return Err(NameError::TooLong);
+        }
+        Ok(Self(text.into()))
+    }
+
     /// As text, for keys and messages.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -148,19 +159,33 @@ impl NamePolicy {
             Some((local, domain)) => (local, Some(DomainName::parse(domain)?)),
             None => (user, None),
         };
+        let domain = domain.as_ref().or(self.default_domain());
         let local = self.fold_local(local)?;
-        let text = match domain.as_ref().or(self.default_domain()) {
-            Some(domain) => format!("{local}@{}", domain.as_str()),
-            None if self.bare_names == BareNames::Refuse => return Err(NameError::BareName),
-            None => local,
-        };
-        if text.len() > MAX_NAME_BYTES {
-            return Err(NameError::TooLong);
+        if domain.is_none() && self.bare_names == BareNames::Refuse {
+            return Err(NameError::BareName);
         }
-        Ok(Name(text.into()))
+        Name::new(&local, domain)
     }
 
-    fn default_domain(&self) -> Option<&DomainName> {
+    /// The name of a local part as it stands in an address: the text is in its normal form, and nobody has looked
+    /// at its characters.
+    pub(crate) fn name_of(
+        &self,
+        local: &str,
+        domain: Option<&DomainName>,
+    ) -> Result<Name, NameError> {
+        if local.len() > MAX_LOGIN_BYTES {
+            return Err(NameError::TooLong);
+        }
+        let is_of_no_name = |c| is_forbidden(c) || c == '@' || self.master_separators.contains(&c);
+        let local = self.without_sub_address(local);
+        if local.chars().any(is_of_no_name) {
+            return Err(NameError::Character);
+        }
+        Name::new(&self.fold_local(local)?, domain)
+    }
+
+    pub(crate) fn default_domain(&self) -> Option<&DomainName> {
         match &self.bare_names {
             BareNames::DefaultDomain(domain) => Some(domain),
             BareNames::Listed | BareNames::Refuse => None,
@@ -184,15 +209,18 @@ impl NamePolicy {
         }
     }
 
+    /// A name that starts with the separator has no part before it to stand for.
+    fn without_sub_address<'a>(&self, local: &'a str) -> &'a str {
+        let separator = self.sub_address_separator;
+        let parts = separator.and_then(|separator| local.split_once(separator));
+        match parts {
+            Some((user, _)) if !user.is_empty() => user,
+            _ => local,
+        }
+    }
+
     fn fold_local(&self, local: &str) -> Result<String, NameError> {
-        let local = match self.sub_address_separator {
-            // A name that starts with the separator has no part before it to stand for.
-            Some(separator) => match local.split_once(separator) {
-                Some((user, _)) if !user.is_empty() => user,
-                _ => local,
-            },
-            None => local,
-        };
+        let local = self.without_sub_address(local);
         if local.is_empty() {
             return Err(NameError::Empty);
         }
@@ -231,7 +259,12 @@ fn is_forbidden(c: char) -> bool {
             c,
             '"' | '\\' | '<' | '>' | '(' | ')' | ',' | ';' | ':' | '/' | '*' | '%'
         )
-        || matches!(c,
+        || is_invisible(c)
+}
+
+/// What nobody sees, and some servers pass over.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'

@@ -61,7 +61,7 @@ impl UnlistedRoute {
     }
 }
 
-/// Why a name goes nowhere.
+/// Why a name, or whoever else is to be routed, goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
     /// Its domain is not configured.
@@ -73,6 +73,9 @@ pub enum NoRoute {
     /// Bare names are not names of their own under this policy.
     #[error("bare names are not served")]
     BareName,
+    /// A server was asked for by its id, and there is none.
+    #[error("the destination is not configured")]
+    UnknownDestination,
 }
 
 /// A server.
@@ -337,10 +340,15 @@ impl RoutingConfig {
             };
         };
         // A `Name`'s domain is canonical, so parsing it gives it back.
-        match DomainName::parse(domain)
-            .ok()
-            .and_then(|domain| self.domains.get(&domain))
-        {
+        match DomainName::parse(domain) {
+            Ok(domain) => self.unlisted_in(&domain),
+            Err(_) => UnlistedRoute::Refused(NoRoute::UnknownDomain),
+        }
+    }
+
+    /// Where a name of this domain goes that has no record.
+    pub fn unlisted_in(&self, domain: &DomainName) -> UnlistedRoute {
+        match self.domains.get(domain) {
             None => UnlistedRoute::Refused(NoRoute::UnknownDomain),
             Some(Unlisted::Refuse) => UnlistedRoute::Refused(NoRoute::Unlisted),
             Some(Unlisted::Default) => UnlistedRoute::Default(self.default_destination.clone()),

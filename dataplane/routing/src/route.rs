@@ -36,6 +36,8 @@ pub enum Rule {
     DomainDefault,
     /// The installation's default destination.
     Default,
+    /// Nothing of the table's: the server was asked for by its id.
+    Named,
 }
 
 impl Rule {
@@ -45,6 +47,7 @@ impl Rule {
             Self::Placement => "placement",
             Self::DomainDefault => "domain_default",
             Self::Default => "default",
+            Self::Named => "named",
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ferrypost_proto::{
-    AccountId, DestinationId, Epoch, Name, Record, RoutingConfig, TablePosition, UnlistedRoute,
-    routing::v1::RejectedEntry,
+    AccountId, DestinationId, DomainName, Epoch, Name, NoRoute, Record, RoutingConfig,
+    TablePosition, UnlistedRoute, routing::v1::RejectedEntry,
 };
 
 use super::{
@@ -57,10 +57,28 @@ impl RoutingTable {
     /// Where a name goes. Memory only, and it cannot fail.
     pub fn resolve(&self, name: &Name) -> Resolution {
         match self.owner(name) {
-            Owner::Nobody => self.unlisted(name),
+            Owner::Nobody => without_record(self.config.unlisted(name)),
             Owner::Record(record) => of_record(record),
             Owner::Packed(packed) => of_packed(&packed),
             Owner::Unclear(account) => rejected(account),
+        }
+    }
+
+    /// Where a name of this domain goes that has no record.
+    pub fn resolve_unlisted_in(&self, domain: &DomainName) -> Resolution {
+        without_record(self.config.unlisted_in(domain))
+    }
+
+    /// A server by its id, while it is configured.
+    pub fn resolve_destination(&self, destination: &DestinationId) -> Resolution {
+        match self.config.destination(destination) {
+            Some(_) => Resolution::Route(Route {
+                destination: destination.clone(),
+                account: None,
+                epoch: None,
+                rule: Rule::Named,
+            }),
+            None => Resolution::Refused(NoRoute::UnknownDestination),
         }
     }
 
@@ -130,21 +148,21 @@ impl RoutingTable {
             },
         }
     }
+}
 
-    fn unlisted(&self, name: &Name) -> Resolution {
-        let route = |destination, rule| {
-            Resolution::Route(Route {
-                destination,
-                account: None,
-                epoch: None,
-                rule,
-            })
-        };
-        match self.config.unlisted(name) {
-            UnlistedRoute::DomainDefault(destination) => route(destination, Rule::DomainDefault),
-            UnlistedRoute::Default(destination) => route(destination, Rule::Default),
-            UnlistedRoute::Refused(refusal) => Resolution::Refused(refusal),
-        }
+fn without_record(unlisted: UnlistedRoute) -> Resolution {
+    let route = |destination, rule| {
+        Resolution::Route(Route {
+            destination,
+            account: None,
+            epoch: None,
+            rule,
+        })
+    };
+    match unlisted {
+        UnlistedRoute::DomainDefault(destination) => route(destination, Rule::DomainDefault),
+        UnlistedRoute::Default(destination) => route(destination, Rule::Default),
+        UnlistedRoute::Refused(refusal) => Resolution::Refused(refusal),
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::stats::{ControlState, Stats};
 use crate::{
     metrics::{self, PROTOCOL},
-    registry::Stage,
+    registry::{SessionKind, Stage},
 };
 
 const DESTINATION: Attribute = Attribute {
@@ -95,6 +95,10 @@ static SESSIONS_OPEN: Instrument = gauge(
     &[
         DESTINATION,
         PROTOCOL,
+        Attribute {
+            name: "kind",
+            values: Values::Words(SessionKind::VARIANTS),
+        },
         Attribute {
             name: "stage",
             values: Values::Words(Stage::VARIANTS),
@@ -199,8 +203,13 @@ impl Stats {
         levels.say(&HELD, &[], self.registry.counts().held);
         levels.say(&UNCONFIRMED, &[], self.registry.unconfirmed());
         levels.say(&KEPT, &[], self.budget.kept());
-        for ((destination, protocol, stage), count) in self.registry.tally() {
-            let values = [destination.as_str(), protocol.word(), stage.into_str()];
+        for (group, count) in self.registry.tally() {
+            let values = [
+                group.destination.as_str(),
+                group.protocol.word(),
+                group.kind.into_str(),
+                group.stage.into_str(),
+            ];
             levels.say(&SESSIONS_OPEN, &values, count);
         }
         for listener in &self.listeners {

@@ -266,6 +266,7 @@ struct Sessions {
 struct SessionCount {
     destination: String,
     protocol: &'static str,
+    kind: &'static str,
     stage: &'static str,
     count: usize,
 }
@@ -342,10 +343,11 @@ impl Stats {
             held_logins: counts.held,
             kept_octets: self.budget.kept(),
             routed: routed
-                .map(|((destination, protocol, stage), count)| SessionCount {
-                    destination: destination.into(),
-                    protocol: protocol.word(),
-                    stage: stage.into_str(),
+                .map(|(group, count)| SessionCount {
+                    destination: group.destination.into(),
+                    protocol: group.protocol.word(),
+                    kind: group.kind.into_str(),
+                    stage: group.stage.into_str(),
                     count,
                 })
                 .collect(),

@@ -167,10 +167,18 @@ fn session_info(session: SessionSnapshot) -> SessionInfo {
     SessionInfo {
         reference: session.reference,
         protocol: session.protocol.into(),
-        name: session.name.as_str().to_owned(),
+        name: session
+            .subject
+            .name()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         destination: session.destination.map(String::from).unwrap_or_default(),
-        client: session.client.to_string(),
+        client: session
+            .client
+            .map(|client| client.to_string())
+            .unwrap_or_default(),
         age: prost_types::Duration::try_from(session.age).ok(),
         stage: session.stage.into_str().to_owned(),
+        kind: session.kind.into_str().to_owned(),
     }
 }

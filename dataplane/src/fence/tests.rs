@@ -8,7 +8,10 @@ use super::*;
 use crate::{
     limits::HoldLimits,
     net::CloseProof,
-    registry::{Admission, AdmitRequest, CloseReason, SETTLE_TIME, SessionGuard},
+    registry::{
+        Admission, AdmitRequest, CloseReason, OnFence, SETTLE_TIME, SessionGuard, SessionKind,
+        Subject,
+    },
     tables::Tables,
 };
 
@@ -63,14 +66,16 @@ impl Plane {
 
     fn login(&self, login: &str) -> SessionGuard {
         let admission = self.registry.admit(AdmitRequest {
-            name: name(login),
+            subject: Subject::Name(name(login)),
+            kind: SessionKind::Session,
+            on_fence: OnFence::Hold,
             protocol: Protocol::Imap,
-            client: "192.0.2.1:1234".parse().unwrap(),
+            client: "192.0.2.1:1234".parse().ok(),
             reference: "ref".into(),
         });
         match admission {
             Admission::Routed(mut guard) => {
-                guard.backend_accepted();
+                guard.exposed();
                 guard
             }
             other => panic!("{login} is not routed: {other:?}"),
@@ -221,9 +226,11 @@ async fn a_fence_after_an_aborted_one_counts_afresh_and_takes_over_who_still_lin
 async fn a_held_login_does_not_keep_a_fence_from_draining() {
     let plane = Plane::new(vec![fencing(alice(), 5)]);
     let held = plane.registry.admit(AdmitRequest {
-        name: name("alice"),
+        subject: Subject::Name(name("alice")),
+        kind: SessionKind::Session,
+        on_fence: OnFence::Hold,
         protocol: Protocol::Imap,
-        client: "192.0.2.1:1234".parse().unwrap(),
+        client: "192.0.2.1:1234".parse().ok(),
         reference: "ref".into(),
     });
     assert!(matches!(held, Admission::Held(_)));

@@ -2,25 +2,24 @@
 
 use std::sync::Arc;
 
-use ferrypost_proto::Name;
 use ferrypost_routing::{Resolution, Route};
 
 use super::{
-    Registry, Stage,
+    Registry, SessionKind, Stage, Subject,
     entry::{CloseReason, Entry},
 };
 use crate::{net::CloseProof, tables::Published as _};
 
 /// A registered session: made by admission alone, and registered until it is dropped.
 ///
-/// From [`backend_accepted`](Self::backend_accepted) on, drop it only after the backend leg is closed: ending
+/// From [`exposed`](Self::exposed) on, drop it only after the backend leg is closed: ending
 /// without a [`CloseProof`] counts as *unconfirmed*, since nobody knows what the backend still executes, and a
 /// fence that waits for this session makes its move abort (G2c). Before that there is nothing to prove, and
 /// nothing may leave us on the leg once this is dropped.
 #[derive(Debug)]
 pub struct SessionGuard(Registered);
 
-/// A held login: registered without a route while its name is fenced.
+/// A held login: registered without a route while its subject is fenced.
 ///
 /// Nothing but a table ends the hold: no clock of ours and no loss of the control plane (G10). The caller
 /// keeps its own deadline, answers with a temporary error when that is over, and drops this.
@@ -34,7 +33,7 @@ pub enum Recheck {
     /// It was told to end meanwhile.
     #[error("told to end: {reason}", reason = .0.word())]
     Closing(CloseReason),
-    /// Its name is fenced, refused, or goes to another destination now.
+    /// Its subject is fenced, refused, or goes to another destination now.
     #[error("the name resolves otherwise now")]
     Changed,
 }
@@ -48,12 +47,12 @@ impl SessionGuard {
         })
     }
 
-    /// The canonical name.
-    pub fn name(&self) -> &Name {
-        &self.0.entry.request.name
+    /// Whom it is for.
+    pub fn subject(&self) -> &Subject {
+        &self.0.entry.request.subject
     }
 
-    /// Where the session goes. Never changes: a session whose name goes elsewhere is closed.
+    /// Where the session goes. Never changes: a session whose subject goes elsewhere is closed.
     pub fn route(&self) -> &Route {
         self.0
             .entry
@@ -79,28 +78,33 @@ impl SessionGuard {
 
     /// Shows the session as [`Stage::Relaying`] from now on.
     ///
-    /// Somebody has been let in: a name without a record is remembered for
+    /// Somebody has been let in, if it is no delivery: a name without a record is remembered for
     /// [`unlisted`](Registry::unlisted).
     pub fn relaying(&self) {
         self.0.entry.relaying();
         let route = self.route();
-        if route.account.is_none() {
+        let is_delivery = self.0.entry.request.kind == SessionKind::Delivery;
+        if let Some(name) = self.subject().name()
+            && route.account.is_none()
+            && !is_delivery
+        {
             let unlisted = &self.0.registry.unlisted;
-            unlisted.note(self.name(), &route.destination);
+            unlisted.note(name, &route.destination);
         }
     }
 
-    /// Say so before anything that a backend could execute for the account is sent: when it has accepted the
-    /// login, and before it is sent anything else.
+    /// The backend may execute something for the subject from now on: to be said before that is sent. A login's is
+    /// said when the backend has accepted it and before it is sent anything else; an exchange's before its first
+    /// octet; a delivery's before the end of its message.
     ///
-    /// Not before. Until then it has a login and no command of the client's, so there is nothing that it could
-    /// still execute; and a server may think about a wrong password for longer than a close may take, without a
-    /// look at its socket. Whoever knows an address could keep the account from ever moving (decision 0005).
-    pub fn backend_accepted(&mut self) {
+    /// Not before. A login is no command, so until it is accepted there is nothing that could still be executed; and
+    /// a server may think about a wrong password for longer than a close may take, without a look at its socket.
+    /// Whoever knows an address could keep the account from ever moving (decision 0005).
+    pub fn exposed(&mut self) {
         self.0.backend_open = true;
     }
 
-    /// After the backend's OK and before the first relayed byte: still the same destination, and no fence
+    /// After it was exposed and before the next byte (for a login: the first relayed one): still the same destination, and no fence
     /// goes on (G2b)? A fence that begins after this answer finds the session registered.
     pub fn recheck(&self) -> Result<(), Recheck> {
         if let Some(reason) = self.close_reason() {
@@ -110,14 +114,14 @@ impl SessionGuard {
             .0
             .registry
             .tables
-            .with_current(|table| table.map(|table| table.resolve(self.name())));
+            .with_current(|table| table.map(|table| self.subject().resolve(table)));
         match resolution {
             Some(Resolution::Route(now)) if now.destination == self.route().destination => Ok(()),
             _ => Err(Recheck::Changed),
         }
     }
 
-    /// Whether a fence or a flip overtook the session: it must not be relayed, and its name is to be admitted
+    /// Whether a fence or a flip overtook the session: it must not be relayed, and its subject is to be admitted
     /// anew.
     pub fn is_overtaken(&self) -> bool {
         matches!(
@@ -141,21 +145,17 @@ impl HeldLogin {
         })
     }
 
-    /// The canonical name.
-    pub fn name(&self) -> &Name {
-        &self.0.entry.request.name
-    }
-
-    /// Resolves when a table no longer fences the name: drop this and admit again, for what comes then
+    /// Resolves when a table no longer fences the subject: drop this and admit again, for what comes then
     /// may be another destination. Cancel-safe.
     pub async fn released(&self) {
+        let subject = &self.0.entry.request.subject;
         let mut tables = self.0.registry.tables.watch();
         // `Err` would mean that the publisher is gone, and the registry holds one.
         let _ = tables
             .wait_for(|table| {
-                table.as_ref().is_some_and(|table| {
-                    !matches!(table.resolve(self.name()), Resolution::Fenced(_))
-                })
+                table
+                    .as_ref()
+                    .is_some_and(|table| !matches!(subject.resolve(table), Resolution::Fenced(_)))
             })
             .await;
     }
@@ -171,7 +171,7 @@ impl HeldLogin {
 struct Registered {
     registry: Arc<Registry>,
     entry: Arc<Entry>,
-    /// A backend has accepted the login and its end was not seen.
+    /// A backend may be executing something for it: its end was not seen.
     backend_open: bool,
 }
 

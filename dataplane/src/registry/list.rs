@@ -5,24 +5,39 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering, time::
 use ferrypost_proto::{DestinationId, Name, v1::Protocol};
 use tokio::time::Instant;
 
-use super::{Registry, Stage, UnlistedLogin, entry::Entry, step::Lock as _};
+use super::{Registry, SessionKind, Stage, Subject, UnlistedLogin, entry::Entry, step::Lock as _};
 
 /// One session as it was when somebody looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSnapshot {
     /// The reference in logs and announcements.
     pub reference: String,
+    /// What it is.
+    pub kind: SessionKind,
     /// What the client speaks.
     pub protocol: Protocol,
-    /// The canonical name.
-    pub name: Name,
+    /// Whom it is for.
+    pub subject: Subject,
     /// `None` while held.
     pub destination: Option<DestinationId>,
-    /// The client's address.
-    pub client: SocketAddr,
+    /// The client's address, if it has one.
+    pub client: Option<SocketAddr>,
     /// Since admission.
     pub age: Duration,
     /// How far it has come.
+    pub stage: Stage,
+}
+
+/// What sessions are counted by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Where they go.
+    pub destination: DestinationId,
+    /// What their clients speak.
+    pub protocol: Protocol,
+    /// What they are.
+    pub kind: SessionKind,
+    /// How far they have come.
     pub stage: Stage,
 }
 
@@ -55,20 +70,21 @@ impl Registry {
         }
     }
 
-    /// Sessions with a route by destination, protocol and stage. Walks over all of them, one shard at a
+    /// How many sessions with a route there are of each group. Walks over all of them, one shard at a
     /// time: for `/stats`.
-    pub fn tally(&self) -> BTreeMap<(DestinationId, Protocol, Stage), usize> {
+    pub fn tally(&self) -> BTreeMap<Group, usize> {
         let mut tally = BTreeMap::new();
         for shard in &self.shards {
             shard.with(|shard| {
                 for entry in shard.all() {
                     if let Some(route) = &entry.route {
-                        let key = (
-                            route.destination.clone(),
-                            entry.request.protocol,
-                            entry.stage(),
-                        );
-                        *tally.entry(key).or_default() += 1;
+                        let group = Group {
+                            destination: route.destination.clone(),
+                            protocol: entry.request.protocol,
+                            kind: entry.request.kind,
+                            stage: entry.stage(),
+                        };
+                        *tally.entry(group).or_default() += 1;
                     }
                 }
             });
@@ -93,9 +109,9 @@ impl Registry {
                 shard.with(|shard| shard.all().for_each(|entry| add(entry)));
             }
         } else {
-            for name in names {
-                self.shard(name)
-                    .with(|shard| shard.under(name).for_each(|entry| add(entry)));
+            for subject in names.iter().map(Subject::from) {
+                self.shard(&subject)
+                    .with(|shard| shard.under(&subject).for_each(|entry| add(entry)));
             }
         }
         listing
@@ -116,8 +132,9 @@ impl Registry {
 fn snapshot(entry: &Entry, now: Instant) -> SessionSnapshot {
     SessionSnapshot {
         reference: entry.request.reference.clone(),
+        kind: entry.request.kind,
         protocol: entry.request.protocol,
-        name: entry.request.name.clone(),
+        subject: entry.request.subject.clone(),
         destination: entry.route.as_ref().map(|route| route.destination.clone()),
         client: entry.request.client,
         age: now.saturating_duration_since(entry.since),

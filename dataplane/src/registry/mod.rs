@@ -1,5 +1,5 @@
-//! The registry: every session and held login, keyed by canonical *name*, which is all that is known
-//! before and after an account has a record.
+//! The registry: every session and held login, keyed by its subject. Most are names: a canonical *name* is all that
+//! is known of an account before and after it has a record.
 //!
 //! Whoever holds a [`SessionGuard`] is registered, and the relay demands one by value. The guard is also
 //! how the registry reaches the session: [`SessionGuard::closing`] resolves when it must end.
@@ -11,6 +11,7 @@ mod ledger;
 mod list;
 mod shard;
 mod step;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod unlisted;
@@ -28,10 +29,11 @@ use ferrypost_routing::{KeyedState, Resolution};
 use ferrypost_runtime::Random;
 use tokio::{sync::Notify, time::Instant};
 
-pub use admit::{Admission, AdmitRequest, HoldLimit};
+pub use admit::{Admission, AdmitRequest, HoldLimit, OnFence, SessionKind};
 pub use entry::{CloseReason, Stage};
 pub use guard::{HeldLogin, Recheck, SessionGuard};
-pub use list::{Counts, Listing, SessionSnapshot};
+pub use list::{Counts, Group, Listing, SessionSnapshot};
+pub use subject::Subject;
 pub use unlisted::UnlistedLogin;
 
 pub(crate) use ledger::Ledger;
@@ -95,11 +97,11 @@ impl Registry {
     /// Registers a session and chooses its route, in one step under one lock (see
     /// the module `admit`). Memory only.
     pub fn admit(self: &Arc<Self>, request: AdmitRequest) -> Admission {
-        let name = request.name.clone();
+        let subject = request.subject.clone();
         step::admit(
-            self.shard(&name),
+            self.shard(&subject),
             &self.tables,
-            &name,
+            &subject,
             |shard, resolution| self.enter(shard, resolution, request),
         )
     }
@@ -122,6 +124,9 @@ impl Registry {
                 shard.insert(Arc::clone(&entry));
                 Admission::Routed(SessionGuard::new(Arc::clone(self), entry))
             }
+            Some(Resolution::Fenced(_)) if request.on_fence == OnFence::Defer => {
+                Admission::Deferred
+            }
             Some(Resolution::Fenced(_)) => {
                 if let Err(limit) = self.may_hold(shard, &request) {
                     return Admission::TooManyHeld(limit);
@@ -135,7 +140,8 @@ impl Registry {
 
     /// Takes one of the places for held logins.
     fn may_hold(&self, shard: &Shard, request: &AdmitRequest) -> Result<(), HoldLimit> {
-        let held = shard.held(&request.name, request.client.ip());
+        let client = request.client.map(|client| client.ip());
+        let held = shard.held(&request.subject, client);
         // First, since whoever has filled his own share is not to be told of the others'.
         if held.from_customer >= self.limits.per_name_and_address {
             return Err(HoldLimit::PerNameAndAddress);
@@ -156,9 +162,10 @@ impl Registry {
     pub fn kick(&self, names: &[Name]) -> usize {
         names
             .iter()
-            .map(|name| {
-                self.shard(name)
-                    .with(|shard| shard.close(name, CloseReason::Kicked))
+            .map(Subject::from)
+            .map(|subject| {
+                self.shard(&subject)
+                    .with(|shard| shard.close(&subject, CloseReason::Kicked))
             })
             .sum()
     }
@@ -217,9 +224,11 @@ impl Registry {
     /// The names of those sessions, one for each.
     pub(crate) fn unsettled_names(&self) -> Vec<Name> {
         let since = self.unsettled_since();
-        self.each_shard(|shard| shard.unconfirmed(since).cloned().collect::<Vec<_>>())
-            .flatten()
-            .collect()
+        let names = |shard: &Shard| -> Vec<Name> {
+            let subjects = shard.unconfirmed(since);
+            subjects.filter_map(Subject::name).cloned().collect()
+        };
+        self.each_shard(names).flatten().collect()
     }
 
     fn unsettled_since(&self) -> Option<Instant> {
@@ -231,17 +240,19 @@ impl Registry {
     /// lately, on the fence's ledger, and closes them. The table that fences the name is in force.
     pub(crate) fn fence(&self, name: &Name, ledger: &Arc<Ledger>) {
         let since = self.unsettled_since();
-        step::close_changed(self.shard(name), &self.tables, name, |shard| {
-            shard.count_on(name, ledger, since);
+        let subject = Subject::from(name);
+        step::close_changed(self.shard(&subject), &self.tables, &subject, |shard| {
+            shard.count_on(&subject, ledger, since);
         });
     }
 
     /// Closes the sessions under one name that the table in force fences or sends elsewhere.
     pub(crate) fn close_changed(&self, name: &Name) {
-        step::close_changed(self.shard(name), &self.tables, name, |_| ());
+        let subject = Subject::from(name);
+        step::close_changed(self.shard(&subject), &self.tables, &subject, |_| ());
     }
 
-    /// The same for every name that has a session.
+    /// The same for everybody who has a session.
     pub(crate) fn sweep(&self) {
         for shard in &self.shards {
             step::sweep(shard, &self.tables);
@@ -252,13 +263,14 @@ impl Registry {
     pub(crate) fn routed_under<'a>(&self, names: impl IntoIterator<Item = &'a Name>) -> usize {
         names
             .into_iter()
-            .map(|name| self.shard(name).with(|shard| shard.routed(name)))
+            .map(Subject::from)
+            .map(|subject| self.shard(&subject).with(|shard| shard.routed(&subject)))
             .sum()
     }
 
     /// Takes an entry out. `unconfirmed`: its backend leg was opened and its end was not seen.
     fn leave(&self, entry: &Arc<Entry>, unconfirmed: bool) {
-        self.shard(&entry.request.name).with(|shard| {
+        self.shard(&entry.request.subject).with(|shard| {
             shard.forget_before(self.unsettled_since());
             shard.remove(entry, unconfirmed.then(Instant::now));
         });
@@ -276,8 +288,8 @@ impl Registry {
             .map(move |shard| shard.with(|shard| read(shard)))
     }
 
-    fn shard(&self, name: &Name) -> &Mutex<Shard> {
-        let hash = self.hash.hash(name.as_str().as_bytes());
+    fn shard(&self, subject: &Subject) -> &Mutex<Shard> {
+        let hash = self.hash.hash(subject.as_bytes());
         &self.shards[usize::try_from(hash >> 56).expect("8 bits")]
     }
 }

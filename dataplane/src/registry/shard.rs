@@ -1,4 +1,4 @@
-//! The entries whose names fall into one shard.
+//! The entries whose subjects fall into one shard.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -6,23 +6,23 @@ use std::{
     sync::Arc,
 };
 
-use ferrypost_proto::Name;
 use ferrypost_routing::{KeyedState, Resolution};
 use tokio::time::Instant;
 
 use super::{
+    Subject,
     entry::{CloseReason, Entry},
     ledger::Ledger,
 };
 use crate::network::Network;
 
-/// Entries by name, and the names whose backend may still be at work.
+/// Entries by subject, and the subjects for whom a backend may still be at work.
 #[derive(Debug)]
 pub(super) struct Shard {
-    entries: HashMap<Name, Vec<Slot>, KeyedState>,
-    /// When and under which name a session ended whose backend's close nobody saw, oldest first.
+    entries: HashMap<Subject, Vec<Slot>, KeyedState>,
+    /// When and for whom a session ended whose backend's close nobody saw, oldest first.
     /// Forgotten after the settle time, so it is bounded by how many sessions can end in that time.
-    unconfirmed: VecDeque<(Instant, Name)>,
+    unconfirmed: VecDeque<(Instant, Subject)>,
 }
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Shard {
 
     pub(super) fn insert(&mut self, entry: Arc<Entry>) {
         self.entries
-            .entry(entry.request.name.clone())
+            .entry(entry.request.subject.clone())
             .or_default()
             .push(Slot {
                 entry,
@@ -61,10 +61,10 @@ impl Shard {
     /// Takes an entry out and counts its end on the ledger of its fence. `unconfirmed`: the time, if
     /// its backend's close was not seen.
     pub(super) fn remove(&mut self, entry: &Arc<Entry>, unconfirmed: Option<Instant>) {
-        let name = &entry.request.name;
+        let subject = &entry.request.subject;
         let slots = self
             .entries
-            .get_mut(name)
+            .get_mut(subject)
             .expect("an entry is removed once, by its guard");
         let at = slots
             .iter()
@@ -74,28 +74,34 @@ impl Shard {
             ledger.session_ended(unconfirmed.is_some());
         }
         if slots.is_empty() {
-            self.entries.remove(name);
+            self.entries.remove(subject);
         }
         if let Some(now) = unconfirmed {
-            self.unconfirmed.push_back((now, name.clone()));
+            self.unconfirmed.push_back((now, subject.clone()));
         }
     }
 
-    /// Puts every session under the name, and every doubtful end since then, on a fence's ledger.
-    pub(super) fn count_on(&mut self, name: &Name, ledger: &Arc<Ledger>, since: Option<Instant>) {
-        for slot in self.entries.get_mut(name).into_iter().flatten() {
+    /// Puts every session of the subject, and every doubtful end since then, on a fence's ledger.
+    pub(super) fn count_on(
+        &mut self,
+        subject: &Subject,
+        ledger: &Arc<Ledger>,
+        since: Option<Instant>,
+    ) {
+        for slot in self.entries.get_mut(subject).into_iter().flatten() {
             if slot.entry.route.is_some() {
                 slot.ledger = Some(Arc::clone(ledger));
             }
         }
         self.forget_before(since);
-        let doubtful = self.unconfirmed.iter().filter(|(_, of)| of == name).count();
+        let doubtful = self.unconfirmed.iter().filter(|(_, of)| of == subject);
+        let doubtful = doubtful.count();
         ledger.ended_before(u32::try_from(doubtful).unwrap_or(u32::MAX));
     }
 
-    /// Closes the sessions under the name that no longer go where it resolves to.
-    pub(super) fn close_changed(&self, name: &Name, now: &Resolution) {
-        for entry in self.under(name) {
+    /// Closes the sessions of the subject that no longer go where it resolves to.
+    pub(super) fn close_changed(&self, subject: &Subject, now: &Resolution) {
+        for entry in self.under(subject) {
             if let Some(route) = &entry.route
                 && !matches!(now, Resolution::Route(now) if now.destination == route.destination)
             {
@@ -104,16 +110,17 @@ impl Shard {
         }
     }
 
-    /// The same for every name.
-    pub(super) fn sweep(&self, resolve: impl Fn(&Name) -> Resolution) {
-        for name in self.entries.keys() {
-            self.close_changed(name, &resolve(name));
+    /// The same for every subject.
+    pub(super) fn sweep(&self, resolve: impl Fn(&Subject) -> Resolution) {
+        for subject in self.entries.keys() {
+            self.close_changed(subject, &resolve(subject));
         }
     }
 
-    /// Closes everything under the name. Returns how many entries were told first by this.
-    pub(super) fn close(&self, name: &Name, reason: CloseReason) -> usize {
-        self.under(name).filter(|entry| entry.close(reason)).count()
+    /// Closes everything of the subject. Returns how many entries were told first by this.
+    pub(super) fn close(&self, subject: &Subject, reason: CloseReason) -> usize {
+        let entries = self.under(subject);
+        entries.filter(|entry| entry.close(reason)).count()
     }
 
     /// Closes everything.
@@ -130,35 +137,40 @@ impl Shard {
         }
     }
 
-    /// Entries under the name that have a route.
-    pub(super) fn routed(&self, name: &Name) -> usize {
-        self.under(name)
+    /// Entries of the subject that have a route.
+    pub(super) fn routed(&self, subject: &Subject) -> usize {
+        self.under(subject)
             .filter(|entry| entry.route.is_some())
             .count()
     }
 
-    /// Held logins under the name, and those of them from where `client` is.
-    pub(super) fn held(&self, name: &Name, client: IpAddr) -> Held {
-        let customer = Network::of_customer(client);
+    /// Held logins of the subject, and those of them from where `client` is.
+    pub(super) fn held(&self, subject: &Subject, client: Option<IpAddr>) -> Held {
+        let customer = client.map(Network::of_customer);
+        let is_from_there = |entry: &Entry| match (customer, entry.request.client) {
+            (Some(customer), Some(client)) => customer.contains(client.ip()),
+            (customer, client) => customer.is_none() && client.is_none(),
+        };
         let mut held = Held::default();
-        for entry in self.under(name).filter(|entry| entry.route.is_none()) {
+        let entries = self.under(subject);
+        for entry in entries.filter(|entry| entry.route.is_none()) {
             held.all += 1;
-            held.from_customer += usize::from(customer.contains(entry.request.client.ip()));
+            held.from_customer += usize::from(is_from_there(entry));
         }
         held
     }
 
-    /// The names of ends since then whose backend's close was not seen.
-    pub(super) fn unconfirmed(&self, since: Option<Instant>) -> impl Iterator<Item = &Name> {
+    /// For whom sessions ended since then whose backend's close was not seen.
+    pub(super) fn unconfirmed(&self, since: Option<Instant>) -> impl Iterator<Item = &Subject> {
         let recent = self.unconfirmed.iter();
         recent
             .filter(move |(at, _)| since.is_none_or(|since| *at >= since))
-            .map(|(_, name)| name)
+            .map(|(_, subject)| subject)
     }
 
-    pub(super) fn under(&self, name: &Name) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(super) fn under(&self, subject: &Subject) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries
-            .get(name)
+            .get(subject)
             .into_iter()
             .flatten()
             .map(|slot| &slot.entry)

@@ -1,7 +1,7 @@
 //! The two steps that race: an admission, and the close after a new table.
 //!
 //! Both look at the table in force *while they hold the shard's lock*. The publisher swaps the table first
-//! and closes afterwards, so of an admission and a close under one name, whichever takes the lock second
+//! and closes afterwards, so of an admission and a close under one subject, whichever takes the lock second
 //! sees what the first did: either the close finds the entry, or the admission finds the new table. With
 //! the look-up before the lock neither might.
 //!
@@ -9,10 +9,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use ferrypost_proto::Name;
 use ferrypost_routing::Resolution;
 
-use super::{entry::CloseReason, shard::Shard};
+use super::{Subject, entry::CloseReason, shard::Shard};
 use crate::tables::Published;
 
 /// A lock around a `T`.
@@ -28,40 +27,40 @@ impl<T> Lock<T> for Mutex<T> {
     }
 }
 
-/// Resolves a name and lets `enter` insert the entry that goes with the answer.
+/// Resolves a subject and lets `enter` insert the entry that goes with the answer.
 pub(super) fn admit<R>(
     shard: &impl Lock<Shard>,
     tables: &impl Published,
-    name: &Name,
+    subject: &Subject,
     enter: impl FnOnce(&mut Shard, Option<Resolution>) -> R,
 ) -> R {
     shard.with(|shard| {
-        let resolution = tables.with_current(|table| table.map(|table| table.resolve(name)));
+        let resolution = tables.with_current(|table| table.map(|table| subject.resolve(table)));
         enter(shard, resolution)
     })
 }
 
-/// Closes what the table in force no longer allows under a name. `before` runs first, under the same
+/// Closes what the table in force no longer allows under a subject. `before` runs first, under the same
 /// lock.
 pub(super) fn close_changed(
     shard: &impl Lock<Shard>,
     tables: &impl Published,
-    name: &Name,
+    subject: &Subject,
     before: impl FnOnce(&mut Shard),
 ) {
     shard.with(|shard| {
         before(shard);
-        if let Some(now) = tables.with_current(|table| table.map(|table| table.resolve(name))) {
-            shard.close_changed(name, &now);
+        if let Some(now) = tables.with_current(|table| table.map(|table| subject.resolve(table))) {
+            shard.close_changed(subject, &now);
         }
     });
 }
 
-/// The same for every name of the shard. Without a table nobody may stay.
+/// The same for every subject of the shard. Without a table nobody may stay.
 pub(super) fn sweep(shard: &impl Lock<Shard>, tables: &impl Published) {
     shard.with(|shard| {
         tables.with_current(|table| match table {
-            Some(table) => shard.sweep(|name| table.resolve(name)),
+            Some(table) => shard.sweep(|subject| subject.resolve(table)),
             None => shard.close_all(CloseReason::Moved),
         });
     });
@@ -82,7 +81,7 @@ mod model {
     use tokio::{sync::Notify, time::Instant};
 
     use super::*;
-    use crate::registry::{AdmitRequest, entry::Entry, ledger::Ledger};
+    use crate::registry::{AdmitRequest, OnFence, SessionKind, entry::Entry, ledger::Ledger};
     use ferrypost_routing::{KeyedState, RoutingTable, testing};
 
     struct LoomLock(Mutex<Shard>);
@@ -109,16 +108,18 @@ mod model {
 
     type Step = fn(&LoomLock, &LoomTables);
 
-    fn alice() -> Name {
-        testing::name("alice")
+    fn alice() -> Subject {
+        Subject::Name(testing::name("alice"))
     }
 
     fn enter(shard: &mut Shard, resolution: Option<Resolution>) {
         if let Some(Resolution::Route(route)) = resolution {
             let request = AdmitRequest {
-                name: alice(),
+                subject: alice(),
+                kind: SessionKind::Session,
+                on_fence: OnFence::Hold,
                 protocol: Protocol::Imap,
-                client: "192.0.2.1:1".parse().expect("an address"),
+                client: None,
                 reference: String::new(),
             };
             let entry = Entry::new(request, Some(route), Instant::now());
@@ -183,8 +184,7 @@ mod model {
     #[test]
     fn registering_after_the_look_up_is_caught() {
         let broken: Step = |shard, tables| {
-            let resolution =
-                tables.with_current(|table| table.map(|table| table.resolve(&alice())));
+            let resolution = tables.with_current(|table| table.map(|table| alice().resolve(table)));
             shard.with(|shard| enter(shard, resolution));
         };
         assert!(catch_unwind(|| race(broken, the_publication)).is_err());

@@ -1,7 +1,7 @@
 use std::{future::Future, pin::pin};
 
-use ferrypost_proto::{Phase, v1::Protocol};
-use ferrypost_routing::{RoutingTable, testing::*};
+use ferrypost_proto::{DestinationId, DomainName, NoRoute, Phase, Recipient, v1::Protocol};
+use ferrypost_routing::{RoutingTable, Rule, testing::*};
 use futures_util::FutureExt as _;
 
 use super::*;
@@ -19,9 +19,11 @@ fn registry(tables: &Tables) -> Arc<Registry> {
 
 fn request(login: &str) -> AdmitRequest {
     AdmitRequest {
-        name: name(login),
+        subject: Subject::Name(name(login)),
+        kind: SessionKind::Session,
+        on_fence: OnFence::Hold,
         protocol: Protocol::Imap,
-        client: "192.0.2.1:1234".parse().unwrap(),
+        client: "192.0.2.1:1234".parse().ok(),
         reference: format!("ref-{login}"),
     }
 }
@@ -168,7 +170,7 @@ async fn held_logins_are_limited_and_can_be_kicked() {
     let first = held(&registry, "alice");
     let _second = held(&registry, "alice");
     let from_elsewhere = AdmitRequest {
-        client: "192.0.2.2:1234".parse().unwrap(),
+        client: "192.0.2.2:1234".parse().ok(),
         ..request("alice")
     };
     assert!(matches!(
@@ -198,7 +200,7 @@ fn one_host_cannot_take_the_held_places_of_a_name() {
     let registry = Registry::new(tables, limits, &random());
     let admit = |client: &str| {
         registry.admit(AdmitRequest {
-            client: client.parse().unwrap(),
+            client: client.parse().ok(),
             ..request("alice")
         })
     };
@@ -332,14 +334,132 @@ fn a_close_without_proof_is_remembered_for_the_settle_time() {
         let registry = registry(&tables);
         drop(routed(&registry, "alice"));
         let mut proved = routed(&registry, "alice");
-        proved.backend_accepted();
+        proved.exposed();
         proved.closed(CloseProof::EOF);
         assert_eq!(registry.unconfirmed(), 0, "never opened, and proved");
         let mut dropped = routed(&registry, "alice");
-        dropped.backend_accepted();
+        dropped.exposed();
         drop(dropped);
         assert_eq!(registry.unconfirmed(), 1);
         tokio::time::advance(SETTLE_TIME + Duration::from_millis(1)).await;
         assert_eq!(registry.unconfirmed(), 0);
     });
+}
+
+fn delivery(to: Recipient) -> AdmitRequest {
+    AdmitRequest {
+        subject: to.into(),
+        kind: SessionKind::Delivery,
+        on_fence: OnFence::Defer,
+        protocol: Protocol::Imap,
+        client: None,
+        reference: "ref".into(),
+    }
+}
+
+fn passed_through(destination: &str) -> AdmitRequest {
+    AdmitRequest {
+        subject: Subject::Destination(DestinationId::parse(destination).unwrap()),
+        ..delivery(Recipient::Name(name("alice")))
+    }
+}
+
+fn admitted(registry: &Arc<Registry>, request: AdmitRequest) -> SessionGuard {
+    match registry.admit(request) {
+        Admission::Routed(guard) => guard,
+        other => panic!("not routed: {other:?}"),
+    }
+}
+
+#[test]
+fn a_deferred_admission_takes_no_held_place_and_leaves_no_entry() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Fencing));
+    let registry = registry(&tables);
+    for _ in 0..10 {
+        let admission = registry.admit(delivery(Recipient::Name(name("alice"))));
+        assert!(matches!(admission, Admission::Deferred), "{admission:?}");
+    }
+    assert_eq!(registry.sessions(&[], 10).total, 0);
+    // Two is the limit, and both places are free.
+    let _held = [held(&registry, "alice"), held(&registry, "alice")];
+}
+
+#[tokio::test]
+async fn a_delivery_is_a_session_that_a_fence_closes_and_waits_for() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let delivery = admitted(&registry, delivery(Recipient::Name(name("alice"))));
+    let listed = registry.sessions(&[name("alice")], 1).sessions.remove(0);
+    assert_eq!((listed.kind, listed.client), (SessionKind::Delivery, None));
+    publish(&tables, alice(Phase::Fencing));
+    let ledger = Arc::new(Ledger::new(Arc::new(Notify::new())));
+    registry.fence(&name("alice"), &ledger);
+    assert_eq!(delivery.closing().await, CloseReason::Moved);
+    assert_eq!(registry.routed_under([&name("alice")]), 1);
+    drop(delivery);
+    assert_eq!(registry.routed_under([&name("alice")]), 0);
+    assert_eq!((ledger.closed(), ledger.unconfirmed()), (1, 0));
+}
+
+#[test]
+fn recipients_that_nobody_logs_in_as_follow_their_domain() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Fencing));
+    let registry = registry(&tables);
+    let in_domain = |domain| delivery(Recipient::Domain(DomainName::parse(domain).unwrap()));
+    // The fence of an account in the domain is none of theirs.
+    let route = admitted(&registry, in_domain("a.example")).route().clone();
+    assert_eq!(
+        (route.destination.as_str(), route.rule),
+        ("source", Rule::Default)
+    );
+    let route = admitted(&registry, in_domain("t.example")).route().clone();
+    assert_eq!(
+        (route.destination.as_str(), route.rule),
+        ("target", Rule::DomainDefault)
+    );
+    for (domain, why) in [
+        ("closed.example", NoRoute::Unlisted),
+        ("elsewhere.example", NoRoute::UnknownDomain),
+    ] {
+        let admission = registry.admit(in_domain(domain));
+        assert!(matches!(admission, Admission::Refused(found) if found == why));
+    }
+}
+
+#[test]
+fn a_server_that_is_passed_through_to_is_left_when_it_is_configured_no_longer() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Fencing));
+    let registry = registry(&tables);
+    let [third, target] = ["third", "target"].map(|id| admitted(&registry, passed_through(id)));
+    assert_eq!(third.subject().name(), None);
+    assert_eq!(registry.sessions(&[name("alice")], 9).total, 0);
+    let listed = registry.sessions(&[], 9);
+    assert!(listed.sessions.iter().all(|it| it.subject.name().is_none()));
+    assert_eq!(registry.counts().sessions, 2);
+    let mut snapshot = chunk(9, vec![]);
+    snapshot.config = Some(config_without("third"));
+    publish(&tables, snapshot_after(None, snapshot).unwrap());
+    registry.sweep();
+    assert_eq!(third.close_reason(), Some(CloseReason::Moved));
+    assert_eq!(target.close_reason(), None, "no account's fence reaches it");
+    assert!(matches!(
+        registry.admit(passed_through("third")),
+        Admission::Refused(NoRoute::UnknownDestination)
+    ));
+}
+
+#[test]
+fn an_end_that_is_nobody_s_makes_no_name_wait() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let mut connection = admitted(&registry, passed_through("source"));
+    connection.exposed();
+    drop(connection);
+    assert_eq!(registry.unconfirmed(), 1);
+    assert_eq!(registry.unsettled_names(), []);
 }

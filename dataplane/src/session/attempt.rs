@@ -32,7 +32,10 @@ use crate::{
         open::{OpenError, Opened, open},
     },
     net::{leg::BackendLeg, proxy::Announced},
-    registry::{Admission, AdmitRequest, CloseReason, HeldLogin, SessionGuard},
+    registry::{
+        Admission, AdmitRequest, CloseReason, HeldLogin, OnFence, SessionGuard, SessionKind,
+        Subject,
+    },
 };
 
 /// A login that the backend has accepted and that may be relayed.
@@ -168,9 +171,11 @@ impl<P: LineProtocol> Attempt<'_, P> {
         let began = Instant::now();
         loop {
             let request = AdmitRequest {
-                name: name.clone(),
+                subject: Subject::from(name),
+                kind: SessionKind::Session,
+                on_fence: OnFence::Hold,
                 protocol: on_the_wire(P::KIND),
-                client: self.client.peer(),
+                client: Some(self.client.peer()),
                 reference: self.reference.to_string(),
             };
             match self.services.registry.admit(request) {
@@ -179,6 +184,8 @@ impl<P: LineProtocol> Attempt<'_, P> {
                     return Ok(guard);
                 }
                 Admission::Held(held) => self.hold(held).await?,
+                // Said of who would not wait, which a login does.
+                Admission::Deferred => return Err(AttemptError::HeldTooLong),
                 Admission::Refused(refusal) => return Err(AttemptError::Refused(refusal)),
                 Admission::NoTable => return Err(AttemptError::NoTable),
                 Admission::TooManyHeld(limit) => return Err(AttemptError::TooManyHeld(limit)),
@@ -343,7 +350,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         login: <P::Back as Negotiate>::Login,
         welcome: P::Welcome,
     ) -> Result<Tried<P::Welcome>, AttemptError> {
-        guard.backend_accepted();
+        guard.exposed();
         let Err(recheck) = guard.recheck() else {
             return Ok(Tried::Accepted(Accepted {
                 backend: leg,

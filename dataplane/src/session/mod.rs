@@ -165,8 +165,9 @@ async fn until_accepted<P: LineProtocol>(
         record.log_login(services, &trail, end);
         match outcome {
             Ok(accepted) => {
-                let (peer, name) = (client.peer().ip(), accepted.guard.name());
-                services.guesses.succeeded(peer, name);
+                if let Some(name) = accepted.guard.subject().name() {
+                    services.guesses.succeeded(client.peer().ip(), name);
+                }
                 record.relayed(&trail);
                 return Ok(accepted);
             }

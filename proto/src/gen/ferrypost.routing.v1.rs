@@ -620,6 +620,9 @@ pub struct SessionInfo {
     /// "held", "connecting", "relaying" or "closing".
     #[prost(string, tag = "7")]
     pub stage: ::prost::alloc::string::String,
+    /// "session", "exchange", "delivery" or "idle_upstream". Empty: a session, of a data plane that has no others.
+    #[prost(string, tag = "8")]
+    pub kind: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

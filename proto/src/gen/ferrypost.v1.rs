@@ -3477,6 +3477,9 @@ pub struct Session {
     /// "held", "connecting", "relaying" or "closing".
     #[prost(string, tag = "8")]
     pub stage: ::prost::alloc::string::String,
+    /// "session", "exchange", "delivery" or "idle_upstream". Empty: a session, of a data plane that has no others.
+    #[prost(string, tag = "9")]
+    pub kind: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

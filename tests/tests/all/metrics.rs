@@ -75,7 +75,7 @@ async fn both_planes_measure_a_move_and_name_nobody() {
         .await
         .unwrap();
 
-    let here = "{destination=\"source\",protocol=\"imap\",stage=\"relaying\"}";
+    let here = "{destination=\"source\",protocol=\"imap\",kind=\"session\",stage=\"relaying\"}";
     let accepted = "{protocol=\"imap\",outcome=\"accepted\",blame=\"nobody\"}";
     let reachable = |destination: &str| {
         format!(

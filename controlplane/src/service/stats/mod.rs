@@ -266,5 +266,6 @@ fn session(instance: &InstanceId, session: stream::SessionInfo) -> v1::Session {
         client: session.client,
         age: session.age,
         stage: session.stage,
+        kind: session.kind,
     }
 }

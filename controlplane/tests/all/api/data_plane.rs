@@ -411,5 +411,6 @@ pub(crate) fn session(name: &str, stage: &str) -> SessionInfo {
         client: "192.0.2.1".to_owned(),
         age: None,
         stage: stage.to_owned(),
+        kind: "session".to_owned(),
     }
 }

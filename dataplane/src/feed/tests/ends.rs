@@ -30,9 +30,11 @@ async fn expelled_and_superseded_stop_serving_at_once_and_for_good() {
         assert_eq!(world.feed.await.unwrap(), end);
         assert!(!world.readiness.is_ready());
         let admission = world.registry.admit(crate::registry::AdmitRequest {
-            name: name("bob"),
+            subject: crate::registry::Subject::Name(name("bob")),
+            kind: crate::registry::SessionKind::Session,
+            on_fence: crate::registry::OnFence::Hold,
             protocol: ferrypost_proto::v1::Protocol::Imap,
-            client: "192.0.2.1:1".parse().unwrap(),
+            client: "192.0.2.1:1".parse().ok(),
             reference: String::new(),
         });
         assert!(matches!(

@@ -71,7 +71,7 @@ async fn what_another_has_in_doubt_is_drained_before_it_counts_as_held() {
     let Admission::Routed(mut session) = world.admit("alice") else {
         panic!("nothing is fenced");
     };
-    session.backend_accepted();
+    session.exposed();
     let mut stream = compared(&mut world, chunk(3, vec![alice()])).await;
     let also = [doubt(1, "alice")];
     assert_eq!(left(&mut stream, &also).await, 1);
@@ -141,7 +141,7 @@ async fn where_the_rules_have_changed_since_the_backup_everybody_is_closed_and_c
     let Admission::Routed(mut session) = world.admit("alice") else {
         panic!("nothing is fenced");
     };
-    session.backend_accepted();
+    session.exposed();
     let mut stored = chunk(3, vec![]);
     if let Some(config) = &mut stored.config {
         config.default_destination = "third".into();

@@ -115,7 +115,7 @@ async fn a_close_that_was_not_seen_is_said_before_the_table_of_a_move_is_applied
     let Admission::Routed(mut session) = world.admit("alice") else {
         panic!("nothing is fenced");
     };
-    session.backend_accepted();
+    session.exposed();
     drop(session);
     let moving = vec![
         put(alice_on("source", 6)),
@@ -324,7 +324,7 @@ async fn rule_7_drained_comes_after_the_applied_of_its_table_and_the_last_sessio
     let Admission::Routed(mut session) = world.admit("alice") else {
         panic!("alice is routed");
     };
-    session.backend_accepted();
+    session.exposed();
     let fenced = moving(alice_on("source", 6), Phase::Fencing, None);
     stream
         .send(Down::Delta(delta(5, 6, vec![put(fenced)])))

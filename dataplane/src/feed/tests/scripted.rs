@@ -39,7 +39,7 @@ use super::super::{
 use crate::{
     limits::HoldLimits,
     ready::Readiness,
-    registry::{Admission, AdmitRequest, Registry},
+    registry::{Admission, AdmitRequest, OnFence, Registry, SessionKind, Subject},
     state_dir::StateDir,
     tables::Tables,
 };
@@ -169,9 +169,11 @@ impl World {
 
     pub(super) fn admit(&self, login: &str) -> Admission {
         self.registry.admit(AdmitRequest {
-            name: testing::name(login),
+            subject: Subject::Name(testing::name(login)),
+            kind: SessionKind::Session,
+            on_fence: OnFence::Hold,
             protocol: Protocol::Imap,
-            client: "192.0.2.1:1234".parse().unwrap(),
+            client: "192.0.2.1:1234".parse().ok(),
             reference: format!("ref-{login}"),
         })
     }
