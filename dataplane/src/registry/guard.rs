@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ferrypost_routing::{Resolution, Route};
+use ferrypost_wire::Answered;
 
 use super::{
     Registry, SessionKind, Stage, Subject,
@@ -13,7 +14,7 @@ use crate::{net::CloseProof, tables::Published as _};
 /// A registered session: made by admission alone, and registered until it is dropped.
 ///
 /// From [`exposed`](Self::exposed) on, drop it only after the backend leg is closed: ending
-/// without a [`CloseProof`] counts as *unconfirmed*, since nobody knows what the backend still executes, and a
+/// without a [`Proof`] counts as *unconfirmed*, since nobody knows what the backend still executes, and a
 /// fence that waits for this session makes its move abort (G2c). Before that there is nothing to prove, and
 /// nothing may leave us on the leg once this is dropped.
 #[derive(Debug)]
@@ -36,6 +37,27 @@ pub enum Recheck {
     /// Its subject is fenced, refused, or goes to another destination now.
     #[error("the name resolves otherwise now")]
     Changed,
+}
+
+/// Evidence that a backend is done with what it was sent for a session. Each proves one end.
+#[derive(Debug)]
+pub enum Proof {
+    /// It has closed its side of the connection.
+    Closed(CloseProof),
+    /// Its last word on it was read. The connection may go on for others.
+    Answered(Answered),
+}
+
+impl From<CloseProof> for Proof {
+    fn from(proof: CloseProof) -> Self {
+        Self::Closed(proof)
+    }
+}
+
+impl From<Answered> for Proof {
+    fn from(last: Answered) -> Self {
+        Self::Answered(last)
+    }
 }
 
 impl SessionGuard {
@@ -130,8 +152,9 @@ impl SessionGuard {
         )
     }
 
-    /// Ends the registration with the evidence that the backend's side is over.
-    pub fn closed(mut self, _proof: CloseProof) {
+    /// Ends the registration with the evidence that nothing is executed for it any more.
+    pub fn closed(mut self, proof: impl Into<Proof>) {
+        let _: Proof = proof.into();
         self.0.backend_open = false;
     }
 }

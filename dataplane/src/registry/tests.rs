@@ -2,6 +2,10 @@ use std::{future::Future, pin::pin};
 
 use ferrypost_proto::{DestinationId, DomainName, NoRoute, Phase, Recipient, v1::Protocol};
 use ferrypost_routing::{RoutingTable, Rule, testing::*};
+use ferrypost_wire::{
+    Answered, BackLimits, BackSettings, Channel, Introduction, WireBuf,
+    lmtp::{Delivery, LmtpFront, LmtpLimits, LmtpOpening, LmtpSettings, LmtpStep, Offer},
+};
 use futures_util::FutureExt as _;
 
 use super::*;
@@ -401,6 +405,63 @@ async fn a_delivery_is_a_session_that_a_fence_closes_and_waits_for() {
     drop(delivery);
     assert_eq!(registry.routed_under([&name("alice")]), 0);
     assert_eq!((ledger.closed(), ledger.unconfirmed()), (1, 0));
+}
+
+/// The only way to one: a machine that reads a server's last reply about a message.
+fn answered() -> Answered {
+    let (mut input, mut out) = (WireBuf::new(1000), Vec::new());
+    let mut front = LmtpFront::new(LmtpSettings {
+        channel: Channel::Secure,
+        offer: Arc::new(Offer::new(&[])),
+        limits: LmtpLimits::default(),
+    });
+    input.extend(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\n").unwrap();
+    let to = loop {
+        if let LmtpStep::Recipient(to) = front.step(&mut input, &mut out).unwrap() {
+            break to;
+        }
+    };
+    let mut opening = LmtpOpening::new(BackSettings {
+        channel: Channel::Secure,
+        announce: None,
+        introduction: Introduction::default(),
+        prefaced: false,
+        limits: BackLimits::default(),
+    });
+    input
+        .extend(b"220 hi\r\n250-hi\r\n250 PIPELINING\r\n")
+        .unwrap();
+    opening.step(&mut input, &mut out).unwrap();
+    let mut back = opening.into_back().unwrap();
+    back.recipient(&to, &mut out);
+    back.message(&mut out);
+    input.extend(b"250 yes\r\n354 go\r\n250 saved\r\n").unwrap();
+    loop {
+        match back.step(&mut input, &mut out).unwrap() {
+            Delivery::GoAhead => back.end(&mut out),
+            Delivery::Delivered(_, answered) => return answered,
+            Delivery::NeedMore => panic!("it has said everything"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_servers_last_word_is_proof_without_the_end_of_its_connection() {
+    let tables = Tables::new();
+    publish(&tables, alice(Phase::Settled));
+    let registry = registry(&tables);
+    let to = || delivery(Recipient::Name(name("alice")));
+    // Before the end of its message there is nothing to prove.
+    drop(admitted(&registry, to()));
+    let mut proved = admitted(&registry, to());
+    proved.exposed();
+    proved.closed(answered());
+    assert_eq!(registry.unconfirmed(), 0);
+    let mut lost = admitted(&registry, to());
+    lost.exposed();
+    drop(lost);
+    assert_eq!(registry.unsettled_names(), [name("alice")]);
 }
 
 #[test]

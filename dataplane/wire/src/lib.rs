@@ -80,6 +80,7 @@
 //! - No input makes it panic or hold more than its limits say.
 #![warn(missing_docs)]
 
+mod answered;
 mod buf;
 mod code;
 #[macro_use]
@@ -89,6 +90,7 @@ mod foreign;
 pub mod imap;
 mod keywords;
 mod lines;
+pub mod lmtp;
 pub mod pop3;
 mod refusal;
 mod reply;
@@ -102,6 +104,7 @@ mod xclient;
 
 use std::fmt;
 
+pub use answered::Answered;
 pub use buf::{Full, LineTooLong, WireBuf};
 pub use facts::{
     ClientFacts, HopLimit, IdField, Introduction, InvalidReference, SessionReference, TlsFacts,

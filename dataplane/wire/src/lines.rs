@@ -21,6 +21,11 @@ impl Lines {
         &self.limits
     }
 
+    /// Counts from here.
+    pub(crate) fn decided(&mut self) {
+        self.taken = 0;
+    }
+
     /// The next line; `None` when more must be read.
     ///
     /// # Errors

@@ -1,176 +1,26 @@
-//! The backend's side up to the point where a secret may be sent: we are the client.
+//! The backend's side of submission: we are the client, up to the point where a secret may be sent.
 
 use super::login::SubmissionLogin;
-use super::reply::{Replies, Reply};
-use super::xclient::{self, Announcement};
-use super::{quirks, verdict};
+use super::opening::{Dialect, Opening};
 use crate::buf::WireBuf;
 use crate::keywords::Keywords;
 use crate::reply::BackendViolation;
 use crate::secret::Credentials;
-use crate::settings::{BackSettings, Channel};
-use crate::text::printable;
+use crate::settings::BackSettings;
 use crate::{Negotiate, NegotiateStep};
 
-/// The longest greeting that is kept for the operator, in octets.
-const MAX_GREETING: usize = 512;
-
-/// The name for who has none: a probe, and a client that did not say its own. An address literal is a name that
-/// checks of its form let pass (RFC 5321 §4.1.3).
-const NAMELESS: &str = "[127.0.0.1]";
-
 /// A submission client up to the login.
-///
-/// One command at a time: nothing is pipelined, since nothing is known yet about what answers (and Postfix 3.9
-/// hangs up on who does).
-pub struct SubmissionBack {
-    channel: Channel,
-    /// The client's own name, in every EHLO: after XCLIENT and STARTTLS too the last one is what the server
-    /// judges and writes into the message.
-    helo: Option<String>,
-    announcement: Option<Announcement>,
-    prefaced: bool,
-    replies: Replies,
-    state: State,
-    greeting: String,
-    takes_announcements: bool,
-    offered_in_clear: Option<Keywords>,
-    offered: Option<Keywords>,
-}
-
-/// What we wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Greeting,
-    /// Nothing: the next command is to be chosen.
-    Choosing,
-    /// The answer to this command.
-    Answer(Command),
-    /// The driver's TLS handshake.
-    Handshake,
-    /// Credentials.
-    Ready,
-    /// Nothing: the server will not have this client.
-    Refused,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
-    Ehlo,
-    StartTls,
-    Xclient,
-}
+pub struct SubmissionBack(Opening);
 
 impl SubmissionBack {
     pub(super) fn new(settings: BackSettings) -> Self {
-        Self {
-            channel: settings.channel,
-            helo: settings.introduction.helo,
-            announcement: settings.announce.as_ref().map(Announcement::new),
-            prefaced: settings.prefaced,
-            replies: Replies::new(settings.limits),
-            state: State::Greeting,
-            greeting: String::new(),
-            takes_announcements: false,
-            offered_in_clear: None,
-            offered: None,
-        }
+        Self(Opening::new(Dialect::Submission, settings))
     }
 
     /// Whether the server takes announcements of clients from us: it offers it to whom it trusts. Of a client that
     /// has been announced: whether it did until it had heard everything.
     pub(super) fn takes_announcements(&self) -> bool {
-        self.takes_announcements
-    }
-
-    /// Sends the next command, if one is needed before a secret may be sent.
-    fn choose(&mut self, out: &mut Vec<u8>) -> Result<(), BackendViolation> {
-        let Some(offered) = &self.offered else {
-            let name = self.helo.as_deref().unwrap_or(NAMELESS);
-            let command = format!("EHLO {name}");
-            self.send(Command::Ehlo, command.as_bytes(), out);
-            return Ok(());
-        };
-        if self.channel == Channel::Clear {
-            if !offered.has("STARTTLS") {
-                return Err(BackendViolation::StartTlsMissing);
-            }
-            self.send(Command::StartTls, b"STARTTLS", out);
-            return Ok(());
-        }
-        let is_over = |announcement: &Announcement| announcement.is_over();
-        if !self.announcement.as_ref().is_some_and(is_over) {
-            self.takes_announcements = xclient::takes_announcements(offered);
-        }
-        let announcement = self.announcement.as_mut();
-        match announcement.and_then(|announcement| announcement.next(offered)) {
-            Some(command) => self.send(Command::Xclient, &command, out),
-            None => self.state = State::Ready,
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, command: Command, text: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(text);
-        out.extend_from_slice(b"\r\n");
-        self.state = State::Answer(command);
-    }
-
-    /// Takes the greeting. One that is none tells us to go, or the client who was announced before it.
-    fn greet(&mut self, reply: &Reply) -> Result<NegotiateStep, BackendViolation> {
-        match reply.code {
-            220 => {
-                self.greeting = printable(reply.text(), MAX_GREETING);
-                self.state = State::Choosing;
-                Ok(NegotiateStep::NeedMore)
-            }
-            500..=599 if self.prefaced => Ok(self.refused(reply)),
-            400..=599 => Err(BackendViolation::Bye),
-            _ => Err(BackendViolation::ForeignGreeting),
-        }
-    }
-
-    /// Takes the answer to `command`.
-    fn answer(
-        &mut self,
-        command: Command,
-        reply: &Reply,
-    ) -> Result<NegotiateStep, BackendViolation> {
-        match (command, reply.code) {
-            // What Postfix says to a header that it does not expect, in which there is a QUIT.
-            (Command::Ehlo, 500 | 221) if self.prefaced => {
-                return Err(BackendViolation::PrefaceRefused);
-            }
-            (Command::Ehlo | Command::StartTls, 421) => return Err(BackendViolation::Bye),
-            (Command::Ehlo, 250) => {
-                let mut offered = Keywords::default();
-                for line in reply.extensions() {
-                    offered.add(&quirks::extension(line));
-                }
-                self.offered = Some(offered);
-                self.state = State::Choosing;
-            }
-            (Command::StartTls, 220) => self.state = State::Handshake,
-            (Command::StartTls, _) => return Err(BackendViolation::StartTlsRefused),
-            // A new greeting: the server knows nothing any more but whom it talks to.
-            (Command::Xclient, 200..=299) => {
-                self.offered = None;
-                self.state = State::Choosing;
-            }
-            (Command::Xclient, 500..=504) => return Err(BackendViolation::AnnounceRefused),
-            (Command::Ehlo, 400..=599) if self.helo.is_none() && self.announcement.is_none() => {
-                return Err(BackendViolation::CapabilitiesMissing);
-            }
-            // A word about the client's name or address.
-            (Command::Ehlo | Command::Xclient, 400..=599) => return Ok(self.refused(reply)),
-            _ => return Err(BackendViolation::Malformed),
-        }
-        Ok(NegotiateStep::NeedMore)
-    }
-
-    fn refused(&mut self, reply: &Reply) -> NegotiateStep {
-        self.state = State::Refused;
-        NegotiateStep::Refused(verdict::on_client(reply))
+        self.0.takes_announcements()
     }
 }
 
@@ -183,44 +33,23 @@ impl Negotiate for SubmissionBack {
         input: &mut WireBuf,
         out: &mut Vec<u8>,
     ) -> Result<NegotiateStep, BackendViolation> {
-        loop {
-            match self.state {
-                State::Choosing => self.choose(out)?,
-                State::Handshake => return Ok(NegotiateStep::StartTls),
-                State::Ready => return Ok(NegotiateStep::Ready),
-                State::Refused => return Ok(NegotiateStep::NeedMore),
-                State::Greeting | State::Answer(_) => {
-                    let Some(reply) = self.replies.next(input)? else {
-                        return Ok(NegotiateStep::NeedMore);
-                    };
-                    let step = match self.state {
-                        State::Answer(command) => self.answer(command, &reply)?,
-                        _ => self.greet(&reply)?,
-                    };
-                    if step != NegotiateStep::NeedMore {
-                        return Ok(step);
-                    }
-                }
-            }
-        }
+        self.0.step(input, out)
     }
 
     fn secured(&mut self) {
-        self.channel = Channel::Secure;
-        self.offered_in_clear = self.offered.take();
-        self.state = State::Choosing;
+        self.0.secured();
     }
 
     fn greeting(&self) -> &str {
-        &self.greeting
+        self.0.greeting()
     }
 
     fn offered_in_clear(&self) -> Option<&Keywords> {
-        self.offered_in_clear.as_ref()
+        self.0.offered_in_clear()
     }
 
     fn offered(&self) -> Option<&Keywords> {
-        self.offered.as_ref()
+        self.0.offered()
     }
 
     fn leave(&mut self, out: &mut Vec<u8>) {
@@ -228,9 +57,8 @@ impl Negotiate for SubmissionBack {
     }
 
     fn into_login(self, credentials: Credentials) -> SubmissionLogin {
-        let ready = self.state == State::Ready;
-        let offered = self.offered.filter(|_| ready);
-        SubmissionLogin::new(offered, self.replies, credentials)
+        let (offered, replies) = self.0.finish();
+        SubmissionLogin::new(offered, replies, credentials)
     }
 }
 
@@ -238,7 +66,7 @@ impl Negotiate for SubmissionBack {
 mod tests {
     use super::*;
     use crate::facts::{ClientFacts, HopLimit, Introduction, SessionReference, TlsFacts};
-    use crate::settings::BackLimits;
+    use crate::settings::{BackLimits, Channel};
 
     /// A client of whom there is more to say than one command holds.
     fn back() -> SubmissionBack {

@@ -54,10 +54,10 @@ impl Verb {
 
 /// A command's name and what stands behind it, without the spaces around.
 pub(super) fn split(line: &[u8]) -> (Verb, &[u8]) {
-    let line = trim(line);
+    let line = quirks::trim(line);
     let end = line.iter().position(|&octet| quirks::is_space(octet));
     let (name, rest) = line.split_at(end.unwrap_or(line.len()));
-    (Verb::from_name(name), trim(rest))
+    (Verb::from_name(name), quirks::trim(rest))
 }
 
 /// The arguments of AUTH: the mechanism's name and the initial response (RFC 4954 §4), still in base64.
@@ -96,16 +96,6 @@ pub(super) fn chunk(arguments: &[u8]) -> Option<Chunk> {
 fn words(arguments: &[u8]) -> impl Iterator<Item = &[u8]> {
     let words = arguments.split(|&octet| quirks::is_space(octet));
     words.filter(|word| !word.is_empty())
-}
-
-fn trim(text: &[u8]) -> &[u8] {
-    let is_text = |&octet: &u8| !quirks::is_space(octet);
-    let start = text.iter().position(is_text).unwrap_or(text.len());
-    let end = text
-        .iter()
-        .rposition(is_text)
-        .map_or(start, |last| last + 1);
-    &text[start..end]
 }
 
 #[cfg(test)]

@@ -6,31 +6,49 @@
 //!   quirks    where we take more than the grammar allows, and for whose sake
 //!   offer     what that server may offer, given what the backends can do
 //!   reply     what a backend answers
-//!   back      we are the client, up to the point where a secret may be sent
+//!   opening   we are the client, up to the point where a secret or a message may be sent
+//!   back      the same for submission
 //!   xclient   announcing the client by XCLIENT
 //!   login     replaying the login
 //!   verdict   what a backend's refusal means
 //!   follow    watching the relay
 //!   words     what we say ourselves
 //! ```
+//!
+//! For whoever reads transactions (LMTP) there are, beside these:
+//!
+//! ```text
+//!   envelope  who sends a message and who is to get it
+//!   content   where a message ends
+//!   hops      how many servers it has passed
+//! ```
 
 mod back;
 mod command;
+pub(crate) mod content;
+pub(crate) mod envelope;
 mod follow;
 mod front;
+mod hops;
 mod login;
-mod offer;
-mod quirks;
-mod reply;
+pub(crate) mod offer;
+pub(crate) mod opening;
+pub(crate) mod quirks;
+pub(crate) mod reply;
 mod verdict;
 mod words;
 mod xclient;
 
 pub use back::SubmissionBack;
+pub use content::{BareLineEnd, Piece};
+pub use envelope::{Address, BadEnvelope, Envelope, Parameter};
 pub use follow::SubmissionFollower;
 pub use front::SubmissionFront;
+pub use hops::Hops;
 pub use login::{Acceptance, SubmissionLogin};
 pub use offer::Offer;
+
+pub(crate) use words::goodbye;
 
 use crate::keywords::Keywords;
 use crate::settings::{BackSettings, FrontSettings, Tokens};

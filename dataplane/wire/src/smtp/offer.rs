@@ -72,12 +72,20 @@ impl crate::Offer for Offer {
 
 /// What every destination can do.
 pub(super) fn before_login(destinations: &[Keywords], tokens: Tokens) -> Offer {
+    Offer {
+        extensions: shared(destinations, &CARRIED),
+        mechanisms: sasl::offered(&MECHANISMS, destinations, tokens, can_replay),
+    }
+}
+
+/// The size that every destination takes, and those of the keywords that all offer in the same words.
+pub(crate) fn shared(destinations: &[Keywords], keywords: &[&str]) -> Keywords {
     let mut extensions = Keywords::default();
     if let Some(size) = size(destinations) {
         extensions.add(&format!("SIZE {size}"));
     }
     if let Some((first, others)) = destinations.split_first() {
-        for keyword in CARRIED {
+        for keyword in keywords {
             if let Some(line) = line(first, keyword)
                 && others.iter().all(|list| has_line(list, keyword, &line))
             {
@@ -85,10 +93,7 @@ pub(super) fn before_login(destinations: &[Keywords], tokens: Tokens) -> Offer {
             }
         }
     }
-    Offer {
-        extensions,
-        mechanisms: sasl::offered(&MECHANISMS, destinations, tokens, can_replay),
-    }
+    extensions
 }
 
 /// Whether sessions can be relayed to a server that offers this.

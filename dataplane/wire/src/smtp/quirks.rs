@@ -16,8 +16,19 @@ use super::command::Verb;
 
 /// Octets that part words, as many as there are: in front of a command's name, between arguments, behind the
 /// last one. (Postfix)
-pub(super) fn is_space(octet: u8) -> bool {
+pub(crate) fn is_space(octet: u8) -> bool {
     matches!(octet, b' ' | b'\t' | b'\r')
+}
+
+/// Without such octets around it.
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
+    let is_text = |&octet: &u8| !is_space(octet);
+    let start = text.iter().position(is_text).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .rposition(is_text)
+        .map_or(start, |last| last + 1);
+    &text[start..end]
 }
 
 /// NOOP and QUIT are obeyed whatever stands behind them. (Postfix)
@@ -31,7 +42,7 @@ const MAX_NAME: usize = 255;
 /// The name that a client greets with, as it may be written into another command. Anything is taken, such as
 /// `my pc`, and what cannot stand in a name becomes `?`, as Postfix writes it into its own log and headers.
 /// `None`: there is nothing that could be passed on.
-pub(super) fn helo_name(argument: &[u8]) -> Option<String> {
+pub(crate) fn helo_name(argument: &[u8]) -> Option<String> {
     let fits = (1..=MAX_NAME).contains(&argument.len());
     let fit = |&octet: &u8| match octet {
         b'<' | b'>' | b'(' | b')' | b'\\' | b'"' | b';' | b'@' => '?',

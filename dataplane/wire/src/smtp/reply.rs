@@ -7,27 +7,32 @@ use crate::settings::BackLimits;
 
 /// A whole reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     /// The three digits.
-    pub(super) code: u16,
+    pub(crate) code: u16,
     /// The texts of its lines.
     texts: Vec<Vec<u8>>,
 }
 
 impl Reply {
     /// The text of the first line, which says most: in the others there are links and advice.
-    pub(super) fn text(&self) -> &[u8] {
+    pub(crate) fn text(&self) -> &[u8] {
         self.texts.first().map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The texts of all its lines.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.texts.iter().map(Vec::as_slice)
+    }
+
     /// The texts of the other lines: after EHLO, one extension each (RFC 5321 §4.1.1.1).
-    pub(super) fn extensions(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn extensions(&self) -> impl Iterator<Item = &str> {
         let others = self.texts.iter().skip(1);
         others.filter_map(|text| str::from_utf8(text).ok())
     }
 
     /// The enhanced status code (RFC 3463 §2), if there is one of the reply's class, and what people read.
-    pub(super) fn enhanced(&self) -> (Option<&str>, &[u8]) {
+    pub(crate) fn enhanced(&self) -> (Option<&str>, &[u8]) {
         let text = self.text();
         let end = memchr::memchr(b' ', text).unwrap_or(text.len());
         let (word, rest) = text.split_at(end);
@@ -53,7 +58,7 @@ impl Reply {
     }
 
     /// The codes as the operator reads them: `535 5.7.8`.
-    pub(super) fn codes(&self) -> String {
+    pub(crate) fn codes(&self) -> String {
         let (enhanced, _) = self.enhanced();
         let behind = enhanced.map(|code| format!(" {code}")).unwrap_or_default();
         format!("{}{behind}", self.code)
@@ -86,7 +91,7 @@ fn parse(line: &[u8]) -> Option<Line<'_>> {
 }
 
 /// Puts replies together.
-pub(super) struct Replies {
+pub(crate) struct Replies {
     lines: Lines,
     begun: Option<Reply>,
     /// Octets of the reply that is not over.
@@ -94,7 +99,7 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    pub(super) fn new(limits: BackLimits) -> Self {
+    pub(crate) fn new(limits: BackLimits) -> Self {
         Self {
             lines: Lines::new(limits),
             begun: None,
@@ -102,9 +107,14 @@ impl Replies {
         }
     }
 
+    /// Counts lines from here: what came before has been decided.
+    pub(crate) fn decided(&mut self) {
+        self.lines.decided();
+    }
+
     /// The next whole reply; `None` when more must be read. All its lines together are as long as one may be
     /// at most.
-    pub(super) fn next(&mut self, input: &mut WireBuf) -> Result<Option<Reply>, BackendViolation> {
+    pub(crate) fn next(&mut self, input: &mut WireBuf) -> Result<Option<Reply>, BackendViolation> {
         while let Some(line) = self.lines.next(input)? {
             let line = parse(&line).ok_or(BackendViolation::Malformed)?;
             self.kept += line.text.len();

@@ -81,7 +81,7 @@ pub(super) fn violation(violation: ClientViolation) -> &'static str {
 
 /// The whole line that ends a session. All of them are temporary errors (RFC 5321 §4.2.3), so that no client
 /// gives up a message or a password for one.
-pub(super) fn goodbye(why: Farewell) -> &'static str {
+pub(crate) fn goodbye(why: Farewell) -> &'static str {
     match why {
         Farewell::Moved => "421 4.3.2 This account is being moved, connect again.\r\n",
         Farewell::Kicked => "421 4.3.2 The session was ended by an administrator.\r\n",

@@ -27,17 +27,17 @@ pub(super) fn takes_announcements(offered: &Keywords) -> bool {
 pub(super) struct Announcement(VecDeque<(&'static str, String)>);
 
 impl Announcement {
-    /// All that there is to say, in the order in which it has to be said.
+    /// All that there is to say of who speaks `protocol`, in the order in which it has to be said.
     ///
     /// Never LOGIN, which logs somebody in. The client's host name is not looked up; a server that is not told
     /// that there is none would go on with ours.
-    pub(super) fn new(facts: &ClientFacts) -> Self {
+    pub(super) fn new(facts: &ClientFacts, protocol: &str) -> Self {
         let mut attributes = VecDeque::new();
         let mut say = |name, value: &str| attributes.push_back((name, xtext(value)));
         if let Some(name) = facts.introduction.helo.as_deref() {
             say("HELO", name);
         }
-        say("PROTO", "ESMTP");
+        say("PROTO", protocol);
         say("NAME", "[UNAVAILABLE]");
         say("PORT", &facts.peer.port().to_string());
         say("DESTADDR", &address(facts.local.ip()));
@@ -133,7 +133,7 @@ mod tests {
 
     fn commands(facts: &ClientFacts, offered: &str) -> Vec<String> {
         let offered = Keywords::from_items([offered]);
-        let mut announcement = Announcement::new(facts);
+        let mut announcement = Announcement::new(facts, "ESMTP");
         std::iter::from_fn(|| announcement.next(&offered))
             .map(|command| String::from_utf8(command).unwrap())
             .collect()
