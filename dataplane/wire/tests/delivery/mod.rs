@@ -39,6 +39,18 @@ pub(crate) struct Session {
     pub(crate) left: Vec<u8>,
 }
 
+impl Session {
+    /// How much of a message went on before the octet for which it was refused is a matter of its pieces. It went
+    /// nowhere: its end never came.
+    fn but_for_the_smuggled(mut self) -> Self {
+        if self.smuggled {
+            self.messages.pop();
+            self.left.clear();
+        }
+        self
+    }
+}
+
 /// A server of all the extensions that there are.
 pub(crate) fn able() -> Keywords {
     Keywords::from_items([
@@ -310,11 +322,16 @@ pub(crate) fn front(channel: Channel, input: &[u8], sizes: &[usize]) {
         serve(channel, input, &[BUFFER]),
         serve(channel, input, sizes),
     );
-    assert_eq!(whole, pieces, "in pieces as at once");
-    assert!(input.ends_with(&whole.left), "nothing is read ahead");
+    let (heard, left) = (whole.heard.len(), whole.left.clone());
+    assert_eq!(
+        whole.but_for_the_smuggled(),
+        pieces.but_for_the_smuggled(),
+        "in pieces as at once"
+    );
+    assert!(input.ends_with(&left), "nothing is read ahead");
     // A line of an answer for a line of input, and the answers for recipients, each of which took one.
     let lines = input.split(|&octet| octet == b'\n').count();
-    assert!(whole.heard.len() <= (lines + 3) * 2 * 200, "bounded");
+    assert!(heard <= (lines + 3) * 2 * 200, "bounded");
 }
 
 /// What must hold for any server.

@@ -28,6 +28,7 @@ fn needed_roles() -> BTreeMap<&'static str, &'static str> {
         "StatsService/ListDataPlanes",
         "StatsService/ListDestinations",
         "StatsService/ListSessions",
+        "StatsService/ListUnlistedLogins",
         "RoutingConfigService/GetRoutingConfig",
     ] {
         needed.insert(method, "viewer");
