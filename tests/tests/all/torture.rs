@@ -114,9 +114,10 @@ async fn a_rolling_upgrade_and_the_way_back_lose_nothing() {
     assert_eq!(replaced, 8, "{report}");
 }
 
-/// A broken build must be found out within a run of these seconds.
+/// A broken build must be found out. The run ends with the first violation, mostly within seconds; on a machine that has
+/// other things to do it takes more moves until a client is where it must not be.
 async fn is_found_out(world: Builder, defect: &str) {
-    let report = run(world, plan(10, Aim::Violation)).await;
+    let report = run(world, plan(60, Aim::Violation)).await;
     assert!(
         !report.verdict.violations.is_empty(),
         "{defect} went unnoticed; were the programs built with --all-features?\n{report}"
