@@ -84,9 +84,9 @@ impl Tour {
             let server = said("destination=")?;
             ensure!(server == Side::Source.name(), "{line}");
             say(format!(
-                "{} works; the log says: account {}, rule {}, to {server} at {}, told of the client by {}",
+                "{} works; the log says: {}, rule {}, to {server} at {}, told of the client by {}",
                 recipe.name,
-                said("account=")?,
+                said("name=")?,
                 said("rule=")?,
                 said("address=")?,
                 said("announcement=")?
