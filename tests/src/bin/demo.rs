@@ -25,7 +25,10 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Tour => demo::tour().await,
+        Command::Tour => tokio::select! {
+            ended = demo::tour(demo::world()) => ended,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        },
         Command::Up => demo::up().await,
         Command::Down => demo::down().await,
     };

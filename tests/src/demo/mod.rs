@@ -48,7 +48,7 @@ const ACCOUNTS: [&str; 24] = [
 ];
 
 /// What the tour shows and what `demo-up` leaves running. Nothing is made faster than Dovecot comes.
-fn world() -> Builder {
+pub fn world() -> Builder {
     let builder = World::builder()
         .data_planes(2)
         .delta_hook(true)

@@ -10,10 +10,9 @@ use serde_json::Value;
 
 use crate::history::{Recorder, Side};
 use crate::workload::Workload;
-use crate::world::World;
+use crate::world::{Builder, World};
 
 use super::console::Console;
-use super::world;
 
 /// Who moves.
 const TRAVELLER: &str = super::ACCOUNTS[0];
@@ -21,23 +20,16 @@ const TRAVELLER: &str = super::ACCOUNTS[0];
 /// What the clients' decisions come from; another number is another tour.
 const SEED: u64 = 9;
 
-/// Acts out the tour in a temporary folder and stops everything.
+/// Acts out the tour in a world, which is [`super::world`] but for its times, and stops everything. Whatever was
+/// started goes when this is dropped.
 ///
 /// # Errors
 /// When something does not come up, or a promise was broken, in words.
-pub async fn tour() -> anyhow::Result<()> {
+pub async fn tour(world: Builder) -> anyhow::Result<()> {
     println!("Ferrypost: an account changes servers while people use it, and comes back.");
-    tokio::select! {
-        ended = start_and_act() => ended,
-        // Whatever was started goes when its handles are dropped.
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-    }
-}
-
-async fn start_and_act() -> anyhow::Result<()> {
     let mut console = Console::new();
     console.step("Two mail servers, the control plane and two data planes are started");
-    let world = world().start().await?;
+    let world = world.start().await?;
     let recorder = Recorder::new();
     let workload = Workload::new(&world, recorder.clone(), SEED);
     let mut tour = Tour {
@@ -88,7 +80,7 @@ impl Tour {
         let back = self.roll_back().await?;
         self.watch_arrival(&back, Duration::from_secs(2)).await?;
         self.validate(Side::Source).await?;
-        self.end_the_day().await;
+        self.end_the_day().await?;
         self.undo().await?;
         self.conclude([there, back]).await
     }

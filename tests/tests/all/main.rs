@@ -5,6 +5,7 @@
 
 mod announcement;
 mod compression;
+mod demo;
 mod destinations;
 mod failpoints;
 mod fixtures;

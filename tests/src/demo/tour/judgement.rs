@@ -9,6 +9,8 @@ use anyhow::{Context as _, bail};
 use crate::checker::{Floors, judge};
 use crate::demo::console::{say, time};
 use crate::history::{Action, FinalState, History, Move, Side, Summary, read_journal};
+use crate::story::SOON;
+use crate::wait::until;
 use crate::workload::{Workload, read_mailbox};
 
 use super::{SEED, TRAVELLER, Tour};
@@ -23,10 +25,15 @@ const FLOORS: Floors = Floors {
 const SHOWN: usize = 10;
 
 impl Tour {
-    /// Lets everybody finish and log out.
-    pub(super) async fn end_the_day(&mut self) {
+    /// Lets everybody finish and log out, once enough has been done to judge by.
+    pub(super) async fn end_the_day(&mut self) -> anyhow::Result<()> {
+        until("a day's work is done", SOON, || {
+            FLOORS.are_reached(&self.recorder.history())
+        })
+        .await?;
         let nobody = Workload::new(&self.world, self.recorder.clone(), SEED);
         std::mem::replace(&mut self.workload, nobody).stop().await;
+        Ok(())
     }
 
     /// Reads the mailboxes from the servers, and judges.
