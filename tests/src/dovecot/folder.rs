@@ -143,7 +143,9 @@ fn configuration(
         ("realm", REALM.to_owned()),
         ("mail_uid", owner.user.to_string()),
         ("mail_gid", owner.group.to_string()),
+        // It has places for others as well.
         ("hurry", hurry(setup.pace).to_owned()),
+        ("requests", requests(generation).to_owned()),
         ("rootless", owner.rootless_settings()),
     ];
     for (service, port) in Service::ALL.iter().zip(ports) {
@@ -170,6 +172,14 @@ fn tokens(introspection: Option<&str>, generation: Generation) -> String {
         Generation::V2_4 => TOKENS_2_4,
     };
     introspection.map_or_else(String::new, |url| template.replace("@introspection@", url))
+}
+
+/// What the setting for how many clients a process serves is called.
+fn requests(generation: Generation) -> &'static str {
+    match generation {
+        Generation::V2_3 => "service_count",
+        Generation::V2_4 => "restart_request_count",
+    }
 }
 
 fn hurry(pace: Pace) -> &'static str {
