@@ -69,8 +69,8 @@ const TAKE_OVER: Duration = Duration::from_secs(4);
 /// Fences that last long enough for their leader to die in them.
 const LONG_FENCES: &str = "hook.before=sleep(1500)";
 
-/// How many times its length a run may take longer, until enough has happened.
-const PATIENCE: u32 = 2;
+/// How many times its length a run may take longer, until enough has happened: others may have the machine as well.
+const PATIENCE: u32 = 5;
 
 /// How often a run without faults is judged as far as it has come.
 const LOOK: Duration = Duration::from_millis(500);
@@ -114,7 +114,7 @@ pub enum Aim {
 pub struct Plan {
     /// What everybody's decisions come from.
     pub seed: u64,
-    /// How long things move and break; longer, up to three times, until the floors are reached.
+    /// How long things move and break; longer, up to six times, until the floors are reached.
     pub duration: Duration,
     /// What is to be shown.
     pub aim: Aim,

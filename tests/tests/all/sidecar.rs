@@ -192,7 +192,7 @@ async fn moves_both_ways_under_load_lose_nothing() {
             moves: 3,
         },
     };
-    let world = World::builder().numbered_accounts(4).sidecars().alone();
+    let world = World::builder().numbered_accounts(4).sidecars();
     let report = torture(world, plan).await.unwrap();
     println!("{report}");
     assert!(report.is_clean(), "{report}");

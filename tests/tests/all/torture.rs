@@ -115,9 +115,10 @@ async fn a_rolling_upgrade_and_the_way_back_lose_nothing() {
 }
 
 /// A broken build must be found out. The run ends with the first violation, mostly within seconds; on a machine that has
-/// other things to do it takes more moves until a client is where it must not be.
+/// other things to do it takes more moves until a client is where it must not be, and the limit is for a build in which
+/// nothing is broken.
 async fn is_found_out(world: Builder, defect: &str) {
-    let report = run(world, plan(60, Aim::Violation)).await;
+    let report = run(world, plan(300, Aim::Violation)).await;
     assert!(
         !report.verdict.violations.is_empty(),
         "{defect} went unnoticed; were the programs built with --all-features?\n{report}"
