@@ -41,7 +41,7 @@ use crate::{
         AdminDoor,
         drain::{Drained, Draining},
         levels::instruments,
-        stats::Stats,
+        stats::{Listener, Stats},
     },
     backend::{
         Backends,
@@ -54,13 +54,14 @@ use crate::{
     control_plane::ControlPlaneConnector,
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     limits::Limits,
-    listener::{Listening, Permits},
+    listener::{Door, Listening, Permits},
     net::{
         self, TcpListener,
         resolver::{Resolver, System},
         source::OwnListeners,
         tls_server::ServerTls,
     },
+    pass_through::PassingThrough,
     ready::{Blocker, Readiness},
     registry::{CloseReason, Registry},
     session::{
@@ -153,12 +154,16 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
     let own_listeners = OwnListeners::new(addresses.listeners.values().copied());
     let mut parts = Parts::new(config, random, beside.clone(), &own_listeners)?;
     let prober = parts.start_prober(config);
-    parts.start_lines(config)?;
+    let sessions = parts.session_services(config)?;
+    parts.start_lines(config, &sessions);
     let feed = parts.start_feed(config, identity.clone(), state, prober);
-    let source = Arc::new(parts.stats(identity, &feed, &sockets.listeners));
+    let source = Arc::new(parts.stats(identity, &feed, &sockets));
     sockets.admin.serve(config, source, &parts.services);
     for listener in sockets.listeners {
         parts.start_listener(listener);
+    }
+    for through in sockets.pass_throughs {
+        parts.start_pass_through(through, &sessions);
     }
     Ok(Bound {
         addresses,
@@ -231,6 +236,11 @@ impl Parts {
         let settings = ProberSettings {
             group: config.group().to_owned(),
             protocols: protocols(config).into_iter().collect(),
+            pass_throughs: config
+                .pass_throughs()
+                .iter()
+                .map(|through| through.destination.clone())
+                .collect(),
             pace: config.limits().probe,
             breakers: self.breakers.clone(),
         };
@@ -247,9 +257,9 @@ impl Parts {
         prober
     }
 
-    /// Begins with every protocol that has a listener.
-    fn start_lines(&mut self, config: &Config) -> anyhow::Result<()> {
-        let services = Arc::new(Services {
+    /// What every session needs.
+    fn session_services(&self, config: &Config) -> anyhow::Result<Arc<Services>> {
+        Ok(Arc::new(Services {
             metrics: Arc::clone(&self.metrics),
             tables: self.tables.clone(),
             registry: Arc::clone(&self.registry),
@@ -265,14 +275,17 @@ impl Parts {
             random: self.random.clone(),
             redact: config.log().redact.clone(),
             stopping: self.sessions.stopping().clone(),
-        });
+        }))
+    }
+
+    /// Begins with every protocol that has a listener.
+    fn start_lines(&mut self, config: &Config, services: &Arc<Services>) {
         for kind in protocols(config) {
-            let line = line(kind, Arc::clone(&services));
+            let line = line(kind, Arc::clone(services));
             let keeping = line.keep_fresh(self.backends.clone());
             self.services.spawn_background(keeping);
             self.lines.insert(kind, line);
         }
-        Ok(())
     }
 
     /// Who tells whose bearer tokens are.
@@ -316,7 +329,7 @@ impl Parts {
         handle
     }
 
-    fn stats(&self, identity: Identity, feed: &FeedHandle, listeners: &[Listening]) -> Stats {
+    fn stats(&self, identity: Identity, feed: &FeedHandle, sockets: &Sockets) -> Stats {
         let lines = self.lines.iter();
         Stats {
             identity,
@@ -333,7 +346,7 @@ impl Parts {
             lines: lines
                 .map(|(kind, line)| (kind.as_str(), Arc::clone(line)))
                 .collect(),
-            listeners: listeners.iter().map(Into::into).collect(),
+            listeners: sockets.shown(),
             draining: self.draining.clone(),
         }
     }
@@ -343,6 +356,12 @@ impl Parts {
         keep_fresh(listener.tls(), &self.services);
         self.sessions
             .spawn(listener.serve(line, self.sessions.clone()));
+    }
+
+    fn start_pass_through(&self, through: PassingThrough, services: &Arc<Services>) {
+        let (services, backends) = (Arc::clone(services), self.backends.clone());
+        self.sessions
+            .spawn(through.serve(services, backends, self.sessions.clone()));
     }
 }
 
@@ -418,6 +437,7 @@ impl From<Stopped> for Drained {
 /// Every socket of the data plane.
 struct Sockets {
     listeners: Vec<Listening>,
+    pass_throughs: Vec<PassingThrough>,
     admin: AdminSockets,
 }
 
@@ -440,6 +460,13 @@ impl Sockets {
                 Err(error) => failures.push(error.to_string()),
             }
         }
+        let mut pass_throughs = Vec::new();
+        for through in config.pass_throughs() {
+            match PassingThrough::bind(through.clone(), permits.clone()) {
+                Ok(through) => pass_throughs.push(through),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
         let admin = {
             let _entered = beside.enter();
             AdminSockets::bind(config.admin())
@@ -448,19 +475,31 @@ impl Sockets {
         ensure!(failures.is_empty(), "{}", failures.join("; "));
         Ok(Self {
             listeners,
+            pass_throughs,
             admin: admin?,
         })
     }
 
     fn addresses(&self) -> Addresses {
-        let listeners = self.listeners.iter();
+        let bound = |door: &Door| (door.name().to_owned(), door.address());
         Addresses {
-            listeners: listeners
-                .map(|listener| (listener.name().to_owned(), listener.address()))
-                .collect(),
+            listeners: self.doors().map(bound).collect(),
             admin: self.admin.addresses.0,
             health: self.admin.addresses.1,
         }
+    }
+
+    /// Everything that is connected to but the admin endpoint.
+    fn doors(&self) -> impl Iterator<Item = &Door> {
+        let listeners = self.listeners.iter().map(Listening::door);
+        listeners.chain(self.pass_throughs.iter().map(PassingThrough::door))
+    }
+
+    /// The same as `/stats` shows it.
+    fn shown(&self) -> Vec<Listener> {
+        let listeners = self.listeners.iter().map(Listener::from);
+        let pass_throughs = self.pass_throughs.iter().map(Listener::from);
+        listeners.chain(pass_throughs).collect()
     }
 }
 

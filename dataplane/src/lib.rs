@@ -27,6 +27,8 @@
 //!   backend
 //! ```
 //!
+//! Mail arrives on ways of its own: [`pass_through`] takes whole connections to the server of a destination.
+//!
 //! # The path of a change
 //!
 //! ```text
@@ -52,6 +54,7 @@ pub mod listener;
 pub mod metrics;
 pub mod net;
 pub mod network;
+pub mod pass_through;
 pub mod ready;
 pub mod redact;
 pub mod registry;

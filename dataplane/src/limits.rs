@@ -27,6 +27,8 @@ pub struct Limits {
     pub breaker: BreakerLimits,
     /// `[limits.relay]`
     pub relay: RelayLimits,
+    /// `[limits.pass_through]`
+    pub pass_through: PassThroughLimits,
     /// `[limits.hold]`
     pub hold: HoldLimits,
     /// `[limits.probe]`
@@ -66,6 +68,14 @@ impl Limits {
             drain: self.relay.drain,
             close: self.relay.close,
             ..own
+        }
+    }
+
+    /// How a connection is relayed that is passed through.
+    pub fn relay_passed_through(&self) -> RelayLimits {
+        RelayLimits {
+            idle: self.pass_through.idle,
+            ..self.relay
         }
     }
 
@@ -272,6 +282,27 @@ impl Default for RelayLimits {
             answer: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             close: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What is other for a connection that is passed through as a whole than for one that we can follow: `[limits.relay]` has
+/// the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassThroughLimits {
+    /// Time without a byte in either direction. Default 11 min: above the 10 min that a mail system waits for the reply
+    /// to a message (RFC 5321 §4.5.3.2.6), which nobody may cut short, and which we cannot see. Past it both sides are
+    /// closed.
+    pub idle: Duration,
+}
+
+/// The least of it.
+pub const LEAST_IDLE_PASSED_THROUGH: Duration = Duration::from_mins(10);
+
+impl Default for PassThroughLimits {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_mins(11),
         }
     }
 }

@@ -11,8 +11,17 @@ use words::{Blame, EndStage, LoginOutcome, SessionEnd, TokenOutcome, TokenWay};
 
 pub mod words;
 
-/// What clients speak.
+/// What mail systems speak with us.
+pub const SMTP: &str = "smtp";
+
+/// What is spoken on connections: what clients log in by, and how mail arrives.
 pub(crate) const PROTOCOL: Attribute = Attribute {
+    name: "protocol",
+    values: Values::Words(&["imap", "pop3", "managesieve", "submission", SMTP]),
+};
+
+/// What clients log in by.
+const LOGIN_PROTOCOL: Attribute = Attribute {
     name: "protocol",
     values: Values::Words(ProtocolKind::NAMES),
 };
@@ -27,7 +36,8 @@ pub static RELAY_IO: Instrument = Instrument {
     name: "ferrypost.dataplane.relay.io",
     unit: "By",
     kind: Kind::Counter,
-    description: "Octets relayed after the login, counted as they flow: up from clients to servers, down to clients.",
+    description: "Octets relayed, behind the login where there is one, counted as they flow: up from clients to servers, \
+                  down to clients.",
     attributes: &[
         PROTOCOL,
         Attribute {
@@ -44,7 +54,7 @@ pub static LOGINS: Instrument = Instrument {
     kind: Kind::Counter,
     description: "Logins that clients tried, by how each ended and whose fault it was if it failed.",
     attributes: &[
-        PROTOCOL,
+        LOGIN_PROTOCOL,
         Attribute {
             name: "outcome",
             values: Values::Words(LoginOutcome::VARIANTS),
@@ -109,11 +119,24 @@ pub struct RelayIo {
 
 impl RelayIo {
     /// Those of a protocol.
-    pub fn of(metrics: &Metrics, protocol: ProtocolKind) -> Self {
-        let counter = |direction| metrics.counter(&RELAY_IO, &[protocol.as_str(), direction]);
+    pub fn of(metrics: &Metrics, protocol: &'static str) -> Self {
+        let counter = |direction| metrics.counter(&RELAY_IO, &[protocol, direction]);
         Self {
             up: counter("up"),
             down: counter("down"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_logged_in_by_has_its_word_on_connections_too() {
+        let Values::Words(words) = PROTOCOL.values else {
+            panic!("they are words");
+        };
+        assert!(words.starts_with(ProtocolKind::NAMES));
     }
 }

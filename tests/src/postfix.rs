@@ -1,8 +1,9 @@
-//! A real Postfix of its own: private folders, a free loopback port for submission, the accounts of a Dovecot.
+//! A real Postfix of its own: private folders, free loopback ports for submission and for mail that arrives, the accounts
+//! of a Dovecot.
 //!
 //! Nothing that it accepts is delivered: it goes to Postfix's own `discard`. What makes the server trust Ferrypost is
-//! appended from `docs/examples/postfix-source.cf` or `postfix-target.cf`, word for word what the manual shows. Only root
-//! can start one, since its queue belongs to a user of its own.
+//! appended from `docs/examples/postfix-source.cf` or `postfix-target.cf`, and what lets mail arrive from `postfix-mx.cf`, word
+//! for word what the manual shows. Only root can start one, since its queue belongs to a user of its own.
 
 use std::fs;
 use std::io;
@@ -24,6 +25,7 @@ use crate::wait::{Late, eventually};
 
 const MAIN: &str = include_str!("../config/postfix-main.cf");
 const MASTER: &str = include_str!("../config/postfix-master.cf");
+const ARRIVAL: &str = include_str!("../../docs/examples/postfix-mx.cf");
 const SOURCE_TRUST: &str = include_str!("../../docs/examples/postfix-source.cf");
 const TARGET_TRUST: &str = include_str!("../../docs/examples/postfix-target.cf");
 
@@ -79,6 +81,7 @@ pub fn version() -> io::Result<String> {
 pub struct Postfix {
     folder: PathBuf,
     port: Port,
+    mx: Port,
     process: Process,
 }
 
@@ -89,8 +92,8 @@ impl Postfix {
     /// When Postfix is not installed, refuses its configuration or does not come up.
     pub async fn start(parent: &Path, setup: Setup<'_>) -> Result<Self, PostfixError> {
         let folder = parent.join(format!("postfix-{}", setup.role.name()));
-        let port = Port::reserve()?;
-        write(&folder, &setup, &port)?;
+        let [port, mx] = [Port::reserve()?, Port::reserve()?];
+        write(&folder, &setup, [&port, &mx])?;
         check(&folder).await?;
         // Beside the programs that people call lie those that the server is made of.
         let mut spawn = Spawn::new("/usr/lib/postfix/sbin/master", folder.join("postfix.out"))?
@@ -109,6 +112,7 @@ impl Postfix {
         let mut server = Self {
             folder,
             port,
+            mx,
             process,
         };
         server.wait_until_up(setup.network).await?;
@@ -128,6 +132,11 @@ impl Postfix {
     /// Where submission with STARTTLS listens: in its own network, if it has one.
     pub fn addr(&self) -> SocketAddr {
         self.port.addr()
+    }
+
+    /// Where mail for its own domain arrives, behind a PROXY header.
+    pub fn mx(&self) -> SocketAddr {
+        self.mx.addr()
     }
 
     /// Its log: `client=` of every message, and its `Received:` with `helo=`, as the server believes them.
@@ -161,7 +170,8 @@ fn log(folder: &Path) -> PathBuf {
     folder.join("postfix.log")
 }
 
-fn write(folder: &Path, setup: &Setup<'_>, port: &Port) -> Result<(), PostfixError> {
+fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), PostfixError> {
+    let [submission, mx] = ports.map(|port| port.number().to_string());
     for name in ["etc", "queue", "data"] {
         fs::create_dir_all(folder.join(name))?;
     }
@@ -175,7 +185,11 @@ fn write(folder: &Path, setup: &Setup<'_>, port: &Port) -> Result<(), PostfixErr
     let values = [
         ("state", folder.display().to_string()),
         ("log", log(folder).display().to_string()),
-        ("submission", port.number().to_string()),
+        ("submission", submission),
+        (
+            "arrival",
+            ARRIVAL.replace("smtp inet", &format!("127.0.0.1:{mx} inet")),
+        ),
         ("accounts", setup.accounts.to_string()),
         ("name", setup.role.name().to_owned()),
         ("trust", trust.to_owned()),

@@ -9,12 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use ferrypost_proto::Revision;
+use ferrypost_proto::{DestinationId, Revision};
 use ferrypost_runtime::{
     admin::{Drained, Source},
     metrics::Metrics,
 };
-use ferrypost_wire::ProtocolKind;
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use tokio::{sync::watch, time::Instant};
@@ -24,11 +23,11 @@ use crate::{
     backend::{
         Backends, Caution, Target, TargetHealth, TlsVerdict, breaker::Breakers, logins::Logins,
     },
-    config::ListenerTls,
     feed::{ConnectionState, FeedStatus, Identity},
     listener::{ListenerCounts, Listening},
-    metrics::RELAY_IO,
+    metrics::{RELAY_IO, SMTP},
     net::tls_server::ServerTls,
+    pass_through::PassingThrough,
     ready::Readiness,
     registry::Registry,
     session::{line::Line, relay::Budget},
@@ -72,26 +71,45 @@ pub struct Listener {
     /// Its name in the configuration.
     pub name: String,
     /// What is spoken there.
-    pub protocol: ProtocolKind,
+    pub protocol: &'static str,
     /// Where it is bound.
     pub address: SocketAddr,
     /// When TLS begins there.
-    pub tls: ListenerTls,
+    pub tls: &'static str,
+    /// Where all its clients go, if that does not depend on them.
+    pub destination: Option<DestinationId>,
     /// How many are connected.
     pub counts: Arc<ListenerCounts>,
-    /// Its end of TLS.
-    pub tls_server: ServerTls,
+    /// Its end of TLS, if that is ours.
+    pub tls_server: Option<ServerTls>,
 }
 
 impl From<&Listening> for Listener {
     fn from(listening: &Listening) -> Self {
+        let door = listening.door();
         Self {
-            name: listening.name().to_owned(),
-            protocol: listening.protocol(),
-            address: listening.address(),
-            tls: listening.mode(),
-            counts: listening.counts(),
-            tls_server: listening.tls(),
+            name: door.name().to_owned(),
+            protocol: listening.protocol().as_str(),
+            address: door.address(),
+            tls: listening.mode().word(),
+            destination: None,
+            counts: door.counts(),
+            tls_server: Some(listening.tls()),
+        }
+    }
+}
+
+impl From<&PassingThrough> for Listener {
+    fn from(through: &PassingThrough) -> Self {
+        let door = through.door();
+        Self {
+            name: door.name().to_owned(),
+            protocol: SMTP,
+            address: door.address(),
+            tls: "passed_through",
+            destination: Some(through.destination().clone()),
+            counts: door.counts(),
+            tls_server: None,
         }
     }
 }
@@ -154,8 +172,11 @@ struct ListenerState {
     protocol: &'static str,
     /// As bound: the port that was given where the configuration says 0.
     address: SocketAddr,
-    /// `implicit` or `starttls`.
+    /// `implicit`, `starttls`, or `passed_through` where it is the server's own.
     tls: &'static str,
+    /// Where all its clients are passed through to; not there where that depends on them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<String>,
     /// Connections that are open, relayed ones among them.
     connections: usize,
     /// Those that have not logged in: in their handshake, silent, or waiting for an answer.
@@ -322,7 +343,7 @@ impl Stats {
     }
 
     fn relayed(&self) -> BTreeMap<&'static str, RelayedOctets> {
-        let protocols: BTreeSet<_> = self.listeners.iter().map(|l| l.protocol.as_str()).collect();
+        let protocols: BTreeSet<_> = self.listeners.iter().map(|l| l.protocol).collect();
         let protocols = protocols.into_iter();
         let octets = |protocol, direction| {
             let counter = self.metrics.counter(&RELAY_IO, &[protocol, direction]);
@@ -358,12 +379,13 @@ impl Stats {
 impl From<&Listener> for ListenerState {
     fn from(listener: &Listener) -> Self {
         Self {
-            protocol: listener.protocol.as_str(),
+            protocol: listener.protocol,
             address: listener.address,
-            tls: listener.tls.word(),
+            tls: listener.tls,
+            destination: listener.destination.as_ref().map(ToString::to_string),
             connections: listener.counts.open(),
             not_logged_in: listener.counts.not_logged_in(),
-            tls_too_old: listener.tls_server.too_old(),
+            tls_too_old: listener.tls_server.as_ref().map_or(0, ServerTls::too_old),
         }
     }
 }

@@ -6,7 +6,6 @@ use ferrypost_runtime::tls::FileError;
 
 use super::Target;
 use crate::{
-    backend::on_the_wire,
     config::ServerMeans,
     limits::BackendLimits,
     net::{
@@ -76,7 +75,7 @@ impl Dialers {
             destination.is_none_or(|id| *id == target.destination)
                 && means
                     .protocol
-                    .is_none_or(|kind| on_the_wire(kind) == target.protocol)
+                    .is_none_or(|protocol| protocol == target.protocol)
         };
         let own = self.own.iter().find(|(means, _)| fits(means));
         own.map_or(&self.others, |(_, dialer)| dialer)
@@ -90,14 +89,13 @@ impl Dialers {
 
 #[cfg(test)]
 mod tests {
-    use ferrypost_proto::DestinationId;
+    use ferrypost_proto::{DestinationId, v1::Protocol};
     use ferrypost_runtime::shutdown::Shutdown;
-    use ferrypost_wire::ProtocolKind;
 
     use super::*;
     use crate::{backend::tests::target, net::resolver::System};
 
-    fn means(destination: Option<&str>, protocol: Option<ProtocolKind>, host: u8) -> ServerMeans {
+    fn means(destination: Option<&str>, protocol: Option<Protocol>, host: u8) -> ServerMeans {
         ServerMeans {
             destination: destination.map(|id| DestinationId::parse(id).unwrap()),
             protocol,
@@ -108,11 +106,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_says_most_about_a_server_counts() {
-        let imap = Some(ProtocolKind::Imap);
+        let imap = Some(Protocol::Imap);
         let all = [
             means(None, None, 1),
             means(None, imap, 2),
-            means(Some("new"), Some(ProtocolKind::Pop3), 3),
+            means(Some("new"), Some(Protocol::Pop3), 3),
             means(Some("old"), None, 4),
             means(Some("old"), imap, 5),
         ];

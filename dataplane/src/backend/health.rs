@@ -4,7 +4,7 @@
 //! capabilities after TLS, goodbye.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use ferrypost_proto::{
     AuthorizationIdentity, DestinationId, Endpoint, EndpointTls, RoutingConfig, Trust,
-    routing::v1::EndpointHealth,
+    routing::v1::EndpointHealth, v1::Protocol,
 };
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
@@ -30,6 +30,7 @@ use super::{
     on_the_wire,
     open::{Caller, OpenError, Opened, open},
     second_look::about_the_header,
+    stranger,
 };
 use crate::{
     limits::ProbeLimits,
@@ -51,6 +52,8 @@ pub struct Prober {
     group: String,
     /// What our listeners speak.
     protocols: Vec<ProtocolKind>,
+    /// Where mail systems are passed through to.
+    pass_throughs: BTreeSet<DestinationId>,
     pace: ProbeLimits,
     breakers: Breakers,
     random: Random,
@@ -59,11 +62,20 @@ pub struct Prober {
 
 /// A target that is asked again and again.
 struct Asked {
-    kind: ProtocolKind,
+    how: Question,
     /// `None`: the destination has no endpoint for the protocol and our group.
     endpoint: Option<Endpoint>,
     /// Ends the asking.
     stop: CancellationToken,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    /// What somebody meets who logs in.
+    Login(ProtocolKind),
+    /// What somebody meets who is passed through.
+    Stranger,
 }
 
 /// When to ask again.
@@ -80,6 +92,8 @@ pub struct ProberSettings {
     pub group: String,
     /// What our listeners speak.
     pub protocols: Vec<ProtocolKind>,
+    /// Where mail systems are passed through to.
+    pub pass_throughs: BTreeSet<DestinationId>,
     /// How often to ask.
     pub pace: ProbeLimits,
     /// Where logins fail whatever a probe finds.
@@ -99,6 +113,7 @@ impl Prober {
             dialers,
             group: settings.group,
             protocols: settings.protocols,
+            pass_throughs: settings.pass_throughs,
             pace: settings.pace,
             breakers: settings.breakers,
             random,
@@ -133,13 +148,13 @@ impl Prober {
             let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             let asked = asked.iter().filter(|(target, _)| wanted(target));
             asked
-                .map(|(target, asked)| (target.clone(), asked.kind, asked.endpoint.clone()))
+                .map(|(target, asked)| (target.clone(), asked.how, asked.endpoint.clone()))
                 .collect()
         };
         join_all(
             targets
                 .iter()
-                .map(|(target, kind, endpoint)| self.ask(target, *kind, endpoint.as_ref())),
+                .map(|(target, how, endpoint)| self.ask(target, *how, endpoint.as_ref())),
         )
         .await;
         let known = self.backends.endpoints();
@@ -153,48 +168,65 @@ impl Prober {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::take(&mut *asked);
         let mut begun = Vec::new();
-        for (id, destination) in config.destinations() {
-            for &kind in &self.protocols {
-                let protocol = on_the_wire(kind);
-                let target = Target {
-                    destination: id.clone(),
-                    protocol,
-                };
-                let endpoint = destination.endpoint(protocol, &self.group).cloned();
-                match old.remove(&target) {
-                    Some(same) if same.endpoint == endpoint => {
-                        asked.insert(target, same);
-                        continue;
-                    }
-                    Some(changed) => changed.stop.cancel(),
-                    None => {}
+        for (target, how) in self.targets(config) {
+            let destination = config.destination(&target.destination);
+            let endpoint = destination.and_then(|it| it.endpoint(target.protocol, &self.group));
+            match old.remove(&target) {
+                Some(same) if same.endpoint.as_ref() == endpoint => {
+                    asked.insert(target, same);
+                    continue;
                 }
-                let stop = shutdown.stopping().child_token();
-                begun.push((target.clone(), kind, endpoint.clone(), stop.clone()));
-                let fresh = Asked {
-                    kind,
-                    endpoint,
-                    stop,
-                };
-                asked.insert(target, fresh);
+                Some(changed) => changed.stop.cancel(),
+                None => {}
             }
+            let stop = shutdown.stopping().child_token();
+            begun.push((target.clone(), how, endpoint.cloned(), stop.clone()));
+            let fresh = Asked {
+                how,
+                endpoint: endpoint.cloned(),
+                stop,
+            };
+            asked.insert(target, fresh);
         }
         for (_, gone) in old {
             gone.stop.cancel();
         }
         self.backends.retarget(asked.keys().cloned());
-        for (target, kind, endpoint, stop) in begun {
+        for (target, how, endpoint, stop) in begun {
             let prober = Arc::clone(self);
             shutdown.spawn(async move {
-                let asking = prober.keep_asking(&target, kind, endpoint.as_ref());
+                let asking = prober.keep_asking(&target, how, endpoint.as_ref());
                 _ = stop.run_until_cancelled(asking).await;
             });
         }
     }
 
-    async fn keep_asking(&self, target: &Target, kind: ProtocolKind, endpoint: Option<&Endpoint>) {
+    /// Everything that there is to know something about.
+    fn targets(&self, config: &RoutingConfig) -> Vec<(Target, Question)> {
+        let mut targets = Vec::new();
+        for id in config.destinations().keys() {
+            targets.extend(self.protocols.iter().map(|&kind| {
+                let target = Target {
+                    destination: id.clone(),
+                    protocol: on_the_wire(kind),
+                };
+                (target, Question::Login(kind))
+            }));
+        }
+        // Whether there is such a destination or not: that there is none is something to know.
+        targets.extend(self.pass_throughs.iter().map(|id| {
+            let target = Target {
+                destination: id.clone(),
+                protocol: Protocol::Smtp,
+            };
+            (target, Question::Stranger)
+        }));
+        targets
+    }
+
+    async fn keep_asking(&self, target: &Target, how: Question, endpoint: Option<&Endpoint>) {
         loop {
-            let pause = match self.ask(target, kind, endpoint).await {
+            let pause = match self.ask(target, how, endpoint).await {
                 Next::Later => self.pace.interval,
                 Next::Soon => self.pace.retry,
             };
@@ -204,12 +236,17 @@ impl Prober {
     }
 
     /// Asks once and takes note of the answer. Says when to ask again.
-    async fn ask(&self, target: &Target, kind: ProtocolKind, endpoint: Option<&Endpoint>) -> Next {
+    async fn ask(&self, target: &Target, how: Question, endpoint: Option<&Endpoint>) -> Next {
         let mut report = match endpoint {
             None => ProbeReport::without_endpoint(),
             Some(endpoint) => {
                 let dialer = self.dialers.of(target);
-                dispatch!(kind, P => visit::<P>(dialer, endpoint).await)
+                match how {
+                    Question::Login(kind) => {
+                        dispatch!(kind, P => visit::<P>(dialer, endpoint).await)
+                    }
+                    Question::Stranger => stranger::visit(dialer, endpoint).await,
+                }
             }
         };
         if self.breakers.open_since(target).is_some() {
@@ -227,10 +264,7 @@ impl Prober {
 
 /// Visits an endpoint and tells what was found there.
 pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
-    let mut report = ProbeReport {
-        endpoint: format!("{}:{}", endpoint.host, endpoint.port),
-        ..ProbeReport::blank()
-    };
+    let mut report = ProbeReport::of(endpoint);
     match open::<P>(dialer, endpoint, Caller::Probe).await {
         Ok(opened) => {
             report.address = Some(opened.address);
@@ -246,10 +280,8 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Pro
         }
         Err(failure) => {
             report.address = failure.address;
-            report.tls = match certificate_error(&failure.error) {
-                Some(_) => TlsVerdict::Refused,
-                None => protection(endpoint, failure.tls.as_ref()),
-            };
+            report.tls = certificate_verdict(&failure.error)
+                .unwrap_or_else(|| protection(endpoint, failure.tls.as_ref()));
             let header = about_the_header::<P>(dialer, endpoint, &failure).await;
             report.problem = Some(header.unwrap_or_else(|| problem(&failure.error)));
             report.greeting = failure.greeting;
@@ -268,7 +300,7 @@ fn caution<P: LineProtocol>(endpoint: &Endpoint, back: &P::Back) -> Option<Cauti
 }
 
 /// Says goodbye. Manners only: what we came for is known.
-async fn leave<P: LineProtocol>(mut opened: Opened<P>) {
+pub(super) async fn leave<P: LineProtocol>(mut opened: Opened<P>) {
     let mut farewell = Vec::new();
     opened.back.leave(&mut farewell);
     let leaving = async {
@@ -292,6 +324,14 @@ impl ProbeReport {
         }
     }
 
+    /// Nothing is known of it yet.
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            endpoint: format!("{}:{}", endpoint.host, endpoint.port),
+            ..Self::blank()
+        }
+    }
+
     fn without_endpoint() -> Self {
         Self {
             problem: Some(Problem::NoEndpoint),
@@ -300,7 +340,7 @@ impl ProbeReport {
     }
 }
 
-fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
+pub(super) fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
     let trust = match &endpoint.tls {
         EndpointTls::PlaintextByConsent(_) => return TlsVerdict::Plaintext,
         EndpointTls::Implicit(verification) | EndpointTls::StartTls(verification) => {
@@ -318,15 +358,17 @@ fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
     })
 }
 
-fn certificate_error(error: &OpenError) -> Option<CertificateRefused> {
-    match error {
-        OpenError::Tls(TlsError::Certificate(refused))
-        | OpenError::Dial(DialError::Tls(TlsError::Certificate(refused))) => Some(*refused),
-        _ => None,
-    }
+/// The verdict on a certificate that was refused.
+pub(super) fn certificate_verdict(error: &OpenError) -> Option<TlsVerdict> {
+    let refused = matches!(
+        error,
+        OpenError::Tls(TlsError::Certificate(_))
+            | OpenError::Dial(DialError::Tls(TlsError::Certificate(_)))
+    );
+    refused.then_some(TlsVerdict::Refused)
 }
 
-fn problem(error: &OpenError) -> Problem {
+pub(super) fn problem(error: &OpenError) -> Problem {
     match error {
         OpenError::Dial(error) => dial_problem(error),
         OpenError::Violation(violation) => violation_problem(*violation),

@@ -4,6 +4,7 @@
 //!   dialers  who dials which server
 //!   open     from an endpoint to a server that may be given a login
 //!   health   asks every destination, for each protocol, again and again ──▶ verdicts
+//!   stranger asks as somebody unknown would, where mail systems are passed through
 //!   (here)   the verdicts in force: for `/stats`, for the control plane, for the offer
 //!   logins   how real logins have fared there ──▶ `/stats`
 //!   breaker  where one client after the other fails, the next one is told so at once
@@ -21,6 +22,7 @@ pub mod offer;
 mod offered;
 pub mod open;
 mod second_look;
+pub mod stranger;
 #[cfg(test)]
 mod tests;
 
@@ -233,6 +235,10 @@ pub enum Problem {
     NoLogin,
     /// It said something that we do not understand.
     BadReply,
+    /// Mail systems are passed through to it, and its endpoint is none for that.
+    UnfitEndpoint,
+    /// Mail systems are passed through to it, and it lets any of them say who somebody else is.
+    BelievesStrangers,
 }
 
 impl Problem {
@@ -264,6 +270,8 @@ impl Problem {
             Self::NoAnnouncement => "no_announcement",
             Self::NoLogin => "no_login",
             Self::BadReply => "bad_reply",
+            Self::UnfitEndpoint => "unfit_endpoint",
+            Self::BelievesStrangers => "believes_strangers",
         }
     }
 }

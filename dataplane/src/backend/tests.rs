@@ -2,7 +2,7 @@
 
 mod announcement;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use ferrypost_proto::{
     Endpoint, RoutingConfig,
@@ -416,6 +416,7 @@ fn following() -> Following {
     let settings = ProberSettings {
         group: String::new(),
         protocols: vec![ProtocolKind::Imap],
+        pass_throughs: BTreeSet::new(),
         pace: ProbeLimits {
             interval: Duration::from_millis(50),
             retry: Duration::from_millis(50),

@@ -8,6 +8,7 @@
 //! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
 //! mistake at once, each with its line and key.
 
+mod pass_throughs;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -18,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ferrypost_proto::{DestinationId, InstanceId};
+use ferrypost_proto::{DestinationId, InstanceId, v1};
 use ferrypost_runtime::{
     config::{Mistakes, read_text},
     logging,
@@ -34,6 +35,8 @@ use crate::{
     tokens::settings::Settings,
 };
 
+pub use pass_throughs::PassThrough;
+
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -42,6 +45,7 @@ pub struct Config {
     state_directory: PathBuf,
     control_plane: ControlPlane,
     listeners: Vec<Listener>,
+    pass_throughs: Vec<PassThrough>,
     servers: Vec<ServerMeans>,
     limits: Limits,
     known_networks: Vec<KnownNetwork>,
@@ -116,7 +120,7 @@ pub struct ServerMeans {
     /// Those of a destination. `None`: of all.
     pub destination: Option<DestinationId>,
     /// Those that speak this. `None`: all.
-    pub protocol: Option<ProtocolKind>,
+    pub protocol: Option<v1::Protocol>,
     /// Where the connections come from.
     pub sources: Sources,
     /// What servers that ask for a certificate are shown.
@@ -183,9 +187,14 @@ impl Config {
         &self.control_plane
     }
 
-    /// Where clients connect. Never empty.
+    /// Where clients connect to log in. Empty only where something else is served.
     pub fn listeners(&self) -> &[Listener] {
         &self.listeners
+    }
+
+    /// Where mail systems connect to be passed through.
+    pub fn pass_throughs(&self) -> &[PassThrough] {
+        &self.pass_throughs
     }
 
     /// What there is for the connections to servers; no two for the same ones.

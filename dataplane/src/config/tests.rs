@@ -111,8 +111,14 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
         panic!("{:?}", full.servers());
     };
     assert_eq!(servers.destination.as_ref().unwrap().as_str(), "new");
-    assert_eq!(servers.protocol, Some(ProtocolKind::Submission));
+    assert_eq!(servers.protocol, Some(v1::Protocol::Submission));
     assert!(servers.client_certificate.is_some() && config.servers().is_empty());
+    let [through] = full.pass_throughs() else {
+        panic!("{:?}", full.pass_throughs());
+    };
+    assert_eq!(through.destination.as_str(), "new");
+    assert_eq!(through.connections, Some(2000));
+    assert!(through.proxy_protocol_from.len() == 1 && config.pass_throughs().is_empty());
     assert!(full.admin().health_listen.is_some());
     assert_eq!(
         full.control_plane()
@@ -211,6 +217,65 @@ fn no_idle_time_is_below_what_clients_of_the_protocol_count_on() {
     ] {
         assert_eq!((of(protocol, enough), of(protocol, too_little)), (0, 1));
     }
+}
+
+/// What is wrong with these lines at the end of the example, wherever that is.
+fn appended(lines: &str) -> Vec<String> {
+    let found = mistakes(|text| text + lines).into_iter();
+    let without_line = |mistake: String| mistake.split_once(": ").unwrap().1.to_owned();
+    found.map(without_line).collect()
+}
+
+#[test]
+fn what_is_passed_through_has_a_name_an_address_and_a_destination_and_no_tls() {
+    let whole = "[[pass_throughs]]\nname = \"mx\"\naddress = \"[::]:25\"\ndestination = \"new\"\n";
+    assert!(appended(whole).is_empty());
+    assert_eq!(
+        appended("[[pass_throughs]]\n"),
+        [
+            "pass_throughs[0].name: missing: what it is called in logs, as \"mx\"",
+            "pass_throughs[0].address: missing: where mail systems connect, as \"0.0.0.0:25\"",
+            "pass_throughs[0].destination: missing: whose server they are passed to, as the routing \
+             configuration names it",
+        ]
+    );
+    let certificates = format!("{whole}certificates = []\n");
+    assert_eq!(
+        appended(&certificates),
+        [
+            "pass_throughs[0].certificates: TLS is between the two ends of what is passed through; the server \
+          shows its own certificate"
+        ]
+    );
+}
+
+#[test]
+fn whatever_is_connected_to_has_a_name_and_an_address_of_its_own() {
+    let through = |name: &str, address: &str| {
+        appended(&format!(
+            "[[pass_throughs]]\nname = \"{name}\"\naddress = \"{address}\"\ndestination = \"new\"\n"
+        ))
+    };
+    assert_eq!(
+        through("imaps", "0.0.0.0:25"),
+        ["pass_throughs[0].name: \"imaps\" is there twice"]
+    );
+    assert_eq!(
+        through("mx", "0.0.0.0:993"),
+        ["pass_throughs[0].address: 0.0.0.0:993 is taken by listeners[0].address"]
+    );
+    assert_eq!(
+        through("mx", "127.0.0.1:9443"),
+        ["pass_throughs[0].address: 127.0.0.1:9443 is taken by admin.listen"]
+    );
+}
+
+#[test]
+fn what_is_passed_through_is_not_closed_before_a_server_has_had_its_time_to_answer() {
+    assert_eq!(
+        appended("[limits.pass_through]\nidle = \"9m\"\n"),
+        ["limits.pass_through.idle: must be at least 10m (RFC 5321 §4.5.3.2.6)"]
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use ferrypost_proto::{DestinationId, InstanceId};
+use ferrypost_proto::{DestinationId, InstanceId, v1};
 use ferrypost_runtime::{
     config::{Document, Mistakes, Section},
     logging,
@@ -20,8 +20,12 @@ use super::{
     is_loopback,
 };
 use crate::{
-    limits::{KnownNetwork, Limits, OwnLimits, PreauthLimits, RelayLimits, least_idle},
+    limits::{
+        KnownNetwork, LEAST_IDLE_PASSED_THROUGH, Limits, OwnLimits, PreauthLimits, RelayLimits,
+        least_idle,
+    },
     net::source::Sources,
+    network::Network,
     redact::Redact,
 };
 
@@ -49,7 +53,22 @@ fn read(root: &Section<'_>) -> Option<Config> {
     );
     let control_plane = root.section("control_plane", control_plane);
     let admin = root.section("admin", admin);
-    let listeners = listeners(root, admin.as_ref());
+    let listeners = listeners(root);
+    let pass_throughs = super::pass_throughs::read(root);
+    if listeners.is_empty() && pass_throughs.is_empty() {
+        root.wrong("listeners", "there is none; add a [[listeners]]");
+    }
+    let mut doors = Doors::beside(root, admin.as_ref());
+    for (n, listener) in sound(&listeners) {
+        doors.add(&format!("listeners[{n}]"), &listener.name, listener.address);
+    }
+    for (n, through) in sound(&pass_throughs) {
+        doors.add(
+            &format!("pass_throughs[{n}]"),
+            &through.name,
+            through.address,
+        );
+    }
     let servers = servers(root);
     let (limits, known_networks) = root.section("limits", limits);
     let tokens = root.table("tokens", super::tokens::read);
@@ -59,7 +78,8 @@ fn read(root: &Section<'_>) -> Option<Config> {
         group,
         state_directory: state_directory?,
         control_plane: control_plane?,
-        listeners: listeners?,
+        listeners: listeners.into_iter().collect::<Option<_>>()?,
+        pass_throughs: pass_throughs.into_iter().collect::<Option<_>>()?,
         servers: servers?,
         limits,
         known_networks: known_networks?,
@@ -115,51 +135,61 @@ fn control_plane_tls(section: &Section<'_>) -> Option<ControlPlaneTls> {
     })
 }
 
-fn listeners(root: &Section<'_>, admin: Option<&Admin>) -> Option<Vec<Listener>> {
-    let listeners = root.tables("listeners", listener);
-    if listeners.is_empty() {
-        root.wrong("listeners", "there is none; add a [[listeners]]");
-    }
-    let sound = listeners.iter().enumerate();
-    let sound = sound.filter_map(|(n, listener)| Some((n, listener.as_ref()?)));
-    apart(root, sound, admin);
-    listeners.into_iter().collect()
+/// Those of a list without a mistake, by their number in it.
+fn sound<T>(list: &[Option<T>]) -> impl Iterator<Item = (usize, &T)> {
+    let numbered = list.iter().enumerate();
+    numbered.filter_map(|(n, item)| Some((n, item.as_ref()?)))
 }
 
-/// No two listeners may have one name or one address, nor the admin endpoint's.
-fn apart<'l>(
-    root: &Section<'_>,
-    listeners: impl Iterator<Item = (usize, &'l Listener)>,
-    admin: Option<&Admin>,
-) {
-    let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
-    if let Some(admin) = admin {
-        taken.insert(admin.listen, "admin.listen".to_owned());
-        if let Some(address) = admin.health_listen
-            && address.port() != 0
-            && taken
-                .insert(address, "admin.health_listen".to_owned())
-                .is_some()
-        {
-            root.wrong("admin.health_listen", "is the address of admin.listen");
+/// Everything that is connected to: no two may have one name or one address, nor the admin endpoint's.
+struct Doors<'a> {
+    root: &'a Section<'a>,
+    names: Vec<String>,
+    /// Whose each address is.
+    taken: BTreeMap<SocketAddr, String>,
+}
+
+impl<'a> Doors<'a> {
+    fn beside(root: &'a Section<'a>, admin: Option<&Admin>) -> Self {
+        let mut taken = BTreeMap::new();
+        if let Some(admin) = admin {
+            taken.insert(admin.listen, "admin.listen".to_owned());
+            if let Some(address) = admin.health_listen
+                && address.port() != 0
+                && taken
+                    .insert(address, "admin.health_listen".to_owned())
+                    .is_some()
+            {
+                root.wrong("admin.health_listen", "is the address of admin.listen");
+            }
+        }
+        Self {
+            root,
+            names: Vec::new(),
+            taken,
         }
     }
-    let mut names: Vec<&str> = Vec::new();
-    for (n, listener) in listeners {
-        let (name, address) = (&listener.name, listener.address);
-        if names.contains(&name.as_str()) {
-            let place = format!("listeners[{n}].name");
-            root.wrong(&place, format!("\"{name}\" is there twice"));
+
+    fn add(&mut self, place: &str, name: &str, address: SocketAddr) {
+        if self.names.iter().any(|taken| taken == name) {
+            let place = format!("{place}.name");
+            self.root
+                .wrong(&place, format!("\"{name}\" is there twice"));
         }
-        names.push(name);
+        self.names.push(name.to_owned());
         if address.port() == 0 {
-            continue;
+            return;
         }
-        let place = format!("listeners[{n}].address");
-        if let Some(other) = taken.insert(address, place.clone()) {
-            root.wrong(&place, format!("{address} is taken by {other}"));
+        let place = format!("{place}.address");
+        if let Some(other) = self.taken.insert(address, place.clone()) {
+            self.root
+                .wrong(&place, format!("{address} is taken by {other}"));
         }
     }
+}
+
+fn listeners(root: &Section<'_>) -> Vec<Option<Listener>> {
+    root.tables("listeners", listener)
 }
 
 fn listener(section: &Section<'_>) -> Option<Listener> {
@@ -182,25 +212,48 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
         ],
     );
     let certificates = listener_certificates(section);
-    let proxy_protocol_from = section.parsed_texts("proxy_protocol_from", str::parse);
-    let from_nobody = (!section.has("proxy_protocol_from")).then(Vec::new);
-    let connections = section.section("limits", |limits| {
-        limits.number("connections", 1..=usize::MAX)
-    });
+    let trusted = proxy_protocol_from(section);
+    let connections = connections(section);
     Some(Listener {
         name: name?,
         protocol: protocol?,
         address: address?,
         tls: tls?,
         certificates: certificates?,
-        proxy_protocol_from: proxy_protocol_from.or(from_nobody)?,
+        proxy_protocol_from: trusted?,
         connections,
+    })
+}
+
+/// Peers whose PROXY header is believed; nobody's, where nothing is said.
+pub(super) fn proxy_protocol_from(section: &Section<'_>) -> Option<Vec<Network>> {
+    let trusted = section.parsed_texts("proxy_protocol_from", str::parse);
+    let nobody = (!section.has("proxy_protocol_from")).then(Vec::new);
+    trusted.or(nobody)
+}
+
+/// A limit on connections of one's own.
+pub(super) fn connections(section: &Section<'_>) -> Option<usize> {
+    section.section("limits", |limits| {
+        limits.number("connections", 1..=usize::MAX)
     })
 }
 
 fn protocols() -> Vec<(&'static str, ProtocolKind)> {
     let all = ProtocolKind::ALL.iter();
     all.map(|kind| (kind.as_str(), *kind)).collect()
+}
+
+/// What is spoken with servers: what clients log in by, and what mail comes by.
+fn spoken_with_servers() -> Vec<(&'static str, v1::Protocol)> {
+    let known = (1..).map_while(|number| v1::Protocol::try_from(number).ok());
+    let is_spoken = |protocol: &v1::Protocol| {
+        *protocol == v1::Protocol::Smtp || ProtocolKind::NAMES.contains(&protocol.word())
+    };
+    known
+        .filter(is_spoken)
+        .map(|protocol| (protocol.word(), protocol))
+        .collect()
 }
 
 fn servers(root: &Section<'_>) -> Option<Vec<ServerMeans>> {
@@ -219,7 +272,7 @@ fn servers(root: &Section<'_>) -> Option<Vec<ServerMeans>> {
 
 fn server_means(section: &Section<'_>) -> Option<ServerMeans> {
     let destination = section.parsed("destination", DestinationId::parse);
-    let protocol = section.word("protocol", &protocols());
+    let protocol = section.word("protocol", &spoken_with_servers());
     let sources = match section.parsed_texts("source_addresses", source_address) {
         Some(addresses) => section.checked("source_addresses", Sources::new(&addresses)),
         None => (!section.has("source_addresses")).then(Sources::default),
@@ -373,6 +426,10 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
         group.set("close", &mut relay.close);
     });
 
+    section.section("pass_through", |group| {
+        group.set("idle", &mut limits.pass_through.idle);
+    });
+
     section.section("hold", |group| {
         group.set("timeout", &mut limits.hold.timeout);
         group.set("keep_alive", &mut limits.hold.keep_alive);
@@ -462,6 +519,11 @@ fn enough_idle(section: &Section<'_>, limits: &Limits) {
         let (minutes, protocol) = (least.as_secs() / 60, protocol.as_str());
         let message = format!("must be at least {minutes}m for {protocol} ({source})");
         section.wrong(&place, message);
+    }
+    if limits.pass_through.idle < LEAST_IDLE_PASSED_THROUGH {
+        let minutes = LEAST_IDLE_PASSED_THROUGH.as_secs() / 60;
+        let message = format!("must be at least {minutes}m (RFC 5321 §4.5.3.2.6)");
+        section.wrong("pass_through.idle", message);
     }
 }
 
@@ -556,7 +618,7 @@ fn endpoint(text: &str) -> Result<(String, bool), &'static str> {
     }
 }
 
-fn label(text: &str) -> Result<String, &'static str> {
+pub(super) fn label(text: &str) -> Result<String, &'static str> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let valid = (1..=63).contains(&text.len()) && text.bytes().all(allowed);
     let label = valid.then(|| text.to_owned());

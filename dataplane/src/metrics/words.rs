@@ -147,6 +147,8 @@ pub enum SessionEnd {
     TooManyFailures,
     /// Our own machine asked for what has no place where it asked.
     MachineError,
+    /// A connection that is passed through was not passed on to its server.
+    NotPassedOn,
     /// The server ended the connection.
     BackendEnded,
     /// The server's connection failed.

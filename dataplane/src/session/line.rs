@@ -56,7 +56,7 @@ impl<P: LineProtocol> LineServices<P> {
     /// With our own minimum on offer.
     pub fn new(services: Arc<Services>) -> Self {
         Self {
-            relay_io: RelayIo::of(&services.metrics, P::KIND),
+            relay_io: RelayIo::of(&services.metrics, P::KIND.as_str()),
             services,
             offers: Offers::new(),
         }

@@ -186,8 +186,8 @@ fn hand_over<P: LineProtocol>(
 ) -> (Parties<P::Follow>, SessionGuard) {
     let (client, welcome, follower) = client.accept(accepted.welcome);
     let parties = Parties {
-        client,
-        backend: accepted.backend,
+        client: client.into(),
+        backend: accepted.backend.into(),
         welcome,
         follower,
     };

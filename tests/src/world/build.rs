@@ -37,7 +37,7 @@ pub struct Builder {
     control_plane_envs: Vec<(String, String)>,
     survives: Option<Survival>,
     alone: bool,
-    submission: Submission,
+    mail: Mail,
     shape: Shape,
     families: Families,
 }
@@ -49,11 +49,12 @@ struct Moods {
     percent: u32,
 }
 
-/// Whose work submission is.
+/// What is done with mail, each with what is before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Submission {
-    Nobodys,
-    Postfixes,
+enum Mail {
+    Read,
+    Submitted,
+    Arrives,
 }
 
 /// Where the data planes stand.
@@ -98,7 +99,7 @@ impl Builder {
             control_plane_envs: Vec::new(),
             survives: None,
             alone: false,
-            submission: Submission::Nobodys,
+            mail: Mail::Read,
             shape: Shape::Gateways,
             families: Families::Fourth,
         }
@@ -210,7 +211,14 @@ impl Builder {
 
     /// Adds submission: a Postfix beside each Dovecot. Only root can start one.
     pub fn postfixes(mut self) -> Self {
-        self.submission = Submission::Postfixes;
+        self.mail = Mail::Submitted;
+        self
+    }
+
+    /// Adds submission, and mail that arrives: every data plane passes it through to the target's Postfix. Only root can
+    /// start one.
+    pub fn inbound_mail(mut self) -> Self {
+        self.mail = Mail::Arrives;
         self
     }
 
@@ -263,6 +271,7 @@ impl Builder {
             servers: [&source, &target],
             postfixes: postfixes.as_ref(),
             sidecars: networks.and(data_planes.first_chunk()),
+            inbound_mail: self.mail == Mail::Arrives,
             bare_names: self.bare_names,
         };
         files.write_routing(&routing)?;
@@ -364,7 +373,7 @@ impl Builder {
         target: &Dovecot,
         networks: Option<&[Network; 2]>,
     ) -> Result<Option<[Postfix; 2]>, WorldError> {
-        if self.submission == Submission::Nobodys {
+        if self.mail == Mail::Read {
             return Ok(None);
         }
         let identity = files.authority.server()?;
@@ -444,9 +453,13 @@ impl Builder {
                     .iter()
                     .map(|_| Port::reserve())
                     .collect::<io::Result<_>>()?,
-                submission: match self.submission {
-                    Submission::Nobodys => None,
-                    Submission::Postfixes => Some([Port::reserve()?, Port::reserve()?]),
+                submission: match self.mail {
+                    Mail::Read => None,
+                    Mail::Submitted | Mail::Arrives => Some([Port::reserve()?, Port::reserve()?]),
+                },
+                mx: match self.mail {
+                    Mail::Read | Mail::Submitted => None,
+                    Mail::Arrives => Some(Port::reserve()?),
                 },
                 admin: Port::reserve()?,
                 links: Vec::new(),

@@ -99,6 +99,8 @@ pub(super) struct Routing<'a> {
     pub(super) postfixes: Option<&'a [Postfix; 2]>,
     /// The data plane beside each, where they are the only way to it.
     pub(super) sidecars: Option<&'a [DataPlane; 2]>,
+    /// Whether mail arrives.
+    pub(super) inbound_mail: bool,
     /// What a login without a domain means.
     pub(super) bare_names: BareNames,
 }
@@ -201,8 +203,9 @@ impl Files<'_> {
         } else {
             String::new()
         };
+        let mx = plane.mx().map(pass_throughs).unwrap_or_default();
         let text = format!(
-            "{text}\n{}{sixth}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
+            "{text}\n{}{sixth}{mx}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             submission.unwrap_or_default(),
             milliseconds("timeout", limits.hold),
             milliseconds("drain", limits.drain),
@@ -318,7 +321,10 @@ impl Files<'_> {
             }
         };
         let text = match routing.postfixes {
-            Some(postfixes) => with_submission(&text, postfixes, routing.sidecars)?,
+            Some(postfixes) => {
+                let mx = routing.inbound_mail;
+                with_postfixes(&text, postfixes, routing.sidecars, mx)?
+            }
             None => text,
         };
         fs::write(self.routing(), text)?;
@@ -442,6 +448,16 @@ fn listener_6(entrance: Entrance, port: u16) -> String {
     listener(&name, protocol, tls, &format!("[::1]:{port}"), "")
 }
 
+/// Where mail arrives for the target, by both families.
+fn pass_throughs(at: SocketAddr) -> String {
+    let through = |name: &str, address: &str| {
+        format!(
+            "[[pass_throughs]]\nname = \"{name}\"\naddress = \"{address}\"\ndestination = \"target\"\n\n"
+        )
+    };
+    through("mx", &at.to_string()) + &through("mx-6", &format!("[::1]:{}", at.port()))
+}
+
 /// A listener; what it believes begins with a line's end.
 fn listener(name: &str, protocol: &str, tls: &str, address: &str, believed: &str) -> String {
     format!(
@@ -451,13 +467,29 @@ fn listener(name: &str, protocol: &str, tls: &str, address: &str, believed: &str
 }
 
 /// The routing configuration with a Postfix at each destination: the source's believes XCLIENT, the target's a PROXY
-/// header, and so does the other one's data plane, where that is the only way.
-fn with_submission(
+/// header, and so does the other one's data plane, where that is the only way. Where mail arrives, both believe a PROXY
+/// header.
+fn with_postfixes(
     text: &str,
     postfixes: &[Postfix; 2],
     sidecars: Option<&[DataPlane; 2]>,
+    inbound_mail: bool,
 ) -> Result<String, WorldError> {
     const SECOND: &str = "[[destinations]]\nid = \"target\"\n";
+    let smtp = |side: usize| {
+        let at = reached(postfixes[side].mx());
+        format!(
+            "[[destinations.endpoints]]\nprotocol = \"smtp\"\n{at}\ntls = \"starttls\"\n\
+             announcement = \"proxy_v2\"\n\n"
+        )
+    };
+    let smtp = |side| {
+        if inbound_mail {
+            smtp(side)
+        } else {
+            String::new()
+        }
+    };
     let endpoint = |group: Option<Role>, at: SocketAddr, announcement: &str| {
         let when = |group: Role| format!("when = {{ group = \"{}\" }}\n", group.name());
         format!(
@@ -484,7 +516,8 @@ fn with_submission(
         example: ROUTING.file,
         line: SECOND.to_owned(),
     })?;
-    let (source, target) = (endpoints(0, "xclient"), endpoints(1, "proxy_v2"));
+    let source = endpoints(0, "xclient") + &smtp(0);
+    let target = endpoints(1, "proxy_v2") + &smtp(1);
     Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
 }
 

@@ -314,6 +314,8 @@ pub struct DataPlane {
     pub(super) entrances: Vec<Port>,
     /// Submission with STARTTLS, at `127.0.0.1` and `::1`, and over TLS, in a world with Postfixes.
     pub(super) submission: Option<[Port; 2]>,
+    /// Where mail arrives, at `127.0.0.1` and `::1`, in a world with [inbound mail](super::Builder::inbound_mail).
+    pub(super) mx: Option<Port>,
     pub(super) admin: Port,
     /// One to each replica, or none.
     pub(super) links: Vec<Link>,
@@ -365,6 +367,12 @@ impl DataPlane {
     pub fn submissions(&self) -> Option<SocketAddr> {
         let [_, tls] = self.submission.as_ref()?;
         Some(self.outward(tls))
+    }
+
+    /// Where it passes mail through to the target, in a world with [inbound mail](super::Builder::inbound_mail). One at
+    /// `::1` has the same port.
+    pub fn mx(&self) -> Option<SocketAddr> {
+        Some(self.outward(self.mx.as_ref()?))
     }
 
     /// Its listener for IMAP over TLS.

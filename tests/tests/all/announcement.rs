@@ -8,9 +8,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ferrypost_proto::v1::{
-    ApplyRoutingConfigRequest, Endpoint, GetRoutingConfigRequest, Protocol, endpoint_tls::Mode,
+    ApplyRoutingConfigRequest, Endpoint, GetRoutingConfigRequest, Protocol, RoutingConfig,
+    endpoint_tls::Mode,
 };
-use ferrypost_tests::dovecot::{Dovecot, LOGIN, Service};
+use ferrypost_tests::dovecot::{Dovecot, LOGIN, Role, Service};
 use ferrypost_tests::imap::{Connect, Security};
 use ferrypost_tests::line::LineClient;
 use ferrypost_tests::sieve::SieveConnect;
@@ -93,23 +94,43 @@ pub(crate) async fn reach(
     protocol: Protocol,
     (mode, service): (Mode, Service),
 ) {
+    let edit = |config: &mut RoutingConfig| {
+        let endpoint = endpoint_of(config, server.role(), protocol);
+        redirect(endpoint, server, mode, service);
+    };
+    reconfigure(world, &format!("{mode:?}"), edit).await;
+}
+
+/// What a configuration says of the way to a destination.
+pub(crate) fn endpoint_of(
+    config: &mut RoutingConfig,
+    role: Role,
+    protocol: Protocol,
+) -> &mut Endpoint {
+    let mut destinations = config.destinations.iter_mut();
+    let destination = destinations.find(|destination| destination.id == role.name());
+    let mut endpoints = destination.unwrap().endpoints.iter_mut();
+    endpoints
+        .find(|endpoint| endpoint.protocol() == protocol)
+        .unwrap()
+}
+
+/// Changes the routing configuration, and waits until the data plane has it.
+pub(crate) async fn reconfigure(
+    world: &World,
+    reason: &str,
+    edit: impl FnOnce(&mut RoutingConfig),
+) {
     let mut configuration = world.operator(0).routing_config();
     let present = configuration
         .get_routing_config(GetRoutingConfigRequest {})
         .await
         .unwrap();
     let mut config = present.into_inner().config.unwrap();
-    let destination = config
-        .destinations
-        .iter_mut()
-        .find(|destination| destination.id == server.role().name())
-        .unwrap();
-    let mut endpoints = destination.endpoints.iter_mut();
-    let endpoint = endpoints.find(|endpoint| endpoint.protocol() == protocol);
-    redirect(endpoint.unwrap(), server, mode, service);
+    edit(&mut config);
     let request = ApplyRoutingConfigRequest {
         config: Some(config),
-        reason: format!("{mode:?}"),
+        reason: reason.to_owned(),
         ..ApplyRoutingConfigRequest::default()
     };
     let applied = configuration.apply_routing_config(request).await.unwrap();

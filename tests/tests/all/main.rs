@@ -11,6 +11,7 @@ mod failpoints;
 mod fixtures;
 mod grpcurl;
 mod guessing;
+mod inbound;
 mod leniency;
 mod lifecycle;
 mod managesieve;

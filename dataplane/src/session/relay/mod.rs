@@ -23,15 +23,16 @@ mod side;
 
 use std::{future::poll_fn, io, task::Poll, time::Duration};
 
-use ferrypost_wire::{Farewell, Follower, Refusal};
+use ferrypost_wire::{Farewell, Follower, Refusal, WireBuf};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     limits::RelayLimits,
     metrics::RelayIo,
     net::{
-        CloseProof,
-        leg::{BackendLeg, Encrypted, Leg},
+        CloseProof, TcpStream,
+        leg::{BackendLeg, Leg, LegState},
+        transport::AnyTransport,
     },
     registry::{CloseReason, SessionGuard},
     session::outcome::farewell,
@@ -97,12 +98,42 @@ impl RelayEnd {
     }
 }
 
+/// One of the two, with what it has said and nobody has read.
+pub struct Party {
+    io: AnyTransport,
+    said: WireBuf,
+}
+
+impl Party {
+    /// Somebody who has just connected, and is to be relayed as it is.
+    pub fn fresh(stream: TcpStream) -> Self {
+        Self {
+            io: AnyTransport::Tcp(stream.into()),
+            said: WireBuf::new(1),
+        }
+    }
+}
+
+impl<S: LegState> From<Leg<S>> for Party {
+    fn from(leg: Leg<S>) -> Self {
+        let (io, said) = leg.into_parts();
+        Self { io, said }
+    }
+}
+
+impl From<BackendLeg> for Party {
+    fn from(leg: BackendLeg) -> Self {
+        let (io, said) = leg.into_parts();
+        Self { io, said }
+    }
+}
+
 /// Who is relayed, and what watches it.
 pub struct Parties<F> {
     /// The client's side.
-    pub client: Leg<Encrypted>,
+    pub client: Party,
     /// The server's side.
-    pub backend: BackendLeg,
+    pub backend: Party,
     /// The first words for the client: that it is logged in.
     pub welcome: Vec<u8>,
     /// Watches both directions.

@@ -11,7 +11,7 @@ use ferrypost_wire::{Follower, Safety, Then};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    Cause, Parties,
+    Cause, Parties, Party,
     budget::{Budget, Piece, Share},
     side::Side,
 };
@@ -68,8 +68,14 @@ impl<F: Follower> Moving<F> {
         io: RelayIo,
     ) -> Self {
         // The legs' buffers are wiped and freed here, before the session settles down.
-        let (client, pipelined) = parties.client.into_parts();
-        let (backend, early) = parties.backend.into_parts();
+        let Party {
+            io: client,
+            said: pipelined,
+        } = parties.client;
+        let Party {
+            io: backend,
+            said: early,
+        } = parties.backend;
         Self {
             client: Side::new(client, parties.welcome),
             backend: Side::new(backend, Vec::new()),

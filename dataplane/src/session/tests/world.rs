@@ -291,36 +291,16 @@ impl World {
 
     /// A world in which another protocol is spoken.
     pub(crate) fn speaking<P: LineProtocol>(plan: Plan) -> Self {
-        let random = Random::seeded(1);
         let old = Backend::start(plan.old);
         let new = Backend::start(plan.new);
         let tables = Tables::new();
-        let registry = Registry::new(tables.clone(), plan.limits.hold, &random);
         let shutdown = Shutdown::new();
         let resolver = Resolver::new(plan.names, shutdown.clone());
-        let budget = Budget::new(plan.limits.connections.kept);
-        let metrics = Arc::new(Metrics::new(TABLE));
-        let services = Arc::new(Services {
-            metrics: Arc::clone(&metrics),
-            tables: tables.clone(),
-            registry: Arc::clone(&registry),
-            dialers: Arc::new(Dialers::of_one(Dialer::new(
-                plan.backend_tls,
-                plan.limits.backend,
-                resolver,
-            ))),
-            logins: Logins::default(),
-            breakers: Breakers::new(plan.limits.breaker),
-            group: String::new(),
-            limits: plan.limits,
-            budget: budget.clone(),
-            rounds: Rounds::default(),
-            guesses: Guesses::new(&plan.limits.preauth, &random),
-            tokens: plan.tokens,
-            random: random.clone(),
-            redact: Redact::full(),
-            stopping: shutdown.stopping().clone(),
-        });
+        let dialer = Dialer::new(plan.backend_tls, plan.limits.backend, resolver);
+        let mut services = services(&tables, &plan.limits, dialer, &shutdown);
+        services.tokens = plan.tokens;
+        let services = Arc::new(services);
+        let random = services.random.clone();
         let directory = tempfile::tempdir().unwrap();
         let identity = plan.authority.sign("localhost");
         let listener = Listener {
@@ -337,19 +317,19 @@ impl World {
             Permits::new(plan.limits.connections, &plan.known_networks),
         )
         .unwrap();
-        let (address, tls) = (listening.address(), listening.tls());
-        let counts = listening.counts();
+        let (address, tls) = (listening.door().address(), listening.tls());
+        let counts = listening.door().counts();
         let line = Arc::new(LineServices::<P>::new(Arc::clone(&services)));
         let offers = line.offers.clone();
         tokio::spawn(listening.serve(line, shutdown.clone()));
         let world = Self {
             address,
             root: plan.authority.root,
-            fences: Arc::new(Fences::new(Arc::clone(&registry))),
-            registry,
+            fences: Arc::new(Fences::new(Arc::clone(&services.registry))),
+            registry: Arc::clone(&services.registry),
             shutdown,
-            budget,
-            metrics,
+            budget: services.budget.clone(),
+            metrics: Arc::clone(&services.metrics),
             services,
             protocol: on_the_wire(P::KIND),
             tls,
@@ -538,6 +518,33 @@ impl World {
     pub(crate) fn stop(&self) {
         self.shutdown.stop();
         self.registry.close_all(CloseReason::Stopping);
+    }
+}
+
+/// What all sessions share that reach servers by this dialer.
+pub(crate) fn services(
+    tables: &Tables,
+    limits: &Limits,
+    dialer: Dialer,
+    shutdown: &Shutdown,
+) -> Services {
+    let random = Random::seeded(1);
+    Services {
+        metrics: Arc::new(Metrics::new(TABLE)),
+        tables: tables.clone(),
+        registry: Registry::new(tables.clone(), limits.hold, &random),
+        dialers: Arc::new(Dialers::of_one(dialer)),
+        logins: Logins::default(),
+        breakers: Breakers::new(limits.breaker),
+        group: String::new(),
+        limits: *limits,
+        budget: Budget::new(limits.connections.kept),
+        rounds: Rounds::default(),
+        guesses: Guesses::new(&limits.preauth, &random),
+        tokens: Arc::new(NoTokens),
+        random,
+        redact: Redact::full(),
+        stopping: shutdown.stopping().clone(),
     }
 }
 

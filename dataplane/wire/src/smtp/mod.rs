@@ -22,6 +22,8 @@
 //!   content   where a message ends
 //!   hops      how many servers it has passed
 //! ```
+//!
+//! And for whoever reads nothing at all, `through`: what follows a connection that is passed on as a whole.
 
 mod back;
 mod command;
@@ -35,6 +37,7 @@ pub(crate) mod offer;
 pub(crate) mod opening;
 pub(crate) mod quirks;
 pub(crate) mod reply;
+mod through;
 mod verdict;
 mod words;
 mod xclient;
@@ -47,6 +50,7 @@ pub use front::SubmissionFront;
 pub use hops::Hops;
 pub use login::{Acceptance, SubmissionLogin};
 pub use offer::Offer;
+pub use through::PassedThrough;
 
 pub(crate) use words::goodbye;
 

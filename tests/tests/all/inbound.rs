@@ -1,0 +1,193 @@
+//! Mail that arrives is passed through a whole data plane to a real Postfix, which greets, secures and judges as if nobody
+//! stood in front of it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+use std::net::{IpAddr, SocketAddr};
+
+use ferrypost_proto::v1::{Announcement, Protocol, RoutingConfig};
+use ferrypost_tests::dovecot::Role;
+use ferrypost_tests::imap::{Connect, Security};
+use ferrypost_tests::line::LineClient;
+use ferrypost_tests::story::{SOON, migrate, move_to, short_limits};
+use ferrypost_tests::wait::eventually;
+use ferrypost_tests::world::World;
+
+use super::announcement::{endpoint_of, reconfigure};
+
+/// What a stranger might say to be taken for another.
+const FORGERY: &str = "203.0.113.66";
+
+/// Another mail system's connection.
+struct Sender {
+    line: LineClient,
+    connect: Connect,
+}
+
+impl Sender {
+    /// Connects from an address of either family, and is greeted.
+    async fn from(world: &World, from: &str) -> (Self, String) {
+        let from: IpAddr = from.parse().unwrap();
+        let mut mx: SocketAddr = world.data_planes()[0].mx().unwrap();
+        if from.is_ipv6() {
+            mx.set_ip(from);
+        }
+        let connect = Connect::new(mx, Security::StartTls(world.trust())).from(from);
+        let line = LineClient::open(&connect).await.unwrap();
+        let mut sender = Self { line, connect };
+        let greeting = sender.reply().await;
+        (sender, greeting)
+    }
+
+    /// The last line of the next reply.
+    async fn reply(&mut self) -> String {
+        loop {
+            let line = self.line.line().await.unwrap().unwrap();
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line;
+            }
+        }
+    }
+
+    async fn ask(&mut self, command: &str) -> String {
+        self.line.send(format!("{command}\r\n")).await.unwrap();
+        self.reply().await
+    }
+
+    async fn says(&mut self, command: &str, code: &str) {
+        let reply = self.ask(command).await;
+        assert!(reply.starts_with(code), "{command}: {reply}");
+    }
+
+    /// Goes on under TLS, in which the server shows its own certificate.
+    async fn secure(mut self) -> Self {
+        self.says("EHLO sender.example.net", "250").await;
+        self.says("STARTTLS", "220").await;
+        self.line = self.line.secure(&self.connect).await.unwrap();
+        self.says("EHLO sender.example.net", "250").await;
+        self
+    }
+
+    /// Everything up to where the message may come.
+    async fn begin(&mut self, recipient: &str) {
+        self.says("MAIL FROM:<bob@example.net>", "250").await;
+        self.says(&format!("RCPT TO:<{recipient}>"), "250").await;
+        self.says("DATA", "354").await;
+    }
+
+    async fn end(&mut self) {
+        let message = "Subject: passed through\r\n\r\nA message.\r\n.";
+        self.says(message, "250 2.0.0 Ok: queued as ").await;
+    }
+}
+
+#[tokio::test]
+async fn the_server_secures_its_mail_itself_and_sees_who_sends_it_by_either_family() {
+    let world = world().await;
+    let account = &world.accounts()[0];
+    for from in ["127.0.0.77", "::1"] {
+        let log = world.postfix(Role::Target).unwrap().log().from_now();
+        let (sender, greeting) = Sender::from(&world, from).await;
+        assert!(
+            greeting.starts_with("220 target.example.org ESMTP"),
+            "{greeting}"
+        );
+        let mut sender = sender.secure().await;
+        sender.begin(account).await;
+        sender.end().await;
+        sender.says("QUIT", "221").await;
+        let client = format!("[{from}]");
+        log.wait_for(&[": client=", &client], SOON).await.unwrap();
+        let received = ["header Received: from sender.example.net", &client];
+        log.wait_for(&received, SOON).await.unwrap();
+    }
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_move_does_not_touch_mail_that_is_arriving() {
+    let world = world().await;
+    let account = &world.accounts()[0];
+    let (sender, _) = Sender::from(&world, "127.0.0.77").await;
+    let mut sender = sender.secure().await;
+    sender.begin(account).await;
+    migrate(&world.operator(0), move_to(account, "target"))
+        .await
+        .unwrap();
+    sender.end().await;
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stranger_who_says_that_he_is_somebody_else_is_not_believed() {
+    let world = world().await;
+    let log = world.postfix(Role::Target).unwrap().log().from_now();
+    let (mut stranger, _) = Sender::from(&world, "127.0.0.78").await;
+    stranger.says("EHLO stranger.example.net", "250").await;
+    let claim = format!("XCLIENT ADDR={FORGERY} NAME=friend.example.org");
+    stranger.says(&claim, "550 5.7.0").await;
+    stranger.begin(&world.accounts()[0]).await;
+    stranger.end().await;
+    log.wait_for(&[": client=", "[127.0.0.78]"], SOON)
+        .await
+        .unwrap();
+    assert!(log.lines_with(&["client=", FORGERY]).is_empty());
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_goes_to_a_server_that_would_take_a_stranger_s_word_for_ours() {
+    let world = world().await;
+    // The source's submission knows of no PROXY header, and takes XCLIENT from the address that we come from.
+    let trusting = world.postfix(Role::Source).unwrap();
+    let log = trusting.log().from_now();
+    let edit = |config: &mut RoutingConfig| {
+        let endpoint = endpoint_of(config, Role::Target, Protocol::Smtp);
+        endpoint.port = trusting.addr().port().into();
+        endpoint.set_announcement(Announcement::None);
+    };
+    reconfigure(&world, "to a server that trusts us", edit).await;
+    let (_, greeting) = Sender::from(&world, "127.0.0.79").await;
+    assert!(greeting.starts_with("421 4.3.5 "), "{greeting}");
+    problem_is(&world, "unfit_endpoint").await;
+
+    // With the right word for it, the server is seen to be a wrong one.
+    let edit = |config: &mut RoutingConfig| {
+        let endpoint = endpoint_of(config, Role::Target, Protocol::Smtp);
+        endpoint.set_announcement(Announcement::ProxyV2);
+    };
+    reconfigure(&world, "as if it took a header", edit).await;
+    problem_is(&world, "proxy_unexpected").await;
+    assert!(log.lines_with(&["connect from", "127.0.0.79"]).is_empty());
+    world.stop().await.unwrap();
+}
+
+/// What a probe of the target's port for mail finds.
+async fn problem_is(world: &World, problem: &str) {
+    let admin = world.admin(0);
+    eventually("the probe has found it", SOON, || async {
+        let stats = admin.stats().await.map_err(|error| error.to_string())?;
+        let found = &stats["destinations"]["target"]["smtp"];
+        match found["word"].as_str() {
+            Some(found) if found == problem => Ok(()),
+            _ => Err(found.to_string()),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+async fn world() -> World {
+    let builder = World::builder().data_planes(1).limits(short_limits());
+    let world = builder
+        .both_families()
+        .inbound_mail()
+        .start()
+        .await
+        .unwrap();
+    problem_is(&world, "reachable").await;
+    world
+}
