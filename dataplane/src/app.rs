@@ -55,6 +55,7 @@ use crate::{
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     limits::Limits,
     listener::{Door, Listening, Permits},
+    lookup::{self, Lookup, next_hops::NextHops},
     net::{
         self, TcpListener,
         resolver::{Resolver, System},
@@ -99,10 +100,20 @@ pub struct Bound {
 pub struct Addresses {
     /// By the listener's name.
     pub listeners: BTreeMap<String, SocketAddr>,
+    /// Where mail systems ask, by name.
+    pub lookups: BTreeMap<String, lookup::Bound>,
     /// The admin endpoint.
     pub admin: SocketAddr,
     /// `/healthz` and `/readyz` in clear.
     pub health: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Where nothing that is behind us can be: we listen there ourselves.
+    fn own(&self) -> impl Iterator<Item = SocketAddr> {
+        let lookups = self.lookups.values().filter_map(lookup::Bound::address);
+        self.listeners.values().copied().chain(lookups)
+    }
 }
 
 /// How a data plane came to its end.
@@ -151,7 +162,7 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
         admin_address: addresses.admin.to_string(),
         limits: config.limits().of_fence(),
     };
-    let own_listeners = OwnListeners::new(addresses.listeners.values().copied());
+    let own_listeners = OwnListeners::new(addresses.own());
     let mut parts = Parts::new(config, random, beside.clone(), &own_listeners)?;
     let prober = parts.start_prober(config);
     let sessions = parts.session_services(config)?;
@@ -164,6 +175,9 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
     }
     for through in sockets.pass_throughs {
         parts.start_pass_through(through, &sessions);
+    }
+    for lookup in sockets.lookups {
+        parts.start_lookup(lookup);
     }
     Ok(Bound {
         addresses,
@@ -351,6 +365,16 @@ impl Parts {
         }
     }
 
+    fn start_lookup(&self, lookup: Lookup) {
+        let next_hops = lookup.settings().next_hops.clone();
+        let next_hops = NextHops::new(self.tables.clone(), next_hops, &self.metrics);
+        if let Some(tls) = lookup.tls() {
+            keep_fresh(tls.clone(), &self.services);
+        }
+        self.sessions
+            .spawn(lookup.serve(Arc::new(next_hops), self.sessions.clone()));
+    }
+
     fn start_listener(&self, listener: Listening) {
         let line = Arc::clone(&self.lines[&listener.protocol()]);
         keep_fresh(listener.tls(), &self.services);
@@ -438,6 +462,7 @@ impl From<Stopped> for Drained {
 struct Sockets {
     listeners: Vec<Listening>,
     pass_throughs: Vec<PassingThrough>,
+    lookups: Vec<Lookup>,
     admin: AdminSockets,
 }
 
@@ -467,6 +492,13 @@ impl Sockets {
                 Err(error) => failures.push(error.to_string()),
             }
         }
+        let mut lookups = Vec::new();
+        for settings in config.lookups() {
+            match Lookup::bind(settings.clone()) {
+                Ok(lookup) => lookups.push(lookup),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
         let admin = {
             let _entered = beside.enter();
             AdminSockets::bind(config.admin())
@@ -476,14 +508,19 @@ impl Sockets {
         Ok(Self {
             listeners,
             pass_throughs,
+            lookups,
             admin: admin?,
         })
     }
 
     fn addresses(&self) -> Addresses {
         let bound = |door: &Door| (door.name().to_owned(), door.address());
+        let lookups = self.lookups.iter();
         Addresses {
             listeners: self.doors().map(bound).collect(),
+            lookups: lookups
+                .map(|lookup| (lookup.name().to_owned(), lookup.bound().clone()))
+                .collect(),
             admin: self.admin.addresses.0,
             health: self.admin.addresses.1,
         }

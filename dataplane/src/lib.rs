@@ -28,6 +28,7 @@
 //! ```
 //!
 //! Mail arrives on ways of its own: [`pass_through`] takes whole connections to the server of a destination.
+//! Beside it, a mail system asks for the way of a recipient, by the same table: lookup.
 //!
 //! # The path of a change
 //!
@@ -51,6 +52,7 @@ pub mod feed;
 pub mod fence;
 pub mod limits;
 pub mod listener;
+pub mod lookup;
 pub mod metrics;
 pub mod net;
 pub mod network;

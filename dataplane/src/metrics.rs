@@ -7,7 +7,7 @@ use ferrypost_runtime::metrics::{Attribute, Counter, Instrument, Kind, Metrics, 
 use ferrypost_wire::ProtocolKind;
 use strum::VariantNames as _;
 
-use words::{Blame, EndStage, LoginOutcome, SessionEnd, TokenOutcome, TokenWay};
+use words::{Blame, EndStage, LoginOutcome, LookupOutcome, SessionEnd, TokenOutcome, TokenWay};
 
 pub mod words;
 
@@ -81,6 +81,18 @@ pub static TOKENS: Instrument = Instrument {
     ],
 };
 
+/// Look-ups of mail systems.
+pub static LOOKUPS: Instrument = Instrument {
+    name: "ferrypost.dataplane.lookups",
+    unit: "{lookup}",
+    kind: Kind::Counter,
+    description: "Ways of recipients that mail systems asked for, by what they were told.",
+    attributes: &[Attribute {
+        name: "outcome",
+        values: Values::Words(LookupOutcome::VARIANTS),
+    }],
+};
+
 /// Sessions that are over.
 pub static SESSIONS: Instrument = Instrument {
     name: "ferrypost.dataplane.session.duration",
@@ -106,7 +118,7 @@ pub static SESSIONS: Instrument = Instrument {
 };
 
 /// All of them.
-pub const TABLE: &[&Instrument] = &[&RELAY_IO, &LOGINS, &TOKENS, &SESSIONS];
+pub const TABLE: &[&Instrument] = &[&RELAY_IO, &LOGINS, &TOKENS, &LOOKUPS, &SESSIONS];
 
 /// The two counters of a relay, fetched once.
 #[derive(Debug, Clone)]

@@ -1,9 +1,10 @@
 //! A real Postfix of its own: private folders, free loopback ports for submission and for mail that arrives, the accounts
 //! of a Dovecot.
 //!
-//! Nothing that it accepts is delivered: it goes to Postfix's own `discard`. What makes the server trust Ferrypost is
-//! appended from `docs/examples/postfix-source.cf` or `postfix-target.cf`, and what lets mail arrive from `postfix-mx.cf`, word
-//! for word what the manual shows. Only root can start one, since its queue belongs to a user of its own.
+//! Nothing that it accepts is delivered: it goes to Postfix's own `discard`, unless it asks a data plane for the way of each
+//! recipient, as `docs/examples/postfix-split.cf` and `postfix-split-master.cf` have it. What makes the server trust Ferrypost is appended from
+//! `docs/examples/postfix-source.cf` or `postfix-target.cf`, and what lets mail arrive from `postfix-mx.cf`, word for word
+//! what the manual shows. Only root can start one, since its queue belongs to a user of its own.
 
 use std::fs;
 use std::io;
@@ -27,6 +28,8 @@ const MAIN: &str = include_str!("../config/postfix-main.cf");
 const MASTER: &str = include_str!("../config/postfix-master.cf");
 const ARRIVAL: &str = include_str!("../../docs/examples/postfix-mx.cf");
 const SOURCE_TRUST: &str = include_str!("../../docs/examples/postfix-source.cf");
+const SPLIT: &str = include_str!("../../docs/examples/postfix-split.cf");
+const SPLIT_MASTER: &str = include_str!("../../docs/examples/postfix-split-master.cf");
 const TARGET_TRUST: &str = include_str!("../../docs/examples/postfix-target.cf");
 
 /// Starting takes a second, most of it for the queue's folders.
@@ -56,6 +59,8 @@ pub struct Setup<'a> {
     pub identity: &'a Identity,
     /// Where a Dovecot judges its logins.
     pub accounts: SocketAddr,
+    /// The socket at which it asks for the way of each recipient; `None`: it throws all mail away.
+    pub lookups: Option<&'a Path>,
     /// Whether it goes on after this process ([`crate::process::ProcessMark`] stops it then).
     pub survives: bool,
     /// The network that it runs in; `None`: where the tests do.
@@ -139,6 +144,24 @@ impl Postfix {
         self.mx.addr()
     }
 
+    /// Has it try again at once what it has deferred.
+    ///
+    /// # Errors
+    /// When `postqueue` fails.
+    pub async fn flush(&self) -> io::Result<()> {
+        let mut command = Command::new(find_program(Path::new("postqueue"))?);
+        command.arg("-c").arg(self.configuration()).arg("-f");
+        let output = tokio::time::timeout(CHECK_LIMIT, command.kill_on_drop(true).output());
+        let output = output
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "postqueue does not end"))??;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(io::Error::other(said))
+    }
+
     /// Its log: `client=` of every message, and its `Received:` with `helo=`, as the server believes them.
     pub fn log(&self) -> LogFile {
         LogFile::new(log(&self.folder))
@@ -182,6 +205,10 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
         Role::Source => SOURCE_TRUST,
         Role::Target => TARGET_TRUST,
     };
+    let (services, outside) = match setup.lookups {
+        Some(_) => (SPLIT_MASTER, "  -o rewrite_service_name=rewrite-outside"),
+        None => ("", ""),
+    };
     let values = [
         ("state", folder.display().to_string()),
         ("log", log(folder).display().to_string()),
@@ -193,6 +220,9 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
         ("accounts", setup.accounts.to_string()),
         ("name", setup.role.name().to_owned()),
         ("trust", trust.to_owned()),
+        ("split", setup.lookups.map(split).unwrap_or_default()),
+        ("services", services.to_owned()),
+        ("outside", outside.to_owned()),
     ];
     let fill = |text: &str| {
         values.iter().fold(text.to_owned(), |text, (name, value)| {
@@ -203,6 +233,14 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
     fs::write(folder.join("etc/master.cf"), fill(MASTER))?;
     fs::write(folder.join("headers"), "/^Received:/ INFO\n")?;
     Ok(())
+}
+
+/// The manual's lines for a server that asks, with the socket in place of the manual's address.
+fn split(lookups: &Path) -> String {
+    SPLIT.replace(
+        "inet:127.0.0.1:2527",
+        &format!("unix:{}", lookups.display()),
+    )
 }
 
 fn user_of(name: &str) -> io::Result<u32> {

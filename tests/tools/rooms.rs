@@ -42,7 +42,7 @@ const DATA_PLANE: &str = "
     sabotage
     registry
     config
-    tokens
+    lookup tokens
     net
     descriptors limits metrics ready redact state_dir tables
     network

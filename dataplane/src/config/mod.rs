@@ -8,6 +8,8 @@
 //! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
 //! mistake at once, each with its line and key.
 
+mod local;
+mod lookups;
 mod pass_throughs;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ use ferrypost_wire::ProtocolKind;
 
 use crate::{
     limits::{KnownNetwork, Limits},
+    lookup::settings::LookupSettings,
     net::source::Sources,
     network::Network,
     redact::Redact,
@@ -47,6 +50,7 @@ pub struct Config {
     listeners: Vec<Listener>,
     pass_throughs: Vec<PassThrough>,
     servers: Vec<ServerMeans>,
+    lookups: Vec<LookupSettings>,
     limits: Limits,
     known_networks: Vec<KnownNetwork>,
     tokens: Option<Settings>,
@@ -200,6 +204,11 @@ impl Config {
     /// What there is for the connections to servers; no two for the same ones.
     pub fn servers(&self) -> &[ServerMeans] {
         &self.servers
+    }
+
+    /// Where mail systems ask. May be empty.
+    pub fn lookups(&self) -> &[LookupSettings] {
+        &self.lookups
     }
 
     /// All limits.

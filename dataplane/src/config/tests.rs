@@ -5,7 +5,11 @@ use std::{fs, time::Duration};
 use ferrypost_runtime::config::Mistake;
 
 use super::*;
-use crate::tokens::settings::{JwtKeys, WaySettings};
+use crate::{
+    lookup::settings::LookupProtocol,
+    net::local::Place,
+    tokens::settings::{JwtKeys, WaySettings},
+};
 
 /// A directory with the files that the example names.
 fn directory() -> tempfile::TempDir {
@@ -81,6 +85,110 @@ fn shown(mistake: &Mistake, directory: &tempfile::TempDir) -> String {
     shown.trim_start_matches(':').to_owned()
 }
 
+/// Who may ask a listener that does not say who.
+fn default_askers() -> Vec<Network> {
+    let text = format!("{EXAMPLE}{LOOKUP}");
+    let config = parse(&text, &directory()).unwrap();
+    config.lookups()[0].from.clone()
+}
+
+const LOOKUP: &str = "[[lookups]]\nname = \"x\"\nprotocol = \"http\"\naddress = \"127.0.0.1:0\"\n\
+     next_hops = [\"source a\"]\n";
+
+const CERTIFICATES: &str =
+    "certificates = [{ cert_file = \"tls/mail.pem\", key_file = \"tls/mail.key\" }]";
+
+#[test]
+fn a_lookup_says_how_and_where_it_is_asked_and_a_way_for_each_destination_once() {
+    let secure = format!("\"http\"\n{CERTIFICATES}");
+    for (from, to, mistake) in [
+        (
+            "\"source a\"",
+            "\"source\"",
+            "write a destination, a space and the next hop",
+        ),
+        (
+            "\"source a\"",
+            "\"so urce\\u0000\"",
+            "write a destination, a space and the next hop",
+        ),
+        (
+            "\"source a\"",
+            "\"source a\", \"source b\"",
+            "\"source\" is there twice",
+        ),
+        ("next_hops", "# next_hops", "next_hops: "),
+        ("name", "# name", "name: "),
+        ("\"x\"", "\"imaps\"", "\"imaps\" is there twice"),
+        ("protocol", "# protocol", "\"socketmap\", \"http\""),
+        ("address", "# address", "address: missing: "),
+        (
+            "127.0.0.1:0",
+            "0.0.0.0:993",
+            "0.0.0.0:993 is taken by listeners[0].address",
+        ),
+        (
+            "address",
+            "socket = \"x.sock\"\naddress",
+            "is in place of address",
+        ),
+        ("address", "mode = \"660\"\naddress", "name it: socket"),
+        (
+            "address = \"127.0.0.1:0\"",
+            "socket = \"x.sock\"\nmode = \"0999\"",
+            "must be who may open it",
+        ),
+        (
+            "address = \"127.0.0.1:0\"",
+            "socket = \"x.sock\"\nfrom = [\"::1\"]",
+            "who may open a socket is said by its mode",
+        ),
+        (
+            "\"http\"\naddress = \"127.0.0.1:0\"",
+            &format!("{secure}\nsocket = \"x.sock\""),
+            "are for an address",
+        ),
+        (
+            "\"http\"",
+            &secure.replace("http", "socketmap"),
+            "a socketmap has no TLS",
+        ),
+    ] {
+        let found = mistakes(|text| text + &LOOKUP.replacen(from, to, 1));
+        assert!(
+            found.len() == 1 && found[0].contains(mistake),
+            "{to}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_lookup_is_at_a_socket_or_under_tls_where_the_file_says_so() {
+    let directory = directory();
+    let secure = LOOKUP.replacen("\"http\"", &format!("\"http\"\n{CERTIFICATES}"), 1);
+    let address = "address = \"127.0.0.1:0\"";
+    let sockets = ["", "\nmode = \"0666\""].map(|mode| {
+        let socket = format!("socket = \"x{}.sock\"{mode}", mode.len());
+        let named = LOOKUP.replacen("\"x\"", &format!("\"x{}\"", mode.len()), 1);
+        named.replacen(address, &socket, 1)
+    });
+    let config = parse(
+        &format!("{EXAMPLE}{secure}{}", sockets.concat()),
+        &directory,
+    )
+    .unwrap();
+    let [secure, private, public] = config.lookups() else {
+        panic!("{:?}", config.lookups());
+    };
+    assert!(matches!(&secure.protocol, LookupProtocol::Http(files) if files.len() == 1));
+    let mode = |place: &Place| match place {
+        Place::File { path, mode } if path.starts_with(directory.path()) => Some(*mode),
+        _ => None,
+    };
+    assert_eq!(mode(&private.place), Some(0o600));
+    assert_eq!(mode(&public.place), Some(0o666));
+}
+
 /// What is wrong when `from` is replaced.
 fn replaced(from: &str, to: &str) -> Vec<String> {
     assert!(EXAMPLE.contains(from), "{from}");
@@ -119,6 +227,16 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
     assert_eq!(through.destination.as_str(), "new");
     assert_eq!(through.connections, Some(2000));
     assert!(through.proxy_protocol_from.len() == 1 && config.pass_throughs().is_empty());
+    assert!(config.lookups().is_empty());
+    let [lookup] = full.lookups() else {
+        panic!("{:?}", full.lookups());
+    };
+    assert_eq!(lookup.next_hops.len(), 2);
+    let told = LookupSettings {
+        from: default_askers(),
+        ..lookup.clone()
+    };
+    assert_eq!(*lookup, told, "the comment says the default");
     assert!(full.admin().health_listen.is_some());
     assert_eq!(
         full.control_plane()
@@ -460,7 +578,7 @@ fn two_listeners_on_one_address_or_of_one_name_are_refused() {
             "# health_listen = \"0.0.0.0:9080\"",
             "health_listen = \"127.0.0.1:9443\""
         ),
-        ["59: admin.health_listen: is the address of admin.listen"]
+        ["59: admin.health_listen: 127.0.0.1:9443 is taken by admin.listen"]
     );
 }
 

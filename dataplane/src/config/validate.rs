@@ -24,7 +24,7 @@ use crate::{
         KnownNetwork, LEAST_IDLE_PASSED_THROUGH, Limits, OwnLimits, PreauthLimits, RelayLimits,
         least_idle,
     },
-    net::source::Sources,
+    net::{local::Place, source::Sources},
     network::Network,
     redact::Redact,
 };
@@ -60,16 +60,18 @@ fn read(root: &Section<'_>) -> Option<Config> {
     }
     let mut doors = Doors::beside(root, admin.as_ref());
     for (n, listener) in sound(&listeners) {
-        doors.add(&format!("listeners[{n}]"), &listener.name, listener.address);
+        let place = Place::Address(listener.address);
+        doors.add(&format!("listeners[{n}]"), &listener.name, place);
     }
     for (n, through) in sound(&pass_throughs) {
-        doors.add(
-            &format!("pass_throughs[{n}]"),
-            &through.name,
-            through.address,
-        );
+        let place = Place::Address(through.address);
+        doors.add(&format!("pass_throughs[{n}]"), &through.name, place);
     }
     let servers = servers(root);
+    let lookups = root.tables("lookups", super::lookups::read);
+    for (n, lookup) in sound(&lookups) {
+        doors.add(&format!("lookups[{n}]"), &lookup.name, lookup.place.clone());
+    }
     let (limits, known_networks) = root.section("limits", limits);
     let tokens = root.table("tokens", super::tokens::read);
     let log = root.section("log", log);
@@ -81,6 +83,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
         listeners: listeners.into_iter().collect::<Option<_>>()?,
         pass_throughs: pass_throughs.into_iter().collect::<Option<_>>()?,
         servers: servers?,
+        lookups: lookups.into_iter().collect::<Option<_>>()?,
         limits,
         known_networks: known_networks?,
         tokens: match tokens {
@@ -145,45 +148,49 @@ fn sound<T>(list: &[Option<T>]) -> impl Iterator<Item = (usize, &T)> {
 struct Doors<'a> {
     root: &'a Section<'a>,
     names: Vec<String>,
-    /// Whose each address is.
-    taken: BTreeMap<SocketAddr, String>,
+    /// Whose each place is.
+    taken: BTreeMap<Place, String>,
 }
 
 impl<'a> Doors<'a> {
     fn beside(root: &'a Section<'a>, admin: Option<&Admin>) -> Self {
-        let mut taken = BTreeMap::new();
-        if let Some(admin) = admin {
-            taken.insert(admin.listen, "admin.listen".to_owned());
-            if let Some(address) = admin.health_listen
-                && address.port() != 0
-                && taken
-                    .insert(address, "admin.health_listen".to_owned())
-                    .is_some()
-            {
-                root.wrong("admin.health_listen", "is the address of admin.listen");
-            }
-        }
-        Self {
+        let mut doors = Self {
             root,
             names: Vec::new(),
-            taken,
+            taken: BTreeMap::new(),
+        };
+        if let Some(admin) = admin {
+            doors.take("admin.listen", Place::Address(admin.listen));
+            if let Some(address) = admin.health_listen {
+                doors.take("admin.health_listen", Place::Address(address));
+            }
         }
+        doors
     }
 
-    fn add(&mut self, place: &str, name: &str, address: SocketAddr) {
+    fn add(&mut self, entry: &str, name: &str, place: Place) {
         if self.names.iter().any(|taken| taken == name) {
-            let place = format!("{place}.name");
-            self.root
-                .wrong(&place, format!("\"{name}\" is there twice"));
+            let key = format!("{entry}.name");
+            self.root.wrong(&key, format!("\"{name}\" is there twice"));
         }
         self.names.push(name.to_owned());
-        if address.port() == 0 {
-            return;
-        }
-        let place = format!("{place}.address");
-        if let Some(other) = self.taken.insert(address, place.clone()) {
-            self.root
-                .wrong(&place, format!("{address} is taken by {other}"));
+        let key = match place {
+            Place::Address(_) => "address",
+            Place::File { .. } => "socket",
+        };
+        self.take(&format!("{entry}.{key}"), place);
+    }
+
+    fn take(&mut self, key: &str, place: Place) {
+        let place = match place {
+            // Any free port is another one each time.
+            Place::Address(address) if address.port() == 0 => return,
+            address @ Place::Address(_) => address,
+            // Who may connect makes it no other file.
+            Place::File { path, .. } => Place::File { path, mode: 0 },
+        };
+        if let Some(other) = self.taken.insert(place.clone(), key.to_owned()) {
+            self.root.wrong(key, format!("{place} is taken by {other}"));
         }
     }
 }
@@ -308,9 +315,7 @@ fn source_address(text: &str) -> Result<IpAddr, &'static str> {
 }
 
 fn listener_certificates(section: &Section<'_>) -> Option<Vec<CertificateFiles>> {
-    let certificates = section.tables("certificates", |certificate| {
-        certificate.certificate_files("what clients are shown")
-    });
+    let certificates = certificates(section);
     if certificates.is_empty() {
         section.wrong(
             "certificates",
@@ -319,6 +324,12 @@ fn listener_certificates(section: &Section<'_>) -> Option<Vec<CertificateFiles>>
         return None;
     }
     certificates.into_iter().collect()
+}
+
+pub(super) fn certificates(section: &Section<'_>) -> Vec<Option<CertificateFiles>> {
+    section.tables("certificates", |certificate| {
+        certificate.certificate_files("what clients are shown")
+    })
 }
 
 fn admin(section: &Section<'_>) -> Option<Admin> {

@@ -111,6 +111,20 @@ pub enum TokenOutcome {
     Away,
 }
 
+/// What a mail system was told that asked for the way of a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum LookupOutcome {
+    /// A next hop.
+    Found,
+    /// That the account is being moved.
+    Held,
+    /// That the recipient is none of ours.
+    NotFound,
+    /// That it cannot be said now.
+    Unavailable,
+}
+
 /// Where a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case", const_into_str)]

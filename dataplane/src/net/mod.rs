@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   (here)      listen, accept, connect, resolve: what a simulator would replace
+//!   local       the same for the operator's own programs, at an address or a file
 //!   socket      a connected socket, and the one place where a peer's end is seen
 //!   transport   what a leg reads from and writes to: TCP, or TLS over it
 //!   leg         a transport with its read buffer, and by type whether it may carry secrets
@@ -18,6 +19,7 @@
 
 pub mod dial;
 pub mod leg;
+pub mod local;
 pub mod proxy;
 pub(crate) mod race;
 pub mod resolver;

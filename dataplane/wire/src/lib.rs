@@ -99,6 +99,7 @@ mod secret;
 mod settings;
 pub mod sieve;
 pub mod smtp;
+pub mod socketmap;
 mod text;
 mod xclient;
 

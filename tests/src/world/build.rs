@@ -13,7 +13,7 @@ use crate::ports::Port;
 use crate::postfix::{self, Postfix};
 use crate::turn::Turn;
 
-use super::files::{Files, Routing, hook_command, moody};
+use super::files::{Files, LOOKUPS, Routing, hook_command, moody};
 use super::link::Link;
 use super::plane::{ControlPlane, DataPlane, Entrance, Plane, mark};
 use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
@@ -55,6 +55,7 @@ enum Mail {
     Read,
     Submitted,
     Arrives,
+    IsSplit,
 }
 
 /// Where the data planes stand.
@@ -222,6 +223,12 @@ impl Builder {
         self
     }
 
+    /// The same, and the Postfixes ask the first data plane for the way of each recipient, and deliver to the Dovecots.
+    pub fn split_mail(mut self) -> Self {
+        self.mail = Mail::IsSplit;
+        self
+    }
+
     /// Puts each server into a network of its own with a data plane beside it, the first with the source and the second
     /// with the target. Only root can do that.
     pub fn sidecars(mut self) -> Self {
@@ -271,7 +278,7 @@ impl Builder {
             servers: [&source, &target],
             postfixes: postfixes.as_ref(),
             sidecars: networks.and(data_planes.first_chunk()),
-            inbound_mail: self.mail == Mail::Arrives,
+            inbound_mail: matches!(self.mail, Mail::Arrives | Mail::IsSplit),
             bare_names: self.bare_names,
         };
         files.write_routing(&routing)?;
@@ -284,7 +291,7 @@ impl Builder {
             .start_control_planes(&files, etcd.as_ref(), &hook)
             .await?;
         let data_planes = self
-            .start_data_planes(data_planes, &files, &control_planes)
+            .start_data_planes(data_planes, &files, &control_planes, [&source, &target])
             .await?;
         let token = |file: PathBuf| fs::read_to_string(file).map(|text| text.trim().to_owned());
         let mut world = World {
@@ -378,11 +385,13 @@ impl Builder {
         }
         let identity = files.authority.server()?;
         let [first, second] = networks.map_or([None; 2], |pair| pair.each_ref().map(Some));
+        let lookups = files.folder.join("gateway-1").join(LOOKUPS);
         let start = |beside: &Dovecot, network| {
             let setup = postfix::Setup {
                 role: beside.role(),
                 identity: &identity,
                 accounts: beside.addr(Service::Auth),
+                lookups: (self.mail == Mail::IsSplit).then_some(&*lookups),
                 survives: self.survives.is_some(),
                 network,
             };
@@ -455,11 +464,13 @@ impl Builder {
                     .collect::<io::Result<_>>()?,
                 submission: match self.mail {
                     Mail::Read => None,
-                    Mail::Submitted | Mail::Arrives => Some([Port::reserve()?, Port::reserve()?]),
+                    Mail::Submitted | Mail::Arrives | Mail::IsSplit => {
+                        Some([Port::reserve()?, Port::reserve()?])
+                    }
                 },
                 mx: match self.mail {
                     Mail::Read | Mail::Submitted => None,
-                    Mail::Arrives => Some(Port::reserve()?),
+                    Mail::Arrives | Mail::IsSplit => Some(Port::reserve()?),
                 },
                 admin: Port::reserve()?,
                 links: Vec::new(),
@@ -473,13 +484,14 @@ impl Builder {
         mut planes: Vec<DataPlane>,
         files: &Files<'_>,
         control_planes: &[ControlPlane],
+        servers: [&Dovecot; 2],
     ) -> Result<Vec<DataPlane>, WorldError> {
         for plane in &mut planes {
             for control_plane in control_planes {
                 let link = self.link(control_plane.data_planes()).await?;
                 plane.links.extend(link);
             }
-            files.write_data_plane(plane, control_planes)?;
+            files.write_data_plane(plane, control_planes, servers)?;
             plane.plane.start()?;
         }
         Ok(planes)

@@ -52,6 +52,9 @@ const SIDECARS: Example = Example {
 /// Everything comes from one address here, however much of it there is.
 const LIMITS: &str = "[limits.connections]\nper_address = 19000\nper_network = 19000\n";
 
+/// The socket of look-ups, beside a data plane's configuration.
+pub(super) const LOOKUPS: &str = "lookups";
+
 /// A file of the repository that shows a whole configuration.
 struct Example {
     file: &'static str,
@@ -138,6 +141,7 @@ impl Files<'_> {
         &self,
         plane: &DataPlane,
         control_planes: &[ControlPlane],
+        servers: [&Dovecot; 2],
     ) -> Result<(), WorldError> {
         let name = plane.plane.name();
         let folder = plane.plane.config().parent().unwrap_or(self.folder);
@@ -205,8 +209,9 @@ impl Files<'_> {
         };
         let mx = plane.mx().map(pass_throughs).unwrap_or_default();
         let text = format!(
-            "{text}\n{}{sixth}{mx}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
+            "{text}\n{}{sixth}{mx}{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             submission.unwrap_or_default(),
+            lookups(servers),
             milliseconds("timeout", limits.hold),
             milliseconds("drain", limits.drain),
             milliseconds("close", limits.close),
@@ -424,6 +429,33 @@ fn believed(plane: &DataPlane) -> String {
     let from =
         |network: &Network| format!("\nproxy_protocol_from = [\"{}/32\"]", network.neighbour());
     plane.plane.network().map_or_else(String::new, from)
+}
+
+/// Where mail systems ask for the way to either server: Postfix at any free port, which the data plane's log names, and
+/// at a file beside its configuration, for whoever is on this machine; others by HTTP; and Exim.
+fn lookups(servers: [&Dovecot; 2]) -> String {
+    let [postfix, exim] = ["lmtp:inet:@:", "@::"].map(|form| {
+        let hop = |server: &Dovecot| {
+            let at = server.addr(Service::Lmtp);
+            let way = form.replace('@', &at.ip().to_string());
+            format!("\"{} {way}{}\"", server.role().name(), at.port())
+        };
+        servers.map(hop).join(", ")
+    });
+    let listener = |name: &str, protocol: &str, place: &str, hops: &str| {
+        format!(
+            "[[lookups]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\n{place}\nnext_hops = [{hops}]\n\n"
+        )
+    };
+    let any = "address = \"127.0.0.1:0\"";
+    let file = format!("socket = \"{LOOKUPS}\"\nmode = \"666\"");
+    [
+        listener("lookups", "socketmap", any, &postfix),
+        listener("lookups-file", "socketmap", &file, &postfix),
+        listener("lookups-http", "http", any, &postfix),
+        listener("lookups-exim", "socketmap", any, &exim),
+    ]
+    .concat()
 }
 
 /// What lets clients submit: with STARTTLS by either family, and over TLS.

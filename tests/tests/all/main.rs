@@ -14,6 +14,7 @@ mod guessing;
 mod inbound;
 mod leniency;
 mod lifecycle;
+mod lookups;
 mod managesieve;
 mod metrics;
 mod moves;

@@ -1,10 +1,13 @@
 //! What must hold for any input at all, tried with inputs that are nearly right.
 
+#[path = "../asking/mod.rs"]
+mod asking;
 mod imap;
 #[path = "../invariance/mod.rs"]
 mod invariance;
 mod managesieve;
 mod pop3;
+mod socketmap;
 mod submission;
 
 use ferrypost_wire::Channel;
