@@ -1,0 +1,124 @@
+//! The header of a response, as a client may see it.
+
+use http::{
+    HeaderMap, HeaderValue,
+    header::{ALT_SVC, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
+};
+
+use super::without_hops;
+use crate::framing::digits;
+
+/// A response whose end cannot be told (RFC 9112 §6.3). It is answered by a 502, and its connection is not used
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server's response says its length in two ways, or not in digits")]
+pub struct BadResponse;
+
+/// Takes out of a response's header what is not for the client: the fields of the server's connection and what
+/// its `Connection` names; `Alt-Svc`, by which the client would go round us the next time (RFC 7838); and,
+/// unless the client [reads trailers](super::RequestFacts::reads_trailers), the announcement of some.
+///
+/// `Set-Cookie` stays as it is, its domain too: the public host is the one that the server was asked by. A
+/// 101's `Connection` and `Upgrade` are taken out as well; who carries the upgrade says its own.
+///
+/// # Errors
+/// [`BadResponse`].
+pub fn clean_response(headers: &mut HeaderMap, reads_trailers: bool) -> Result<(), BadResponse> {
+    let length = length(headers)?;
+    let trailer = headers.get(TRAILER).filter(|_| reads_trailers).cloned();
+    without_hops(headers);
+    headers.remove(ALT_SVC);
+    if let Some(trailer) = trailer {
+        headers.insert(TRAILER, trailer);
+    }
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Ok(())
+}
+
+/// The one length that is said. Unlike a request's it may be said twice, as long as it is the same: servers
+/// behind us are not out to deceive, and clients take that.
+fn length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
+    let lines = headers
+        .get_all(CONTENT_LENGTH)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    let mut said = lines.flat_map(|line| line.split(|&octet| octet == b','));
+    let Some(first) = said.next() else {
+        return Ok(None);
+    };
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Err(BadResponse);
+    }
+    let read = |text: &[u8]| digits(text.trim_ascii()).map_err(|_| BadResponse);
+    let length = read(first)?;
+    for other in said {
+        if read(other)? != length {
+            return Err(BadResponse);
+        }
+    }
+    Ok(Some(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn clean(fields: &[(&str, &str)], reads_trailers: bool) -> Result<Vec<String>, BadResponse> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        clean_response(&mut headers, reads_trailers)?;
+        let mut lines: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        lines.sort();
+        Ok(lines)
+    }
+
+    #[test]
+    fn no_response_leads_round_the_proxy_or_speaks_of_its_own_connection() {
+        let fields = [
+            ("Alt-Svc", "h3=\":443\""),
+            ("Connection", "close, X-Mine, Set-Cookie"),
+            ("X-Mine", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Upgrade", "h2c"),
+            ("Set-Cookie", "a=b; Domain=example.org"),
+            ("WWW-Authenticate", "Basic"),
+            ("WWW-Authenticate", "Bearer"),
+        ];
+        let left = [
+            "set-cookie: a=b; Domain=example.org",
+            "www-authenticate: Basic",
+            "www-authenticate: Bearer",
+        ];
+        assert_eq!(clean(&fields, true).unwrap(), left);
+    }
+
+    #[test]
+    fn a_response_has_one_length_or_none() {
+        let length = |text| clean(&[("Content-Length", text)], false);
+        assert_eq!(length("5").unwrap(), ["content-length: 5"]);
+        assert_eq!(length("5, 5").unwrap(), ["content-length: 5"]);
+        for text in ["5, 6", "+5", "", "5,"] {
+            assert_eq!(length(text), Err(BadResponse), "{text}");
+        }
+        let both = [("Content-Length", "5"), ("Transfer-Encoding", "chunked")];
+        assert_eq!(clean(&both, false), Err(BadResponse));
+    }
+
+    #[test]
+    fn trailers_are_announced_to_who_reads_them() {
+        assert_eq!(
+            clean(&[("Trailer", "X-Sum")], true).unwrap(),
+            ["trailer: X-Sum"]
+        );
+        assert!(clean(&[("Trailer", "X-Sum")], false).unwrap().is_empty());
+    }
+}

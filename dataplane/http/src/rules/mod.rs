@@ -1,0 +1,479 @@
+//! Which rule a request follows, and what that makes of it.
+//!
+//! Rules are tried in order, and the first whose conditions all hold is followed. Nothing is read that is not
+//! needed: what the head decides is decided without the body, and [`Decision::ReadBody`] says where it is not.
+//! They see a request after [its header is clean](crate::fields::clean_request) and [its path
+//! normal](crate::target::NormalPath), which is what the server gets.
+//!
+//! A path that servers split in different ways is tried in every way. If two rules come of it, it is refused:
+//! one of them was made to keep it from the other's destination.
+
+mod config;
+mod pattern;
+
+use std::fmt;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+
+pub use config::{FieldConfig, LearnsConfig, Problem, RuleConfig, WithoutAccountConfig};
+
+use self::pattern::{HostPattern, PathPattern};
+use crate::identity::{self, Claim, Found, Source};
+use crate::target::{Host, NormalPath, Segments};
+use crate::{Refusal, cookie};
+
+/// The most octets of a body that is read for a rule: a login form with a page of hidden fields.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// A valid list of rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules(Vec<Rule>);
+
+/// A valid rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    name: String,
+    hosts: Vec<HostPattern>,
+    methods: Vec<Method>,
+    paths: Vec<PathPattern>,
+    headers: Vec<Condition<HeaderName>>,
+    query: Vec<Condition<String>>,
+    form: Vec<Condition<String>>,
+    action: Action,
+}
+
+/// A named value must be one of these, or merely be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition<N> {
+    name: N,
+    values: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Action {
+    Pin {
+        destination: String,
+        writes_to_accounts: bool,
+        learns: Option<Learns>,
+    },
+    Account {
+        sources: Vec<Source>,
+        without_account: WithoutAccount,
+        learns: Option<Learns>,
+    },
+}
+
+/// What is learned of a sign-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Learns {
+    sources: Vec<Source>,
+    status: Vec<u16>,
+    server_cookie: String,
+    seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum WithoutAccount {
+    Challenge,
+    Default,
+    Pin {
+        destination: String,
+        writes_to_accounts: bool,
+    },
+}
+
+/// What rules see of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Its host.
+    pub host: &'a Host,
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path.
+    pub path: &'a NormalPath,
+    /// Its query, as it came.
+    pub query: Option<&'a str>,
+    /// Its header, clean.
+    pub headers: &'a HeaderMap,
+}
+
+/// What has been read of a request's body.
+#[derive(Clone, Copy)]
+pub enum Body<'a> {
+    /// Nothing: the head is to decide, if it can.
+    Unread,
+    /// All of it.
+    Read(&'a [u8]),
+    /// It has more than [`MAX_BODY`] octets.
+    TooLarge,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub struct Decision<'r> {
+    /// The rule that was followed, for the log.
+    pub rule: &'r str,
+    /// Where it goes.
+    pub route: Route<'r>,
+    /// The sign-in that it is, if the server takes it.
+    pub sign_in: Option<SignIn<'r>>,
+}
+
+/// A sign-in whose response is to be [looked at](SignIn::outcome).
+pub struct SignIn<'r> {
+    /// The login that was said.
+    pub login: String,
+    /// For how many seconds it is remembered.
+    pub seconds: u64,
+    learns: &'r Learns,
+}
+
+impl fmt::Debug for SignIn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignIn")
+    }
+}
+
+impl SignIn<'_> {
+    /// What a response to it says: by its status that the server took it, and by its `Set-Cookie` (RFC 6265
+    /// §4.1) as what. One that sets the cookie twice says nothing, since browsers and we might keep different
+    /// ones.
+    pub fn outcome<'a>(&self, status: StatusCode, response: &'a HeaderMap) -> Option<&'a [u8]> {
+        if !self.learns.status.contains(&status.as_u16()) {
+            return None;
+        }
+        let mut values = cookie::given(response, &self.learns.server_cookie);
+        values
+            .next()
+            .filter(|value| !value.is_empty() && values.next().is_none())
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub enum Route<'r> {
+    /// To this destination, whoever's it is.
+    Pinned {
+        /// Its id.
+        destination: &'r str,
+        /// Whether the request can change an account's mail or settings: then it is a risk that remains, and
+        /// during a fence of accounts at that destination it is not let through.
+        writes_to_accounts: bool,
+    },
+    /// To where this account lives.
+    Account(Claim),
+    /// To where names go that have no record; it cannot write.
+    Default,
+    /// Nowhere: it has to say whose it is, in one of these ways.
+    Challenge(Vec<Challenge>),
+    /// That cannot be told before all of the body has been read, of at most [`MAX_BODY`] octets. The server
+    /// gets the same octets.
+    ReadBody,
+}
+
+/// A way to say whose a request is, as a challenge (RFC 9110 §11.6.1) can ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    /// RFC 7617.
+    Basic,
+    /// RFC 6750.
+    Bearer,
+}
+
+impl Challenge {
+    /// The value of `WWW-Authenticate`.
+    pub fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Basic => "Basic realm=\"mail\", charset=\"UTF-8\"",
+            Self::Bearer => "Bearer realm=\"mail\"",
+        })
+    }
+}
+
+impl Rules {
+    /// What becomes of a request.
+    ///
+    /// # Errors
+    /// - [`Refusal::NoRule`]: no rule is for it.
+    /// - [`Refusal::Path`]: two are, depending on who reads its path.
+    /// - [`Refusal::Repeated`], [`Refusal::Credentials`], [`Refusal::Target`], [`Refusal::BodyForm`],
+    ///   [`Refusal::BodyTooLarge`]: what a rule needs to know cannot be told.
+    pub fn decide(&self, request: &Request<'_>, body: Body<'_>) -> Result<Decision<'_>, Refusal> {
+        let (exact, lax) = request.path.readings();
+        let found = self.find(&exact, request, body)?;
+        if let Some(lax) = lax {
+            match (found, self.find(&lax, request, body)?) {
+                (Match::NeedsBody(rule), _) | (_, Match::NeedsBody(rule)) => {
+                    return Ok(rule.needs_body());
+                }
+                (one, other) if one != other => return Err(Refusal::Path),
+                _ => {}
+            }
+        }
+        match found {
+            Match::None => Err(Refusal::NoRule),
+            Match::NeedsBody(rule) => Ok(rule.needs_body()),
+            Match::Rule(rule) => rule.follow(request, body),
+        }
+    }
+
+    /// The rules that pin what can write to accounts, each with its destination: risks that remain, to be
+    /// printed before a move.
+    pub fn residual_risks(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|rule| match &rule.action {
+            Action::Pin {
+                destination,
+                writes_to_accounts: true,
+                ..
+            }
+            | Action::Account {
+                without_account:
+                    WithoutAccount::Pin {
+                        destination,
+                        writes_to_accounts: true,
+                    },
+                ..
+            } => Some((rule.name.as_str(), destination.as_str())),
+            _ => None,
+        })
+    }
+
+    fn find(
+        &self,
+        path: &Segments,
+        request: &Request<'_>,
+        body: Body<'_>,
+    ) -> Result<Match<'_>, Refusal> {
+        for rule in &self.0 {
+            if !rule.matches_head(path, request)? {
+                continue;
+            }
+            match rule.matches_form(request, body)? {
+                None => return Ok(Match::NeedsBody(rule)),
+                Some(true) => return Ok(Match::Rule(rule)),
+                Some(false) => {}
+            }
+        }
+        Ok(Match::None)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Match<'r> {
+    None,
+    Rule(&'r Rule),
+    NeedsBody(&'r Rule),
+}
+
+impl PartialEq for Match<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Rule(one), Self::Rule(other)) => std::ptr::eq(*one, *other),
+            _ => false,
+        }
+    }
+}
+
+impl Rule {
+    fn needs_body(&self) -> Decision<'_> {
+        Decision {
+            rule: &self.name,
+            route: Route::ReadBody,
+            sign_in: None,
+        }
+    }
+
+    fn matches_head(&self, path: &Segments, request: &Request<'_>) -> Result<bool, Refusal> {
+        let matches = (self.hosts.is_empty()
+            || self.hosts.iter().any(|host| host.matches(request.host)))
+            && (self.methods.is_empty() || self.methods.contains(request.method))
+            && (self.paths.is_empty() || self.paths.iter().any(|it| it.matches(path)));
+        if !matches {
+            return Ok(false);
+        }
+        for condition in &self.headers {
+            if !condition.holds(identity::in_header(request, &condition.name)?) {
+                return Ok(false);
+            }
+        }
+        for condition in &self.query {
+            if !condition.holds(identity::in_query(request, &condition.name)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// `None`: the body has to be read for that.
+    fn matches_form(&self, request: &Request<'_>, body: Body<'_>) -> Result<Option<bool>, Refusal> {
+        if self.form.is_empty() {
+            return Ok(Some(true));
+        }
+        if !has_media_type(request.headers, FORM) {
+            return Ok(Some(false));
+        }
+        let Some(form) = body.form(request)? else {
+            return Ok(None);
+        };
+        for condition in &self.form {
+            if !condition.holds(identity::in_form(form, &condition.name)?) {
+                return Ok(Some(false));
+            }
+        }
+        Ok(Some(true))
+    }
+
+    fn follow(&self, request: &Request<'_>, body: Body<'_>) -> Result<Decision<'_>, Refusal> {
+        let (route, sign_in) = match &self.action {
+            Action::Pin {
+                destination,
+                writes_to_accounts,
+                learns,
+            } => {
+                let sign_in = match learns {
+                    None => None,
+                    Some(learns) => match first(&learns.sources, request, body)? {
+                        Found::InBody => return Ok(self.needs_body()),
+                        Found::Claim(claim) => learns.sign_in(&claim),
+                        Found::Nothing => None,
+                    },
+                };
+                let route = Route::Pinned {
+                    destination,
+                    writes_to_accounts: *writes_to_accounts,
+                };
+                (route, sign_in)
+            }
+            Action::Account {
+                sources,
+                without_account,
+                learns,
+            } => match first(sources, request, body)? {
+                Found::InBody => return Ok(self.needs_body()),
+                Found::Claim(claim) => {
+                    let sign_in = learns.as_ref().and_then(|learns| learns.sign_in(&claim));
+                    (Route::Account(claim), sign_in)
+                }
+                Found::Nothing => (without_account.route(sources), None),
+            },
+        };
+        Ok(Decision {
+            rule: &self.name,
+            route,
+            sign_in,
+        })
+    }
+}
+
+impl Learns {
+    fn sign_in(&self, claim: &Claim) -> Option<SignIn<'_>> {
+        match claim {
+            Claim::Login(login) => Some(SignIn {
+                login: login.clone(),
+                seconds: self.seconds,
+                learns: self,
+            }),
+            Claim::Token(_) | Claim::Sealed(_) => None,
+        }
+    }
+}
+
+/// What the first source has that has something. One in the body is not passed over before that has been read.
+fn first(sources: &[Source], request: &Request<'_>, body: Body<'_>) -> Result<Found, Refusal> {
+    for source in sources {
+        match source.read(request, body)? {
+            Found::Nothing => {}
+            found => return Ok(found),
+        }
+    }
+    Ok(Found::Nothing)
+}
+
+impl WithoutAccount {
+    fn route(&self, sources: &[Source]) -> Route<'_> {
+        match self {
+            Self::Default => Route::Default,
+            Self::Pin {
+                destination,
+                writes_to_accounts,
+            } => Route::Pinned {
+                destination,
+                writes_to_accounts: *writes_to_accounts,
+            },
+            Self::Challenge => Route::Challenge(
+                sources
+                    .iter()
+                    .filter_map(|source| match source {
+                        Source::Basic => Some(Challenge::Basic),
+                        Source::Bearer => Some(Challenge::Bearer),
+                        _ => None,
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
+
+impl<N> Condition<N> {
+    fn holds(&self, value: Option<String>) -> bool {
+        value.is_some_and(|value| self.values.is_empty() || self.values.contains(&value))
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+
+impl<'a> Body<'a> {
+    /// The form in it, empty where it is none; `None`: it has to be read.
+    pub(crate) fn form(self, request: &Request<'_>) -> Result<Option<&'a [u8]>, Refusal> {
+        self.of(request, FORM, b"")
+    }
+
+    /// The JSON document in it, an empty one where it is none; `None`: it has to be read.
+    pub(crate) fn json(self, request: &Request<'_>) -> Result<Option<&'a [u8]>, Refusal> {
+        self.of(request, JSON, b"{}")
+    }
+
+    fn of(
+        self,
+        request: &Request<'_>,
+        media_type: &str,
+        empty: &'a [u8],
+    ) -> Result<Option<&'a [u8]>, Refusal> {
+        if !has_media_type(request.headers, media_type) {
+            return Ok(Some(empty));
+        }
+        // A compressed login form: no client sends one, and who does wants us not to see what is in it.
+        if request.headers.contains_key(CONTENT_ENCODING) {
+            return Err(Refusal::BodyForm);
+        }
+        match self {
+            Self::Unread => Ok(None),
+            Self::TooLarge => Err(Refusal::BodyTooLarge),
+            Self::Read(octets) if octets.len() > MAX_BODY => Err(Refusal::BodyTooLarge),
+            Self::Read(octets) => Ok(Some(octets)),
+        }
+    }
+}
+
+/// Whether the body is said to be of this media type, whatever its parameters (RFC 9110 §8.3.1).
+fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let said = |value: &HeaderValue| {
+        let essence = value
+            .as_bytes()
+            .split(|&octet| octet == b';')
+            .next()
+            .unwrap_or_default();
+        essence
+            .trim_ascii()
+            .eq_ignore_ascii_case(media_type.as_bytes())
+    };
+    headers.get_all(CONTENT_TYPE).iter().any(said)
+}
+
+#[cfg(test)]
+mod tests;
