@@ -47,11 +47,12 @@ use crate::{
         Backends,
         breaker::Breakers,
         dialers::Dialers,
-        health::{Prober, ProberSettings},
+        health::{Prober, ProberSettings, Spoken},
         logins::Logins,
     },
-    config::{Admin, Config},
+    config::{Admin, Config, DeliveryProtocol},
     control_plane::ControlPlaneConnector,
+    delivery::{Post, dock::Dock, offers::Offers},
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     limits::Limits,
     listener::{Door, Listening, Permits},
@@ -102,6 +103,8 @@ pub struct Addresses {
     pub listeners: BTreeMap<String, SocketAddr>,
     /// Where mail systems ask, by name.
     pub lookups: BTreeMap<String, lookup::Bound>,
+    /// Where mail systems deliver, by name; those in the file system are where the configuration says.
+    pub deliveries: BTreeMap<String, SocketAddr>,
     /// The admin endpoint.
     pub admin: SocketAddr,
     /// `/healthz` and `/readyz` in clear.
@@ -112,7 +115,9 @@ impl Addresses {
     /// Where nothing that is behind us can be: we listen there ourselves.
     fn own(&self) -> impl Iterator<Item = SocketAddr> {
         let lookups = self.lookups.values().filter_map(lookup::Bound::address);
-        self.listeners.values().copied().chain(lookups)
+        let deliveries = self.deliveries.values().copied();
+        let listeners = self.listeners.values().copied();
+        listeners.chain(deliveries).chain(lookups)
     }
 }
 
@@ -179,6 +184,9 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
     for lookup in sockets.lookups {
         parts.start_lookup(lookup);
     }
+    for dock in sockets.docks {
+        parts.start_dock(dock);
+    }
     Ok(Bound {
         addresses,
         readiness: parts.readiness,
@@ -206,6 +214,8 @@ struct Parts {
     budget: Budget,
     metrics: Arc<Metrics>,
     lines: HashMap<ProtocolKind, Arc<dyn Line>>,
+    /// What mail systems share, where there is a listener for them.
+    post: Option<Arc<Post>>,
     readiness: Readiness,
     draining: Draining,
     lookups: Shutdown,
@@ -238,6 +248,7 @@ impl Parts {
             budget: Budget::new(limits.connections.kept),
             metrics: Arc::new(Metrics::new(&instruments())),
             lines: HashMap::new(),
+            post: None,
             readiness: Readiness::new(),
             draining: Draining::default(),
             lookups,
@@ -249,7 +260,7 @@ impl Parts {
     fn start_prober(&self, config: &Config) -> Arc<Prober> {
         let settings = ProberSettings {
             group: config.group().to_owned(),
-            protocols: protocols(config).into_iter().collect(),
+            protocols: spoken(config).into_iter().collect(),
             pass_throughs: config
                 .pass_throughs()
                 .iter()
@@ -294,12 +305,31 @@ impl Parts {
 
     /// Begins with every protocol that has a listener.
     fn start_lines(&mut self, config: &Config, services: &Arc<Services>) {
+        if !config.deliveries().is_empty() {
+            self.start_post(config, services);
+        }
         for kind in protocols(config) {
             let line = line(kind, Arc::clone(services));
             let keeping = line.keep_fresh(self.backends.clone());
             self.services.spawn_background(keeping);
             self.lines.insert(kind, line);
         }
+    }
+
+    /// Begins with what mail systems are offered.
+    fn start_post(&mut self, config: &Config, services: &Arc<Services>) {
+        let offers = Offers::new();
+        self.services.spawn_background(offers.clone().keep_fresh(
+            Spoken::Lmtp.on_the_wire(),
+            config.group().to_owned(),
+            self.backends.clone(),
+            self.tables.clone(),
+        ));
+        self.post = Some(Arc::new(Post {
+            services: Arc::clone(services),
+            offers,
+            instance: config.instance().to_string(),
+        }));
     }
 
     /// Who tells whose bearer tokens are.
@@ -360,7 +390,9 @@ impl Parts {
             lines: lines
                 .map(|(kind, line)| (kind.as_str(), Arc::clone(line)))
                 .collect(),
+            post: self.post.clone(),
             listeners: sockets.shown(),
+            docks: sockets.docks.iter().map(Into::into).collect(),
             draining: self.draining.clone(),
         }
     }
@@ -373,6 +405,15 @@ impl Parts {
         }
         self.sessions
             .spawn(lookup.serve(Arc::new(next_hops), self.sessions.clone()));
+    }
+
+    fn start_dock(&self, dock: Dock) {
+        let Some(post) = &self.post else { return };
+        if let Some(tls) = dock.tls() {
+            keep_fresh(tls, &self.services);
+        }
+        self.sessions
+            .spawn(dock.serve(Arc::clone(post), self.sessions.clone()));
     }
 
     fn start_listener(&self, listener: Listening) {
@@ -463,6 +504,7 @@ struct Sockets {
     listeners: Vec<Listening>,
     pass_throughs: Vec<PassingThrough>,
     lookups: Vec<Lookup>,
+    docks: Vec<Dock>,
     admin: AdminSockets,
 }
 
@@ -499,6 +541,13 @@ impl Sockets {
                 Err(error) => failures.push(error.to_string()),
             }
         }
+        let mut docks = Vec::new();
+        for delivery in config.deliveries() {
+            match Dock::bind(delivery.clone(), permits.clone()) {
+                Ok(dock) => docks.push(dock),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
         let admin = {
             let _entered = beside.enter();
             AdminSockets::bind(config.admin())
@@ -509,6 +558,7 @@ impl Sockets {
             listeners,
             pass_throughs,
             lookups,
+            docks,
             admin: admin?,
         })
     }
@@ -520,6 +570,11 @@ impl Sockets {
             listeners: self.doors().map(bound).collect(),
             lookups: lookups
                 .map(|lookup| (lookup.name().to_owned(), lookup.bound().clone()))
+                .collect(),
+            deliveries: self
+                .docks
+                .iter()
+                .filter_map(|dock| Some((dock.name().to_owned(), dock.address()?)))
                 .collect(),
             admin: self.admin.addresses.0,
             health: self.admin.addresses.1,
@@ -584,6 +639,15 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 fn keep_fresh(tls: ServerTls, services: &Shutdown) {
     services.spawn_background(async move { tls.keep_fresh().await });
+}
+
+/// What servers are asked in: all that is spoken at a listener.
+fn spoken(config: &Config) -> HashSet<Spoken> {
+    let deliveries = config.deliveries().iter().map(|it| match it.protocol {
+        DeliveryProtocol::Lmtp => Spoken::Lmtp,
+    });
+    let lines = protocols(config).into_iter().map(Spoken::Line);
+    lines.chain(deliveries).collect()
 }
 
 /// What the listeners speak.

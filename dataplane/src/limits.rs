@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use ferrypost_proto::v1::DataPlaneLimits;
-use ferrypost_wire::{BackLimits, FrontLimits, ProtocolKind};
+use ferrypost_wire::{BackLimits, FrontLimits, ProtocolKind, lmtp::LmtpLimits};
 
 use crate::network::Network;
 
@@ -35,6 +35,8 @@ pub struct Limits {
     pub probe: ProbeLimits,
     /// `[limits.tokens]`
     pub tokens: TokenLimits,
+    /// `[limits.deliveries]`
+    pub deliveries: DeliveryLimits,
     /// `[limits.shutdown]`
     pub shutdown: ShutdownLimits,
     /// `[limits.<protocol>]`
@@ -390,6 +392,38 @@ impl Default for TokenLimits {
             others: 10_000,
             kept: Duration::from_mins(5),
             refused: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What mail systems that deliver may do, and how long servers may take with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryLimits {
+    /// Time that a mail system may say nothing, between messages and in the middle of one. Default 5 min (RFC 5321
+    /// §4.5.3.2.7). Past it: a farewell, or the close of a connection with half a message.
+    pub idle: Duration,
+    /// Time for a server's answer to a command, and for a mail system to take ours. Default 2 min (RFC 5321
+    /// §4.5.3.2.4): Postfix waits 5 for ours. Past it: a temporary error for all its recipients of the message.
+    pub answer: Duration,
+    /// Time that one server may take nothing of a message, while those of the others wait. Default 2 min: below the 3
+    /// that Postfix has for that, so that the others still get their answers. Past it: as above.
+    pub stalled: Duration,
+    /// Time from the end of a message to a server's word on it. Default 9 min: below the 10 that mail systems wait
+    /// (RFC 5321 §4.5.3.2.6). Past it: a temporary error; the message may come twice, and a move that waits for it is
+    /// aborted.
+    pub verdict: Duration,
+    /// Octets, recipients, commands and mistakes: `max_line`, `max_recipients`, `max_commands`, `max_errors`.
+    pub front: LmtpLimits,
+}
+
+impl Default for DeliveryLimits {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_mins(5),
+            answer: Duration::from_mins(2),
+            stalled: Duration::from_mins(2),
+            verdict: Duration::from_mins(9),
+            front: LmtpLimits::default(),
         }
     }
 }

@@ -7,7 +7,10 @@ use ferrypost_runtime::metrics::{Attribute, Counter, Instrument, Kind, Metrics, 
 use ferrypost_wire::ProtocolKind;
 use strum::VariantNames as _;
 
-use words::{Blame, EndStage, LoginOutcome, LookupOutcome, SessionEnd, TokenOutcome, TokenWay};
+use words::{
+    Blame, DeliveryOutcome, EndStage, LoginOutcome, LookupOutcome, SessionEnd, TokenOutcome,
+    TokenWay,
+};
 
 pub mod words;
 
@@ -17,13 +20,19 @@ pub const SMTP: &str = "smtp";
 /// What is spoken on connections: what clients log in by, and how mail arrives.
 pub(crate) const PROTOCOL: Attribute = Attribute {
     name: "protocol",
-    values: Values::Words(&["imap", "pop3", "managesieve", "submission", SMTP]),
+    values: Values::Words(&["imap", "pop3", "managesieve", "submission", SMTP, "lmtp"]),
 };
 
 /// What clients log in by.
 const LOGIN_PROTOCOL: Attribute = Attribute {
     name: "protocol",
     values: Values::Words(ProtocolKind::NAMES),
+};
+
+/// What mail systems deliver by.
+const DELIVERED_BY: Attribute = Attribute {
+    name: "protocol",
+    values: Values::Words(&["lmtp"]),
 };
 
 const BLAME: Attribute = Attribute {
@@ -93,6 +102,22 @@ pub static LOOKUPS: Instrument = Instrument {
     }],
 };
 
+/// Deliveries.
+pub static DELIVERIES: Instrument = Instrument {
+    name: "ferrypost.dataplane.deliveries",
+    unit: "{delivery}",
+    kind: Kind::Counter,
+    description: "Recipients that mail systems named, by what became of the message for each and whose doing that was.",
+    attributes: &[
+        DELIVERED_BY,
+        Attribute {
+            name: "outcome",
+            values: Values::Words(DeliveryOutcome::VARIANTS),
+        },
+        BLAME,
+    ],
+};
+
 /// Sessions that are over.
 pub static SESSIONS: Instrument = Instrument {
     name: "ferrypost.dataplane.session.duration",
@@ -118,7 +143,14 @@ pub static SESSIONS: Instrument = Instrument {
 };
 
 /// All of them.
-pub const TABLE: &[&Instrument] = &[&RELAY_IO, &LOGINS, &TOKENS, &LOOKUPS, &SESSIONS];
+pub const TABLE: &[&Instrument] = &[
+    &RELAY_IO,
+    &LOGINS,
+    &TOKENS,
+    &LOOKUPS,
+    &DELIVERIES,
+    &SESSIONS,
+];
 
 /// The two counters of a relay, fetched once.
 #[derive(Debug, Clone)]

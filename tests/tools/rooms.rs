@@ -35,7 +35,7 @@ const DATA_PLANE: &str = "
     lib main
     app
     admin control_plane
-    pass_through
+    delivery pass_through
     listener feed
     session
     backend fence

@@ -1,5 +1,7 @@
 //! What is so at the moment of asking: the gauges of `/metrics`, from the same facts as `/stats`.
 
+use std::sync::atomic::Ordering;
+
 use ferrypost_runtime::metrics::{Attribute, Instrument, Kind, Levels, Values};
 use strum::VariantNames as _;
 use tokio::time::Instant;
@@ -217,6 +219,11 @@ impl Stats {
             levels.say(&CONNECTIONS, &[&listener.name, "before"], before);
             let after = open.saturating_sub(before);
             levels.say(&CONNECTIONS, &[&listener.name, "after"], after);
+        }
+        // Who delivers has no login.
+        for dock in &self.docks {
+            let open = dock.open.load(Ordering::Relaxed);
+            levels.say(&CONNECTIONS, &[&dock.name, "after"], open);
         }
     }
 }

@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ferrypost_proto::{DestinationId, Revision};
@@ -21,8 +24,11 @@ use tokio::{sync::watch, time::Instant};
 use super::drain::Draining;
 use crate::{
     backend::{
-        Backends, Caution, Target, TargetHealth, TlsVerdict, breaker::Breakers, logins::Logins,
+        Backends, Caution, Target, TargetHealth, TlsVerdict, breaker::Breakers, health::Spoken,
+        logins::Logins,
     },
+    config::DeliveryProtocol,
+    delivery::{Post, dock::Dock},
     feed::{ConnectionState, FeedStatus, Identity},
     listener::{ListenerCounts, Listening},
     metrics::{RELAY_IO, SMTP},
@@ -60,8 +66,12 @@ pub struct Stats {
     pub registry: Arc<Registry>,
     /// What is offered before login, by protocol.
     pub lines: BTreeMap<&'static str, Arc<dyn Line>>,
+    /// What mail systems share, where they may deliver.
+    pub post: Option<Arc<Post>>,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
+    /// Where mail systems deliver.
+    pub docks: Vec<DeliveryListener>,
     /// Who may end them.
     pub draining: Draining,
 }
@@ -114,6 +124,29 @@ impl From<&PassingThrough> for Listener {
     }
 }
 
+/// A listener of mail systems, as it was bound.
+pub struct DeliveryListener {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What is spoken there.
+    pub protocol: DeliveryProtocol,
+    /// Where it is bound.
+    pub place: String,
+    /// How many are connected.
+    pub open: Arc<AtomicUsize>,
+}
+
+impl From<&Dock> for DeliveryListener {
+    fn from(dock: &Dock) -> Self {
+        Self {
+            name: dock.name().to_owned(),
+            protocol: dock.protocol(),
+            place: dock.place(),
+            open: dock.open(),
+        }
+    }
+}
+
 impl Source for Stats {
     fn ready(&self) -> bool {
         self.readiness.is_ready()
@@ -157,6 +190,8 @@ struct Document {
     offer: BTreeMap<&'static str, String>,
     /// By name.
     listeners: BTreeMap<String, ListenerState>,
+    /// Where mail systems deliver, by name.
+    deliveries: BTreeMap<String, DeliveryState>,
 }
 
 #[derive(Serialize)]
@@ -184,6 +219,15 @@ struct ListenerState {
     /// Clients that were turned away since the start because no TLS version, cipher suite or key exchange is theirs
     /// and ours.
     tls_too_old: u64,
+}
+
+#[derive(Serialize)]
+struct DeliveryState {
+    protocol: &'static str,
+    /// An address as bound, or a path.
+    place: String,
+    /// Mail systems that are connected.
+    connections: usize,
 }
 
 #[derive(Serialize)]
@@ -309,17 +353,34 @@ impl Stats {
             destinations: self.destinations(),
             sessions: self.sessions(),
             relayed: self.relayed(),
-            offer: self
-                .lines
-                .iter()
-                .map(|(protocol, line)| (*protocol, line.offered().join(" ")))
-                .collect(),
+            offer: self.offer(),
             listeners: self
                 .listeners
                 .iter()
                 .map(|listener| (listener.name.clone(), listener.into()))
                 .collect(),
+            deliveries: self
+                .docks
+                .iter()
+                .map(|dock| (dock.name.clone(), dock.into()))
+                .collect(),
         }
+    }
+
+    fn offer(&self) -> BTreeMap<&'static str, String> {
+        let lines = self.lines.iter();
+        let lines = lines.map(|(protocol, line)| (*protocol, line.offered()));
+        let post = self.post.iter();
+        let post = post.map(|post| {
+            (
+                Spoken::Lmtp.on_the_wire().word(),
+                post.offers.current().items(),
+            )
+        });
+        let offers = lines.chain(post);
+        offers
+            .map(|(protocol, items)| (protocol, items.join(" ")))
+            .collect()
     }
 
     fn destinations(&self) -> BTreeMap<String, BTreeMap<&'static str, Destination>> {
@@ -372,6 +433,16 @@ impl Stats {
                     count,
                 })
                 .collect(),
+        }
+    }
+}
+
+impl From<&DeliveryListener> for DeliveryState {
+    fn from(dock: &DeliveryListener) -> Self {
+        Self {
+            protocol: dock.protocol.word(),
+            place: dock.place.clone(),
+            connections: dock.open.load(Ordering::Relaxed),
         }
     }
 }

@@ -16,7 +16,8 @@ use ferrypost_proto::{
 };
 use ferrypost_runtime::{Random, shutdown::Shutdown};
 use ferrypost_wire::{
-    BackendViolation, LineProtocol, Negotiate as _, ProtocolKind, TlsFacts, dispatch,
+    BackSettings, BackendViolation, LineProtocol, Negotiate, Open, ProtocolKind, TlsFacts,
+    dispatch, lmtp::LmtpOpening,
 };
 use futures_util::future::join_all;
 use rustls::AlertDescription;
@@ -51,13 +52,32 @@ pub struct Prober {
     dialers: Arc<Dialers>,
     group: String,
     /// What our listeners speak.
-    protocols: Vec<ProtocolKind>,
+    protocols: Vec<Spoken>,
     /// Where mail systems are passed through to.
     pass_throughs: BTreeSet<DestinationId>,
     pace: ProbeLimits,
     breakers: Breakers,
     random: Random,
     asked: Mutex<BTreeMap<Target, Asked>>,
+}
+
+/// What a server is asked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spoken {
+    /// A protocol that clients log in with.
+    Line(ProtocolKind),
+    /// LMTP: what mail systems deliver by.
+    Lmtp,
+}
+
+impl Spoken {
+    /// The contract's name for it.
+    pub fn on_the_wire(self) -> Protocol {
+        match self {
+            Self::Line(kind) => on_the_wire(kind),
+            Self::Lmtp => Protocol::Lmtp,
+        }
+    }
 }
 
 /// A target that is asked again and again.
@@ -72,8 +92,8 @@ struct Asked {
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
-    /// What somebody meets who logs in.
-    Login(ProtocolKind),
+    /// What somebody meets who logs in, or delivers.
+    Spoken(Spoken),
     /// What somebody meets who is passed through.
     Stranger,
 }
@@ -91,7 +111,7 @@ pub struct ProberSettings {
     /// Chooses endpoints.
     pub group: String,
     /// What our listeners speak.
-    pub protocols: Vec<ProtocolKind>,
+    pub protocols: Vec<Spoken>,
     /// Where mail systems are passed through to.
     pub pass_throughs: BTreeSet<DestinationId>,
     /// How often to ask.
@@ -208,9 +228,9 @@ impl Prober {
             targets.extend(self.protocols.iter().map(|&kind| {
                 let target = Target {
                     destination: id.clone(),
-                    protocol: on_the_wire(kind),
+                    protocol: kind.on_the_wire(),
                 };
-                (target, Question::Login(kind))
+                (target, Question::Spoken(kind))
             }));
         }
         // Whether there is such a destination or not: that there is none is something to know.
@@ -242,9 +262,10 @@ impl Prober {
             Some(endpoint) => {
                 let dialer = self.dialers.of(target);
                 match how {
-                    Question::Login(kind) => {
+                    Question::Spoken(Spoken::Line(kind)) => {
                         dispatch!(kind, P => visit::<P>(dialer, endpoint).await)
                     }
+                    Question::Spoken(Spoken::Lmtp) => visit_for_mail(dialer, endpoint).await,
                     Question::Stranger => stranger::visit(dialer, endpoint).await,
                 }
             }
@@ -264,25 +285,48 @@ impl Prober {
 
 /// Visits an endpoint and tells what was found there.
 pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
+    look(dialer, endpoint, P::back, |back, report| {
+        let offered = Negotiate::offered(back);
+        let announced = endpoint.announcement.is_in_protocol();
+        report.capabilities = offered.map(Offered::of);
+        let fit = P::fit(offered, announced);
+        report.problem = fit.err().map(violation_problem);
+        report.caution = caution::<P>(endpoint, back);
+    })
+    .await
+}
+
+/// The same of one that takes messages.
+async fn visit_for_mail(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
+    look(dialer, endpoint, LmtpOpening::new, |opening, report| {
+        report.capabilities = opening.offered().map(Offered::of);
+        let unread = endpoint.announcement.is_in_protocol() && !opening.takes_announcements();
+        report.caution = unread.then_some(Caution::AnnouncementUnread);
+    })
+    .await
+}
+
+/// Opens a connection, notes what is `seen` there, and leaves.
+async fn look<B: Open>(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    machine: fn(BackSettings) -> B,
+    seen: impl FnOnce(&B, &mut ProbeReport),
+) -> ProbeReport {
     let mut report = ProbeReport::of(endpoint);
-    match open::<P>(dialer, endpoint, Caller::Probe).await {
+    match open(dialer, endpoint, Caller::Probe, machine).await {
         Ok(opened) => {
             report.address = Some(opened.address);
             report.tls = protection(endpoint, opened.tls.as_ref());
             opened.back.greeting().clone_into(&mut report.greeting);
-            let offered = opened.back.offered();
-            let announced = endpoint.announcement.is_in_protocol();
-            report.capabilities = offered.map(Offered::of);
-            let fit = P::fit(offered, announced);
-            report.problem = fit.err().map(violation_problem);
-            report.caution = caution::<P>(endpoint, &opened.back);
+            seen(&opened.back, &mut report);
             leave(opened).await;
         }
         Err(failure) => {
             report.address = failure.address;
             report.tls = certificate_verdict(&failure.error)
                 .unwrap_or_else(|| protection(endpoint, failure.tls.as_ref()));
-            let header = about_the_header::<P>(dialer, endpoint, &failure).await;
+            let header = about_the_header(dialer, endpoint, (&failure, machine)).await;
             report.problem = Some(header.unwrap_or_else(|| problem(&failure.error)));
             report.greeting = failure.greeting;
         }
@@ -300,7 +344,7 @@ fn caution<P: LineProtocol>(endpoint: &Endpoint, back: &P::Back) -> Option<Cauti
 }
 
 /// Says goodbye. Manners only: what we came for is known.
-pub(super) async fn leave<P: LineProtocol>(mut opened: Opened<P>) {
+pub(super) async fn leave<B: Open>(mut opened: Opened<B>) {
     let mut farewell = Vec::new();
     opened.back.leave(&mut farewell);
     let leaving = async {

@@ -14,9 +14,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ferrypost_proto::{DestinationId, Endpoint, Unlisted};
+use ferrypost_proto::{DestinationId, Endpoint, Unlisted, v1::Protocol};
 use ferrypost_routing::RoutingTable;
-use ferrypost_wire::{Capabilities as _, LineProtocol, Offer as _, Tokens};
+use ferrypost_wire::{Capabilities, LineProtocol, Offer as _, Tokens};
 use tokio::sync::watch;
 
 use super::{Backends, Offered, Target, on_the_wire};
@@ -106,7 +106,7 @@ impl<P: LineProtocol> Offers<P> {
         tokens: &dyn TokenOwner,
         first: bool,
     ) {
-        let counted = counted::<P>(group, backends, table);
+        let counted = counted(on_the_wire(P::KIND), group, (backends, table), P::least);
         self.publish(offer::<P>(&counted, tokens), first);
         let (beside_us, elsewhere): (Vec<_>, Vec<_>) = counted
             .into_iter()
@@ -170,13 +170,13 @@ fn is_beside_us(endpoint: &Endpoint) -> bool {
     endpoint.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|it| it.is_loopback())
 }
 
-/// The endpoints that count, each with its list.
-fn counted<'t, P: LineProtocol>(
+/// The endpoints of a protocol that count, each with its list: `least` of one that never answered.
+pub(crate) fn counted<'t, C: Capabilities>(
+    protocol: Protocol,
     group: &str,
-    backends: &Backends,
-    table: &'t RoutingTable,
-) -> Vec<(&'t Endpoint, P::Capabilities)> {
-    let protocol = on_the_wire(P::KIND);
+    (backends, table): (&Backends, &'t RoutingTable),
+    least: fn() -> C,
+) -> Vec<(&'t Endpoint, C)> {
     let config = table.config();
     let mut counted = Vec::new();
     for (id, destination) in config.destinations() {
@@ -185,7 +185,7 @@ fn counted<'t, P: LineProtocol>(
             continue;
         };
         if let Some(words) = &endpoint.capabilities {
-            let list = P::Capabilities::from_items(words.iter().map(String::as_str));
+            let list = C::from_items(words.iter().map(String::as_str));
             counted.push((endpoint, list));
             continue;
         }
@@ -199,7 +199,7 @@ fn counted<'t, P: LineProtocol>(
         if let Some(said) = said.as_ref().map(Offered::read) {
             counted.push((endpoint, said));
         } else if may_be_sent_to(id, table) {
-            counted.push((endpoint, P::least()));
+            counted.push((endpoint, least()));
         }
     }
     counted

@@ -1,4 +1,4 @@
-//! From an endpoint to a server that may be given a login: dial, greeting, STARTTLS, announcement.
+//! From an endpoint to a server that may be given a login, or a message: dial, greeting, STARTTLS, announcement.
 //!
 //! The health prober goes the same way, without a client to announce.
 
@@ -6,8 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
 use ferrypost_wire::{
-    BackSettings, BackendViolation, Channel, Introduction, LineProtocol, Negotiate, NegotiateStep,
-    Rejection, TlsFacts,
+    BackSettings, BackendViolation, Channel, Introduction, NegotiateStep, Open, Rejection, TlsFacts,
 };
 use tokio::time::{Instant, timeout};
 
@@ -30,12 +29,12 @@ pub enum Caller<'a> {
     Contrary,
 }
 
-/// A server that may be given a login.
-pub struct Opened<P: LineProtocol> {
+/// A server that may be given a login, or a message.
+pub struct Opened<B> {
     /// The connection.
     pub leg: BackendLeg,
     /// The machine that speaks on it.
-    pub back: P::Back,
+    pub back: B,
     /// The server's address.
     pub address: SocketAddr,
     /// Its TLS, where there is some.
@@ -129,18 +128,19 @@ impl From<DialFailure> for OpenFailure {
 
 /// Opens a connection to the endpoint and brings it to where a login may be sent. Every address is tried
 /// that may do better than the last one, as long as the limits for one last; none of them has seen a
-/// secret.
+/// secret. `machine` makes what speaks on each of them.
 ///
 /// # Errors
 /// [`OpenFailure`], of the last address.
-pub async fn open<P: LineProtocol>(
+pub async fn open<B: Open>(
     dialer: &Dialer,
     endpoint: &Endpoint,
     caller: Caller<'_>,
-) -> Result<Opened<P>, OpenFailure> {
+    machine: fn(BackSettings) -> B,
+) -> Result<Opened<B>, OpenFailure> {
     let limits = dialer.limits();
     let limit = limits.connect + limits.handshake + limits.negotiate;
-    let trying = open_somewhere::<P>(dialer, endpoint, caller);
+    let trying = open_somewhere(dialer, endpoint, caller, machine);
     match timeout(limit, trying).await {
         Ok(outcome) => outcome,
         Err(_) => Err(OpenFailure {
@@ -152,18 +152,19 @@ pub async fn open<P: LineProtocol>(
     }
 }
 
-async fn open_somewhere<P: LineProtocol>(
+async fn open_somewhere<B: Open>(
     dialer: &Dialer,
     endpoint: &Endpoint,
     caller: Caller<'_>,
-) -> Result<Opened<P>, OpenFailure> {
+    machine: fn(BackSettings) -> B,
+) -> Result<Opened<B>, OpenFailure> {
     let nowhere = |error| DialFailure {
         error,
         address: None,
     };
     let mut addresses = dialer.resolve(endpoint).await.map_err(nowhere)?;
     loop {
-        let failure = match open_at::<P>(dialer, endpoint, caller, &addresses).await {
+        let failure = match open_at(dialer, endpoint, caller, (&addresses, machine)).await {
             Ok(opened) => return Ok(opened),
             Err(failure) => failure,
         };
@@ -176,19 +177,19 @@ async fn open_somewhere<P: LineProtocol>(
     }
 }
 
-async fn open_at<P: LineProtocol>(
+async fn open_at<B: Open>(
     dialer: &Dialer,
     endpoint: &Endpoint,
     caller: Caller<'_>,
-    addresses: &[SocketAddr],
-) -> Result<Opened<P>, OpenFailure> {
+    (addresses, machine): (&[SocketAddr], fn(BackSettings) -> B),
+) -> Result<Opened<B>, OpenFailure> {
     let preface = preface(endpoint, caller);
     let dialled = dialer.dial(endpoint, addresses, &preface).await?;
     let begun = Instant::now();
-    let mut talk = Dialogue::<P> {
+    let mut talk = Dialogue {
         dialer,
         endpoint,
-        back: P::back(settings(dialer, endpoint, caller, (&dialled.leg, &preface))),
+        back: machine(settings(dialer, endpoint, caller, (&dialled.leg, &preface))),
         tls: dialled.tls,
     };
     let limit = dialer.limits().negotiate;
@@ -255,14 +256,14 @@ fn settings(
 }
 
 /// A conversation before the login.
-struct Dialogue<'a, P: LineProtocol> {
+struct Dialogue<'a, B> {
     dialer: &'a Dialer,
     endpoint: &'a Endpoint,
-    back: P::Back,
+    back: B,
     tls: Option<TlsFacts>,
 }
 
-impl<P: LineProtocol> Dialogue<'_, P> {
+impl<B: Open> Dialogue<'_, B> {
     async fn negotiate(&mut self, leg: Fresh) -> Result<BackendLeg, OpenError> {
         Ok(match leg {
             Fresh::Tls(mut leg) => {

@@ -12,7 +12,7 @@
 //! more and does the opposite: if that is answered, the header is what is wrong.
 
 use ferrypost_proto::{Announcement, Endpoint};
-use ferrypost_wire::{BackendViolation, LineProtocol};
+use ferrypost_wire::{BackSettings, BackendViolation, Open};
 
 use super::{
     Problem,
@@ -25,15 +25,15 @@ use crate::net::{
 };
 
 /// Whether the header is at fault for a probe that failed like this. Asks the server again.
-pub(super) async fn about_the_header<P: LineProtocol>(
+pub(super) async fn about_the_header<B: Open>(
     dialer: &Dialer,
     endpoint: &Endpoint,
-    failure: &OpenFailure,
+    (failure, machine): (&OpenFailure, fn(BackSettings) -> B),
 ) -> Option<Problem> {
     if !not_a_word(failure) {
         return None;
     }
-    let answered = match open::<P>(dialer, endpoint, Caller::Contrary).await {
+    let answered = match open(dialer, endpoint, Caller::Contrary, machine).await {
         Ok(_) => true,
         Err(failure) => spoke(&failure),
     };

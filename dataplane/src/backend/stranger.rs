@@ -10,8 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
 use ferrypost_wire::{
-    BackendViolation, ClientFacts, HopLimit, Introduction, Negotiate as _, SessionReference,
-    smtp::Submission,
+    BackendViolation, ClientFacts, HopLimit, Introduction, LineProtocol as _, Negotiate as _,
+    SessionReference,
+    smtp::{Submission, SubmissionBack},
 };
 
 use super::{
@@ -75,7 +76,7 @@ pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
         client: &facts,
         alpn: None,
     });
-    match open::<Submission>(dialer, endpoint, caller).await {
+    match open(dialer, endpoint, caller, Submission::back).await {
         Ok(opened) => {
             report.address = Some(opened.address);
             report.tls = protection(endpoint, opened.tls.as_ref());
@@ -89,7 +90,7 @@ pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
             report.tls = certificate_verdict(&failure.error)
                 .unwrap_or_else(|| protection(endpoint, failure.tls.as_ref()));
             if !turned_away(&failure.error) {
-                let header = about_the_header::<Submission>(dialer, endpoint, &failure).await;
+                let header = about_the_header(dialer, endpoint, (&failure, Submission::back)).await;
                 report.problem = Some(header.unwrap_or_else(|| problem(&failure.error)));
             }
             report.greeting = failure.greeting;
@@ -111,7 +112,7 @@ fn stranger() -> ClientFacts {
     }
 }
 
-fn believes_strangers(opened: &Opened<Submission>) -> bool {
+fn believes_strangers(opened: &Opened<SubmissionBack>) -> bool {
     let lists = [opened.back.offered_in_clear(), opened.back.offered()];
     let mut lists = lists.into_iter().flatten();
     lists.any(|list| WORDS_OF_PROXIES.iter().any(|word| list.has(word)))

@@ -19,7 +19,7 @@ use ferrypost_wire::{
 use super::{
     breaker::Breakers,
     dialers::Dialers,
-    health::{Prober, ProberSettings, visit},
+    health::{Prober, ProberSettings, Spoken, visit},
     offer::Offers,
     *,
 };
@@ -415,7 +415,7 @@ fn following() -> Following {
     let shutdown = Shutdown::new();
     let settings = ProberSettings {
         group: String::new(),
-        protocols: vec![ProtocolKind::Imap],
+        protocols: vec![Spoken::Line(ProtocolKind::Imap)],
         pass_throughs: BTreeSet::new(),
         pace: ProbeLimits {
             interval: Duration::from_millis(50),

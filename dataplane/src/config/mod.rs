@@ -8,6 +8,7 @@
 //! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
 //! mistake at once, each with its line and key.
 
+mod deliveries;
 mod local;
 mod lookups;
 mod pass_throughs;
@@ -32,7 +33,7 @@ use ferrypost_wire::ProtocolKind;
 use crate::{
     limits::{KnownNetwork, Limits},
     lookup::settings::LookupSettings,
-    net::source::Sources,
+    net::{local::Place, source::Sources},
     network::Network,
     redact::Redact,
     tokens::settings::Settings,
@@ -49,6 +50,7 @@ pub struct Config {
     control_plane: ControlPlane,
     listeners: Vec<Listener>,
     pass_throughs: Vec<PassThrough>,
+    deliveries: Vec<DeliveryListener>,
     servers: Vec<ServerMeans>,
     lookups: Vec<LookupSettings>,
     limits: Limits,
@@ -114,6 +116,39 @@ impl ListenerTls {
         match self {
             Self::Implicit => "implicit",
             Self::StartTls => "starttls",
+        }
+    }
+}
+
+/// Where mail systems deliver.
+#[derive(Debug, Clone)]
+pub struct DeliveryListener {
+    /// Its name in logs and statistics.
+    pub name: String,
+    /// What is spoken there.
+    pub protocol: DeliveryProtocol,
+    /// Where it is bound.
+    pub place: Place,
+    /// Who may come to an address: whoever delivers is not asked for a password.
+    pub from: Vec<Network>,
+    /// What mail systems are shown; they must say STARTTLS first. Empty: in clear.
+    pub certificates: Vec<CertificateFiles>,
+    /// Mail systems' connections at once on this listener. `None`: only the limit for all listeners.
+    pub connections: Option<usize>,
+}
+
+/// What mail systems deliver by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryProtocol {
+    /// LMTP (RFC 2033).
+    Lmtp,
+}
+
+impl DeliveryProtocol {
+    /// As configuration and `/stats` write it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Lmtp => "lmtp",
         }
     }
 }
@@ -199,6 +234,11 @@ impl Config {
     /// Where mail systems connect to be passed through.
     pub fn pass_throughs(&self) -> &[PassThrough] {
         &self.pass_throughs
+    }
+
+    /// Where mail systems deliver. May be empty.
+    pub fn deliveries(&self) -> &[DeliveryListener] {
+        &self.deliveries
     }
 
     /// What there is for the connections to servers; no two for the same ones.

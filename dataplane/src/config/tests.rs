@@ -189,6 +189,68 @@ fn a_lookup_is_at_a_socket_or_under_tls_where_the_file_says_so() {
     assert_eq!(mode(&public.place), Some(0o666));
 }
 
+/// What is wrong when a listener for mail systems is added, but for where that is.
+fn delivering(keys: &str) -> Vec<String> {
+    let listener = format!("[[deliveries]]\nname = \"lmtp\"\nprotocol = \"lmtp\"\n{keys}\n");
+    let found = mistakes(|text| text + &listener);
+    let without_line = |it: String| it.split_once(": ").map(|(_, rest)| rest.to_owned());
+    found.into_iter().filter_map(without_line).collect()
+}
+
+#[test]
+fn a_listener_for_mail_systems_is_at_an_address_or_in_the_file_system_and_says_who_may_come() {
+    for keys in [
+        "address = \"127.0.0.1:24\"",
+        "address = \"0.0.0.0:24\"\nfrom = [\"192.0.2.0/24\"]",
+        "socket = \"lmtp\"",
+        "socket = \"lmtp\"\nmode = \"600\"",
+    ] {
+        assert_eq!(delivering(keys), [""; 0], "{keys}");
+    }
+    for (keys, mistake) in [
+        (
+            "",
+            "deliveries[0].address: missing: where mail systems deliver",
+        ),
+        (
+            "address = \"127.0.0.1:24\"\nsocket = \"x\"",
+            "deliveries[0].socket: is in place of address",
+        ),
+        (
+            "address = \"127.0.0.1:24\"\nmode = \"0600\"",
+            "deliveries[0].mode: is for a socket",
+        ),
+        (
+            "address = \"127.0.0.1:24\"\nfrom = []",
+            "deliveries[0].from: name the mail systems",
+        ),
+        (
+            "socket = \"x\"\nfrom = [\"::1\"]",
+            "deliveries[0].from: is for an address",
+        ),
+        (
+            "socket = \"x\"\nmode = \"rw\"",
+            "deliveries[0].mode: \"rw\": must be who may open it",
+        ),
+        (
+            "address = \"127.0.0.1:24\"\ntls = \"implicit\"",
+            "deliveries[0].tls: unknown key",
+        ),
+        (
+            "address = \"0.0.0.0:993\"",
+            "deliveries[0].address: 0.0.0.0:993 is taken by listeners[0].address",
+        ),
+    ] {
+        let found = delivering(keys);
+        assert!(
+            found.len() == 1 && found[0].starts_with(mistake),
+            "{keys}: {found:?}"
+        );
+    }
+    let twice = replaced("name = \"imap\"", "name = \"imaps\"");
+    assert!(twice[0].contains("\"imaps\" is there twice"), "{twice:?}");
+}
+
 /// What is wrong when `from` is replaced.
 fn replaced(from: &str, to: &str) -> Vec<String> {
     assert!(EXAMPLE.contains(from), "{from}");
@@ -237,6 +299,15 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
         ..lookup.clone()
     };
     assert_eq!(*lookup, told, "the comment says the default");
+    assert!(config.deliveries().is_empty());
+    let [tcp, unix] = full.deliveries() else {
+        panic!("{:?}", full.deliveries());
+    };
+    assert_eq!(tcp.connections, Some(1000));
+    assert_eq!(tcp.certificates.len(), 1);
+    let path = directory.path().join("lmtp");
+    let mode = 0o660;
+    assert_eq!(unix.place, Place::File { path, mode });
     assert!(full.admin().health_listen.is_some());
     assert_eq!(
         full.control_plane()

@@ -54,8 +54,9 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let control_plane = root.section("control_plane", control_plane);
     let admin = root.section("admin", admin);
     let listeners = listeners(root);
+    let deliveries = super::deliveries::read(root);
     let pass_throughs = super::pass_throughs::read(root);
-    if listeners.is_empty() && pass_throughs.is_empty() {
+    if listeners.is_empty() && pass_throughs.is_empty() && deliveries.is_empty() {
         root.wrong("listeners", "there is none; add a [[listeners]]");
     }
     let mut doors = Doors::beside(root, admin.as_ref());
@@ -66,6 +67,10 @@ fn read(root: &Section<'_>) -> Option<Config> {
     for (n, through) in sound(&pass_throughs) {
         let place = Place::Address(through.address);
         doors.add(&format!("pass_throughs[{n}]"), &through.name, place);
+    }
+    for (n, delivery) in sound(&deliveries) {
+        let place = delivery.place.clone();
+        doors.add(&format!("deliveries[{n}]"), &delivery.name, place);
     }
     let servers = servers(root);
     let lookups = root.tables("lookups", super::lookups::read);
@@ -82,6 +87,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
         control_plane: control_plane?,
         listeners: listeners.into_iter().collect::<Option<_>>()?,
         pass_throughs: pass_throughs.into_iter().collect::<Option<_>>()?,
+        deliveries: deliveries.into_iter().collect::<Option<_>>()?,
         servers: servers?,
         lookups: lookups.into_iter().collect::<Option<_>>()?,
         limits,
@@ -314,7 +320,7 @@ fn source_address(text: &str) -> Result<IpAddr, &'static str> {
     Ok(address)
 }
 
-fn listener_certificates(section: &Section<'_>) -> Option<Vec<CertificateFiles>> {
+pub(super) fn listener_certificates(section: &Section<'_>) -> Option<Vec<CertificateFiles>> {
     let certificates = certificates(section);
     if certificates.is_empty() {
         section.wrong(
@@ -467,6 +473,18 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
         group.set("others", &mut tokens.others);
         group.set("kept", &mut tokens.kept);
         group.set("refused", &mut tokens.refused);
+    });
+
+    section.section("deliveries", |group| {
+        let deliveries = &mut limits.deliveries;
+        group.set("idle", &mut deliveries.idle);
+        group.set("answer", &mut deliveries.answer);
+        group.set("stalled", &mut deliveries.stalled);
+        group.set("verdict", &mut deliveries.verdict);
+        group.set("max_line", &mut deliveries.front.max_line);
+        group.set("max_recipients", &mut deliveries.front.max_recipients);
+        group.set("max_commands", &mut deliveries.front.max_commands);
+        group.set("max_errors", &mut deliveries.front.max_errors);
     });
 
     section.section("shutdown", |group| {

@@ -21,7 +21,7 @@ pub struct Permits {
 }
 
 /// A place among the connections: free again when it is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     _total: OwnedSemaphorePermit,
     _listener: Option<OwnedSemaphorePermit>,
 }
@@ -51,7 +51,7 @@ enum Taken {
 
 /// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Full {
+pub(crate) enum Full {
     /// All connections.
     #[error("too many connections")]
     Total,
@@ -85,7 +85,7 @@ impl Permits {
     }
 
     /// Takes a place, and one of the listener's own if it has a limit.
-    pub(super) fn place(&self, listener: Option<&Arc<Semaphore>>) -> Result<Place, Full> {
+    pub(crate) fn place(&self, listener: Option<&Arc<Semaphore>>) -> Result<Place, Full> {
         let listener = listener
             .map(|places| Arc::clone(places).try_acquire_owned())
             .transpose()

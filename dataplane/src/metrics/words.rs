@@ -1,7 +1,7 @@
 //! The closed sets of words that attributes are made of, each an enum: what counts must have a value of it, and the
 //! instrument's attribute has the words of all its values, so that neither can know one that the other does not.
 
-use strum::{IntoStaticStr, VariantNames};
+use strum::{EnumIter, IntoStaticStr, VariantNames};
 
 /// Whose fault an end is: the first question of every operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
@@ -125,6 +125,50 @@ pub enum LookupOutcome {
     Unavailable,
 }
 
+/// What became of a message for one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames, EnumIter)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum DeliveryOutcome {
+    /// Its server has taken it.
+    Delivered,
+    /// Its server said no for good.
+    Rejected,
+    /// Its server said no for now.
+    ServerDeferred,
+    /// Its account is being moved, or was moved meanwhile.
+    Held,
+    /// Its domain is none of ours.
+    NotServed,
+    /// Its domain has nobody of this name.
+    Unlisted,
+    /// There was no table yet.
+    NoTable,
+    /// The destination has no endpoint for the protocol.
+    NoEndpoint,
+    /// Its server is one of our own listeners.
+    GoneRound,
+    /// Its server could not be brought to take messages.
+    BackendUnavailable,
+    /// Its server cannot take a message like this.
+    Unsupported,
+    /// Its server was lost before it had the whole message.
+    Lost,
+    /// Its server did not say what became of the whole message.
+    Unanswered,
+    /// The message had passed too many servers.
+    Loop,
+    /// There was a bare CR or LF in the message.
+    BareLineEnd,
+    /// The mail system took it back, or went away before the message was whole.
+    Withdrawn,
+    /// Told to end by an operator.
+    Kicked,
+    /// Told to end with the process.
+    Stopping,
+    /// Told to end with the data plane's registration.
+    Expelled,
+}
+
 /// Where a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case", const_into_str)]
@@ -135,6 +179,8 @@ pub enum EndStage {
     Preauth,
     /// In its relay.
     Relay,
+    /// While it delivered.
+    Delivery,
 }
 
 /// How a session ended.

@@ -32,6 +32,7 @@ use tokio::io::AsyncWrite as _;
 
 use super::{
     TcpStream,
+    local::LocalStream,
     socket::{CloseProof, Socket},
     transport::{AnyTransport, Tls, Transport},
 };
@@ -202,8 +203,17 @@ impl<S: CarriesSecrets> Leg<S> {
 impl Leg<Plaintext> {
     /// A connection in clear whose buffer will hold at most `limit` octets.
     pub fn new(stream: TcpStream, limit: usize) -> Self {
+        Self::on(stream.into(), limit)
+    }
+
+    /// The same of one that may never leave this machine.
+    pub fn local(stream: LocalStream, limit: usize) -> Self {
+        Self::on(stream.into(), limit)
+    }
+
+    fn on(io: Socket, limit: usize) -> Self {
         Self {
-            io: stream.into(),
+            io,
             input: WireBuf::new(limit),
             mid_write: false,
         }

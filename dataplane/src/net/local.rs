@@ -194,6 +194,16 @@ pub enum LocalStream {
     Unix(UnixStream),
 }
 
+impl LocalStream {
+    /// Ready when a read may find something.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+}
+
 impl AsyncRead for LocalStream {
     fn poll_read(
         self: Pin<&mut Self>,

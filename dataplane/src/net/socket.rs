@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{TcpStream, scratch::with_scratch, transport::Transport};
+use super::{TcpStream, local::LocalStream, scratch::with_scratch, transport::Transport};
 
 /// Evidence that the peer has closed its socket, as its own kernel told ours. Nothing but a read of the socket
 /// makes one: a failure to write, to encrypt or to decrypt is a reason to stop and no sign of what the peer still
@@ -44,7 +44,7 @@ impl CloseProof {
 
 /// A connection in clear, or the one below TLS.
 pub(crate) struct Socket {
-    stream: TcpStream,
+    stream: LocalStream,
     /// What the kernel said first when the connection failed. It says so once, to whoever reads or writes next,
     /// and lets every later read end as if the peer had closed.
     failed: Option<io::ErrorKind>,
@@ -73,12 +73,18 @@ impl Socket {
     }
 }
 
-impl From<TcpStream> for Socket {
-    fn from(stream: TcpStream) -> Self {
+impl From<LocalStream> for Socket {
+    fn from(stream: LocalStream) -> Self {
         Self {
             stream,
             failed: None,
         }
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        LocalStream::Tcp(stream).into()
     }
 }
 
@@ -115,7 +121,7 @@ impl AsyncWrite for Socket {
 
 impl Transport for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read_ready(cx)
+        self.stream.poll_readable(cx)
     }
 
     fn poll_peer_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseProof>> {
@@ -159,6 +165,13 @@ mod tests {
         (near.unwrap().into(), far.unwrap().0)
     }
 
+    fn tcp(socket: &Socket) -> &TcpStream {
+        match &socket.stream {
+            LocalStream::Tcp(stream) => stream,
+            LocalStream::Unix(_) => panic!("it was made of TCP"),
+        }
+    }
+
     async fn peer_closed(socket: &mut Socket) -> io::Result<CloseProof> {
         poll_fn(|cx| socket.poll_peer_closed(cx)).await
     }
@@ -180,7 +193,7 @@ mod tests {
                 .unwrap();
             drop(peer);
             if told_a_writer {
-                socket.stream.readable().await.unwrap();
+                tcp(&socket).readable().await.unwrap();
                 assert!(socket.write_all(b"into the void").await.is_err());
             }
             assert_eq!(peer_closed(&mut socket).await.unwrap(), CloseProof::RESET);
@@ -190,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_our_own_kernel_has_given_up_proves_nothing() {
         let (mut socket, peer) = pair().await;
-        SockRef::from(&socket.stream)
+        SockRef::from(tcp(&socket))
             .set_tcp_user_timeout(Some(Duration::from_millis(200)))
             .unwrap();
         // The peer is alive and has much to read still.

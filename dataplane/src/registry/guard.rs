@@ -60,6 +60,17 @@ impl From<Answered> for Proof {
     }
 }
 
+/// The end of a session, to be waited for without its guard.
+#[derive(Debug)]
+pub struct Ending(Arc<Entry>);
+
+impl Ending {
+    /// Resolves when the session must end, at once if it was told before.
+    pub async fn told(self) -> CloseReason {
+        self.0.closing().await
+    }
+}
+
 impl SessionGuard {
     pub(super) fn new(registry: Arc<Registry>, entry: Arc<Entry>) -> Self {
         Self(Registered {
@@ -86,6 +97,11 @@ impl SessionGuard {
     /// Resolves when the session must end, at once if it was told before. Cancel-safe.
     pub async fn closing(&self) -> CloseReason {
         self.0.entry.closing().await
+    }
+
+    /// The same for whoever cannot hold the guard meanwhile.
+    pub fn ending(&self) -> Ending {
+        Ending(Arc::clone(&self.0.entry))
     }
 
     /// Why the session must end, if it must.

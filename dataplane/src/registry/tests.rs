@@ -3,7 +3,7 @@ use std::{future::Future, pin::pin};
 use ferrypost_proto::{DestinationId, DomainName, NoRoute, Phase, Recipient, v1::Protocol};
 use ferrypost_routing::{RoutingTable, Rule, testing::*};
 use ferrypost_wire::{
-    Answered, BackLimits, BackSettings, Channel, Introduction, WireBuf,
+    Answered, BackLimits, BackSettings, Channel, Introduction, Open as _, WireBuf,
     lmtp::{Delivery, LmtpFront, LmtpLimits, LmtpOpening, LmtpSettings, LmtpStep, Offer},
 };
 use futures_util::FutureExt as _;

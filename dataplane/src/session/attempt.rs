@@ -144,7 +144,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
     pub(super) async fn reach(
         &mut self,
         identity: &LoginIdentity,
-    ) -> Result<(SessionGuard, Opened<P>), AttemptError> {
+    ) -> Result<(SessionGuard, Opened<P::Back>), AttemptError> {
         loop {
             let guard = self
                 .admit(identity.name())
@@ -222,7 +222,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
         &mut self,
         destination: &DestinationId,
         second: Option<SecondName>,
-    ) -> Result<Opened<P>, AttemptError> {
+    ) -> Result<Opened<P::Back>, AttemptError> {
         let endpoint = self.endpoint(destination)?;
         if let Some(second) = second.filter(|second| !endpoint.is_known_to_heed(*second)) {
             return Err(unheeded(second, AttemptError::SecondName));
@@ -242,10 +242,10 @@ impl<P: LineProtocol> Attempt<'_, P> {
             client: &facts,
             alpn: self.client.alpn(),
         });
-        let opened = open::<P>(dialer, &endpoint, caller).await;
+        let opened = open(dialer, &endpoint, caller, P::back).await;
         match opened {
             Ok(opened) => {
-                self.trail.opened(&opened);
+                self.trail.opened::<P>(&opened);
                 self.pass = Some(pass);
                 match second.filter(|second| is_seen_to_ignore::<P>(&opened, *second)) {
                     Some(second) => Err(unheeded(second, AttemptError::Unheeded)),
@@ -287,7 +287,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
     async fn log_in(
         &mut self,
         guard: SessionGuard,
-        opened: Opened<P>,
+        opened: Opened<P::Back>,
         credentials: Credentials,
     ) -> Result<Tried<P::Welcome>, AttemptError> {
         let Opened { mut leg, back, .. } = opened;
@@ -396,7 +396,7 @@ fn unheeded(second: SecondName, otherwise: fn(SecondName) -> AttemptError) -> At
 }
 
 /// Whether a server is seen to log in somebody else than its endpoint says.
-fn is_seen_to_ignore<P: LineProtocol>(opened: &Opened<P>, second: SecondName) -> bool {
+fn is_seen_to_ignore<P: LineProtocol>(opened: &Opened<P::Back>, second: SecondName) -> bool {
     let rests_on_honour = matches!(
         second,
         SecondName::AuthorizationIdentity | SecondName::UnreadToken
@@ -415,6 +415,6 @@ fn caller(client: Announced<'_>) -> Caller<'_> {
 async fn reach<P: LineProtocol>(
     attempt: &mut Attempt<'_, P>,
     identity: &LoginIdentity,
-) -> Result<(SessionGuard, Opened<P>), AttemptError> {
+) -> Result<(SessionGuard, Opened<P::Back>), AttemptError> {
     attempt.reach(identity).await
 }

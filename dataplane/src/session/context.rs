@@ -134,7 +134,7 @@ impl LoginRecord {
         self.name.as_ref().filter(|_| !self.is_claim)
     }
 
-    pub(super) fn opened<P: LineProtocol>(&mut self, opened: &Opened<P>) {
+    pub(super) fn opened<P: LineProtocol>(&mut self, opened: &Opened<P::Back>) {
         self.address = Some(opened.address);
         self.tls = Some(opened.tls.as_ref().map_or("none", |tls| tls.version));
         self.times = opened.times;

@@ -16,7 +16,7 @@ use crate::{
 pub(super) async fn reach<P: LineProtocol>(
     attempt: &mut Attempt<'_, P>,
     identity: &LoginIdentity,
-) -> Result<(SessionGuard, Opened<P>), AttemptError> {
+) -> Result<(SessionGuard, Opened<P::Back>), AttemptError> {
     let table = attempt.services.tables.current();
     match table.map(|table| table.resolve(identity.name())) {
         Some(Resolution::Route(route)) if sabotage::registers_after_dial() => {

@@ -2,7 +2,7 @@
 
 /// The server's last reply about something was read: it has done it or has not, and nothing of it is left to be
 /// executed. Made only by a machine that reads that reply.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered(());
 
 impl Answered {

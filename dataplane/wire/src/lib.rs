@@ -320,6 +320,51 @@ pub trait Negotiate: Send + 'static {
     fn into_login(self, credentials: Credentials) -> Self::Login;
 }
 
+/// The backend's side from the connection up to where work for it can begin, whatever that is: a login, or a message. It
+/// is all that opening a connection needs to know.
+pub trait Open: Send + 'static {
+    /// As [`Negotiate::step`].
+    ///
+    /// # Errors
+    /// As there: another address of the same destination may be tried.
+    fn step(
+        &mut self,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Result<NegotiateStep, BackendViolation>;
+
+    /// As [`Negotiate::secured`].
+    fn secured(&mut self);
+
+    /// As [`Negotiate::greeting`].
+    fn greeting(&self) -> &str;
+
+    /// As [`Negotiate::leave`].
+    fn leave(&mut self, out: &mut Vec<u8>);
+}
+
+impl<N: Negotiate> Open for N {
+    fn step(
+        &mut self,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Result<NegotiateStep, BackendViolation> {
+        Negotiate::step(self, input, out)
+    }
+
+    fn secured(&mut self) {
+        Negotiate::secured(self);
+    }
+
+    fn greeting(&self) -> &str {
+        Negotiate::greeting(self)
+    }
+
+    fn leave(&mut self, out: &mut Vec<u8>) {
+        Negotiate::leave(self, out);
+    }
+}
+
 /// What the driver is to do after [`Negotiate::step`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NegotiateStep {

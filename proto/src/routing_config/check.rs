@@ -483,7 +483,7 @@ impl Checker {
             v1::Announcement::Xclient => {
                 self.wrong(
                     place,
-                    "xclient goes with protocol pop3, managesieve or submission only",
+                    "xclient goes with protocol pop3, managesieve, submission or lmtp only",
                 );
                 None
             }
@@ -507,8 +507,8 @@ impl Checker {
 
 /// Whether XCLIENT is spoken there.
 fn has_xclient(protocol: v1::Protocol) -> bool {
-    use v1::Protocol::{Managesieve, Pop3, Submission};
-    matches!(protocol, Pop3 | Managesieve | Submission)
+    use v1::Protocol::{Lmtp, Managesieve, Pop3, Submission};
+    matches!(protocol, Pop3 | Managesieve | Submission | Lmtp)
 }
 
 fn is_capability_atom(capability: &str) -> bool {

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use ferrypost_runtime::shutdown::Shutdown;
-use ferrypost_wire::imap::Imap;
+use ferrypost_wire::{LineProtocol, imap::Imap};
 
 use super::{
     backend::{Backend, Judges, Manners},
@@ -26,12 +26,15 @@ use crate::{
 const HOST: &str = "mail.example.org";
 
 /// Opens a connection to a host with these addresses, which have one port.
-async fn opened(addresses: &[SocketAddr]) -> Result<Opened<Imap>, OpenFailure> {
+async fn opened(
+    addresses: &[SocketAddr],
+) -> Result<Opened<<Imap as LineProtocol>::Back>, OpenFailure> {
     let names = addresses.iter().map(SocketAddr::ip).collect();
     let names = Book::saying(Answer::Addresses(names));
     let resolver = Resolver::new(names, Shutdown::new());
     let dialer = Dialer::new(ClientTls::new(), BackendLimits::default(), resolver);
-    open::<Imap>(&dialer, &endpoint(HOST, addresses[0].port()), Caller::Probe).await
+    let endpoint = endpoint(HOST, addresses[0].port());
+    open(&dialer, &endpoint, Caller::Probe, Imap::back).await
 }
 
 /// Servers with these greetings, at one port of 127.0.`network`.1 and those behind it.
@@ -144,7 +147,7 @@ async fn a_server_whose_name_never_resolved_is_a_temporary_failure_with_its_reas
     let names = Book::saying(Answer::Failure);
     let resolver = Resolver::new(names, Shutdown::new());
     let dialer = Dialer::new(ClientTls::new(), BackendLimits::default(), resolver);
-    let failure = open::<Imap>(&dialer, &endpoint(HOST, 143), Caller::Probe).await;
+    let failure = open(&dialer, &endpoint(HOST, 143), Caller::Probe, Imap::back).await;
     let failure = failure.err().unwrap();
     assert_eq!(
         failure.to_string(),

@@ -10,7 +10,7 @@ mod hostile;
 mod legs;
 mod limits;
 mod lines;
-mod log;
+pub(crate) mod log;
 mod logins;
 mod loops;
 mod moves;

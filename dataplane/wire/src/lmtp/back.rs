@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::answer::{Answer, Reason};
-use crate::NegotiateStep;
 use crate::answered::Answered;
 use crate::buf::WireBuf;
 use crate::keywords::Keywords;
@@ -12,6 +11,9 @@ use crate::settings::BackSettings;
 use crate::smtp::opening::{Dialect, Opening};
 use crate::smtp::reply::{Replies, Reply};
 use crate::smtp::{Envelope, Parameter};
+use crate::{NegotiateStep, Open};
+
+const QUIT: &[u8] = b"QUIT\r\n";
 
 /// A client up to where a message may be sent.
 pub struct LmtpOpening(Opening);
@@ -20,28 +22,6 @@ impl LmtpOpening {
     /// For a connection that was just made.
     pub fn new(settings: BackSettings) -> Self {
         Self(Opening::new(Dialect::Lmtp, settings))
-    }
-
-    /// Reads and writes what it can. See [`Negotiate::step`](crate::Negotiate::step).
-    ///
-    /// # Errors
-    /// [`BackendViolation`]
-    pub fn step(
-        &mut self,
-        input: &mut WireBuf,
-        out: &mut Vec<u8>,
-    ) -> Result<NegotiateStep, BackendViolation> {
-        self.0.step(input, out)
-    }
-
-    /// TLS is on; what was said before it is forgotten.
-    pub fn secured(&mut self) {
-        self.0.secured();
-    }
-
-    /// The server's greeting, printable and shortened.
-    pub fn greeting(&self) -> &str {
-        self.0.greeting()
     }
 
     /// What the server offers.
@@ -69,6 +49,28 @@ impl LmtpOpening {
             owed: VecDeque::new(),
             recipients: 0,
         })
+    }
+}
+
+impl Open for LmtpOpening {
+    fn step(
+        &mut self,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Result<NegotiateStep, BackendViolation> {
+        self.0.step(input, out)
+    }
+
+    fn secured(&mut self) {
+        self.0.secured();
+    }
+
+    fn greeting(&self) -> &str {
+        self.0.greeting()
+    }
+
+    fn leave(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(QUIT);
     }
 }
 
@@ -164,7 +166,7 @@ impl LmtpBack {
 
     /// Says goodbye.
     pub fn quit(&mut self, out: &mut Vec<u8>) {
-        self.send(b"QUIT\r\n".to_vec(), Owed::Quit, out);
+        self.send(QUIT.to_vec(), Owed::Quit, out);
     }
 
     /// What the server offers.

@@ -7,6 +7,7 @@ use super::command::{self, Verb};
 use super::offer::Offer;
 use super::words::{self, line};
 use crate::buf::WireBuf;
+use crate::facts::Introduction;
 use crate::foreign;
 use crate::reply::{ClientViolation, Farewell};
 use crate::settings::Channel;
@@ -77,6 +78,8 @@ pub struct LmtpFront {
     channel: Channel,
     offer: Arc<Offer>,
     limits: LmtpLimits,
+    /// As it said LHLO.
+    name: Option<String>,
     transaction: Option<Transaction>,
     state: State,
     commands: u32,
@@ -114,6 +117,7 @@ impl LmtpFront {
             channel: settings.channel,
             offer: settings.offer,
             limits: settings.limits,
+            name: None,
             transaction: None,
             state: State::Command,
             commands: 0,
@@ -148,6 +152,7 @@ impl LmtpFront {
     /// TLS is on, and nothing that was said before it counts (RFC 3207 §4.2).
     pub fn secured(&mut self) {
         self.channel = Channel::Secure;
+        self.name = None;
         self.transaction = None;
         self.state = State::Command;
     }
@@ -225,6 +230,14 @@ impl LmtpFront {
         self.state = State::Over;
     }
 
+    /// What the mail system has said about itself.
+    pub fn introduction(&self) -> Introduction {
+        Introduction {
+            helo: self.name.clone(),
+            ..Introduction::default()
+        }
+    }
+
     /// Whether nothing of a transaction is open.
     pub fn is_idle(&self) -> bool {
         self.state == State::Command && self.transaction.is_none()
@@ -295,9 +308,10 @@ impl LmtpFront {
         arguments: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<LmtpStep>, ClientViolation> {
-        if quirks::helo_name(arguments).is_none() {
+        let Some(name) = quirks::helo_name(arguments) else {
             return self.mistake(words::ARGUMENTS, out);
-        }
+        };
+        self.name = Some(name);
         let starttls = (self.channel == Channel::Clear).then(|| "STARTTLS".to_owned());
         let mut lines: Vec<_> = self.offer.lines().chain(starttls).collect();
         let last = lines.pop();

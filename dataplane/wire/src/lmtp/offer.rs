@@ -23,6 +23,11 @@ impl Offer {
         Self(keywords)
     }
 
+    /// What it says, one by one, for the operator's eyes.
+    pub fn items(&self) -> Vec<String> {
+        self.lines().collect()
+    }
+
     /// Whether a parameter of this extension is taken.
     pub(super) fn has(&self, extension: &str) -> bool {
         self.0.has(extension)

@@ -9,7 +9,7 @@ use ferrypost_wire::lmtp::{
 };
 use ferrypost_wire::{
     BackLimits, BackSettings, BackendViolation, Capabilities as _, Channel, ClientViolation,
-    Introduction, Keywords, NegotiateStep, WireBuf,
+    Introduction, Keywords, NegotiateStep, Open as _, WireBuf,
 };
 
 /// Small, so that they are reached.

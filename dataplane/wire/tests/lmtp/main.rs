@@ -15,7 +15,8 @@ use delivery::{LIMITS, deliver, envelope, open, serve, serve_for, told};
 use ferrypost_wire::lmtp::{Delivery, LmtpOpening, Reason};
 use ferrypost_wire::{
     BackLimits, BackSettings, BackendViolation, Capabilities as _, Channel, ClientFacts,
-    ClientViolation, HopLimit, Introduction, Keywords, NegotiateStep, SessionReference, WireBuf,
+    ClientViolation, HopLimit, Introduction, Keywords, NegotiateStep, Open as _, SessionReference,
+    WireBuf,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

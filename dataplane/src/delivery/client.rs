@@ -1,0 +1,135 @@
+//! The mail system's side of a connection.
+
+use std::{io, time::Duration};
+
+use ferrypost_wire::{ClientViolation, Farewell, lmtp::LmtpStep};
+use tokio::time::timeout;
+
+use super::protocol::{Front, MailProtocol};
+use crate::{
+    metrics::words::{Blame, SessionEnd},
+    net::{
+        leg::{Leg, LegError, LegState},
+        tls_server::HandshakeError,
+    },
+    session::relay::LINGER,
+};
+
+/// A mail system, and what it has not been sent yet.
+pub(super) struct Client<P: MailProtocol, S: LegState> {
+    pub(super) leg: Leg<S>,
+    pub(super) front: P::Front,
+    pub(super) out: Vec<u8>,
+}
+
+/// Why a mail system's connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// It said goodbye.
+    #[error("the mail system left")]
+    Left,
+    /// Its connection failed or ended.
+    #[error("the mail system: {0}")]
+    Client(#[from] LegError),
+    /// It broke the protocol.
+    #[error(transparent)]
+    Violation(#[from] ClientViolation),
+    /// A CR or LF by itself: where its message ends is not certain.
+    #[error("a bare CR or LF in the message")]
+    Smuggled,
+    /// It said nothing for too long.
+    #[error("nothing was said within the limit")]
+    Idle,
+    /// This process ends.
+    #[error("told to end: stopping")]
+    Stopping,
+    /// The TLS handshake did not succeed.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// It did not end in time.
+    #[error("no TLS handshake within the limit")]
+    HandshakeTimeout,
+}
+
+impl End {
+    /// The label of metrics and logs.
+    pub(super) const fn word(&self) -> SessionEnd {
+        match self {
+            Self::Left => SessionEnd::ClientLeft,
+            Self::Client(LegError::Ended) => SessionEnd::ClientEnded,
+            Self::Client(_) => SessionEnd::ClientFailed,
+            Self::Violation(_) | Self::Smuggled => SessionEnd::ProtocolError,
+            Self::Idle => SessionEnd::Idle,
+            Self::Stopping => SessionEnd::Stopping,
+            Self::Handshake(HandshakeError::TooOld(_)) => SessionEnd::TlsTooOld,
+            Self::Handshake(_) => SessionEnd::HandshakeFailed,
+            Self::HandshakeTimeout => SessionEnd::HandshakeTimeout,
+        }
+    }
+
+    /// Whose doing it was.
+    pub(super) const fn blame(&self) -> Blame {
+        match self {
+            Self::Left | Self::Client(LegError::Ended) | Self::Idle => Blame::Nobody,
+            Self::Stopping => Blame::Us,
+            Self::Client(_)
+            | Self::Violation(_)
+            | Self::Smuggled
+            | Self::Handshake(_)
+            | Self::HandshakeTimeout => Blame::Client,
+        }
+    }
+
+    const fn farewell(&self) -> Option<Farewell> {
+        match self {
+            Self::Idle => Some(Farewell::IdleTimeout),
+            Self::Stopping => Some(Farewell::ShuttingDown),
+            _ => None,
+        }
+    }
+}
+
+impl<P: MailProtocol, S: LegState> Client<P, S> {
+    /// Takes what it has said, as far as that is there. `None`: more must be read, and what was to be answered has been
+    /// sent.
+    pub(super) async fn step(&mut self, limit: Duration) -> Result<Option<LmtpStep>, End> {
+        let step = self.front.step(self.leg.buffer(), &mut self.out);
+        match step {
+            Ok(LmtpStep::NeedMore) => {
+                self.flush(limit).await?;
+                if self.front.is_idle() {
+                    self.leg.buffer().release();
+                }
+                Ok(None)
+            }
+            Ok(step) => Ok(Some(step)),
+            Err(violation) => {
+                self.flush(limit).await?;
+                Err(violation.into())
+            }
+        }
+    }
+
+    /// Sends what is to be sent, for which a mail system has to make room in time.
+    pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), LegError> {
+        let said = timeout(limit, self.leg.write_public(&self.out)).await;
+        self.out.clear();
+        said.unwrap_or(Err(LegError::Io(io::ErrorKind::TimedOut.into())))
+    }
+
+    /// Says goodbye where something may be said, and closes in good manners.
+    pub(super) async fn leave(&mut self, end: &End) {
+        if matches!(end, End::Client(LegError::Io(_)) | End::Handshake(_)) {
+            return;
+        }
+        if let Some(farewell) = end.farewell().filter(|_| !self.leg.is_mid_write()) {
+            self.front.farewell(farewell, &mut self.out);
+        }
+        let left = async {
+            self.leg.write_public(&self.out).await?;
+            self.leg.finish().await?;
+            self.leg.peer_closed().await
+        };
+        _ = timeout(LINGER, left).await;
+    }
+}

@@ -1,0 +1,384 @@
+//! One mail system's connection, command by command. The message itself is in [`message`](super::message).
+
+use std::{net::SocketAddr, pin::pin, sync::Arc};
+
+use ferrypost_proto::{DestinationId, Endpoint, Recipient as Addressee};
+use ferrypost_wire::{
+    ClientFacts, HopLimit, TlsFacts,
+    lmtp::{Answer, Envelope, LmtpStep},
+};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Post, Whence,
+    client::{Client, End},
+    outcome::{Fate, not_admitted},
+    protocol::{Front as _, MailProtocol},
+    record::{Record, Trail},
+    server::{Gone, Said, Server},
+    transaction::{Recipient, Transaction},
+};
+use crate::{
+    backend::{
+        Target,
+        open::{Caller, Opened, open},
+    },
+    limits::DeliveryLimits,
+    metrics::words::DeliveryOutcome,
+    net::{leg::LegState, proxy::Announced},
+    registry::{Admission, AdmitRequest, CloseReason, OnFence, SessionGuard, SessionKind, Subject},
+};
+
+/// What is done for one mail system.
+pub(super) struct Courier<P: MailProtocol, S: LegState> {
+    pub(super) post: Arc<Post>,
+    pub(super) client: Client<P, S>,
+    pub(super) tls: Option<TlsFacts>,
+    /// Those that it has sent to, kept for the next message. Their numbers hold for the length of one.
+    pub(super) servers: Vec<Server<P>>,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) record: Record,
+}
+
+/// What a server said to a recipient, and whether that one may still have the message.
+type Offered = (Result<Said, Gone>, Result<SessionGuard, CloseReason>);
+
+impl<P: MailProtocol, S: LegState> Courier<P, S> {
+    /// Does what the mail system says until it wants TLS.
+    pub(super) async fn until_starttls(&mut self) -> Result<(), End> {
+        loop {
+            match self.next_step().await? {
+                LmtpStep::StartTls => return Ok(()),
+                step => self.obey(step).await?,
+            }
+        }
+    }
+
+    /// Lets go of everything: what was open was never sent to its end.
+    pub(super) async fn leave(mut self, end: &End) {
+        if let Some(transaction) = self.transaction.take() {
+            self.conclude(transaction);
+        }
+        let goodbyes = self.servers.drain(..).map(Server::leave);
+        let goodbyes: Vec<_> = goodbyes.collect();
+        tokio::join!(self.client.leave(end), join_all(goodbyes));
+        self.record.ended(&self.post.services, end);
+    }
+
+    pub(super) fn limits(&self) -> DeliveryLimits {
+        self.post.services.limits.deliveries
+    }
+
+    async fn obey(&mut self, step: LmtpStep) -> Result<(), End> {
+        match step {
+            LmtpStep::NeedMore | LmtpStep::StartTls => {}
+            LmtpStep::Mail(from) => self.begin(from),
+            LmtpStep::Recipient(to) => {
+                let answer = self.recipient(to).await;
+                self.client.front.recipient(&answer, &mut self.client.out);
+            }
+            LmtpStep::Message => {
+                if let Some(mut transaction) = self.transaction.take() {
+                    let delivered = self.deliver(&mut transaction).await;
+                    self.conclude(transaction);
+                    delivered?;
+                }
+            }
+            LmtpStep::Reset => {
+                if let Some(transaction) = self.transaction.take() {
+                    self.conclude(transaction);
+                }
+            }
+            LmtpStep::Close => {
+                self.client.flush(self.limits().answer).await?;
+                return Err(End::Left);
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_step(&mut self) -> Result<LmtpStep, End> {
+        loop {
+            if let Some(step) = self.client.step(self.limits().answer).await? {
+                return Ok(step);
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits for more of the mail system. Recipients that are told to end meanwhile are let go of: it may say nothing
+    /// for as long as it likes.
+    async fn wait(&mut self) -> Result<(), End> {
+        let stopping = self.post.services.stopping.clone();
+        let mut idle = pin!(sleep(self.limits().idle));
+        loop {
+            let (number, reason) = tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Err(End::Stopping),
+                filled = self.client.leg.fill() => return Ok(filled?),
+                told = told(self.transaction.as_ref()) => told,
+                () = &mut idle => return Err(End::Idle),
+            };
+            if let Some(transaction) = &mut self.transaction {
+                let server = transaction.let_go(number, reason);
+                self.servers[server].taint();
+            }
+        }
+    }
+
+    fn begin(&mut self, from: Envelope) {
+        self.servers.retain(Server::is_up);
+        self.transaction = Some(Transaction::new(from));
+    }
+
+    /// Ends a message, whatever has become of it.
+    fn conclude(&mut self, mut transaction: Transaction) {
+        // Servers first: nothing may go on for who is not registered any more.
+        for server in &mut self.servers {
+            server.forget();
+        }
+        transaction.withdraw();
+        for recipient in transaction.recipients() {
+            if let Some(fate) = recipient.fate() {
+                self.record
+                    .delivery(&self.post.services, &recipient.trail, fate);
+            }
+        }
+    }
+
+    /// What the mail system hears about a recipient.
+    async fn recipient(&mut self, to: Envelope) -> Answer {
+        let Some(mut transaction) = self.transaction.take() else {
+            return DeliveryOutcome::Withdrawn.into_answer();
+        };
+        let mut trail = Trail {
+            begun: Some(Instant::now()),
+            ..Trail::default()
+        };
+        let accepted = self.accept(&mut transaction, &to, &mut trail).await;
+        let answer = match accepted {
+            Ok((server, guard, answer)) => {
+                transaction.push(Recipient::new(to, server, guard, trail));
+                answer
+            }
+            Err(fate) => {
+                self.record.delivery(&self.post.services, &trail, &fate);
+                fate.answer
+            }
+        };
+        self.transaction = Some(transaction);
+        answer
+    }
+
+    /// Finds out whether a recipient can have the message: it is registered, and its server has said yes.
+    async fn accept(
+        &mut self,
+        transaction: &mut Transaction,
+        to: &Envelope,
+        trail: &mut Trail,
+    ) -> Result<(usize, SessionGuard, Answer), Fate> {
+        let mut guard = self.admit(to, trail)?;
+        trail.route = Some(guard.route().clone());
+        let number = transaction.recipients().len();
+        loop {
+            let server = self.reach(transaction, &guard, trail).await?;
+            let (said, still) = {
+                let limit = self.limits().answer;
+                let from = Arc::clone(&transaction.from);
+                let offering = offer(&mut self.servers[server], (&from, number, to), guard, limit);
+                let (offered, tainted) = transaction.letting_go(offering).await;
+                self.taint(tainted);
+                offered
+            };
+            let at = &mut self.servers[server];
+            match (said, still) {
+                (Ok(Said::Yes(answer)), Ok(guard)) => return Ok((server, guard, answer)),
+                (Ok(Said::Yes(_)), Err(reason)) => {
+                    at.disown();
+                    return Err(DeliveryOutcome::from(reason).into());
+                }
+                (Ok(Said::No(fate)), _) => return Err(fate),
+                // Kept from an earlier message, and closed by the server since.
+                (Err(_), Ok(same)) if at.is_old() && !transaction.knows(server) => guard = same,
+                (Err(gone), _) => {
+                    trail.reason = Some(gone.to_string());
+                    transaction.settle_all(server, DeliveryOutcome::Lost);
+                    return Err(DeliveryOutcome::Lost.into());
+                }
+            }
+        }
+    }
+
+    /// Registers a delivery.
+    fn admit(&self, to: &Envelope, trail: &mut Trail) -> Result<SessionGuard, DeliveryOutcome> {
+        let services = &self.post.services;
+        let table = services.tables.current().ok_or(DeliveryOutcome::NoTable)?;
+        let addressee: Addressee = table.config().names().recipient(to.address.as_str())?;
+        let subject = Subject::from(addressee);
+        trail.subject = Some(subject.clone());
+        let admission = services.registry.admit(AdmitRequest {
+            subject,
+            kind: SessionKind::Delivery,
+            on_fence: OnFence::Defer,
+            protocol: P::PROTOCOL,
+            client: self.record.whence.peer(),
+            reference: self.record.reference.to_string(),
+        });
+        match admission {
+            Admission::Routed(guard) => Ok(guard),
+            other => Err(not_admitted(&other)),
+        }
+    }
+
+    /// The number of the server that holds the recipient's account, which is opened if need be.
+    async fn reach(
+        &mut self,
+        transaction: &mut Transaction,
+        guard: &SessionGuard,
+        trail: &mut Trail,
+    ) -> Result<usize, DeliveryOutcome> {
+        let destination = &guard.route().destination;
+        if let Some(why) = transaction.unreachable(destination) {
+            return Err(why);
+        }
+        let endpoint = self.endpoint(destination)?;
+        let is_it = |server: &Server<P>| server.is_up() && server.destination == *destination;
+        if let Some(number) = self.servers.iter().position(is_it) {
+            let server = &mut self.servers[number];
+            if server.endpoint == endpoint || transaction.knows(number) {
+                trail.address = Some(server.address);
+                return Ok(number);
+            }
+            // It is elsewhere now.
+            server.cut();
+        }
+        let opening = self.open(destination, &endpoint);
+        let opening = async {
+            tokio::select! {
+                biased;
+                reason = guard.closing() => Err((DeliveryOutcome::from(reason), None)),
+                opened = opening => opened.map_err(|(outcome, reason)| (outcome, Some(reason))),
+            }
+        };
+        let (opened, tainted) = transaction.letting_go(opening).await;
+        self.taint(tainted);
+        match opened {
+            Ok(server) => {
+                trail.address = Some(server.address);
+                self.servers.push(server);
+                Ok(self.servers.len() - 1)
+            }
+            Err((outcome, reason)) => {
+                if reason.is_some() {
+                    transaction.note_unreachable(destination.clone(), outcome);
+                }
+                trail.reason = reason;
+                Err(outcome)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        destination: &DestinationId,
+        endpoint: &Endpoint,
+    ) -> Result<Server<P>, (DeliveryOutcome, String)> {
+        let target = Target {
+            destination: destination.clone(),
+            protocol: P::PROTOCOL,
+        };
+        let dialer = self.post.services.dialers.of(&target);
+        let facts = self.facts();
+        let caller = facts.as_ref().map_or(Caller::Probe, |client| {
+            Caller::Client(Announced { client, alpn: None })
+        });
+        let opened = open(dialer, endpoint, caller, P::opening).await;
+        let Opened {
+            leg, back, address, ..
+        } = opened.map_err(|failure| {
+            let outcome = if failure.error.is_ourselves() {
+                DeliveryOutcome::GoneRound
+            } else {
+                DeliveryOutcome::BackendUnavailable
+            };
+            (outcome, failure.to_string())
+        })?;
+        let back = P::back(back)
+            .map_err(|error| (DeliveryOutcome::BackendUnavailable, error.to_string()))?;
+        let (destination, endpoint) = (destination.clone(), endpoint.clone());
+        Ok(Server::new(destination, (endpoint, address), leg, back))
+    }
+
+    /// What servers are told of the mail system. `None`: it is on this machine, and has no address.
+    fn facts(&self) -> Option<ClientFacts> {
+        let Whence::Address { peer, local } = self.record.whence else {
+            return None;
+        };
+        Some(ClientFacts {
+            peer,
+            local,
+            tls: self.tls.clone(),
+            session: self.record.reference.clone(),
+            hops: HopLimit::FIRST,
+            introduction: self.client.front.introduction(),
+        })
+    }
+
+    fn endpoint(&self, destination: &DestinationId) -> Result<Endpoint, DeliveryOutcome> {
+        let services = &self.post.services;
+        let table = services.tables.current().ok_or(DeliveryOutcome::NoTable)?;
+        let destination = table.config().destination(destination);
+        destination
+            .and_then(|it| it.endpoint(P::PROTOCOL, &services.group))
+            .cloned()
+            .ok_or(DeliveryOutcome::NoEndpoint)
+    }
+
+    pub(super) fn taint(&mut self, servers: Vec<usize>) {
+        for server in servers {
+            self.servers[server].taint();
+        }
+    }
+}
+
+/// Offers a recipient to its server. Who is told to end meanwhile leaves the registry at once, however long the server
+/// takes: what it says is then for nobody.
+async fn offer<P: MailProtocol>(
+    server: &mut Server<P>,
+    (from, number, to): (&Envelope, usize, &Envelope),
+    guard: SessionGuard,
+    limit: std::time::Duration,
+) -> Offered {
+    let mut adding = pin!(server.add(from, (number, to), limit));
+    let reason = tokio::select! {
+        biased;
+        reason = guard.closing() => reason,
+        said = &mut adding => {
+            let still = match guard.close_reason() {
+                None => Ok(guard),
+                Some(reason) => Err(reason),
+            };
+            return (said, still);
+        }
+    };
+    drop(guard);
+    (adding.await, Err(reason))
+}
+
+/// The next recipient that is told to end; never, where there is none.
+async fn told(transaction: Option<&Transaction>) -> (usize, CloseReason) {
+    match transaction {
+        Some(transaction) => transaction.told().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Whence {
+    fn peer(self) -> Option<SocketAddr> {
+        match self {
+            Self::Address { peer, .. } => Some(peer),
+            Self::Here => None,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The message: from DATA to the last answer about it.
+//!
+//! ```text
+//!   prepare    who was told to end is taken out; DATA to every server that has somebody left
+//!   send       octet by octet to all of them, as fast as the slowest takes it; nothing is kept
+//!   verdicts   the end of the message, and every server's word on it
+//! ```
+//!
+//! Before its end a message may be given up at any time, since a server that has not read the end forgets it (RFC 5321
+//! §4.1.1.4): for a fence and for a stop that is after the time that all sessions have to come to an end, at a kick at
+//! once. From the end to the server's word nothing of ours cuts it but `limits.deliveries.verdict`.
+
+use std::time::Duration;
+
+use ferrypost_wire::{
+    Answered,
+    lmtp::{Answer, Hops, Piece},
+};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    client::{Client, End},
+    courier::Courier,
+    cuts::Cuts,
+    outcome::Fate,
+    protocol::{Front as _, MailProtocol, Verdicts},
+    server::{Gone, Server},
+    trace::{Hop, MOST_HOPS},
+    transaction::Transaction,
+};
+use crate::{
+    metrics::words::DeliveryOutcome,
+    net::{CloseProof, leg::LegState},
+    registry::Proof,
+};
+
+/// How much came of a message.
+enum Sent {
+    /// All of it.
+    Whole,
+    /// No more can be read.
+    BareLineEnd,
+}
+
+/// A server's next word, or what the end of its connection shows.
+struct Word<'a, P: MailProtocol> {
+    number: usize,
+    server: &'a mut Server<P>,
+    said: Result<(Vec<usize>, Answer, Answered), Option<CloseProof>>,
+}
+
+/// How long a server may take for its word.
+#[derive(Clone, Copy)]
+struct Patience {
+    answer: Duration,
+    until: Instant,
+    close: Duration,
+}
+
+impl<P: MailProtocol, S: LegState> Courier<P, S> {
+    /// Takes a message to those of its recipients that can have it, and answers about all.
+    pub(super) async fn deliver(&mut self, transaction: &mut Transaction) -> Result<(), End> {
+        for (number, reason) in transaction.already_told() {
+            let server = transaction.let_go(number, reason);
+            self.servers[server].taint();
+        }
+        let grace = self.post.services.limits.relay.drain;
+        let mut cuts = Cuts::new(self.servers.len(), transaction.endings(), grace);
+        self.prepare(transaction, &mut cuts).await;
+        let nobody = !self.servers.iter().any(Server::is_receiving);
+        let one_word = P::VERDICTS == Verdicts::PerMessage;
+        if nobody || (one_word && transaction.mildest().is_some()) {
+            let fate = transaction.mildest();
+            let fate = fate.unwrap_or_else(|| DeliveryOutcome::Lost.into());
+            for server in &mut self.servers {
+                server.forget();
+            }
+            transaction.settle_rest(&fate);
+            self.client.front.refuse(&fate.answer, &mut self.client.out);
+            return Ok(());
+        }
+        self.client.front.go_ahead(&mut self.client.out);
+        let sent = self.send(transaction, &mut cuts).await;
+        if !matches!(sent, Ok(Sent::Whole)) {
+            for server in self.servers.iter_mut().filter(|it| it.is_receiving()) {
+                server.cut();
+            }
+        }
+        if matches!(sent, Ok(Sent::BareLineEnd)) {
+            transaction.settle_rest(&DeliveryOutcome::BareLineEnd.into());
+        }
+        let sent = sent?;
+        self.verdicts(transaction).await?;
+        match sent {
+            Sent::Whole => Ok(()),
+            Sent::BareLineEnd => Err(End::Smuggled),
+        }
+    }
+
+    async fn prepare(&mut self, transaction: &mut Transaction, cuts: &mut Cuts) {
+        transaction.relaying();
+        let limit = self.limits().answer;
+        let outcomes = {
+            let (from, of) = (&transaction.from, &*transaction);
+            let concerned = self.servers.iter_mut().enumerate();
+            let concerned =
+                concerned.filter(|(number, server)| of.knows(*number) && server.is_up());
+            let preparing = concerned.map(|(number, server)| {
+                let (cut, live) = (cuts.token(number), of.live(number).collect::<Vec<_>>());
+                async move {
+                    let preparing = server.prepare(from, &live, limit);
+                    (number, cut.run_until_cancelled(preparing).await)
+                }
+            });
+            all(preparing.collect(), cuts).await
+        };
+        for (number, outcome) in outcomes {
+            match outcome {
+                Some(Ok(ready)) => {
+                    for (recipient, fate) in ready.refused {
+                        transaction.settle(recipient, fate);
+                    }
+                }
+                Some(Err(_)) => transaction.settle_all(number, DeliveryOutcome::Lost),
+                // Cut: that is seen to below.
+                None => {}
+            }
+        }
+        self.cut_due(transaction, cuts);
+    }
+
+    /// Passes the message on as it comes.
+    async fn send(&mut self, transaction: &mut Transaction, cuts: &mut Cuts) -> Result<Sent, End> {
+        let limits = self.limits();
+        self.client.flush(limits.answer).await?;
+        let mut hops = Hops::default();
+        let header = self.header();
+        let lost = pass(header.as_bytes(), &mut self.servers, cuts, limits.stalled).await;
+        transaction.lose(lost);
+        loop {
+            self.cut_due(transaction, cuts);
+            let Client { leg, front, .. } = &mut self.client;
+            match front.content(leg.buffer()) {
+                Err(_) => return Ok(Sent::BareLineEnd),
+                Ok(Piece::End) => return Ok(Sent::Whole),
+                Ok(Piece::Octets(0)) => tokio::select! {
+                    biased;
+                    _ = cuts.next() => {}
+                    filled = timeout(limits.idle, leg.fill()) => filled.map_err(|_| End::Idle)??,
+                },
+                Ok(Piece::Octets(count)) => {
+                    let octets = &leg.buffer().filled()[..count];
+                    hops.read(octets);
+                    let lost = pass(octets, &mut self.servers, cuts, limits.stalled).await;
+                    leg.buffer().consume(count);
+                    transaction.lose(lost);
+                    if hops.seen() >= MOST_HOPS {
+                        self.refuse_all(transaction, DeliveryOutcome::Loop);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the message at every server that has all of it, and passes their words on. The mail system may be gone by
+    /// then: the servers are heard out all the same.
+    async fn verdicts(&mut self, transaction: &mut Transaction) -> Result<(), End> {
+        let limits = self.limits();
+        let patience = Patience {
+            answer: limits.answer,
+            until: Instant::now() + limits.verdict,
+            close: self.post.services.limits.relay.close,
+        };
+        let mut answering = Answering {
+            client: &mut self.client,
+            next: 0,
+            limit: limits.answer,
+            outcome: Ok(()),
+        };
+        answering.pass_on(transaction).await;
+        let mut words = FuturesUnordered::new();
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            if server.is_receiving() {
+                transaction.expose(server.accepted());
+                words.push(word(number, server, patience, true));
+            }
+        }
+        while let Some(Word {
+            number,
+            server,
+            said,
+        }) = words.next().await
+        {
+            match said {
+                Ok((about, answer, last)) => {
+                    for recipient in about {
+                        let fate = Fate::by_server(answer.clone());
+                        transaction.conclude(recipient, fate, Some(Proof::Answered(last)));
+                    }
+                    if server.is_receiving() {
+                        words.push(word(number, server, patience, false));
+                    }
+                }
+                Err(closed) => {
+                    for recipient in transaction.unsettled(number) {
+                        let fate = DeliveryOutcome::Unanswered.into();
+                        transaction.conclude(recipient, fate, closed.map(Proof::Closed));
+                    }
+                }
+            }
+            answering.pass_on(transaction).await;
+        }
+        answering.outcome
+    }
+
+    /// Gives up the servers that are due to be cut.
+    fn cut_due(&mut self, transaction: &mut Transaction, cuts: &Cuts) {
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            if let Some(reason) = cuts.reason(number) {
+                server.cut();
+                transaction.settle_all(number, reason.into());
+            }
+        }
+    }
+
+    fn refuse_all(&mut self, transaction: &mut Transaction, outcome: DeliveryOutcome) {
+        for server in self.servers.iter_mut().filter(|it| it.is_receiving()) {
+            server.cut();
+        }
+        transaction.settle_rest(&outcome.into());
+    }
+
+    fn header(&self) -> String {
+        let introduction = self.client.front.introduction();
+        let hop = Hop {
+            instance: &self.post.instance,
+            protocol: P::TRACE,
+            reference: &self.record.reference,
+            name: introduction.helo.as_deref(),
+            whence: self.record.whence,
+        };
+        hop.header()
+    }
+}
+
+/// Passes octets on to every server that takes the message. Returns those that were lost at it.
+async fn pass<P: MailProtocol>(
+    octets: &[u8],
+    servers: &mut [Server<P>],
+    cuts: &mut Cuts,
+    limit: Duration,
+) -> Vec<usize> {
+    let receiving = servers.iter_mut().enumerate();
+    let receiving = receiving.filter(|(_, server)| server.is_receiving());
+    let passing = receiving.map(|(number, server)| {
+        let cut = cuts.token(number);
+        async move {
+            let passed = cut.run_until_cancelled(server.pass(octets, limit)).await;
+            matches!(passed, Some(Err(_))).then_some(number)
+        }
+    });
+    let passed = all(passing.collect(), cuts).await;
+    passed.into_iter().flatten().collect()
+}
+
+/// Waits for all of them. What is done with a server that is cut meanwhile ends by itself.
+async fn all<F: Future>(mut running: FuturesUnordered<F>, cuts: &mut Cuts) -> Vec<F::Output> {
+    let mut done = Vec::with_capacity(running.len());
+    loop {
+        tokio::select! {
+            biased;
+            next = running.next() => match next {
+                Some(outcome) => done.push(outcome),
+                None => return done,
+            },
+            _ = cuts.next() => {}
+        }
+    }
+}
+
+/// Hears a server's next word, first telling it that the message is whole.
+async fn word<P: MailProtocol>(
+    number: usize,
+    server: &mut Server<P>,
+    patience: Patience,
+    is_first: bool,
+) -> Word<'_, P> {
+    let said: Result<_, Gone> = async {
+        if is_first {
+            server.end(patience.answer).await?;
+        }
+        server.verdict(patience.until - Instant::now()).await
+    }
+    .await;
+    let said = match said {
+        Ok(said) => Ok(said),
+        Err(_) => Err(server.close(patience.close).await),
+    };
+    Word {
+        number,
+        server,
+        said,
+    }
+}
+
+/// The answers to a mail system about a message, in the order of its recipients.
+struct Answering<'a, P: MailProtocol, S: LegState> {
+    client: &'a mut Client<P, S>,
+    /// The recipient whose answer is due next.
+    next: usize,
+    limit: Duration,
+    /// Whether the mail system still hears.
+    outcome: Result<(), End>,
+}
+
+impl<P: MailProtocol, S: LegState> Answering<'_, P, S> {
+    /// Passes on what has come to be known.
+    async fn pass_on(&mut self, transaction: &Transaction) {
+        let waiting = &transaction.recipients()[self.next..];
+        let known = waiting.iter().map_while(|recipient| recipient.fate());
+        for fate in known {
+            if self.next == 0 || P::VERDICTS == Verdicts::PerRecipient {
+                self.client.front.answer(&fate.answer, &mut self.client.out);
+            }
+            self.next += 1;
+        }
+        if self.outcome.is_ok() && !self.client.out.is_empty() {
+            self.outcome = self.client.flush(self.limit).await.map_err(End::from);
+        }
+    }
+}

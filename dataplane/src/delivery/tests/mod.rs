@@ -1,0 +1,6 @@
+//! A mail system, the dock, and two servers in one process.
+
+mod fences;
+mod messages;
+mod server;
+mod world;
