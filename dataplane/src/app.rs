@@ -215,7 +215,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     lines: HashMap<ProtocolKind, Arc<dyn Line>>,
     /// What mail systems share, where there is a listener for them.
-    post: Option<Arc<Post>>,
+    posts: HashMap<DeliveryProtocol, Arc<Post>>,
     readiness: Readiness,
     draining: Draining,
     lookups: Shutdown,
@@ -248,7 +248,7 @@ impl Parts {
             budget: Budget::new(limits.connections.kept),
             metrics: Arc::new(Metrics::new(&instruments())),
             lines: HashMap::new(),
-            post: None,
+            posts: HashMap::new(),
             readiness: Readiness::new(),
             draining: Draining::default(),
             lookups,
@@ -305,9 +305,7 @@ impl Parts {
 
     /// Begins with every protocol that has a listener.
     fn start_lines(&mut self, config: &Config, services: &Arc<Services>) {
-        if !config.deliveries().is_empty() {
-            self.start_post(config, services);
-        }
+        self.start_posts(config, services);
         for kind in protocols(config) {
             let line = line(kind, Arc::clone(services));
             let keeping = line.keep_fresh(self.backends.clone());
@@ -317,19 +315,23 @@ impl Parts {
     }
 
     /// Begins with what mail systems are offered.
-    fn start_post(&mut self, config: &Config, services: &Arc<Services>) {
-        let offers = Offers::new();
-        self.services.spawn_background(offers.clone().keep_fresh(
-            Spoken::Lmtp.on_the_wire(),
-            config.group().to_owned(),
-            self.backends.clone(),
-            self.tables.clone(),
-        ));
-        self.post = Some(Arc::new(Post {
-            services: Arc::clone(services),
-            offers,
-            instance: config.instance().to_string(),
-        }));
+    fn start_posts(&mut self, config: &Config, services: &Arc<Services>) {
+        for protocol in config.deliveries().iter().map(|it| it.protocol) {
+            self.posts.entry(protocol).or_insert_with(|| {
+                let offers = Offers::new();
+                self.services.spawn_background(offers.clone().keep_fresh(
+                    spoken_by(protocol).on_the_wire(),
+                    config.group().to_owned(),
+                    self.backends.clone(),
+                    self.tables.clone(),
+                ));
+                Arc::new(Post {
+                    services: Arc::clone(services),
+                    offers,
+                    instance: config.instance().to_string(),
+                })
+            });
+        }
     }
 
     /// Who tells whose bearer tokens are.
@@ -390,7 +392,11 @@ impl Parts {
             lines: lines
                 .map(|(kind, line)| (kind.as_str(), Arc::clone(line)))
                 .collect(),
-            post: self.post.clone(),
+            posts: self
+                .posts
+                .iter()
+                .map(|(protocol, post)| (protocol.word(), Arc::clone(post)))
+                .collect(),
             listeners: sockets.shown(),
             docks: sockets.docks.iter().map(Into::into).collect(),
             draining: self.draining.clone(),
@@ -408,7 +414,7 @@ impl Parts {
     }
 
     fn start_dock(&self, dock: Dock) {
-        let Some(post) = &self.post else { return };
+        let post = &self.posts[&dock.protocol()];
         if let Some(tls) = dock.tls() {
             keep_fresh(tls, &self.services);
         }
@@ -643,11 +649,17 @@ fn keep_fresh(tls: ServerTls, services: &Shutdown) {
 
 /// What servers are asked in: all that is spoken at a listener.
 fn spoken(config: &Config) -> HashSet<Spoken> {
-    let deliveries = config.deliveries().iter().map(|it| match it.protocol {
-        DeliveryProtocol::Lmtp => Spoken::Lmtp,
-    });
+    let deliveries = config.deliveries().iter().map(|it| spoken_by(it.protocol));
     let lines = protocols(config).into_iter().map(Spoken::Line);
     lines.chain(deliveries).collect()
+}
+
+/// What servers are asked in that mail systems deliver to by this.
+const fn spoken_by(protocol: DeliveryProtocol) -> Spoken {
+    match protocol {
+        DeliveryProtocol::Lmtp => Spoken::Lmtp,
+        DeliveryProtocol::Smtp => Spoken::Smtp,
+    }
 }
 
 /// What the listeners speak.

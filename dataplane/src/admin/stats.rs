@@ -24,8 +24,7 @@ use tokio::{sync::watch, time::Instant};
 use super::drain::Draining;
 use crate::{
     backend::{
-        Backends, Caution, Target, TargetHealth, TlsVerdict, breaker::Breakers, health::Spoken,
-        logins::Logins,
+        Backends, Caution, Target, TargetHealth, TlsVerdict, breaker::Breakers, logins::Logins,
     },
     config::DeliveryProtocol,
     delivery::{Post, dock::Dock},
@@ -66,8 +65,8 @@ pub struct Stats {
     pub registry: Arc<Registry>,
     /// What is offered before login, by protocol.
     pub lines: BTreeMap<&'static str, Arc<dyn Line>>,
-    /// What mail systems share, where they may deliver.
-    pub post: Option<Arc<Post>>,
+    /// What mail systems share, by protocol.
+    pub posts: BTreeMap<&'static str, Arc<Post>>,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// Where mail systems deliver.
@@ -370,14 +369,9 @@ impl Stats {
     fn offer(&self) -> BTreeMap<&'static str, String> {
         let lines = self.lines.iter();
         let lines = lines.map(|(protocol, line)| (*protocol, line.offered()));
-        let post = self.post.iter();
-        let post = post.map(|post| {
-            (
-                Spoken::Lmtp.on_the_wire().word(),
-                post.offers.current().items(),
-            )
-        });
-        let offers = lines.chain(post);
+        let posts = self.posts.iter();
+        let posts = posts.map(|(protocol, post)| (*protocol, post.offers.current().items()));
+        let offers = lines.chain(posts);
         offers
             .map(|(protocol, items)| (protocol, items.join(" ")))
             .collect()

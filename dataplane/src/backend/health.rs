@@ -68,6 +68,8 @@ pub enum Spoken {
     Line(ProtocolKind),
     /// LMTP: what mail systems deliver by.
     Lmtp,
+    /// SMTP: the same where the first recipient chooses the server.
+    Smtp,
 }
 
 impl Spoken {
@@ -76,6 +78,7 @@ impl Spoken {
         match self {
             Self::Line(kind) => on_the_wire(kind),
             Self::Lmtp => Protocol::Lmtp,
+            Self::Smtp => Protocol::Smtp,
         }
     }
 }
@@ -222,8 +225,8 @@ impl Prober {
     }
 
     /// Everything that there is to know something about.
-    fn targets(&self, config: &RoutingConfig) -> Vec<(Target, Question)> {
-        let mut targets = Vec::new();
+    fn targets(&self, config: &RoutingConfig) -> BTreeMap<Target, Question> {
+        let mut targets = BTreeMap::new();
         for id in config.destinations().keys() {
             targets.extend(self.protocols.iter().map(|&kind| {
                 let target = Target {
@@ -233,7 +236,8 @@ impl Prober {
                 (target, Question::Spoken(kind))
             }));
         }
-        // Whether there is such a destination or not: that there is none is something to know.
+        // In place of whatever else is asked there, and whether there is such a destination or not: that there is none is
+        // something to know.
         targets.extend(self.pass_throughs.iter().map(|id| {
             let target = Target {
                 destination: id.clone(),
@@ -265,7 +269,12 @@ impl Prober {
                     Question::Spoken(Spoken::Line(kind)) => {
                         dispatch!(kind, P => visit::<P>(dialer, endpoint).await)
                     }
-                    Question::Spoken(Spoken::Lmtp) => visit_for_mail(dialer, endpoint).await,
+                    Question::Spoken(Spoken::Lmtp) => {
+                        visit_for_mail(dialer, endpoint, LmtpOpening::new).await
+                    }
+                    Question::Spoken(Spoken::Smtp) => {
+                        visit_for_mail(dialer, endpoint, LmtpOpening::smtp).await
+                    }
                     Question::Stranger => stranger::visit(dialer, endpoint).await,
                 }
             }
@@ -297,8 +306,12 @@ pub async fn visit<P: LineProtocol>(dialer: &Dialer, endpoint: &Endpoint) -> Pro
 }
 
 /// The same of one that takes messages.
-async fn visit_for_mail(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
-    look(dialer, endpoint, LmtpOpening::new, |opening, report| {
+async fn visit_for_mail(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    machine: fn(BackSettings) -> LmtpOpening,
+) -> ProbeReport {
+    look(dialer, endpoint, machine, |opening, report| {
         report.capabilities = opening.offered().map(Offered::of);
         let unread = endpoint.announcement.is_in_protocol() && !opening.takes_announcements();
         report.caution = unread.then_some(Caution::AnnouncementUnread);

@@ -18,7 +18,10 @@ fn listener(section: &Section<'_>) -> Option<DeliveryListener> {
         "what it is called in logs, as \"lmtp\"",
         section.parsed("name", validate::label),
     );
-    let protocol = section.required_word("protocol", &[("lmtp", DeliveryProtocol::Lmtp)]);
+    let protocol = section.required_word(
+        "protocol",
+        &[DeliveryProtocol::Lmtp, DeliveryProtocol::Smtp].map(|it| (it.word(), it)),
+    );
     let place = local::place(section, "where mail systems deliver, as \"127.0.0.1:24\"");
     let from = from(section);
     let certificates = certificates(section);

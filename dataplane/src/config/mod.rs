@@ -131,17 +131,19 @@ pub struct DeliveryListener {
     pub place: Place,
     /// Who may come to an address: whoever delivers is not asked for a password.
     pub from: Vec<Network>,
-    /// What mail systems are shown; they must say STARTTLS first. Empty: in clear.
+    /// What mail systems are shown. By LMTP they must say STARTTLS first, by SMTP they may. Empty: in clear.
     pub certificates: Vec<CertificateFiles>,
     /// Mail systems' connections at once on this listener. `None`: only the limit for all listeners.
     pub connections: Option<usize>,
 }
 
 /// What mail systems deliver by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeliveryProtocol {
-    /// LMTP (RFC 2033).
+    /// LMTP (RFC 2033): each recipient's server has the message, and gives its own word.
     Lmtp,
+    /// SMTP (RFC 5321): the first recipient's server has the message, and the others' come again by themselves.
+    Smtp,
 }
 
 impl DeliveryProtocol {
@@ -149,6 +151,7 @@ impl DeliveryProtocol {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Lmtp => "lmtp",
+            Self::Smtp => "smtp",
         }
     }
 }

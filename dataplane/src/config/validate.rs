@@ -261,7 +261,8 @@ fn protocols() -> Vec<(&'static str, ProtocolKind)> {
 fn spoken_with_servers() -> Vec<(&'static str, v1::Protocol)> {
     let known = (1..).map_while(|number| v1::Protocol::try_from(number).ok());
     let is_spoken = |protocol: &v1::Protocol| {
-        *protocol == v1::Protocol::Smtp || ProtocolKind::NAMES.contains(&protocol.word())
+        let for_mail = matches!(protocol, v1::Protocol::Smtp | v1::Protocol::Lmtp);
+        for_mail || ProtocolKind::NAMES.contains(&protocol.word())
     };
     known
         .filter(is_spoken)

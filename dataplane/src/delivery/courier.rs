@@ -14,7 +14,7 @@ use super::{
     Post, Whence,
     client::{Client, End},
     outcome::{Fate, not_admitted},
-    protocol::{Front as _, MailProtocol},
+    protocol::{Front as _, MailProtocol, Verdicts},
     record::{Record, Trail},
     server::{Gone, Said, Server},
     transaction::{Recipient, Transaction},
@@ -180,6 +180,7 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
     ) -> Result<(usize, SessionGuard, Answer), Fate> {
         let mut guard = self.admit(to, trail)?;
         trail.route = Some(guard.route().clone());
+        self.is_with_the_others(transaction, &guard.route().destination)?;
         let number = transaction.recipients().len();
         loop {
             let server = self.reach(transaction, &guard, trail).await?;
@@ -208,6 +209,21 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
                 }
             }
         }
+    }
+
+    /// Where a server's word is for all recipients, all of them must be that server's: the first one chooses it. Another
+    /// one comes again in a message of its own, since it is told that there were too many (RFC 5321 §4.5.3.1.10).
+    fn is_with_the_others(
+        &self,
+        transaction: &Transaction,
+        destination: &DestinationId,
+    ) -> Result<(), DeliveryOutcome> {
+        let mut others = transaction.recipients().iter();
+        let is_elsewhere = |server: usize| self.servers[server].destination != *destination;
+        if P::VERDICTS == Verdicts::PerMessage && others.any(|it| is_elsewhere(it.server)) {
+            return Err(DeliveryOutcome::Elsewhere);
+        }
+        Ok(())
     }
 
     /// Registers a delivery.

@@ -19,7 +19,7 @@ use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 
 use super::{
     Connection, Post, Whence,
-    protocol::{Lmtp, MailProtocol},
+    protocol::{Lmtp, MailProtocol, Smtp},
     run,
 };
 use crate::{
@@ -153,6 +153,7 @@ impl Dock {
         let accepting = async {
             match self.config.protocol {
                 DeliveryProtocol::Lmtp => self.accept_all::<Lmtp>(post, shutdown).await,
+                DeliveryProtocol::Smtp => self.accept_all::<Smtp>(post, shutdown).await,
             }
         };
         _ = stopping.run_until_cancelled(accepting).await;

@@ -41,6 +41,8 @@ enum Sent {
     Whole,
     /// No more can be read.
     BareLineEnd,
+    /// None: the mail system has taken it back, and waits for no answer.
+    Withdrawn,
 }
 
 /// A server's next word, or what the end of its connection shows.
@@ -67,13 +69,22 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         }
         let grace = self.post.services.limits.relay.drain;
         let mut cuts = Cuts::new(self.servers.len(), transaction.endings(), grace);
-        self.prepare(transaction, &mut cuts).await;
+        // One word is for all: who cannot have the message any more spoils it for the others.
+        let is_spoiled =
+            |of: &Transaction| P::VERDICTS == Verdicts::PerMessage && of.mildest().is_some();
+        let asks = !is_spoiled(transaction);
+        if asks {
+            self.prepare(transaction, &mut cuts).await;
+        }
         let nobody = !self.servers.iter().any(Server::is_receiving);
-        let one_word = P::VERDICTS == Verdicts::PerMessage;
-        if nobody || (one_word && transaction.mildest().is_some()) {
+        if nobody || is_spoiled(transaction) {
             let fate = transaction.mildest();
             let fate = fate.unwrap_or_else(|| DeliveryOutcome::Lost.into());
             for server in &mut self.servers {
+                // It waits for the message already.
+                if asks && server.is_receiving() {
+                    server.cut();
+                }
                 server.forget();
             }
             transaction.settle_rest(&fate);
@@ -90,11 +101,14 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         if matches!(sent, Ok(Sent::BareLineEnd)) {
             transaction.settle_rest(&DeliveryOutcome::BareLineEnd.into());
         }
-        let sent = sent?;
-        self.verdicts(transaction).await?;
-        match sent {
-            Sent::Whole => Ok(()),
-            Sent::BareLineEnd => Err(End::Smuggled),
+        match sent? {
+            Sent::Whole => self.verdicts(transaction).await,
+            Sent::BareLineEnd => {
+                self.verdicts(transaction).await?;
+                Err(End::Smuggled)
+            }
+            // Whoever is left is let go of with the transaction.
+            Sent::Withdrawn => Ok(()),
         }
     }
 
@@ -140,10 +154,19 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         transaction.lose(lost);
         loop {
             self.cut_due(transaction, cuts);
-            let Client { leg, front, .. } = &mut self.client;
-            match front.content(leg.buffer()) {
+            let Client { leg, front, out } = &mut self.client;
+            match front.content(leg.buffer(), out) {
                 Err(_) => return Ok(Sent::BareLineEnd),
                 Ok(Piece::End) => return Ok(Sent::Whole),
+                Ok(Piece::Withdrawn) => return Ok(Sent::Withdrawn),
+                // What is said between chunks.
+                Ok(Piece::Octets(0)) if !out.is_empty() => {
+                    self.client.flush(limits.answer).await?;
+                }
+                Ok(Piece::Added(octets)) => {
+                    let lost = pass(octets, &mut self.servers, cuts, limits.stalled).await;
+                    transaction.lose(lost);
+                }
                 Ok(Piece::Octets(0)) => tokio::select! {
                     biased;
                     _ = cuts.next() => {}

@@ -58,6 +58,7 @@ fn reason(outcome: DeliveryOutcome) -> Reason {
         Outcome::Lost | Outcome::Withdrawn => Reason::Lost,
         Outcome::Unanswered => Reason::Unanswered,
         Outcome::Unsupported => Reason::Unsupported,
+        Outcome::Elsewhere => Reason::Elsewhere,
         Outcome::Loop => Reason::Loop,
         Outcome::BareLineEnd => Reason::BareLineEnd,
         Outcome::Stopping | Outcome::Expelled => Reason::ShuttingDown,
@@ -77,7 +78,7 @@ fn reason(outcome: DeliveryOutcome) -> Reason {
 pub(super) const fn blame(outcome: DeliveryOutcome) -> Blame {
     use DeliveryOutcome as Outcome;
     match outcome {
-        Outcome::Delivered | Outcome::Withdrawn => Blame::Nobody,
+        Outcome::Delivered | Outcome::Withdrawn | Outcome::Elsewhere => Blame::Nobody,
         Outcome::NotServed
         | Outcome::Unlisted
         | Outcome::Rejected

@@ -66,7 +66,7 @@ pub trait Front: Send + Sync + 'static {
     fn recipient(&mut self, answer: &Answer, out: &mut Vec<u8>);
     fn go_ahead(&mut self, out: &mut Vec<u8>);
     fn refuse(&mut self, answer: &Answer, out: &mut Vec<u8>);
-    fn content(&mut self, input: &mut WireBuf) -> Result<Piece, BareLineEnd>;
+    fn content(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Result<Piece, BareLineEnd>;
     fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> bool;
     fn farewell(&mut self, why: Farewell, out: &mut Vec<u8>);
     fn is_idle(&self) -> bool;
@@ -121,6 +121,38 @@ impl MailProtocol for Lmtp {
     }
 }
 
+/// SMTP (RFC 5321) between mail systems: one server for a message, and one word on it.
+pub enum Smtp {}
+
+impl MailProtocol for Smtp {
+    const PROTOCOL: v1::Protocol = v1::Protocol::Smtp;
+    const TRACE: &'static str = "ESMTP";
+    const VERDICTS: Verdicts = Verdicts::PerMessage;
+    type Front = LmtpFront;
+    type Opening = LmtpOpening;
+    type Back = LmtpBack;
+
+    fn front(settings: LmtpSettings) -> LmtpFront {
+        LmtpFront::smtp(settings)
+    }
+
+    fn opening(settings: BackSettings) -> LmtpOpening {
+        LmtpOpening::smtp(settings)
+    }
+
+    fn offered(opening: &LmtpOpening) -> Option<&Keywords> {
+        opening.offered()
+    }
+
+    fn ignores_announcements(opening: &LmtpOpening) -> bool {
+        !opening.takes_announcements()
+    }
+
+    fn back(opening: LmtpOpening) -> Result<LmtpBack, BackendViolation> {
+        opening.into_back()
+    }
+}
+
 impl Front for LmtpFront {
     fn greet(&self, out: &mut Vec<u8>) {
         Self::greet(self, out);
@@ -154,8 +186,8 @@ impl Front for LmtpFront {
         Self::refuse(self, answer, out);
     }
 
-    fn content(&mut self, input: &mut WireBuf) -> Result<Piece, BareLineEnd> {
-        Self::content(self, input)
+    fn content(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Result<Piece, BareLineEnd> {
+        Self::content(self, input, out)
     }
 
     fn answer(&mut self, answer: &Answer, out: &mut Vec<u8>) -> bool {

@@ -155,6 +155,8 @@ pub enum DeliveryOutcome {
     Lost,
     /// Its server did not say what became of the whole message.
     Unanswered,
+    /// By SMTP: it is on another server than the message's first recipient, and comes again in a message of its own.
+    Elsewhere,
     /// The message had passed too many servers.
     Loop,
     /// There was a bare CR or LF in the message.

@@ -2751,8 +2751,8 @@ pub enum Announcement {
     /// The IMAP ID command with Dovecot's x-originating-ip and its companions. The server must trust
     /// the data plane's address.
     ImapId = 3,
-    /// The XCLIENT command: Dovecot's on POP3, ManageSieve and submission, Postfix's on submission. The server must
-    /// trust the data plane's address. Data planes of before it disable the endpoint.
+    /// The XCLIENT command: Dovecot's on POP3, ManageSieve, submission and LMTP, Postfix's on submission and SMTP. The
+    /// server must trust the data plane's address. Data planes of before it disable the endpoint.
     Xclient = 4,
 }
 impl Announcement {

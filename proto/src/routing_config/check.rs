@@ -483,7 +483,7 @@ impl Checker {
             v1::Announcement::Xclient => {
                 self.wrong(
                     place,
-                    "xclient goes with protocol pop3, managesieve, submission or lmtp only",
+                    "xclient goes with protocol pop3, managesieve, submission, smtp or lmtp only",
                 );
                 None
             }
@@ -507,8 +507,8 @@ impl Checker {
 
 /// Whether XCLIENT is spoken there.
 fn has_xclient(protocol: v1::Protocol) -> bool {
-    use v1::Protocol::{Lmtp, Managesieve, Pop3, Submission};
-    matches!(protocol, Pop3 | Managesieve | Submission | Lmtp)
+    use v1::Protocol::{Lmtp, Managesieve, Pop3, Smtp, Submission};
+    matches!(protocol, Pop3 | Managesieve | Submission | Smtp | Lmtp)
 }
 
 fn is_capability_atom(capability: &str) -> bool {

@@ -173,6 +173,8 @@ fn xclient_goes_with_the_protocols_that_have_it_and_capabilities_are_lines_there
             v1::Protocol::Pop3,
             v1::Protocol::Managesieve,
             v1::Protocol::Submission,
+            v1::Protocol::Smtp,
+            v1::Protocol::Lmtp,
         ] {
             let mut other = endpoint();
             other.protocol = protocol.into();

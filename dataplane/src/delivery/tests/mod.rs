@@ -3,4 +3,5 @@
 mod fences;
 mod messages;
 mod server;
+mod smtp;
 mod world;

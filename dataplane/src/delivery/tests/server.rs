@@ -28,6 +28,8 @@ pub(super) struct Manners {
     pub(super) to: &'static [(&'static str, &'static str)],
     /// Its word on a message.
     pub(super) verdict: &'static str,
+    /// Whether that is for all recipients at once.
+    pub(super) smtp: bool,
     /// Where it hangs up.
     pub(super) hangs_up: Option<Moment>,
     /// A permit lets it read so many octets of a message; `None`: as they come.
@@ -53,6 +55,7 @@ impl Default for Manners {
             verdicts: None,
             to: &[],
             verdict: "250 2.0.0 Saved",
+            smtp: false,
             hangs_up: None,
             reads: None,
         }
@@ -152,7 +155,8 @@ impl Serving {
             let line = line.trim_end().to_owned();
             self.seen.lines.lock().unwrap().push(line.clone());
             match &line[..4] {
-                "LHLO" => self.greet().await?,
+                "EHLO" if self.manners.smtp => self.greet().await?,
+                "LHLO" if !self.manners.smtp => self.greet().await?,
                 "RCPT" => self.recipient(&line).await?,
                 "DATA" if self.recipients.is_empty() => self.say("503 5.5.1 Nobody").await?,
                 "DATA" => self.message().await?,
@@ -215,14 +219,20 @@ impl Serving {
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
         let message = String::from_utf8_lossy(&message).into_owned();
-        for to in std::mem::take(&mut self.recipients) {
-            pass(self.manners.verdicts.as_ref()).await;
+        let recipients = std::mem::take(&mut self.recipients);
+        for (n, to) in recipients.into_iter().enumerate() {
+            let has_word = n == 0 || !self.manners.smtp;
+            if has_word {
+                pass(self.manners.verdicts.as_ref()).await;
+            }
             let verdict = self.manners.verdict;
             if verdict.starts_with('2') {
                 let delivered = (to, message.clone());
                 self.seen.delivered.lock().unwrap().push(delivered);
             }
-            self.say(verdict).await?;
+            if has_word {
+                self.say(verdict).await?;
+            }
         }
         if self.manners.hangs_up == Some(Moment::WhenDone) {
             return Err(std::io::ErrorKind::ConnectionAborted.into());

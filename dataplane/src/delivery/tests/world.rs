@@ -38,6 +38,7 @@ use crate::{
 
 /// What a test can choose.
 pub(super) struct Plan {
+    pub(super) protocol: DeliveryProtocol,
     pub(super) source: Manners,
     pub(super) target: Manners,
     pub(super) limits: Limits,
@@ -53,6 +54,7 @@ impl Default for Plan {
         // Only where a server does not close is it waited for so long.
         limits.relay.close = Duration::from_secs(20);
         Self {
+            protocol: DeliveryProtocol::Lmtp,
             source: Manners::default(),
             target: Manners::default(),
             limits,
@@ -71,6 +73,7 @@ pub(super) struct World {
     pub(super) shutdown: Shutdown,
     pub(super) tables: Tables,
     pub(super) fences: Arc<Fences>,
+    protocol: DeliveryProtocol,
     address: Option<SocketAddr>,
     revision: Mutex<u64>,
 }
@@ -107,7 +110,7 @@ impl World {
         );
         let listener = DeliveryListener {
             name: "lmtp".to_owned(),
-            protocol: DeliveryProtocol::Lmtp,
+            protocol: plan.protocol,
             place: plan.place,
             from: plan.from,
             certificates: Vec::new(),
@@ -129,6 +132,7 @@ impl World {
             metrics,
             shutdown,
             tables,
+            protocol: plan.protocol,
             address,
             revision: Mutex::new(1),
         }
@@ -143,7 +147,11 @@ impl World {
                 other => panic!("{other}"),
             };
             destination.endpoints.push(v1::Endpoint {
-                protocol: Protocol::Lmtp.into(),
+                protocol: match self.protocol {
+                    DeliveryProtocol::Lmtp => Protocol::Lmtp,
+                    DeliveryProtocol::Smtp => Protocol::Smtp,
+                }
+                .into(),
                 host: address.ip().to_string(),
                 port: address.port().into(),
                 tls: Some(v1::EndpointTls {
@@ -158,12 +166,16 @@ impl World {
         config
     }
 
-    /// A mail system that has said LHLO.
+    /// A mail system that has said hello.
     pub(super) async fn mail_system(&self) -> MailSystem {
         let mut client = Client::plain(self.address.unwrap()).await;
         let greeting = client.line().await;
         assert!(greeting.starts_with("220 "), "{greeting}");
-        client.send("LHLO mx.example.org\r\n").await;
+        let hello = match self.protocol {
+            DeliveryProtocol::Lmtp => "LHLO",
+            DeliveryProtocol::Smtp => "EHLO",
+        };
+        client.send(format!("{hello} mx.example.org\r\n")).await;
         client.answer("250 ").await;
         MailSystem(client)
     }
@@ -232,7 +244,9 @@ impl World {
 
     /// How many deliveries ended so.
     pub(super) fn counted(&self, outcome: &str, blame: &str) -> u64 {
-        let counter = self.metrics.counter(&DELIVERIES, &["lmtp", outcome, blame]);
+        let counter = self
+            .metrics
+            .counter(&DELIVERIES, &[self.protocol.word(), outcome, blame]);
         counter.value()
     }
 }

@@ -14,6 +14,6 @@ fuzz_target!(|data: &[u8]| {
         } else {
             "SIZE 1"
         };
-        delivery::back(extensions, said, &[usize::from(choice >> 1)]);
+        delivery::back(delivery::deliver, extensions, said, &[usize::from(choice >> 1)]);
     }
 });

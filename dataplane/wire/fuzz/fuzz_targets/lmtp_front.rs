@@ -10,6 +10,6 @@ use libfuzzer_sys::fuzz_target;
 // The first octet says how the rest is cut.
 fuzz_target!(|data: &[u8]| {
     if let [piece, input @ ..] = data {
-        delivery::front(Channel::Secure, input, &[usize::from(*piece)]);
+        delivery::front(delivery::serve, Channel::Secure, input, &[usize::from(*piece)]);
     }
 });

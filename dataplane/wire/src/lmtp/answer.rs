@@ -32,6 +32,8 @@ pub enum Reason {
     NotServed,
     /// Its domain has nobody of this name.
     Unlisted,
+    /// It lives on another server than the message's first recipient, and there is one reply for all.
+    Elsewhere,
     /// The message has passed too many servers.
     Loop,
     /// There is a bare CR or LF in the message.
@@ -97,6 +99,10 @@ impl From<Reason> for Answer {
             Reason::Unsupported => (451, "4.3.3 The server does not take this kind of message."),
             Reason::NotServed => (550, "5.1.2 This domain is not served here."),
             Reason::Unlisted => (550, "5.1.1 There is no such mailbox."),
+            Reason::Elsewhere => (
+                452,
+                "4.5.3 This recipient is on another server, send it the message by itself.",
+            ),
             Reason::Loop => (554, "5.4.6 The message has passed too many servers."),
             Reason::BareLineEnd => (554, "5.6.0 There is a bare CR or LF in the message."),
             Reason::ShuttingDown => (451, "4.3.2 The server is shutting down, try again."),

@@ -24,6 +24,11 @@ impl LmtpOpening {
         Self(Opening::new(Dialect::Lmtp, settings))
     }
 
+    /// The same where SMTP is spoken.
+    pub fn smtp(settings: BackSettings) -> Self {
+        Self(Opening::new(Dialect::Smtp, settings))
+    }
+
     /// What the server offers.
     pub fn offered(&self) -> Option<&Keywords> {
         self.0.offered()
@@ -39,10 +44,12 @@ impl LmtpOpening {
     /// # Errors
     /// [`BackendViolation::NotReady`]
     pub fn into_back(self) -> Result<LmtpBack, BackendViolation> {
+        let dialect = self.0.dialect();
         let (offered, mut replies) = self.0.finish();
         let offered = offered.ok_or(BackendViolation::NotReady)?;
         replies.decided();
         Ok(LmtpBack {
+            dialect,
             offered,
             replies,
             unsent: VecDeque::new(),
@@ -78,7 +85,10 @@ impl Open for LmtpOpening {
 ///
 /// Commands are sent at once where the server offers PIPELINING (RFC 2920), else each after the reply to the last.
 /// Their replies come in their order.
+///
+/// Where SMTP is spoken there is one reply about a message, whoever it is for.
 pub struct LmtpBack {
+    dialect: Dialect,
     offered: Keywords,
     replies: Replies,
     /// Commands that wait for the reply to the one before.
@@ -115,7 +125,8 @@ pub enum Delivery {
     GoAhead,
     /// The message may not be sent: about all recipients.
     Refused(Answer),
-    /// What became of the message for the next recipient that it had accepted: the last word on that.
+    /// What became of the message for the next recipient that it had accepted, or by SMTP for all of them: the last
+    /// word on that.
     Delivered(Answer, Answered),
     /// The transaction is forgotten.
     Reset,
@@ -153,8 +164,11 @@ impl LmtpBack {
     /// them. From here on the server may deliver it.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b".\r\n");
-        let deliveries = (0..self.recipients).map(|_| Owed::Delivery);
-        self.owed.extend(deliveries);
+        let deliveries = match self.dialect {
+            Dialect::Lmtp => self.recipients,
+            Dialect::Smtp => 1,
+        };
+        self.owed.extend((0..deliveries).map(|_| Owed::Delivery));
         self.recipients = 0;
     }
 

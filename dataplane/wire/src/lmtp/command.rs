@@ -6,8 +6,9 @@ use crate::smtp::quirks;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Lhlo,
-    /// SMTP's own, which no LMTP server may take (RFC 2033 §4.1).
-    Hello,
+    /// SMTP's own two, which no LMTP server may take (RFC 2033 §4.1).
+    Ehlo,
+    Helo,
     Mail,
     Rcpt,
     Data,
@@ -26,8 +27,8 @@ impl Verb {
     fn from_name(name: &[u8]) -> Self {
         const VERBS: [(&[u8], Verb); 15] = [
             (b"LHLO", Verb::Lhlo),
-            (b"HELO", Verb::Hello),
-            (b"EHLO", Verb::Hello),
+            (b"HELO", Verb::Helo),
+            (b"EHLO", Verb::Ehlo),
             (b"MAIL", Verb::Mail),
             (b"RCPT", Verb::Rcpt),
             (b"DATA", Verb::Data),
@@ -54,4 +55,18 @@ pub(super) fn split(line: &[u8]) -> (Verb, &[u8]) {
     let end = line.iter().position(|&octet| quirks::is_space(octet));
     let (name, rest) = line.split_at(end.unwrap_or(line.len()));
     (Verb::from_name(name), quirks::trim(rest))
+}
+
+/// The size of a chunk, and whether it is the last one (RFC 3030 §2).
+pub(super) fn chunk(arguments: &[u8]) -> Option<(u64, bool)> {
+    let mut words = arguments
+        .split(|&octet| quirks::is_space(octet))
+        .filter(|word| !word.is_empty());
+    let size = words.next()?;
+    let is_last = words.next();
+    let is_sound = size.iter().all(u8::is_ascii_digit)
+        && is_last.is_none_or(|word| word.eq_ignore_ascii_case(b"LAST"))
+        && words.next().is_none();
+    let size = std::str::from_utf8(size).ok()?.parse().ok()?;
+    is_sound.then_some((size, is_last.is_some()))
 }

@@ -11,7 +11,9 @@ use crate::facts::Introduction;
 use crate::foreign;
 use crate::reply::{ClientViolation, Farewell};
 use crate::settings::Channel;
+use crate::smtp::chunks::Chunks;
 use crate::smtp::content::Content;
+use crate::smtp::opening::Dialect;
 use crate::smtp::{BadEnvelope, BareLineEnd, Envelope, Parameter, Piece, quirks};
 
 /// What a server for mail systems is made with.
@@ -73,8 +75,10 @@ pub enum LmtpStep {
     Close,
 }
 
-/// An LMTP server up to what becomes of a message.
+/// An LMTP server up to what becomes of a message; or one for SMTP, which greets otherwise, takes chunks, gives one answer
+/// about a message, whoever it is for, and offers STARTTLS without asking for it.
 pub struct LmtpFront {
+    dialect: Dialect,
     channel: Channel,
     offer: Arc<Offer>,
     limits: LmtpLimits,
@@ -82,6 +86,8 @@ pub struct LmtpFront {
     name: Option<String>,
     transaction: Option<Transaction>,
     state: State,
+    /// What is said behind a chunk that is skipped.
+    behind_chunk: Vec<u8>,
     commands: u32,
     errors: u32,
 }
@@ -90,6 +96,8 @@ pub struct LmtpFront {
 struct Transaction {
     named: u32,
     accepted: u32,
+    /// Its message comes in chunks.
+    chunks: Option<Chunks>,
 }
 
 /// What we wait for.
@@ -104,8 +112,14 @@ enum State {
     Message,
     /// A message.
     Content(Content),
+    /// The transaction's chunk.
+    Chunk,
+    /// The end of a chunk that nobody wants, so many octets on.
+    Skip(u64),
     /// The driver's word about this many recipients.
     Answers(u32),
+    /// The driver, which does not know yet that nothing more is read.
+    Leaving,
     /// Nothing.
     Over,
 }
@@ -113,13 +127,24 @@ enum State {
 impl LmtpFront {
     /// For a mail system that has just connected. Say [`greet`](Self::greet) first.
     pub fn new(settings: LmtpSettings) -> Self {
+        Self::speaking(Dialect::Lmtp, settings)
+    }
+
+    /// The same for one that speaks SMTP.
+    pub fn smtp(settings: LmtpSettings) -> Self {
+        Self::speaking(Dialect::Smtp, settings)
+    }
+
+    fn speaking(dialect: Dialect, settings: LmtpSettings) -> Self {
         Self {
+            dialect,
             channel: settings.channel,
             offer: settings.offer,
             limits: settings.limits,
             name: None,
             transaction: None,
             state: State::Command,
+            behind_chunk: Vec::new(),
             commands: 0,
             errors: 0,
         }
@@ -127,7 +152,13 @@ impl LmtpFront {
 
     /// The greeting.
     pub fn greet(&self, out: &mut Vec<u8>) {
-        line(out, words::GREETING);
+        line(
+            out,
+            match self.dialect {
+                Dialect::Lmtp => words::GREETING,
+                Dialect::Smtp => words::SMTP_GREETING,
+            },
+        );
     }
 
     /// Takes commands, as far as they can be answered without the driver.
@@ -139,14 +170,21 @@ impl LmtpFront {
         input: &mut WireBuf,
         out: &mut Vec<u8>,
     ) -> Result<LmtpStep, ClientViolation> {
-        while self.state == State::Command {
-            let step = self.command(input, out);
+        loop {
+            let step = match self.state {
+                State::Command => self.command(input, out),
+                State::Skip(left) => Ok(self.skip(left, input, out)),
+                State::Leaving => {
+                    self.state = State::Over;
+                    Ok(Some(LmtpStep::Close))
+                }
+                _ => Ok(Some(LmtpStep::NeedMore)),
+            };
             let step = step.inspect_err(|violation| self.end(*violation, out))?;
             if let Some(step) = step {
                 return Ok(step);
             }
         }
-        Ok(LmtpStep::NeedMore)
     }
 
     /// TLS is on, and nothing that was said before it counts (RFC 3207 §4.2).
@@ -173,7 +211,13 @@ impl LmtpFront {
 
     /// Lets the message come: read it with [`content`](Self::content).
     pub fn go_ahead(&mut self, out: &mut Vec<u8>) {
-        if self.state == State::Message {
+        if self.state != State::Message {
+            return;
+        }
+        if self.chunks().is_some() {
+            // It is on its way already.
+            self.state = State::Chunk;
+        } else {
             line(out, words::GO_AHEAD);
             self.state = State::Content(Content::new());
         }
@@ -181,29 +225,95 @@ impl LmtpFront {
 
     /// Refuses the message for all its recipients at once.
     pub fn refuse(&mut self, answer: &Answer, out: &mut Vec<u8>) {
-        if self.state == State::Message {
+        if self.state != State::Message {
+            return;
+        }
+        if let Some(chunks) = self.transaction.take().and_then(|it| it.chunks) {
+            self.behind_chunk.clear();
+            answer.write(&mut self.behind_chunk);
+            self.state = State::Skip(chunks.left());
+        } else {
             answer.write(out);
-            self.transaction = None;
             self.state = State::Command;
         }
     }
 
     /// The next octets of the message: those that are named are to be passed on and consumed. Behind its end each
-    /// recipient that was accepted is to be [answered](Self::answer).
+    /// recipient that was accepted is to be [answered](Self::answer), by SMTP all of them at once. What is to be said
+    /// between chunks is appended to `out`.
     ///
     /// # Errors
     /// [`BareLineEnd`]: where the message ends is not certain any more, so nothing that follows is read. Each
     /// recipient is to be answered, and the session ends.
-    pub fn content(&mut self, input: &mut WireBuf) -> Result<Piece, BareLineEnd> {
-        let State::Content(content) = &mut self.state else {
-            return Ok(Piece::Octets(0));
+    pub fn content(
+        &mut self,
+        input: &mut WireBuf,
+        out: &mut Vec<u8>,
+    ) -> Result<Piece, BareLineEnd> {
+        let piece = match &mut self.state {
+            State::Content(content) => content.next(input),
+            State::Chunk | State::Command => self.chunked(input, out),
+            _ => return Ok(Piece::Octets(0)),
         };
-        let piece = content.next(input);
         if matches!(piece, Ok(Piece::End) | Err(_)) {
             let transaction = self.transaction.take().unwrap_or_default();
-            self.state = State::Answers(transaction.accepted);
+            self.state = State::Answers(match self.dialect {
+                Dialect::Lmtp => transaction.accepted,
+                Dialect::Smtp => 1,
+            });
         }
         piece
+    }
+
+    /// The next octets of a message that comes in chunks, with the commands between them.
+    fn chunked(&mut self, input: &mut WireBuf, out: &mut Vec<u8>) -> Result<Piece, BareLineEnd> {
+        loop {
+            let chunk = self.state == State::Chunk;
+            match self.chunks().filter(|_| chunk) {
+                Some(chunks) if chunks.left() > 0 => return chunks.next(input),
+                Some(chunks) if chunks.is_last() => return chunks.finish(),
+                Some(_) => {
+                    line(out, words::CHUNK_OK);
+                    self.state = State::Command;
+                }
+                None => match self.command(input, out) {
+                    Ok(None) => {}
+                    Ok(Some(LmtpStep::NeedMore)) => return Ok(Piece::Octets(0)),
+                    Ok(Some(LmtpStep::Reset)) => return Ok(Piece::Withdrawn),
+                    Ok(Some(_)) => return Ok(self.give_up()),
+                    Err(violation) => {
+                        self.end(violation, out);
+                        return Ok(self.give_up());
+                    }
+                },
+            }
+        }
+    }
+
+    /// The message will not become whole, and its sender is not read any more.
+    fn give_up(&mut self) -> Piece {
+        self.transaction = None;
+        self.state = State::Leaving;
+        Piece::Withdrawn
+    }
+
+    fn chunks(&mut self) -> Option<&mut Chunks> {
+        self.transaction.as_mut()?.chunks.as_mut()
+    }
+
+    /// Reads over a chunk that nobody wants.
+    fn skip(&mut self, left: u64, input: &mut WireBuf, out: &mut Vec<u8>) -> Option<LmtpStep> {
+        let there = input.len();
+        let skipped = usize::try_from(left).map_or(there, |left| left.min(there));
+        input.consume(skipped);
+        let left = left - skipped as u64;
+        if left > 0 {
+            self.state = State::Skip(left);
+            return Some(LmtpStep::NeedMore);
+        }
+        out.append(&mut self.behind_chunk);
+        self.state = State::Command;
+        None
     }
 
     /// Answers the next recipient about the message. True when that was the last.
@@ -273,7 +383,10 @@ impl LmtpFront {
         out: &mut Vec<u8>,
     ) -> Result<Option<LmtpStep>, ClientViolation> {
         match verb {
-            Verb::Lhlo => return self.lhlo(arguments, out),
+            Verb::Lhlo if self.dialect == Dialect::Lmtp => return self.hello(arguments, out),
+            Verb::Ehlo if self.dialect == Dialect::Smtp => return self.hello(arguments, out),
+            Verb::Helo if self.dialect == Dialect::Smtp => return self.helo(arguments, out),
+            Verb::Ehlo | Verb::Helo => return self.mistake(words::LHLO_INSTEAD, out),
             Verb::Rset => {
                 line(out, words::OK);
                 return Ok(self.forget());
@@ -284,16 +397,16 @@ impl LmtpFront {
                 self.state = State::Over;
                 return Ok(Some(LmtpStep::Close));
             }
+            Verb::Bdat if self.dialect == Dialect::Smtp => return self.bdat(arguments, out),
             Verb::Bdat => {
                 line(out, words::NO_CHUNKS);
                 self.state = State::Over;
                 return Ok(Some(LmtpStep::Close));
             }
-            Verb::Hello => return self.mistake(words::LHLO_INSTEAD, out),
             Verb::Trust => return self.mistake(words::NOT_YOURS, out),
-            Verb::Other => return self.mistake(words::UNKNOWN, out),
+            Verb::Lhlo | Verb::Other => return self.mistake(words::UNKNOWN, out),
             Verb::StartTls => return self.start_tls(arguments, out),
-            _ if self.channel == Channel::Clear => return self.mistake(words::TLS_FIRST, out),
+            _ if self.needs_tls() => return self.mistake(words::TLS_FIRST, out),
             Verb::Vrfy => line(out, words::CANNOT_VERIFY),
             // Without LHLO too (Dovecot).
             Verb::Mail => return self.mail(arguments, out),
@@ -303,7 +416,26 @@ impl LmtpFront {
         Ok(None)
     }
 
-    fn lhlo(
+    /// Who delivers to us in clear though we have a certificate is one of ours; the world sends as it can.
+    fn needs_tls(&self) -> bool {
+        self.channel == Channel::Clear && self.dialect == Dialect::Lmtp
+    }
+
+    /// Says hello as before there were extensions.
+    fn helo(
+        &mut self,
+        arguments: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<LmtpStep>, ClientViolation> {
+        let Some(name) = quirks::helo_name(arguments) else {
+            return self.mistake(words::ARGUMENTS, out);
+        };
+        self.name = Some(name);
+        line(out, "250 ferrypost");
+        Ok(self.forget())
+    }
+
+    fn hello(
         &mut self,
         arguments: &[u8],
         out: &mut Vec<u8>,
@@ -313,7 +445,9 @@ impl LmtpFront {
         };
         self.name = Some(name);
         let starttls = (self.channel == Channel::Clear).then(|| "STARTTLS".to_owned());
-        let mut lines: Vec<_> = self.offer.lines().chain(starttls).collect();
+        let chunks = (self.dialect == Dialect::Smtp).then(|| "CHUNKING".to_owned());
+        let ours = starttls.into_iter().chain(chunks);
+        let mut lines: Vec<_> = self.offer.lines().chain(ours).collect();
         let last = lines.pop();
         line(out, "250-ferrypost");
         for extension in lines {
@@ -365,7 +499,8 @@ impl LmtpFront {
         arguments: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<LmtpStep>, ClientViolation> {
-        let Some(transaction) = &mut self.transaction else {
+        let open = self.transaction.as_mut().filter(|it| it.chunks.is_none());
+        let Some(transaction) = open else {
             return self.mistake(words::ORDER, out);
         };
         if transaction.named >= self.limits.max_recipients {
@@ -394,13 +529,46 @@ impl LmtpFront {
         // None at all, or nobody for whom it could be (RFC 2033 §4.2).
         if self
             .transaction
-            .is_none_or(|transaction| transaction.accepted == 0)
+            .is_none_or(|it| it.accepted == 0 || it.chunks.is_some())
         {
             line(out, words::ORDER);
             return Ok(None);
         }
         self.state = State::Message;
         Ok(Some(LmtpStep::Message))
+    }
+
+    fn bdat(
+        &mut self,
+        arguments: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<LmtpStep>, ClientViolation> {
+        let Some((size, is_last)) = command::chunk(arguments) else {
+            line(out, words::BAD_CHUNK);
+            self.state = State::Over;
+            return Ok(Some(LmtpStep::Close));
+        };
+        let open = self.transaction.as_mut().filter(|it| it.accepted > 0);
+        let Some(transaction) = open else {
+            self.behind_chunk.clear();
+            self.state = State::Skip(size);
+            let mut words = Vec::new();
+            let mistake = self.mistake(words::ORDER, &mut words);
+            self.behind_chunk = words;
+            return mistake;
+        };
+        let begins = transaction.chunks.is_none();
+        let chunks = transaction.chunks.get_or_insert_with(Chunks::new);
+        chunks.begin(size, is_last);
+        if size > 0 {
+            self.commands = 0;
+        }
+        if begins {
+            self.state = State::Message;
+            return Ok(Some(LmtpStep::Message));
+        }
+        self.state = State::Chunk;
+        Ok(None)
     }
 
     fn envelope(

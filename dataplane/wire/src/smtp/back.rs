@@ -14,7 +14,7 @@ pub struct SubmissionBack(Opening);
 
 impl SubmissionBack {
     pub(super) fn new(settings: BackSettings) -> Self {
-        Self(Opening::new(Dialect::Submission, settings))
+        Self(Opening::new(Dialect::Smtp, settings))
     }
 
     /// Whether the server takes announcements of clients from us: it offers it to whom it trusts. Of a client that

@@ -19,8 +19,12 @@ pub(crate) struct Content {
 pub enum Piece {
     /// This many octets of the buffer are its own. None: more must be read.
     Octets(usize),
+    /// These octets stand next in the message as DATA has it, and in no buffer: where it comes in chunks.
+    Added(&'static [u8]),
     /// It is over, and its end has been taken out of the buffer.
     End,
+    /// It is taken back: nothing of it is to be delivered, and nobody is to be answered about it.
+    Withdrawn,
 }
 
 /// A CR or an LF that is no line end.
@@ -92,6 +96,7 @@ mod tests {
         loop {
             match content.next(&mut input)? {
                 Piece::End => return Ok((passed, true, [input.filled(), rest].concat())),
+                other @ (Piece::Added(_) | Piece::Withdrawn) => panic!("{other:?}"),
                 Piece::Octets(0) if rest.is_empty() => {
                     return Ok((passed, false, input.filled().to_vec()));
                 }

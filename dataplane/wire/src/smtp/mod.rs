@@ -20,12 +20,14 @@
 //! ```text
 //!   envelope  who sends a message and who is to get it
 //!   content   where a message ends
+//!   chunks    the same of one that comes in chunks
 //!   hops      how many servers it has passed
 //! ```
 //!
 //! And for whoever reads nothing at all, `through`: what follows a connection that is passed on as a whole.
 
 mod back;
+pub(crate) mod chunks;
 mod command;
 pub(crate) mod content;
 pub(crate) mod envelope;

@@ -20,14 +20,15 @@ const NAMELESS: &str = "[127.0.0.1]";
 /// What is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    Submission,
+    /// SMTP, for submission or relay.
+    Smtp,
     Lmtp,
 }
 
 impl Dialect {
     const fn hello(self) -> &'static str {
         match self {
-            Self::Submission => "EHLO",
+            Self::Smtp => "EHLO",
             Self::Lmtp => "LHLO",
         }
     }
@@ -35,7 +36,7 @@ impl Dialect {
     /// As XCLIENT says it.
     const fn protocol(self) -> &'static str {
         match self {
-            Self::Submission => "ESMTP",
+            Self::Smtp => "ESMTP",
             Self::Lmtp => "LMTP",
         }
     }
@@ -246,6 +247,11 @@ impl Opening {
     /// What is offered.
     pub(crate) fn offered(&self) -> Option<&Keywords> {
         self.offered.as_ref()
+    }
+
+    /// What is spoken.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// The list that the server offered last and the reader of its replies, if it is ready.

@@ -29,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) heard: String,
     /// What was passed on of each message.
     pub(crate) messages: Vec<String>,
+    /// How many answers each had.
+    pub(crate) answers: Vec<usize>,
     /// Why it had to end.
     pub(crate) violation: Option<ClientViolation>,
     /// Whether it ended at a bare CR or LF.
@@ -75,13 +77,25 @@ pub(crate) fn serve_for(
     input: &[u8],
     sizes: &[usize],
 ) -> Session {
-    let settings = LmtpSettings {
+    serve_by(LmtpFront::new(settings(server, channel)), input, sizes)
+}
+
+/// The same by SMTP, for an able server.
+pub(crate) fn serve_smtp(channel: Channel, input: &[u8], sizes: &[usize]) -> Session {
+    serve_by(LmtpFront::smtp(settings(&able(), channel)), input, sizes)
+}
+
+fn settings(server: &Keywords, channel: Channel) -> LmtpSettings {
+    LmtpSettings {
         channel,
         offer: Arc::new(Offer::new(std::slice::from_ref(server))),
         limits: LIMITS,
-    };
+    }
+}
+
+fn serve_by(front: LmtpFront, input: &[u8], sizes: &[usize]) -> Session {
     let mut serving = Serving {
-        front: LmtpFront::new(settings),
+        front,
         input: WireBuf::new(BUFFER),
         out: Vec::new(),
         message: None,
@@ -134,6 +148,9 @@ enum Turn {
 
 impl Serving {
     fn turn(&mut self) -> Turn {
+        if self.message.is_some() {
+            return self.content();
+        }
         let step = match self.front.step(&mut self.input, &mut self.out) {
             Ok(step) => step,
             Err(violation) => {
@@ -142,7 +159,6 @@ impl Serving {
             }
         };
         match step {
-            LmtpStep::NeedMore if self.message.is_some() => return self.content(),
             LmtpStep::NeedMore => return Turn::NeedsMore,
             LmtpStep::StartTls if !self.input.is_empty() => return Turn::Over,
             LmtpStep::StartTls => self.front.secured(),
@@ -162,7 +178,7 @@ impl Serving {
     }
 
     fn content(&mut self) -> Turn {
-        match self.front.content(&mut self.input) {
+        match self.front.content(&mut self.input, &mut self.out) {
             Ok(Piece::Octets(0)) => return Turn::NeedsMore,
             Ok(Piece::Octets(count)) => {
                 let octets = &self.input.filled()[..count];
@@ -171,6 +187,14 @@ impl Serving {
                     .expect("one has begun")
                     .extend_from_slice(octets);
                 self.input.consume(count);
+            }
+            Ok(Piece::Added(octets)) => {
+                let message = self.message.as_mut().expect("one has begun");
+                message.extend_from_slice(octets);
+            }
+            Ok(Piece::Withdrawn) => {
+                self.message = None;
+                self.accepted = 0;
             }
             Ok(Piece::End) => {
                 self.answer(&yes());
@@ -187,9 +211,14 @@ impl Serving {
     }
 
     fn answer(&mut self, answer: &Answer) {
+        assert!(self.accepted > 0, "a message is for somebody");
         for n in 1..=self.accepted {
             let is_last = self.front.answer(answer, &mut self.out);
-            assert_eq!(is_last, n == self.accepted, "as many answers as recipients");
+            if is_last {
+                // By SMTP one is for all of them.
+                self.session.answers.push(n);
+                break;
+            }
         }
         self.accepted = 0;
     }
@@ -240,7 +269,11 @@ pub(crate) fn envelope(command: &str) -> Envelope {
 
 /// A client of a server that has answered LHLO with these lines.
 pub(crate) fn open(extensions: &str) -> LmtpBack {
-    let mut opening = LmtpOpening::new(BackSettings {
+    opened(LmtpOpening::new, extensions)
+}
+
+fn opened(machine: fn(BackSettings) -> LmtpOpening, extensions: &str) -> LmtpBack {
+    let mut opening = machine(BackSettings {
         channel: Channel::Secure,
         announce: None,
         introduction: Introduction::default(),
@@ -266,14 +299,26 @@ pub(crate) fn told(back: &mut LmtpBack, said: &str) -> Result<Delivery, BackendV
     back.step(&mut input, &mut Vec::new())
 }
 
-/// What becomes of a transaction with two recipients when its server says `said` in pieces of these sizes: its words
-/// in order, what it was sent, and what was left.
-pub(crate) fn deliver(
+/// What becomes of a transaction with two recipients when its server says `said` in pieces of these sizes.
+pub(crate) fn deliver(extensions: &str, said: &[u8], sizes: &[usize]) -> Delivered {
+    deliver_by(LmtpOpening::new, extensions, said, sizes)
+}
+
+/// The same by SMTP.
+pub(crate) fn deliver_smtp(extensions: &str, said: &[u8], sizes: &[usize]) -> Delivered {
+    deliver_by(LmtpOpening::smtp, extensions, said, sizes)
+}
+
+/// A server's words in order, what it was sent, and what was left.
+pub(crate) type Delivered = (Vec<String>, String, Vec<u8>);
+
+fn deliver_by(
+    machine: fn(BackSettings) -> LmtpOpening,
     extensions: &str,
     said: &[u8],
     sizes: &[usize],
-) -> (Vec<String>, String, Vec<u8>) {
-    let mut back = open(extensions);
+) -> Delivered {
+    let mut back = opened(machine, extensions);
     let mut out = Vec::new();
     let mut words = Vec::new();
     if back
@@ -316,8 +361,11 @@ fn text(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
 }
 
+/// Serves in one of the two protocols.
+pub(crate) type Serve = fn(Channel, &[u8], &[usize]) -> Session;
+
 /// What must hold for any mail system.
-pub(crate) fn front(channel: Channel, input: &[u8], sizes: &[usize]) {
+pub(crate) fn front(serve: Serve, channel: Channel, input: &[u8], sizes: &[usize]) {
     let (whole, pieces) = (
         serve(channel, input, &[BUFFER]),
         serve(channel, input, sizes),
@@ -334,8 +382,11 @@ pub(crate) fn front(channel: Channel, input: &[u8], sizes: &[usize]) {
     assert!(heard <= (lines + 3) * 2 * 200, "bounded");
 }
 
+/// Delivers by one of the two protocols.
+pub(crate) type Deliver = fn(&str, &[u8], &[usize]) -> Delivered;
+
 /// What must hold for any server.
-pub(crate) fn back(extensions: &str, said: &[u8], sizes: &[usize]) {
+pub(crate) fn back(deliver: Deliver, extensions: &str, said: &[u8], sizes: &[usize]) {
     let whole = deliver(extensions, said, &[10_000]);
     assert_eq!(
         whole,

@@ -5,6 +5,7 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+#[expect(dead_code, reason = "shared with the tests of SMTP")]
 #[path = "../delivery/mod.rs"]
 mod delivery;
 #[expect(dead_code, reason = "shared with the tables of the other protocols")]
@@ -546,7 +547,7 @@ proptest! {
         // STARTTLS looks at what has come already, so pieces matter there by design.
         let upgrades = input.to_ascii_uppercase().windows(8).any(|it| it == b"STARTTLS");
         if !(is_clear && upgrades) {
-            delivery::front(channel, &[b"LHLO x\r\n", &*input].concat(), &sizes);
+            delivery::front(serve, channel, &[b"LHLO x\r\n", &*input].concat(), &sizes);
         }
     }
 
@@ -556,6 +557,6 @@ proptest! {
         said in saying(REPLIES),
         sizes in vec(1..20usize, 1..10),
     ) {
-        delivery::back(extensions, &said, &sizes);
+        delivery::back(deliver, extensions, &said, &sizes);
     }
 }
