@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::postfix;
 use crate::process::find_program;
 use crate::tools::repository;
 
@@ -18,6 +19,8 @@ pub(super) fn facts() -> Vec<String> {
         format!("load      {} before the start", read("/proc/loadavg")),
         format!("haproxy   {}", haproxy()),
         format!("nginx     {}", nginx()),
+        format!("postfix   {}", postfix::version().unwrap_or_default()),
+        format!("dovecot   {}", dovecot()),
     ]
 }
 
@@ -38,6 +41,11 @@ fn nginx() -> String {
     let said = output("nginx", &["-v"]).unwrap_or_default();
     let version = said.rsplit('/').next().unwrap_or_default();
     version.to_owned()
+}
+
+fn dovecot() -> String {
+    let said = output("dovecot", &["--version"]).unwrap_or_default();
+    said.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn output(program: &str, arguments: &[&str]) -> Option<String> {

@@ -16,32 +16,63 @@ const QUIET: Duration = Duration::from_millis(300);
 /// How long that may take.
 const QUIET_LIMIT: Duration = Duration::from_secs(20);
 
-/// One process under observation, with those that it has started when the observation begins.
+/// One process under observation, with those that it has started.
 #[derive(Debug, Clone)]
-pub(super) struct Meter(Vec<u32>);
+pub(super) struct Meter(Family);
+
+/// Who belongs to it.
+#[derive(Debug, Clone)]
+enum Family {
+    /// Those that were there when the observation began.
+    Settled(Vec<u32>),
+    /// Its children of the moment and those that it has outlived: processes come and go.
+    Changing(u32),
+}
 
 impl Meter {
     /// The process of that id.
     pub(super) fn of(id: u32) -> anyhow::Result<Self> {
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-        let children = children.split_whitespace().map(str::parse);
-        let ids: Result<_, _> = std::iter::once(Ok(id)).chain(children).collect();
-        Ok(Self(ids?))
+        let ids = std::iter::once(id).chain(children(id)?).collect();
+        Ok(Self(Family::Settled(ids)))
+    }
+
+    /// The process of that id, which starts others for its work and waits for their end.
+    pub(super) fn of_master(id: u32) -> Self {
+        Self(Family::Changing(id))
     }
 
     /// How many there are.
     pub(super) fn processes(&self) -> usize {
-        self.0.len()
+        self.present().len()
+    }
+
+    fn present(&self) -> Vec<u32> {
+        match &self.0 {
+            Family::Settled(ids) => ids.clone(),
+            Family::Changing(id) => {
+                let children = children(*id).unwrap_or_default();
+                std::iter::once(*id).chain(children).collect()
+            }
+        }
     }
 
     /// CPU time of all threads, in user mode and in the kernel.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
-        self.0.iter().map(|id| cpu(*id)).sum()
+        match &self.0 {
+            Family::Settled(ids) => ids.iter().map(|id| Ok(cpu(*id)?.own)).sum(),
+            Family::Changing(id) => {
+                // One that ends in between is counted with its parent's, or the next time.
+                let children = children(*id)?.into_iter().filter_map(|id| cpu(id).ok());
+                let present: Duration = children.map(|it| it.own).sum();
+                let master = cpu(*id)?;
+                Ok(master.own + master.of_the_dead + present)
+            }
+        }
     }
 
     /// Octets of memory, of pages shared with other processes their part (PSS).
     pub(super) fn memory(&self) -> anyhow::Result<u64> {
-        self.0.iter().map(|id| memory(*id)).sum()
+        self.present().into_iter().map(memory).sum()
     }
 
     /// Waits until it has nothing left to do.
@@ -68,7 +99,21 @@ impl Meter {
     }
 }
 
-fn cpu(id: u32) -> anyhow::Result<Duration> {
+/// Those that a process has started and that run.
+fn children(id: u32) -> anyhow::Result<Vec<u32>> {
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    let children = children.split_whitespace().map(str::parse);
+    Ok(children.collect::<Result<_, _>>()?)
+}
+
+/// CPU times of a process, in user mode and in the kernel.
+struct Times {
+    own: Duration,
+    /// Of children that have ended.
+    of_the_dead: Duration,
+}
+
+fn cpu(id: u32) -> anyhow::Result<Times> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
     // The fields after the command's name, which is in parentheses: proc_pid_stat(5), from 3.
     let fields: Option<Vec<&str>> = stat
@@ -76,8 +121,10 @@ fn cpu(id: u32) -> anyhow::Result<Duration> {
         .next()
         .map(|rest| rest.split_whitespace().collect());
     let ticks = |field: usize| -> Option<u32> { fields.as_ref()?.get(field - 3)?.parse().ok() };
-    let used = ticks(14).zip(ticks(15)).context("no times in stat")?;
-    Ok(TICK * (used.0 + used.1))
+    let time = |user, system| Some(TICK * (ticks(user)? + ticks(system)?));
+    let times = time(14, 15).zip(time(16, 17));
+    let (own, of_the_dead) = times.context("no times in stat")?;
+    Ok(Times { own, of_the_dead })
 }
 
 fn memory(id: u32) -> anyhow::Result<u64> {

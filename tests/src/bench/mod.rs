@@ -5,6 +5,7 @@
 //! - `crowd` asks what ten thousand sessions that wait do to those who log in.
 //! - `churn` asks what an idle session costs among many that come and go.
 //! - `handshakes` asks what TLS costs by the kind of the key.
+//! - `deliveries` passes on messages beside Postfix and Dovecot, and `lookups` asks where they go.
 //! - `routes` asks routing tables. `moves` moves accounts between two Dovecots,
 //!   `queue` thousands of them.
 //! - `table` prints, `facts` says where and with what.
@@ -17,9 +18,11 @@ mod churn;
 mod client;
 mod connection;
 mod crowd;
+mod deliveries;
 mod facts;
 mod handshakes;
 mod load;
+mod lookups;
 mod meter;
 mod moves;
 mod protocol;
@@ -30,6 +33,7 @@ mod routes;
 mod table;
 mod visit;
 
+use crate::postfix;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use relay::Amounts;
@@ -41,6 +45,10 @@ pub enum Part {
     Routes,
     /// Sessions beside HAProxy and nginx.
     Relay,
+    /// Deliveries beside Postfix and Dovecot.
+    Deliveries,
+    /// Look-ups by socketmap.
+    Lookups,
     /// Logins beside ten thousand idle sessions.
     Crowd,
     /// TLS handshakes by the kind of key.
@@ -73,6 +81,14 @@ pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
     }
     if wants(Part::Relay) {
         table::print_relay(&relay::measure(amounts).await?);
+    }
+    if wants(Part::Deliveries) && postfix::can_start() {
+        table::print_deliveries(&deliveries::measure(amounts).await?);
+    } else if wants(Part::Deliveries) {
+        println!("\nno deliveries: only root can start the Postfix beside which they are measured");
+    }
+    if wants(Part::Lookups) {
+        table::print_lookups(lookups::measure(amounts).await?);
     }
     if wants(Part::Crowd) {
         table::progress("logins beside idle sessions");

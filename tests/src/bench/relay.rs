@@ -17,7 +17,7 @@ use super::table::{median, progress};
 pub struct Amounts {
     /// Rounds, each with fresh proxies; the median is shown.
     #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    pub(super) rounds: usize,
     /// Logins a round and protocol.
     #[arg(long, default_value_t = 2000)]
     pub(super) logins: usize,
@@ -33,6 +33,12 @@ pub struct Amounts {
     /// Idle sessions on each of two data planes, in the part `crowd`.
     #[arg(long, default_value_t = 5000)]
     pub(super) crowd: usize,
+    /// Messages a round that each mail system is given to pass on.
+    #[arg(long, default_value_t = 2000)]
+    pub(super) deliveries: usize,
+    /// Look-ups a round.
+    #[arg(long, default_value_t = 100_000)]
+    pub(super) lookups: usize,
     /// NOOPs a round, for the time that one takes.
     #[arg(long, default_value_t = 1000)]
     noops: usize,

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::churn::Churned;
 use super::crowd::Crowd;
+use super::deliveries::{self, Deliveries};
 use super::handshakes::Handshakes;
+use super::lookups::Lookups;
 use super::moves::Moves;
 use super::protocol::Protocol;
 use super::queue::Queue;
@@ -159,6 +161,47 @@ impl Row<'_> {
             ratio(under_tls, nginx, None),
         );
     }
+}
+
+/// What passing on a delivery costs, and its ratios to the others'.
+pub(super) fn print_deliveries(deliveries: &Deliveries) {
+    println!();
+    let [postfix, dovecot, ferrypost] = deliveries::NAMES;
+    println!(
+        "{:35}{postfix:>9}{dovecot:>9}{ferrypost:>11}  {:27}of {dovecot}",
+        format!("deliveries by LMTP, {} octets each", deliveries.octets),
+        format!("of {postfix}"),
+    );
+    let [postfix, dovecot, ferrypost] = deliveries.each;
+    let ratio = |theirs: f64| {
+        let reached = ferrypost / theirs;
+        let limit = 0.5;
+        format!("{reached:.2} {}", Goal { limit, reached })
+    };
+    let [by_postfix, by_dovecot] = [ratio(postfix), ratio(dovecot)];
+    let figures = deliveries.each.map(|each| each * 1e6);
+    println!(
+        "{:35}{:>9.0}{:>9.0}{:>11.0}  {by_postfix:27}{by_dovecot}",
+        "CPU each, us", figures[0], figures[1], figures[2]
+    );
+    let figures = deliveries.each.map(f64::recip);
+    println!(
+        "{:35}{:>9.0}{:>9.0}{:>11.0}",
+        "in a CPU second", figures[0], figures[1], figures[2]
+    );
+}
+
+/// How many look-ups are answered.
+pub(super) fn print_lookups(lookups: Lookups) {
+    println!();
+    println!(
+        "{:35}{:>11}{:>14}",
+        "look-ups by socketmap", "a second", "a CPU second"
+    );
+    println!(
+        "{:35}{:>11.0}{:>14.0}",
+        "", lookups.a_second, lookups.a_cpu_second
+    );
 }
 
 /// What a crowd of idle sessions does.

@@ -7,6 +7,7 @@
 mod auth_http;
 mod imap;
 mod lines;
+mod lmtp;
 mod pop3;
 mod submission;
 
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 pub(super) use imap::{FETCHED, MESSAGE, message};
+pub(super) use lmtp::Sink;
 
 use super::protocol::Protocol;
 use lines::Lines;

@@ -64,8 +64,15 @@ pub(super) fn nginx(ports: &Ports, auth_http: &Port, module: &Path) -> String {
     text + "}\n"
 }
 
-/// Every client comes from one address. Everything else is the default, the log included.
-pub(super) fn data_plane(name: &str, ports: &Ports, streams: &Port, admin: &Port) -> String {
+/// Every client comes from one address. Everything else is the default, the log included. `mail_systems` are where mail
+/// systems deliver and where they ask.
+pub(super) fn data_plane(
+    name: &str,
+    ports: &Ports,
+    mail_systems: &[Port; 2],
+    streams: &Port,
+    admin: &Port,
+) -> String {
     let mut text = format!(
         "instance = \"{name}\"\nstate_directory = \"{name}-state\"\n\
          [control_plane]\nendpoints = [\"http://{}\"]\n\
@@ -74,6 +81,13 @@ pub(super) fn data_plane(name: &str, ports: &Ports, streams: &Port, admin: &Port
          [limits.connections]\ntotal = {SESSIONS}\nper_address = {SESSIONS}\nper_network = {SESSIONS}\n",
         streams.addr(),
         admin.addr()
+    );
+    let [deliveries, lookups] = mail_systems.each_ref().map(Port::addr);
+    _ = write!(
+        text,
+        "[[deliveries]]\nname = \"lmtp\"\nprotocol = \"lmtp\"\naddress = \"{deliveries}\"\n\
+         [[lookups]]\nname = \"transport\"\nprotocol = \"socketmap\"\naddress = \"{lookups}\"\n\
+         next_hops = [\"in-clear lmtp:inet:127.0.0.1:24\", \"under-tls lmtp:inet:127.0.0.1:24\"]\n"
     );
     for (protocol, address) in by_protocol(ports) {
         let name = protocol.name();
@@ -95,8 +109,8 @@ pub(super) fn control_plane(operators: &Port, streams: &Port) -> String {
     )
 }
 
-/// One server as two destinations, each for the names of a domain.
-pub(super) fn routing(in_clear: &Ports, under_tls: &Ports) -> String {
+/// One server as two destinations, each for the names of a domain. Mail for either ends in the sink, if there is one.
+pub(super) fn routing(in_clear: &Ports, under_tls: &Ports, sink: Option<SocketAddr>) -> String {
     let mut text = "default_destination = \"in-clear\"\n[names]\nbare_names = \"refuse\"\n\
                     [[domains]]\nname = \"clear.example\"\n\
                     [[domains]]\nname = \"tls.example\"\nunlisted = { destination = \"under-tls\" }\n"
@@ -122,6 +136,15 @@ pub(super) fn routing(in_clear: &Ports, under_tls: &Ports) -> String {
                 protocol.name(),
                 address.ip(),
                 address.port()
+            );
+        }
+        if let Some(sink) = sink {
+            _ = writeln!(
+                text,
+                "[[destinations.endpoints]]\nprotocol = \"lmtp\"\nhost = \"{}\"\nport = {}\n\
+                 announcement = \"none\"\ntls = \"none\"\nplaintext_consent = true",
+                sink.ip(),
+                sink.port()
             );
         }
     }

@@ -14,6 +14,7 @@
 mod files;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use rustls::ClientConfig;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use super::backend::Sink;
 use super::connection::{Target, one_suite};
 use super::meter::Meter;
 use super::protocol::Protocol;
@@ -104,12 +106,29 @@ pub(super) struct Proxy {
     targets: [Target; 3],
     /// What it uses.
     pub(super) meter: Meter,
-    _ports: (Ports, Option<Port>),
+    own: Option<OwnPorts>,
+    _ports: Ports,
+}
+
+/// What of a proxy only a data plane has.
+struct OwnPorts {
+    /// Where mail systems deliver, and where they ask.
+    mail_systems: [Port; 2],
+    _admin: Port,
 }
 
 impl Rig {
     /// Starts the backend and the control plane.
     pub(super) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same, with a place for mail.
+    pub(super) async fn in_front_of(sink: &Sink) -> anyhow::Result<Self> {
+        Self::start_with(Some(sink.address())).await
+    }
+
+    async fn start_with(sink: Option<SocketAddr>) -> anyhow::Result<Self> {
         let folder = scratch()?;
         let authority = Authority::new("Ferrypost benchmark")?;
         let identity = authority.server()?.write(folder.path(), "mail")?;
@@ -138,7 +157,7 @@ impl Rig {
         let (streams, operators) = (Port::reserve()?, Port::reserve()?);
         fs::write(
             folder.path().join("routing.toml"),
-            files::routing(&in_clear, &under_tls),
+            files::routing(&in_clear, &under_tls, sink),
         )?;
         let control_plane = start_control_plane(folder.path(), &operators, &streams)?;
         Ok(Self {
@@ -222,8 +241,9 @@ impl Rig {
         allocator: Option<&Path>,
     ) -> anyhow::Result<Proxy> {
         let (ports, admin) = (reserve()?, Port::reserve()?);
+        let mail_systems = [Port::reserve()?, Port::reserve()?];
         let config = self.path(&format!("{name}.toml"));
-        let text = files::data_plane(name, &ports, &self.streams, &admin);
+        let text = files::data_plane(name, &ports, &mail_systems, &self.streams, &admin);
         fs::write(&config, text)?;
         let mut spawn = Spawn::new(program(DATA_PLANE)?, self.path(&format!("{name}.log")))?
             .arg("--config")
@@ -241,7 +261,11 @@ impl Rig {
             late.last = format!("{}\n{}", late.last, log.tail());
             late
         })?;
-        self.running(kind, process, ports, Some(admin))
+        let own = OwnPorts {
+            mail_systems,
+            _admin: admin,
+        };
+        self.running(kind, process, ports, Some(own))
     }
 
     fn running(
@@ -249,7 +273,7 @@ impl Rig {
         kind: Kind,
         process: Process,
         ports: Ports,
-        admin: Option<Port>,
+        own: Option<OwnPorts>,
     ) -> anyhow::Result<Proxy> {
         let target = |protocol: Protocol| Target {
             address: ports[protocol as usize].addr(),
@@ -261,8 +285,14 @@ impl Rig {
             meter: Meter::of(process.id())?,
             process,
             targets: Protocol::ALL.map(target),
-            _ports: (ports, admin),
+            own,
+            _ports: ports,
         })
+    }
+
+    /// Where everything lies.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -274,6 +304,24 @@ impl Proxy {
     /// Where clients of a protocol connect, and as whom.
     pub(super) fn target(&self, protocol: Protocol) -> &Target {
         &self.targets[protocol as usize]
+    }
+
+    /// Where mail systems deliver, to a data plane.
+    pub(super) fn deliveries(&self) -> SocketAddr {
+        self.mail_system(0)
+    }
+
+    /// Where mail systems ask a data plane.
+    pub(super) fn lookups(&self) -> SocketAddr {
+        self.mail_system(1)
+    }
+
+    fn mail_system(&self, place: usize) -> SocketAddr {
+        let own = self
+            .own
+            .as_ref()
+            .expect("only a data plane is asked for these");
+        own.mail_systems[place].addr()
     }
 
     /// Ends it as an operator would.
