@@ -53,6 +53,19 @@ pub fn public_location(location: &str, public: &PublicOrigin, own: &[Host]) -> O
     Some(public.url(&format!("{slash}{rest}")))
 }
 
+/// The same of a response's `Refresh` (`5; url=/inbox`), whose URL browsers follow as they follow a `Location`.
+/// It is in no RFC; what is not in this form stays.
+pub fn public_refresh(refresh: &str, public: &PublicOrigin, own: &[Host]) -> Option<String> {
+    let (seconds, rest) = refresh.split_once([';', ','])?;
+    let (word, url) = rest.split_once('=')?;
+    if !word.trim().eq_ignore_ascii_case("url") {
+        return None;
+    }
+    let url = url.trim().trim_matches(['"', '\'']);
+    let url = public_location(url, public, own)?;
+    Some(format!("{};url={url}", seconds.trim()))
+}
+
 /// What follows the authority of an absolute URL, byte for byte: a fragment is for the client.
 fn after_authority(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
@@ -169,6 +182,27 @@ mod tests {
             "",
         ] {
             assert_eq!(location(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_stays_on_the_public_host_too() {
+        let refresh = |text| public_refresh(text, &public(), &[host("old.internal")]);
+        let expected = Some("5;url=https://mail.example.org/a=b".to_owned());
+        for text in [
+            "5; URL=http://old.internal/a=b",
+            "5,url=\"http://mail.example.org/a=b\"",
+        ] {
+            assert_eq!(refresh(text), expected, "{text}");
+        }
+        for text in [
+            "5",
+            "5; url=/a",
+            "5; url=https://evil.example/",
+            "5; at=http://old.internal/",
+            "",
+        ] {
+            assert_eq!(refresh(text), None, "{text}");
         }
     }
 

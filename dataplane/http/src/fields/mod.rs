@@ -17,7 +17,7 @@ use http::{
 };
 
 pub use request::{MaxForwards, Peer, RequestFacts, Upgrade, clean_request, max_forwards};
-pub use response::{BadResponse, clean_response};
+pub use response::{BadResponse, clean_response, clean_trailers};
 pub(crate) use trust::is_claim;
 
 /// Fields of one connection (RFC 9110 §7.6.1), and those that were used so before.

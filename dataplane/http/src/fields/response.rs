@@ -1,11 +1,16 @@
 //! The header of a response, as a client may see it.
 
 use http::{
-    HeaderMap, HeaderValue,
-    header::{ALT_SVC, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        ALT_SVC, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING,
+        CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        COOKIE, HOST, LOCATION, REFRESH, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+        TRAILER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+    },
 };
 
-use super::without_hops;
+use super::{trust, without_hops};
 use crate::framing::digits;
 
 /// A response whose end cannot be told (RFC 9112 §6.3). It is answered by a 502, and its connection is not used
@@ -37,6 +42,39 @@ pub fn clean_response(headers: &mut HeaderMap, reads_trailers: bool) -> Result<(
     Ok(())
 }
 
+/// Takes out of a response's trailers what must not stand there (RFC 9110 §6.5.1): what frames, routes,
+/// authenticates or sets something, since one recipient adds it to the header and the next does not. For
+/// clients that read trailers; others get none.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    without_hops(trailers);
+    let is_unfit = |name: &&HeaderName| UNFIT_FOR_TRAILERS.contains(name) || trust::is_claim(name);
+    let unfit: Vec<_> = trailers.keys().filter(is_unfit).cloned().collect();
+    for name in unfit {
+        trailers.remove(name);
+    }
+}
+
+const UNFIT_FOR_TRAILERS: [HeaderName; 18] = [
+    ALT_SVC,
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_DISPOSITION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_LOCATION,
+    CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE,
+    COOKIE,
+    HOST,
+    LOCATION,
+    REFRESH,
+    RETRY_AFTER,
+    SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY,
+    WWW_AUTHENTICATE,
+];
+
 /// The one length that is said. Unlike a request's it may be said twice, as long as it is the same: servers
 /// behind us are not out to deceive, and clients take that.
 fn length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
@@ -64,7 +102,6 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
     fn clean(fields: &[(&str, &str)], reads_trailers: bool) -> Result<Vec<String>, BadResponse> {
         let mut headers = HeaderMap::new();
@@ -111,6 +148,23 @@ mod tests {
         }
         let both = [("Content-Length", "5"), ("Transfer-Encoding", "chunked")];
         assert_eq!(clean(&both, false), Err(BadResponse));
+    }
+
+    #[test]
+    fn no_trailer_sets_routes_or_frames_anything() {
+        let mut trailers = HeaderMap::new();
+        for name in [
+            "set-cookie",
+            "content-length",
+            "transfer-encoding",
+            "location",
+            "x-forwarded-for",
+            "server-timing",
+        ] {
+            trailers.append(name, HeaderValue::from_static("1"));
+        }
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["server-timing"]);
     }
 
     #[test]

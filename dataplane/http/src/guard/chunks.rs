@@ -131,6 +131,7 @@ impl Chunks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn follow(body: &str) -> Result<(usize, bool), Refusal> {
         Chunks::default().follow(body.as_bytes())
@@ -180,6 +181,35 @@ mod tests {
             "0\r\nX: \0",
         ] {
             assert_eq!(follow(body), Err(Refusal::Chunks), "{body:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_in_the_chunks_their_end_is_found(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..5),
+            trailer in prop::option::of("[A-Za-z-]{1,8}: [ -~]{0,20}"),
+            piece in 1_usize..20,
+        ) {
+            let mut body = Vec::new();
+            for chunk in &chunks {
+                body.extend(format!("{:X}\r\n", chunk.len()).into_bytes());
+                body.extend(chunk);
+                body.extend(b"\r\n");
+            }
+            let trailer = trailer.map(|line| line + "\r\n").unwrap_or_default();
+            body.extend(format!("0\r\n{trailer}\r\n").into_bytes());
+            let length = body.len();
+            body.extend(b"GET / HTTP/1.1\r\n");
+            let (mut machine, mut at) = (Chunks::default(), 0);
+            loop {
+                let (passed, is_over) = machine.follow(&body[at..body.len().min(at + piece)]).unwrap();
+                at += passed;
+                if is_over {
+                    break;
+                }
+            }
+            prop_assert_eq!(at, length);
         }
     }
 

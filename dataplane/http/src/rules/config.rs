@@ -29,7 +29,7 @@ pub struct RuleConfig {
     /// Paths: `/auth/token` (with a slash at its end or without), `/api/*/session` (any one segment), `/dav/**`
     /// (that and everything below it). None given: any.
     pub paths: Vec<String>,
-    /// Header fields.
+    /// Header fields, each in one line: one that stands in several is refused.
     pub headers: Vec<FieldConfig>,
     /// Parameters of the query.
     pub query: Vec<FieldConfig>,

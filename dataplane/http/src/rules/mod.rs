@@ -1,7 +1,7 @@
 //! Which rule a request follows, and what that makes of it.
 //!
 //! Rules are tried in order, and the first whose conditions all hold is followed. Nothing is read that is not
-//! needed: what the head decides is decided without the body, and [`Decision::ReadBody`] says where it is not.
+//! needed: what the head decides is decided without the body, and [`Route::ReadBody`] says where it is not.
 //! They see a request after [its header is clean](crate::fields::clean_request) and [its path
 //! normal](crate::target::NormalPath), which is what the server gets.
 //!
