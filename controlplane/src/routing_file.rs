@@ -99,6 +99,10 @@ fn place_in_file(place: &str) -> String {
 }
 
 fn read_root(root: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::RoutingConfig {
+    const SPLITS: &[(&str, v1::MailSplit)] = &[
+        ("by_placement", v1::MailSplit::ByPlacement),
+        ("by_existence", v1::MailSplit::ByExistence),
+    ];
     v1::RoutingConfig {
         schema: root
             .number("schema", 1..=u32::MAX)
@@ -111,6 +115,7 @@ fn read_root(root: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::RoutingConfi
         default_destination: root.text("default_destination").unwrap_or_default(),
         domains: root.tables("domains", read_domain),
         names: root.table("names", read_names),
+        mail_split: root.word("mail_split", SPLITS).unwrap_or_default().into(),
     }
 }
 
@@ -206,6 +211,10 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
         ("honoured", v1::AuthorizationIdentity::Honoured),
         ("ignored", v1::AuthorizationIdentity::Ignored),
     ];
+    const ACCEPTANCE: &[(&str, v1::Acceptance)] = &[
+        ("delivered", v1::Acceptance::Delivered),
+        ("queued", v1::Acceptance::Queued),
+    ];
     v1::Endpoint {
         protocol: endpoint
             .word("protocol", PROTOCOLS)
@@ -233,6 +242,10 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
             .unwrap_or_default()
             .into(),
         master_separators: endpoint.text("master_separators").unwrap_or_default(),
+        acceptance: endpoint
+            .word("acceptance", ACCEPTANCE)
+            .unwrap_or_default()
+            .into(),
     }
 }
 
@@ -343,6 +356,27 @@ pins = "x"
                 "14: destinations[0].endpoints[0].announcement",
                 "15: destinations[0].endpoints[0].pins",
             ]
+        );
+    }
+
+    #[test]
+    fn a_file_says_how_mail_arrives_and_what_a_server_s_answer_to_it_means() {
+        let text = format!(
+            "mail_split = \"by_existence\"\n{SMALL}{}acceptance = \"queued\"\n",
+            SMALL[SMALL
+                .find("\n[[destinations.endpoints]]")
+                .unwrap_or_default()..]
+                .replace("imap_id", "none")
+                .replace("\"imap\"", "\"lmtp\"")
+        );
+        let file = RoutingFile::parse(&text, Path::new("/etc/routing.toml")).expect("valid");
+        let source = file.config().default_destination();
+        assert_eq!(file.config().queued_at(source), [v1::Protocol::Lmtp]);
+        assert_eq!(file.document().mail_split(), v1::MailSplit::ByExistence);
+        let elsewhere = format!("{SMALL}acceptance = \"queued\"\n");
+        assert_eq!(
+            mistakes(&elsewhere),
+            ["19: destinations[0].endpoints[0].acceptance"]
         );
     }
 

@@ -56,9 +56,9 @@ pub use name::{
 pub use recipient::Recipient;
 pub use record::{Record, Rejected};
 pub use routing_config::{
-    Announcement, AuthorizationIdentity, Destination, DisabledEndpoint, Endpoint, EndpointTls,
-    NoRoute, PlaintextConsent, Problem, Problems, RoutingConfig, SCHEMAS, Trust, Unlisted,
-    UnlistedRoute, UnreadableSchema, Verification,
+    Acceptance, Announcement, AuthorizationIdentity, Destination, DisabledEndpoint, Endpoint,
+    EndpointTls, MailSplit, NoRoute, PlaintextConsent, Problem, Problems, RoutingConfig, SCHEMAS,
+    Trust, Unlisted, UnlistedRoute, UnreadableSchema, Verification,
 };
 pub use trace::{BadTraceParent, TraceParent};
 pub use types::{

@@ -2,6 +2,7 @@
 //! place, and from then on valid by type.
 
 mod check;
+mod mail;
 mod second_names;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 
 use crate::{BareNames, DestinationId, DomainName, Name, NamePolicy, Speaks, Versions, v1};
 
+pub use mail::{Acceptance, MailSplit};
 pub use second_names::AuthorizationIdentity;
 
 /// The versions of the document that this code reads.
@@ -27,6 +29,7 @@ pub struct RoutingConfig {
     default_destination: DestinationId,
     domains: HashMap<DomainName, Unlisted>,
     destinations: BTreeMap<DestinationId, Destination>,
+    mail_split: MailSplit,
 }
 
 /// What becomes of the names of a domain that have no record.
@@ -158,6 +161,8 @@ pub struct Endpoint {
     pub authorization_identity: AuthorizationIdentity,
     /// Where the server itself parts a user from a master user.
     pub master_separators: Vec<char>,
+    /// What its 250 to a message says.
+    pub acceptance: Acceptance,
 }
 
 /// How a connection to an endpoint is encrypted.

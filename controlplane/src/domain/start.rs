@@ -10,6 +10,7 @@ use ferrypost_runtime::Random;
 
 use super::{
     commit::RoutingChange,
+    mail_risks,
     placement::Placement,
     resolution::{Route, Subject, WriteRefused, find, resolve},
 };
@@ -77,6 +78,8 @@ pub struct MoveStart {
     config: Rev,
     /// Ways to log in as somebody else that the target does not know.
     lost_second_names: Vec<String>,
+    /// What may become of mail.
+    mail_risks: Vec<String>,
 }
 
 /// Why a move does not start.
@@ -200,6 +203,7 @@ pub fn start(
         return Err(StartRefused::AlreadyThere(target));
     }
     let lost_second_names = routing.lost_second_names(&placement.home, &target);
+    let mail_risks = mail_risks::of(routing, &placement.home, &target);
     Ok(MoveVerdict::Start(Box::new(MoveStart {
         kind: match request.destination {
             Some(_) => v1::MigrationKind::Migrate,
@@ -211,6 +215,7 @@ pub fn start(
         terms,
         config: config.version,
         lost_second_names,
+        mail_risks,
     })))
 }
 
@@ -377,6 +382,7 @@ impl MoveStart {
                 self.lost_second_names.join(", ")
             ));
         }
+        risks.extend_from_slice(&self.mail_risks);
         risks
     }
 
@@ -426,8 +432,8 @@ impl MoveStart {
     }
 }
 
-/// What a move does not carry, as one sentence each.
-pub fn residual_risks(delta_hook: bool) -> Vec<String> {
+/// What no move carries, as one sentence each.
+fn residual_risks(delta_hook: bool) -> Vec<String> {
     let mut risks = Vec::new();
     if !delta_hook {
         risks.push(
@@ -445,12 +451,6 @@ pub fn residual_risks(delta_hook: bool) -> Vec<String> {
         "Names that the servers know beside the account's own (aliases of their own, sub-addresses, other \
          spellings), and accounts that they let it act as without saying so in the login, are not fenced: \
          list all of its names in `names`."
-            .to_owned(),
-    );
-    risks.push(
-        "Inbound mail does not pass Ferrypost yet: switch its delivery together with the move. A target \
-         that takes mail for every account that exists on it does so before the move, and again after \
-         a rollback."
             .to_owned(),
     );
     risks

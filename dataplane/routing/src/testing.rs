@@ -52,6 +52,7 @@ pub fn config() -> v1::RoutingConfig {
             bare_names: Some(v1::name_policy::BareNames::Listed(v1::BareNamesListed {})),
             ..Default::default()
         }),
+        ..v1::RoutingConfig::default()
     }
 }
 

@@ -119,6 +119,7 @@ fn routing(backend: &Backend) -> v1::RoutingConfig {
             bare_names: Some(v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {})),
             ..Default::default()
         }),
+        ..v1::RoutingConfig::default()
     }
 }
 

@@ -80,6 +80,7 @@ fn config(destinations: &[(&str, v1::Endpoint)]) -> v1::RoutingConfig {
             bare_names: Some(v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {})),
             ..Default::default()
         }),
+        ..v1::RoutingConfig::default()
     }
 }
 

@@ -2496,6 +2496,10 @@ pub struct RoutingConfig {
     /// How a login becomes a name.
     #[prost(message, optional, tag = "5")]
     pub names: ::core::option::Option<NamePolicy>,
+    /// Who decides which server gets the mail that arrives. Unset: not known. Plans of moves say what follows from it, and
+    /// nothing else does, so that a reader may pass it over.
+    #[prost(enumeration = "MailSplit", tag = "6")]
+    pub mail_split: i32,
 }
 /// The parameters of canonicalisation, the same on both planes.
 #[allow(clippy::all)]
@@ -2617,6 +2621,10 @@ pub struct Endpoint {
     /// with another one is refused here like a wrong password. Unset: none is known.
     #[prost(string, tag = "9")]
     pub master_separators: ::prost::alloc::string::String,
+    /// What the server's 250 to a message says, on an endpoint for LMTP or SMTP. Unset: not known. Plans of moves say what
+    /// follows from it, and nothing else does, so that a reader may pass it over.
+    #[prost(enumeration = "Acceptance", tag = "10")]
+    pub acceptance: i32,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2703,6 +2711,74 @@ pub mod endpoint_tls {
         /// The SHA-256 of the end-entity certificate, 64 hex digits; nothing else is checked.
         #[prost(string, tag = "3")]
         PinSha256(::prost::alloc::string::String),
+    }
+}
+/// Who decides which server gets the mail that arrives.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MailSplit {
+    /// Not known.
+    Unspecified = 0,
+    /// Ferrypost's placement, by look-ups or by deliveries through it.
+    ByPlacement = 1,
+    /// The mail system of one destination: it delivers to whomever it knows, and passes the rest on.
+    ByExistence = 2,
+}
+impl MailSplit {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MAIL_SPLIT_UNSPECIFIED",
+            Self::ByPlacement => "MAIL_SPLIT_BY_PLACEMENT",
+            Self::ByExistence => "MAIL_SPLIT_BY_EXISTENCE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MAIL_SPLIT_UNSPECIFIED" => Some(Self::Unspecified),
+            "MAIL_SPLIT_BY_PLACEMENT" => Some(Self::ByPlacement),
+            "MAIL_SPLIT_BY_EXISTENCE" => Some(Self::ByExistence),
+            _ => None,
+        }
+    }
+}
+/// What a server's 250 to a message says.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Acceptance {
+    /// Not known.
+    Unspecified = 0,
+    /// The message is stored.
+    Delivered = 1,
+    /// It is in a queue of the server's, and is stored or sent on some time later.
+    Queued = 2,
+}
+impl Acceptance {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACCEPTANCE_UNSPECIFIED",
+            Self::Delivered => "ACCEPTANCE_DELIVERED",
+            Self::Queued => "ACCEPTANCE_QUEUED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACCEPTANCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACCEPTANCE_DELIVERED" => Some(Self::Delivered),
+            "ACCEPTANCE_QUEUED" => Some(Self::Queued),
+            _ => None,
+        }
     }
 }
 /// Whose session a login with two names becomes.

@@ -73,6 +73,7 @@ impl Checker {
                     default_destination,
                     domains,
                     destinations,
+                    mail_split: wire.mail_split().into(),
                 })
             }
             _ => Err(Problems(self.problems)),
@@ -324,6 +325,7 @@ impl Checker {
         let tls = self.tls(&format!("{place}.tls"), wire);
         let announcement = self.announcement(&format!("{place}.announcement"), wire, protocol);
         self.capabilities(&format!("{place}.capabilities"), wire);
+        self.acceptance(&format!("{place}.acceptance"), wire);
         let master_separators = self.master_separators(
             &format!("{place}.master_separators"),
             &wire.master_separators,
@@ -345,7 +347,18 @@ impl Checker {
                 v1::AuthorizationIdentity::Ignored => AuthorizationIdentity::Ignored,
             },
             master_separators,
+            acceptance: wire.acceptance().into(),
         })
+    }
+
+    fn acceptance(&mut self, place: &str, wire: &v1::Endpoint) {
+        let takes_messages = matches!(wire.protocol(), v1::Protocol::Lmtp | v1::Protocol::Smtp);
+        if wire.acceptance != 0 && !takes_messages {
+            self.wrong(
+                place,
+                "is for endpoints of lmtp and smtp: leave it out here",
+            );
+        }
     }
 
     /// A server that knows a separator which is not read as one here would log in the owner of another name.

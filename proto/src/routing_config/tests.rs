@@ -43,6 +43,7 @@ fn document() -> v1::RoutingConfig {
             bare_names: Some(v1::name_policy::BareNames::Listed(v1::BareNamesListed {})),
             ..Default::default()
         }),
+        ..v1::RoutingConfig::default()
     }
 }
 
@@ -435,4 +436,37 @@ fn an_unknown_word_about_two_names_disables_the_endpoint() {
     let config = RoutingConfig::in_force(&newer).expect("it is in force");
     let source = &config.destinations()[&DestinationId::parse("source").expect("an id")];
     assert_eq!(source.endpoint(v1::Protocol::Imap, ""), None);
+}
+
+#[test]
+fn what_is_said_of_mail_is_for_those_who_ask_and_raises_no_version() {
+    let mut said = document();
+    let config = RoutingConfig::try_from(&said).expect("valid");
+    assert_eq!(config.mail_split(), MailSplit::NotKnown);
+    let mut lmtp = endpoint();
+    lmtp.protocol = v1::Protocol::Lmtp.into();
+    lmtp.announcement = v1::Announcement::None.into();
+    lmtp.acceptance = v1::Acceptance::Queued.into();
+    for destination in &mut said.destinations {
+        destination.endpoints.push(lmtp.clone());
+        lmtp.acceptance = v1::Acceptance::Delivered.into();
+    }
+    said.mail_split = v1::MailSplit::ByPlacement.into();
+    let config = RoutingConfig::try_from(&said).expect("valid");
+    let queued = |id| config.queued_at(&DestinationId::parse(id).expect("an id"));
+    assert_eq!(queued("source"), [v1::Protocol::Lmtp]);
+    assert!(queued("target").is_empty() && queued("nowhere").is_empty());
+    assert_eq!(config.mail_split(), MailSplit::ByPlacement);
+    // Whoever passes it over moves the same accounts and warns of less.
+    assert_eq!(config.schema(), 1);
+    // A value of a later version says nothing that is known here, and disables nothing.
+    said.mail_split = 99;
+    said.destinations[0].endpoints[1].acceptance = 99;
+    let config = RoutingConfig::in_force(&said).expect("valid");
+    let source = &config.destinations()[&DestinationId::parse("source").expect("an id")];
+    assert_eq!(config.mail_split(), MailSplit::NotKnown);
+    assert_eq!(source.endpoints()[1].acceptance, Acceptance::NotKnown);
+    assert_eq!(source.disabled("").count(), 0);
+    said.destinations[0].endpoints[0].acceptance = v1::Acceptance::Queued.into();
+    assert_eq!(problems(&said), ["destinations[0].endpoints[0].acceptance"]);
 }

@@ -191,6 +191,7 @@ fn config() -> v1::RoutingConfig {
             bare_names: Some(v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {})),
             ..Default::default()
         }),
+        ..v1::RoutingConfig::default()
     }
 }
 

@@ -256,7 +256,7 @@ fn domain(name: &str, unlisted: Option<v1::domain::Unlisted>) -> v1::Domain {
     }
 }
 
-fn document() -> v1::RoutingConfig {
+pub(super) fn document() -> v1::RoutingConfig {
     use v1::domain::Unlisted;
     v1::RoutingConfig {
         schema: 1,
@@ -277,5 +277,6 @@ fn document() -> v1::RoutingConfig {
             bare_names: Some(v1::name_policy::BareNames::Listed(v1::BareNamesListed {})),
             ..v1::NamePolicy::default()
         }),
+        ..v1::RoutingConfig::default()
     }
 }

@@ -546,5 +546,6 @@ fn config() -> v1::RoutingConfig {
             bare_names: Some(v1::name_policy::BareNames::Listed(v1::BareNamesListed {})),
             ..v1::NamePolicy::default()
         }),
+        ..v1::RoutingConfig::default()
     }
 }

@@ -411,6 +411,7 @@ impl World {
                 master_separators: separators.into(),
                 ..Default::default()
             }),
+            ..v1::RoutingConfig::default()
         }
     }
 

@@ -1,0 +1,68 @@
+//! What is known of the way of mail.
+
+use super::{Destination, RoutingConfig};
+use crate::{DestinationId, v1};
+
+/// Who decides which server gets the mail that arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MailSplit {
+    /// Nobody has said.
+    #[default]
+    NotKnown,
+    /// The placement.
+    ByPlacement,
+    /// A mail system that delivers to whomever it knows.
+    ByExistence,
+}
+
+/// What a server's 250 to a message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acceptance {
+    /// Nobody has said.
+    #[default]
+    NotKnown,
+    /// The message is stored.
+    Delivered,
+    /// It will be, some time later.
+    Queued,
+}
+
+impl From<v1::MailSplit> for MailSplit {
+    fn from(wire: v1::MailSplit) -> Self {
+        match wire {
+            v1::MailSplit::Unspecified => Self::NotKnown,
+            v1::MailSplit::ByPlacement => Self::ByPlacement,
+            v1::MailSplit::ByExistence => Self::ByExistence,
+        }
+    }
+}
+
+impl From<v1::Acceptance> for Acceptance {
+    fn from(wire: v1::Acceptance) -> Self {
+        match wire {
+            v1::Acceptance::Unspecified => Self::NotKnown,
+            v1::Acceptance::Delivered => Self::Delivered,
+            v1::Acceptance::Queued => Self::Queued,
+        }
+    }
+}
+
+impl RoutingConfig {
+    /// Who decides which server gets the mail that arrives.
+    pub const fn mail_split(&self) -> MailSplit {
+        self.mail_split
+    }
+
+    /// The protocols by which a destination takes a message before it has stored it, each once.
+    pub fn queued_at(&self, destination: &DestinationId) -> Vec<v1::Protocol> {
+        let endpoints = self.destination(destination).map(Destination::endpoints);
+        let endpoints = endpoints.unwrap_or_default().iter();
+        let mut protocols: Vec<_> = endpoints
+            .filter(|endpoint| endpoint.acceptance == Acceptance::Queued)
+            .map(|endpoint| endpoint.protocol)
+            .collect();
+        protocols.sort_unstable();
+        protocols.dedup();
+        protocols
+    }
+}
