@@ -54,9 +54,9 @@ pub fn world() -> Builder {
         .delta_hook(true)
         .pace(Pace::AsShipped)
         .accounts(&ACCOUNTS);
-    // Root alone can start a Postfix; without one there is no submission.
+    // Root alone can start a Postfix; without one there is no submission, and no mail arrives.
     if postfix::can_start() {
-        builder.postfixes()
+        builder.split_mail()
     } else {
         builder
     }

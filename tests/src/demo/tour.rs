@@ -1,6 +1,7 @@
 //! The tour: an account moves to another server while people use it, and comes back.
 
 mod judgement;
+mod mail;
 mod steps;
 mod typed;
 
@@ -38,6 +39,7 @@ pub async fn tour(world: Builder) -> anyhow::Result<()> {
         recorder,
         workload,
         travellers: 0,
+        mail: Vec::new(),
     };
     match tour.act().await {
         Ok(()) => {
@@ -63,6 +65,8 @@ struct Tour {
     workload: Workload,
     /// How many clients the traveller has.
     travellers: usize,
+    /// The subjects of the messages that have come to the traveller.
+    mail: Vec<String>,
 }
 
 impl Tour {
@@ -71,14 +75,17 @@ impl Tour {
         self.reload_source().await?;
         self.check_health().await?;
         self.try_protocols().await?;
+        self.try_mail().await?;
         self.start_clients(Duration::from_secs(3)).await?;
         self.copy_mailbox().await?;
         let there = self.migrate().await?;
-        self.watch_arrival(&there, Duration::from_secs(3)).await?;
+        self.receive_after("after", Side::Target).await?;
+        self.watch_arrival(&there, Duration::from_secs(1)).await?;
         self.validate(Side::Target).await?;
         self.show_stats().await?;
         let back = self.roll_back().await?;
-        self.watch_arrival(&back, Duration::from_secs(2)).await?;
+        self.receive_after("back", Side::Source).await?;
+        self.watch_arrival(&back, Duration::from_secs(1)).await?;
         self.validate(Side::Source).await?;
         self.end_the_day().await?;
         self.undo().await?;

@@ -234,6 +234,11 @@ impl World {
         &self.journal
     }
 
+    /// The socket at which mail systems ask the first data plane for the way of a recipient.
+    pub fn lookups(&self) -> PathBuf {
+        self.folder().join("gateway-1").join(files::LOOKUPS)
+    }
+
     /// A TLS client that trusts the world's authority.
     pub fn trust(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.trust)

@@ -66,7 +66,7 @@ fn hop(server: &Dovecot) -> String {
 async fn postfix_is_told_where_an_account_lives_before_and_after_its_move() {
     let world = World::builder().limits(short_limits()).data_planes(1);
     let world = world.start().await.unwrap();
-    let file = world.folder().join("gateway-1/lookups");
+    let file = world.lookups();
     let maps = [
         format!("inet:{}", lookups(&world, "lookups").await),
         format!("unix:{}", file.display()),

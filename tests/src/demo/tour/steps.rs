@@ -163,28 +163,33 @@ impl Tour {
             "destination": "target",
             "reason": "the tour"
         });
-        self.move_account("Migrate", &request, Side::Source).await
+        self.move_account("Migrate", &request, Side::Source, "during")
+            .await
     }
 
     pub(super) async fn roll_back(&mut self) -> anyhow::Result<Move> {
         self.console
             .step("Rollback: the same machine backwards, with all mail of the meantime");
         let request = json!({"account": TRAVELLER, "reason": "the tour is over"});
-        self.move_account("Rollback", &request, Side::Target).await
+        self.move_account("Rollback", &request, Side::Target, "returning")
+            .await
     }
 
-    /// Calls the method through the real grpcurl and records the move.
+    /// Calls the method through the real grpcurl and records the move, in which a message comes.
     async fn move_account(
-        &self,
+        &mut self,
         method: &str,
         request: &Value,
         from: Side,
+        subject: &str,
     ) -> anyhow::Result<Move> {
         let method = format!("ferrypost.v1.MigrationService/{method}");
         command(self.grpcurl_command(&method, request));
         let asked = Moment::now();
-        let answer = self.world.grpcurl(0)?.call(&method, request).await?;
-        let answered = Moment::now();
+        let grpcurl = self.world.grpcurl(0)?;
+        let moving = grpcurl.call(&method, request);
+        let (answer, answered) = self.receive_while(subject, moving).await?;
+        let answer = answer?;
         let migration = &answer["migration"];
         let state = migration["state"].as_str().unwrap_or_default();
         ensure!(
