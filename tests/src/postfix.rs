@@ -65,6 +65,9 @@ pub struct Setup<'a> {
     pub survives: bool,
     /// The network that it runs in; `None`: where the tests do.
     pub network: Option<&'a Network>,
+    /// A mail system: it takes whatever this machine sends, and delivers by LMTP to this address. `None`: it takes
+    /// submissions, and throws them away.
+    pub delivers_to: Option<SocketAddr>,
 }
 
 /// Whether one can be started here.
@@ -201,9 +204,10 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
     let user = user_of("postfix")?;
     chown(folder.join("data"), Some(user), None)?;
     setup.identity.write(folder, "server")?;
-    let trust = match setup.role {
-        Role::Source => SOURCE_TRUST,
-        Role::Target => TARGET_TRUST,
+    let trust = match (setup.delivers_to, setup.role) {
+        (Some(address), _) => mail_system(address),
+        (None, Role::Source) => SOURCE_TRUST.to_owned(),
+        (None, Role::Target) => TARGET_TRUST.to_owned(),
     };
     let (services, outside) = match setup.lookups {
         Some(_) => (SPLIT_MASTER, "  -o rewrite_service_name=rewrite-outside"),
@@ -219,7 +223,7 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
         ),
         ("accounts", setup.accounts.to_string()),
         ("name", setup.role.name().to_owned()),
-        ("trust", trust.to_owned()),
+        ("trust", trust),
         ("split", setup.lookups.map(split).unwrap_or_default()),
         ("services", services.to_owned()),
         ("outside", outside.to_owned()),
@@ -229,7 +233,11 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
             text.replace(&format!("@{name}@"), value)
         })
     };
-    fs::write(folder.join("etc/main.cf"), fill(MAIN))?;
+    let main = match setup.delivers_to {
+        Some(_) => without(MAIN, &SAID_BY_MAIL_SYSTEM),
+        None => MAIN.to_owned(),
+    };
+    fs::write(folder.join("etc/main.cf"), fill(&main))?;
     fs::write(folder.join("etc/master.cf"), fill(MASTER))?;
     fs::write(folder.join("headers"), "/^Received:/ INFO\n")?;
     Ok(())
@@ -240,6 +248,39 @@ fn split(lookups: &Path) -> String {
     SPLIT.replace(
         "inet:127.0.0.1:2527",
         &format!("unix:{}", lookups.display()),
+    )
+}
+
+/// What [`mail_system`] says otherwise.
+const SAID_BY_MAIL_SYSTEM: [&str; 5] = [
+    "mynetworks",
+    "smtpd_sasl_auth_enable",
+    "smtpd_relay_restrictions",
+    "default_transport",
+    "relay_transport",
+];
+
+/// The configuration without some of its parameters. What is said twice is warned of by every process, and a few such
+/// warnings are more than Postfix's own log takes before it runs.
+fn without(text: &str, parameters: &[&str]) -> String {
+    let is_other = |line: &&str| {
+        let name = line.split_once(" =").map_or("", |(name, _)| name);
+        !parameters.contains(&name)
+    };
+    let lines: Vec<_> = text.lines().filter(is_other).collect();
+    lines.join("\n")
+}
+
+/// What makes a mail system of it: its connections are kept, so that one lives through a move.
+fn mail_system(delivers_to: SocketAddr) -> String {
+    let (ip, port) = (delivers_to.ip(), delivers_to.port());
+    format!(
+        "mynetworks = 127.0.0.0/8\nsmtpd_sasl_auth_enable = no\n\
+         smtpd_relay_restrictions = permit_mynetworks, reject\n\
+         default_transport = lmtp:inet:[{ip}]:{port}\nrelay_transport = $default_transport\n\
+         lmtp_connection_cache_destinations = [{ip}]:{port}\n\
+         lmtp_connection_cache_time_limit = 60s\nconnection_cache_ttl_limit = 60s\n\
+         default_destination_concurrency_limit = 2\n"
     )
 }
 

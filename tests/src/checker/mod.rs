@@ -11,7 +11,7 @@
 //! What an acknowledgement means, by protocol: a message or a flag that IMAP stored and a script that
 //! `ManageSieve` stored are on the final home; POP3 shows all that was stored before its login, and what
 //! it has deleted by its QUIT does not come back; a message that was submitted gets its answer, or its
-//! client would send it again.
+//! client would send it again; one that was delivered is on the final home, once.
 
 mod deletions;
 mod refusals;
@@ -71,6 +71,7 @@ pub fn judge(history: &History, finally: &FinalState, floors: &Floors) -> Verdic
         let deletions = Deletions::of(&operations);
         if let Some(mailbox) = finally.get(&account) {
             violations.extend(deletions.undone_at_the_end(mailbox));
+            violations.extend(delivered_twice(&operations, mailbox));
         }
         violations.extend(lost(&operations, &deletions, finally.get(&account)));
     }
@@ -157,9 +158,13 @@ fn lost(
     mailbox: Option<&Mailbox>,
 ) -> Vec<Violation> {
     let nothing = Mailbox::default();
-    let Mailbox { messages, scripts } = mailbox.unwrap_or(&nothing);
+    let Mailbox {
+        messages, scripts, ..
+    } = mailbox.unwrap_or(&nothing);
     let is_there = |operation: &Operation| match &operation.action {
-        Action::Append(message) => messages.contains_key(message) || deletions.concern(message),
+        Action::Append(message) | Action::Deliver(message) => {
+            messages.contains_key(message) || deletions.concern(message)
+        }
         Action::Flag(message, flag) => {
             let flags = messages.get(message);
             flags.is_some_and(|flags| flags.contains(*flag)) || deletions.concern(message)
@@ -173,6 +178,23 @@ fn lost(
         .filter(|operation| !is_there(operation))
         .map(|operation| Violation::Lost((*operation).clone()))
         .collect()
+}
+
+/// Sent once, whether or not it was acknowledged, and there more than once.
+fn delivered_twice<'h>(
+    operations: &'h [&Operation],
+    mailbox: &'h Mailbox,
+) -> impl Iterator<Item = Violation> + 'h {
+    let delivered = |action: &Action| match action {
+        Action::Deliver(message) => mailbox.twice.contains(message),
+        _ => false,
+    };
+    let is_twice = move |operation: &&&Operation| match &operation.action {
+        Action::Unanswered(sent) => delivered(sent),
+        action => delivered(action),
+    };
+    let twice = operations.iter().filter(is_twice);
+    twice.map(|operation| Violation::Twice((*operation).clone()))
 }
 
 /// The right password, and an answer that says otherwise.
@@ -195,13 +217,13 @@ fn unanswered(operations: &[&Operation], disturbances: &[Disturbance]) -> Vec<Vi
         let mut killed = disturbances.iter().filter(|it| it.killed);
         killed.any(|it| it.is_around(operation, Duration::ZERO))
     };
-    let is_submission = |operation: &Operation| match &operation.action {
-        Action::Unanswered(sent) => matches!(**sent, Action::Submit(_)),
+    let is_message = |operation: &Operation| match &operation.action {
+        Action::Unanswered(sent) => matches!(**sent, Action::Submit(_) | Action::Deliver(_)),
         _ => false,
     };
     operations
         .iter()
-        .filter(|operation| is_submission(operation) && !is_excused(operation))
+        .filter(|operation| is_message(operation) && !is_excused(operation))
         .map(|operation| Violation::Unanswered((*operation).clone()))
         .collect()
 }

@@ -20,6 +20,6 @@ pub(super) fn is_temporary(protocol: Protocol, code: Option<&str>) -> bool {
         Protocol::Pop3 => is_known(&POP3),
         Protocol::ManageSieve => is_known(&MANAGE_SIEVE),
         // RFC 5321 §4.2.1.
-        Protocol::Submission => code.starts_with('4'),
+        Protocol::Submission | Protocol::Lmtp => code.starts_with('4'),
     }
 }

@@ -42,6 +42,15 @@ fn append(message: &str, server: Side, begun: u64, ended: u64) -> Operation {
     operation(Action::Append(message.into()), server, begun, ended)
 }
 
+/// A delivery: nobody says which server took it.
+fn deliver(message: &str, begun: u64, ended: u64) -> Operation {
+    Operation {
+        protocol: Protocol::Lmtp,
+        server: None,
+        ..operation(Action::Deliver(message.into()), Side::Source, begun, ended)
+    }
+}
+
 /// A move of Alice from `from`, asked for at `asked`, whose answer came at `answered`.
 fn movement(from: Side, asked: u64, answered: u64, outcome: Outcome) -> Move {
     Move {
@@ -523,4 +532,36 @@ fn two_hooks_of_one_move_at_once_are_a_violation() {
     let second = hook_run(&history.moves[0], 15, Some(19));
     history.hook_runs.push(second);
     assert!(judge(&history, &FinalState::new(), &NO_FLOORS).is_clean());
+}
+
+#[test]
+fn a_delivered_message_is_on_the_final_home_once_and_none_is_taken_while_the_account_is_held() {
+    let mailbox = |copies: usize| {
+        let mut mailbox = Mailbox::default();
+        if copies > 0 {
+            mailbox.messages.insert("m".into(), BTreeSet::new());
+        }
+        if copies > 1 {
+            mailbox.twice.insert("m".into());
+        }
+        FinalState::from([(ALICE.into(), mailbox)])
+    };
+    let found = |operation: &Operation, copies| {
+        let mut history = moved();
+        history.operations.push(operation.clone());
+        judge(&history, &mailbox(copies), &NO_FLOORS).violations
+    };
+    let before = deliver("m", 5, 6);
+    assert!(found(&before, 1).is_empty());
+    assert!(matches!(found(&before, 0)[..], [Violation::Lost(_)]));
+    assert!(matches!(found(&before, 2)[..], [Violation::Twice(_)]));
+    let held = found(&deliver("m", 15, 15), 1);
+    assert!(matches!(held[..], [Violation::Misplaced { .. }]));
+    // Whoever was not answered may have delivered, and not twice.
+    let unanswered = Operation {
+        action: Action::Unanswered(Box::new(before.action.clone())),
+        ..before
+    };
+    let kinds = |copies| found(&unanswered, copies).len();
+    assert_eq!((kinds(0), kinds(1), kinds(2)), (1, 1, 2));
 }

@@ -32,7 +32,9 @@ pub enum Violation {
         /// How many were not shown, at least.
         missing: usize,
     },
-    /// A message taken whole for sending, and no answer.
+    /// A message that was sent once and is on the account's final home more than once.
+    Twice(Operation),
+    /// A message taken whole for sending or delivery, and no answer.
     Unanswered(Operation),
     /// A login with the right password that was told it is wrong.
     WronglyRefused(Operation),
@@ -88,6 +90,10 @@ impl fmt::Display for Violation {
                     "{}, and it is not on the account's final home",
                     Described(operation)
                 )
+            }
+            Self::Twice(operation) => {
+                let sent = Described(operation);
+                write!(f, "{sent}, and the account's final home has it twice")
             }
             Self::Undeleted(operation) => {
                 write!(f, "{}, and the message came back", Described(operation))
@@ -156,6 +162,7 @@ fn describe(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Action::Delete(message) => write!(f, "deletion of {message}"),
         Action::PutScript { name, version } => write!(f, "version {version} of script {name}"),
         Action::Submit(message) => write!(f, "submission of {message}"),
+        Action::Deliver(message) => write!(f, "delivery of {message}"),
         Action::Unanswered(sent) => {
             f.write_str("no answer to ")?;
             describe(sent, f)

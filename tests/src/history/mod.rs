@@ -100,11 +100,19 @@ pub enum Protocol {
     ManageSieve,
     /// Sends mail.
     Submission,
+    /// Delivers mail. There is no login.
+    Lmtp,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Imap, Self::Pop3, Self::ManageSieve, Self::Submission];
+    pub const ALL: [Self; 5] = [
+        Self::Imap,
+        Self::Pop3,
+        Self::ManageSieve,
+        Self::Submission,
+        Self::Lmtp,
+    ];
 
     /// As people call it.
     pub const fn name(self) -> &'static str {
@@ -113,6 +121,7 @@ impl Protocol {
             Self::Pop3 => "POP3",
             Self::ManageSieve => "ManageSieve",
             Self::Submission => "submission",
+            Self::Lmtp => "LMTP",
         }
     }
 }
@@ -189,6 +198,8 @@ pub enum Action {
     },
     /// A message taken for sending.
     Submit(MessageId),
+    /// A message delivered, each sent once.
+    Deliver(MessageId),
     /// What the server had all of, and the connection ended before an answer.
     Unanswered(Box<Action>),
 }
@@ -203,6 +214,7 @@ impl Action {
                 | Self::Delete(_)
                 | Self::PutScript { .. }
                 | Self::Submit(_)
+                | Self::Deliver(_)
         )
     }
 
@@ -270,6 +282,8 @@ pub struct History {
 pub struct Mailbox {
     /// Messages with their flags.
     pub messages: BTreeMap<MessageId, BTreeSet<String>>,
+    /// Messages that are there more than once.
+    pub twice: BTreeSet<MessageId>,
     /// Scripts by name, with their versions.
     pub scripts: BTreeMap<Arc<str>, u64>,
 }

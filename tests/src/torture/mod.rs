@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checker::{Floors, Verdict, judge, judge_so_far};
 use crate::history::{
-    FinalState, History, LongestWait, Move, Protocol, Recorder, Summary, longest_wait, read_journal,
+    Action, FinalState, History, LongestWait, Move, Operation, Protocol, Recorder, Summary,
+    longest_wait, read_journal,
 };
 use crate::postfix;
 use crate::workload::{Habit, Job, Place, Tls, Workload, read_mailbox};
@@ -137,6 +138,8 @@ pub struct Report {
     pub summary: Summary,
     /// Logins that were granted, by protocol.
     pub logins: BTreeMap<Protocol, usize>,
+    /// Messages delivered, one for each recipient.
+    pub deliveries: usize,
     /// The longest time in which no login of an account was admitted anywhere.
     pub longest_wait: Option<LongestWait>,
     /// Logins that were refused while their account was in a move that took less than a login is held (G4).
@@ -177,6 +180,7 @@ impl fmt::Display for Report {
         let by_protocol = self.logins.iter();
         let by_protocol: Vec<_> = by_protocol.map(|(p, n)| format!("{n} by {p}")).collect();
         writeln!(f, "  logins: {}", by_protocol.join(", "))?;
+        writeln!(f, "  deliveries: {}", self.deliveries)?;
         if !self.logins.contains_key(&Protocol::Submission) {
             writeln!(f, "  nobody submitted: only root can start a Postfix")?;
         }
@@ -222,7 +226,7 @@ impl fmt::Display for Report {
 /// # Errors
 /// When the world does not come up or its state cannot be read; what was found wrong is in the report.
 pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
-    let mut world = world.limits(LIMITS);
+    let mut world = world.limits(LIMITS).deliveries();
     let faults = plan.aim == Aim::Endurance;
     if faults {
         world = world.links().moody_hook(plan.seed, MOODS);
@@ -273,6 +277,14 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     history.disturbances = nemesis.disturbances().to_vec();
     let logins = logins(&history);
     complaints.extend(silent(&logins, submits));
+    let deliveries = deliveries(&history);
+    let delivers = world
+        .data_planes()
+        .iter()
+        .any(|it| it.deliveries().is_some());
+    if delivers && deliveries == 0 {
+        complaints.push("nobody delivered".to_owned());
+    }
     let finally = final_state(&world).await?;
     let flipped = history.flips().count();
     let longest_wait = longest_wait(&history);
@@ -286,6 +298,7 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         longest_wait,
         summary: Summary::of(&history, |_| true),
         logins,
+        deliveries,
         sent_away: SentAway::of(&history, &outcomes(&world)),
         moves: (flipped, history.moves.len() - flipped),
         faults: nemesis.done().into_iter().chain(upgraded).collect(),
@@ -353,7 +366,12 @@ async fn start_clients(
             for _ in 0..plan.writers {
                 workload.add(place, Job::Busy(Protocol::Imap, WRITER));
             }
-            for protocol in [Protocol::Pop3, Protocol::ManageSieve, Protocol::Submission] {
+            for protocol in [
+                Protocol::Pop3,
+                Protocol::ManageSieve,
+                Protocol::Submission,
+                Protocol::Lmtp,
+            ] {
                 workload.add(place, Job::Busy(protocol, OTHERS));
             }
         }
@@ -372,11 +390,19 @@ fn logins(history: &History) -> BTreeMap<Protocol, usize> {
     logins
 }
 
+/// How many recipients had a message delivered.
+fn deliveries(history: &History) -> usize {
+    let is_delivery = |operation: &&Operation| matches!(operation.action, Action::Deliver(_));
+    history.operations.iter().filter(is_delivery).count()
+}
+
 /// Protocols in which nobody ever got in.
 fn silent(logins: &BTreeMap<Protocol, usize>, submits: bool) -> impl Iterator<Item = String> + '_ {
     Protocol::ALL
         .into_iter()
         .filter(move |protocol| submits || *protocol != Protocol::Submission)
+        // Nobody logs in to deliver.
+        .filter(|protocol| *protocol != Protocol::Lmtp)
         .filter(|protocol| !logins.contains_key(protocol))
         .map(|protocol| format!("nobody logged in by {protocol}"))
 }

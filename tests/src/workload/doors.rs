@@ -16,6 +16,7 @@ pub(super) struct Doors {
     pop3: Connect,
     sieve: SieveConnect,
     submission: Option<Connect>,
+    lmtp: Option<Connect>,
     is_on_loopback: bool,
 }
 
@@ -32,6 +33,9 @@ impl Doors {
             pop3: later(plane.addr(Entrance::Pop3)),
             sieve: SieveConnect::new(plane.sieve(), world.trust(), Ipv4Addr::LOCALHOST.into()),
             submission: plane.submission().map(later),
+            lmtp: plane
+                .deliveries()
+                .map(|at| Connect::new(at, Security::Plain)),
             is_on_loopback: plane.imaps().ip().is_loopback(),
         }
     }
@@ -64,6 +68,11 @@ impl Doors {
             Ipv4Addr::UNSPECIFIED.into()
         };
         self.sieve.clone().from(from)
+    }
+
+    /// In clear; nothing in a world without deliveries.
+    pub(super) fn lmtp(&self) -> Option<Connect> {
+        self.lmtp.clone()
     }
 
     /// Always with STARTTLS; nothing in a world without submission.

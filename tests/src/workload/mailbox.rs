@@ -63,7 +63,9 @@ fn parse(table: &str) -> Mailbox {
         let (id, flags) = line.split_once('\t').unwrap_or((line, ""));
         if let Some(id) = message_id(id) {
             let flags: BTreeSet<_> = flags.split(' ').map(str::to_owned).collect();
-            mailbox.messages.insert(id.into(), flags);
+            if mailbox.messages.insert(id.into(), flags).is_some() {
+                mailbox.twice.insert(id.into());
+            }
         }
     }
     mailbox
@@ -81,6 +83,9 @@ mod tests {
         assert_eq!(mailbox.messages.len(), 2);
         assert!(mailbox.messages["c1-1"].contains("\\Seen"));
         assert!(!mailbox.messages["c1-2"].contains("\\Seen"));
+        assert!(mailbox.twice.is_empty());
+        let again = format!("{table}<c1-2@ferrypost.test>\t\n");
+        assert!(parse(&again).twice.contains("c1-2"));
     }
 
     #[test]

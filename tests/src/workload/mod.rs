@@ -5,6 +5,7 @@ mod client;
 mod doors;
 mod imap;
 mod landings;
+mod lmtp;
 mod mailbox;
 mod pop3;
 mod seeds;
@@ -48,6 +49,7 @@ pub struct Workload {
     /// By data plane.
     doors: Vec<Doors>,
     landings: Landings,
+    accounts: Arc<[Arc<str>]>,
     password: Arc<str>,
     seed: u64,
     stop: CancellationToken,
@@ -92,6 +94,11 @@ impl Workload {
                 .map(|data_plane| Doors::of(world, data_plane))
                 .collect(),
             landings: Landings::of(world),
+            accounts: world
+                .accounts()
+                .iter()
+                .map(|it| it.as_str().into())
+                .collect(),
             password: world.password().into(),
             seed,
             stop: CancellationToken::new(),
@@ -107,7 +114,8 @@ impl Workload {
         sow(world, accounts, &self.recorder).await
     }
 
-    /// Starts one more client. In a world without submission nobody submits.
+    /// Starts one more client. In a world without submission nobody submits, and in one without deliveries nobody
+    /// delivers.
     pub fn add(&mut self, place: Place<'_>, job: Job) {
         let (protocol, habit) = match job {
             Job::Busy(protocol, habit) => (protocol, Some(habit)),
@@ -139,6 +147,13 @@ impl Workload {
             Protocol::Submission => {
                 if let Some(door) = doors.submission() {
                     self.clients.spawn(run::<Submission>(user, door));
+                }
+            }
+            Protocol::Lmtp => {
+                if let Some(connect) = doors.lmtp() {
+                    let others = Arc::clone(&self.accounts);
+                    let door = lmtp::Door { connect, others };
+                    self.clients.spawn(lmtp::run(user, door));
                 }
             }
         }

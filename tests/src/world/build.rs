@@ -38,6 +38,7 @@ pub struct Builder {
     survives: Option<Survival>,
     alone: bool,
     mail: Mail,
+    delivery: Delivery,
     shape: Shape,
     families: Families,
 }
@@ -56,6 +57,13 @@ enum Mail {
     Submitted,
     Arrives,
     IsSplit,
+}
+
+/// By what mail systems deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Nobodys,
+    Lmtp,
 }
 
 /// Where the data planes stand.
@@ -101,6 +109,7 @@ impl Builder {
             survives: None,
             alone: false,
             mail: Mail::Read,
+            delivery: Delivery::Nobodys,
             shape: Shape::Gateways,
             families: Families::Fourth,
         }
@@ -229,6 +238,12 @@ impl Builder {
         self
     }
 
+    /// Lets mail systems deliver by LMTP, through every data plane to both Dovecots, unless those are sidecars.
+    pub fn deliveries(mut self) -> Self {
+        self.delivery = Delivery::Lmtp;
+        self
+    }
+
     /// Puts each server into a network of its own with a data plane beside it, the first with the source and the second
     /// with the target. Only root can do that.
     pub fn sidecars(mut self) -> Self {
@@ -277,6 +292,7 @@ impl Builder {
         let routing = Routing {
             servers: [&source, &target],
             postfixes: postfixes.as_ref(),
+            deliveries: self.delivers(),
             sidecars: networks.and(data_planes.first_chunk()),
             inbound_mail: matches!(self.mail, Mail::Arrives | Mail::IsSplit),
             bare_names: self.bare_names,
@@ -317,6 +333,10 @@ impl Builder {
             world.wait_until_ready(data_plane).await?;
         }
         Ok(world)
+    }
+
+    fn delivers(&self) -> bool {
+        self.delivery == Delivery::Lmtp && self.shape == Shape::Gateways
     }
 
     fn marks(&self) -> Option<&Path> {
@@ -394,6 +414,7 @@ impl Builder {
                 lookups: (self.mail == Mail::IsSplit).then_some(&*lookups),
                 survives: self.survives.is_some(),
                 network,
+                delivers_to: None,
             };
             Postfix::start(files.folder, setup)
         };
@@ -462,6 +483,7 @@ impl Builder {
                     .iter()
                     .map(|_| Port::reserve())
                     .collect::<io::Result<_>>()?,
+                deliveries: self.delivers().then(Port::reserve).transpose()?,
                 submission: match self.mail {
                     Mail::Read => None,
                     Mail::Submitted | Mail::Arrives | Mail::IsSplit => {

@@ -100,6 +100,8 @@ pub(super) struct Routing<'a> {
     pub(super) servers: [&'a Dovecot; 2],
     /// The Postfix beside each.
     pub(super) postfixes: Option<&'a [Postfix; 2]>,
+    /// Whether mail systems deliver to both by LMTP.
+    pub(super) deliveries: bool,
     /// The data plane beside each, where they are the only way to it.
     pub(super) sidecars: Option<&'a [DataPlane; 2]>,
     /// Whether mail arrives.
@@ -201,6 +203,7 @@ impl Files<'_> {
         let submission = plane
             .submission_bound()
             .map(|bound| submission_listeners(bound, &believed(plane)));
+        let deliveries = plane.deliveries_bound().map(delivery_listeners);
         let sixth = Entrance::ALL.map(|entrance| listener_6(entrance, plane.addr(entrance).port()));
         let sixth = if self.both_families {
             sixth.concat()
@@ -209,8 +212,9 @@ impl Files<'_> {
         };
         let mx = plane.mx().map(pass_throughs).unwrap_or_default();
         let text = format!(
-            "{text}\n{}{sixth}{mx}{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
+            "{text}\n{}{}{sixth}{mx}{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             submission.unwrap_or_default(),
+            deliveries.unwrap_or_default(),
             lookups(servers),
             milliseconds("timeout", limits.hold),
             milliseconds("drain", limits.drain),
@@ -331,6 +335,11 @@ impl Files<'_> {
                 with_postfixes(&text, postfixes, routing.sidecars, mx)?
             }
             None => text,
+        };
+        let text = if routing.deliveries {
+            with_deliveries(&text, routing.servers)?
+        } else {
+            text
         };
         fs::write(self.routing(), text)?;
         Ok(())
@@ -550,6 +559,35 @@ fn with_postfixes(
     })?;
     let source = endpoints(0, "xclient") + &smtp(0);
     let target = endpoints(1, "proxy_v2") + &smtp(1);
+    Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
+}
+
+/// What lets mail systems deliver: over TCP and over a socket in the file system.
+fn delivery_listeners(bound: SocketAddr) -> String {
+    format!(
+        "[[deliveries]]\nname = \"lmtp\"\nprotocol = \"lmtp\"\naddress = \"{bound}\"\n\n\
+         [[deliveries]]\nname = \"lmtp-local\"\nprotocol = \"lmtp\"\nsocket = \"lmtp\"\nmode = \"0600\"\n\n"
+    )
+}
+
+/// The routing configuration with LMTP at both destinations: the source believes XCLIENT.
+fn with_deliveries(text: &str, servers: [&Dovecot; 2]) -> Result<String, WorldError> {
+    const SECOND: &str = "[[destinations]]\nid = \"target\"\n";
+    let endpoint = |server: &Dovecot, announcement: &str| {
+        let at = server.addr(Service::Lmtp);
+        format!(
+            "[[destinations.endpoints]]\nprotocol = \"lmtp\"\nhost = \"{}\"\nport = {}\ntls = \"none\"\n\
+             plaintext_consent = true\nannouncement = \"{announcement}\"\n\n",
+            at.ip(),
+            at.port(),
+        )
+    };
+    let (first, second) = text.split_once(SECOND).ok_or(WorldError::Example {
+        example: ROUTING.file,
+        line: SECOND.to_owned(),
+    })?;
+    let [source, target] = servers;
+    let (source, target) = (endpoint(source, "xclient"), endpoint(target, "none"));
     Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
 }
 

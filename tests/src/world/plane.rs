@@ -316,6 +316,8 @@ pub struct DataPlane {
     pub(super) submission: Option<[Port; 2]>,
     /// Where mail arrives, at `127.0.0.1` and `::1`, in a world with [inbound mail](super::Builder::inbound_mail).
     pub(super) mx: Option<Port>,
+    /// LMTP, where mail systems deliver.
+    pub(super) deliveries: Option<Port>,
     pub(super) admin: Port,
     /// One to each replica, or none.
     pub(super) links: Vec<Link>,
@@ -336,6 +338,11 @@ impl DataPlane {
     pub(super) fn submission_bound(&self) -> Option<[SocketAddr; 2]> {
         let ports = self.submission.as_ref()?;
         Some(ports.each_ref().map(|port| self.bind(port)))
+    }
+
+    /// Where its listener for mail systems is bound.
+    pub(super) fn deliveries_bound(&self) -> Option<SocketAddr> {
+        Some(self.bind(self.deliveries.as_ref()?))
     }
 
     /// Where its admin endpoint is bound.
@@ -373,6 +380,16 @@ impl DataPlane {
     /// `::1` has the same port.
     pub fn mx(&self) -> Option<SocketAddr> {
         Some(self.outward(self.mx.as_ref()?))
+    }
+
+    /// Its listener for LMTP, in a world with deliveries.
+    pub fn deliveries(&self) -> Option<SocketAddr> {
+        Some(self.outward(self.deliveries.as_ref()?))
+    }
+
+    /// Its listener for LMTP in the file system, beside its configuration, in a world with deliveries.
+    pub fn delivery_socket(&self) -> PathBuf {
+        self.plane.config().with_file_name("lmtp")
     }
 
     /// Its listener for IMAP over TLS.

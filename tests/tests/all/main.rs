@@ -14,6 +14,7 @@ mod guessing;
 mod inbound;
 mod leniency;
 mod lifecycle;
+mod lmtp;
 mod lookups;
 mod managesieve;
 mod metrics;
