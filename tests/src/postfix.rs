@@ -65,9 +65,18 @@ pub struct Setup<'a> {
     pub survives: bool,
     /// The network that it runs in; `None`: where the tests do.
     pub network: Option<&'a Network>,
-    /// A mail system: it takes whatever this machine sends, and delivers by LMTP to this address. `None`: it takes
+    /// A mail system: it takes whatever this machine sends, and delivers there. `None`: it takes
     /// submissions, and throws them away.
-    pub delivers_to: Option<SocketAddr>,
+    pub delivers_to: Option<Onward>,
+}
+
+/// Where a mail system delivers, and by what.
+#[derive(Debug, Clone, Copy)]
+pub enum Onward {
+    /// By LMTP.
+    Lmtp(SocketAddr),
+    /// By SMTP.
+    Smtp(SocketAddr),
 }
 
 /// Whether one can be started here.
@@ -272,12 +281,16 @@ fn without(text: &str, parameters: &[&str]) -> String {
 }
 
 /// What makes a mail system of it: its connections are kept, so that one lives through a move.
-fn mail_system(delivers_to: SocketAddr) -> String {
-    let (ip, port) = (delivers_to.ip(), delivers_to.port());
+fn mail_system(onward: Onward) -> String {
+    let (transport, at) = match onward {
+        Onward::Lmtp(at) => ("lmtp:inet", at),
+        Onward::Smtp(at) => ("smtp", at),
+    };
+    let (ip, port) = (at.ip(), at.port());
     format!(
         "mynetworks = 127.0.0.0/8\nsmtpd_sasl_auth_enable = no\n\
          smtpd_relay_restrictions = permit_mynetworks, reject\n\
-         default_transport = lmtp:inet:[{ip}]:{port}\nrelay_transport = $default_transport\n\
+         default_transport = {transport}:[{ip}]:{port}\nrelay_transport = $default_transport\n\
          lmtp_connection_cache_destinations = [{ip}]:{port}\n\
          lmtp_connection_cache_time_limit = 60s\nconnection_cache_ttl_limit = 60s\n\
          default_destination_concurrency_limit = 2\n"

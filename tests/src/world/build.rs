@@ -225,8 +225,8 @@ impl Builder {
         self
     }
 
-    /// Adds submission, and mail that arrives: every data plane passes it through to the target's Postfix. Only root can
-    /// start one.
+    /// Adds submission, and mail that arrives: every data plane passes it through to the target's Postfix, and at
+    /// another port takes it by SMTP for either. Only root can start one.
     pub fn inbound_mail(mut self) -> Self {
         self.mail = Mail::Arrives;
         self
@@ -492,7 +492,7 @@ impl Builder {
                 },
                 mx: match self.mail {
                     Mail::Read | Mail::Submitted => None,
-                    Mail::Arrives | Mail::IsSplit => Some(Port::reserve()?),
+                    Mail::Arrives | Mail::IsSplit => Some([Port::reserve()?, Port::reserve()?]),
                 },
                 admin: Port::reserve()?,
                 links: Vec::new(),

@@ -210,7 +210,8 @@ impl Files<'_> {
         } else {
             String::new()
         };
-        let mx = plane.mx().map(pass_throughs).unwrap_or_default();
+        let mx = plane.mx().map(pass_throughs).unwrap_or_default()
+            + &plane.smtp().map(smtp_listener).unwrap_or_default();
         let text = format!(
             "{text}\n{}{}{sixth}{mx}{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             submission.unwrap_or_default(),
@@ -497,6 +498,14 @@ fn pass_throughs(at: SocketAddr) -> String {
         )
     };
     through("mx", &at.to_string()) + &through("mx-6", &format!("[::1]:{}", at.port()))
+}
+
+/// Where mail is taken by SMTP for either server.
+fn smtp_listener(at: SocketAddr) -> String {
+    format!(
+        "[[deliveries]]\nname = \"smtp\"\nprotocol = \"smtp\"\naddress = \"{at}\"\n\
+         certificates = [{{ cert_file = \"tls/mail.pem\", key_file = \"tls/mail.key\" }}]\n\n"
+    )
 }
 
 /// A listener; what it believes begins with a line's end.

@@ -314,8 +314,8 @@ pub struct DataPlane {
     pub(super) entrances: Vec<Port>,
     /// Submission with STARTTLS, at `127.0.0.1` and `::1`, and over TLS, in a world with Postfixes.
     pub(super) submission: Option<[Port; 2]>,
-    /// Where mail arrives, at `127.0.0.1` and `::1`, in a world with [inbound mail](super::Builder::inbound_mail).
-    pub(super) mx: Option<Port>,
+    /// Where mail arrives and is passed through, at `127.0.0.1` and `::1`, and where it is taken, in a world with [inbound mail](super::Builder::inbound_mail).
+    pub(super) mx: Option<[Port; 2]>,
     /// LMTP, where mail systems deliver.
     pub(super) deliveries: Option<Port>,
     pub(super) admin: Port,
@@ -379,7 +379,14 @@ impl DataPlane {
     /// Where it passes mail through to the target, in a world with [inbound mail](super::Builder::inbound_mail). One at
     /// `::1` has the same port.
     pub fn mx(&self) -> Option<SocketAddr> {
-        Some(self.outward(self.mx.as_ref()?))
+        let [through, _] = self.mx.as_ref()?;
+        Some(self.outward(through))
+    }
+
+    /// Where it takes mail by SMTP for either Postfix, in a world with [inbound mail](super::Builder::inbound_mail).
+    pub fn smtp(&self) -> Option<SocketAddr> {
+        let [_, taken] = self.mx.as_ref()?;
+        Some(self.outward(taken))
     }
 
     /// Its listener for LMTP, in a world with deliveries.

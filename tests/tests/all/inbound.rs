@@ -9,9 +9,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ferrypost_proto::v1::{Announcement, Protocol, RoutingConfig};
-use ferrypost_tests::dovecot::Role;
+use ferrypost_tests::certs::Authority;
+use ferrypost_tests::dovecot::{Role, Service};
 use ferrypost_tests::imap::{Connect, Security};
 use ferrypost_tests::line::LineClient;
+use ferrypost_tests::postfix::{self, Onward, Postfix};
 use ferrypost_tests::story::{SOON, migrate, move_to, short_limits};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::World;
@@ -35,7 +37,11 @@ impl Sender {
         if from.is_ipv6() {
             mx.set_ip(from);
         }
-        let connect = Connect::new(mx, Security::StartTls(world.trust())).from(from);
+        Self::to(world, mx, from).await
+    }
+
+    async fn to(world: &World, at: SocketAddr, from: IpAddr) -> (Self, String) {
+        let connect = Connect::new(at, Security::StartTls(world.trust())).from(from);
         let line = LineClient::open(&connect).await.unwrap();
         let mut sender = Self { line, connect };
         let greeting = sender.reply().await;
@@ -162,6 +168,95 @@ async fn nothing_goes_to_a_server_that_would_take_a_stranger_s_word_for_ours() {
     reconfigure(&world, "as if it took a header", edit).await;
     problem_is(&world, "proxy_unexpected").await;
     assert!(log.lines_with(&["connect from", "127.0.0.79"]).is_empty());
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn by_smtp_the_first_recipient_chooses_the_server_and_the_server_sees_who_sends_it() {
+    let world = world().await;
+    let [one, other] = [&world.accounts()[0], &world.accounts()[1]];
+    migrate(&world.operator(0), move_to(other, "target"))
+        .await
+        .unwrap();
+    let taken = world.data_planes()[0].smtp().unwrap();
+    eventually("the data plane has heard of the release", SOON, || async {
+        let (mut sender, _) = Sender::to(&world, taken, "127.0.0.78".parse().unwrap()).await;
+        sender.ask("EHLO sender.example.net").await;
+        sender.ask("MAIL FROM:<>").await;
+        let said = sender.ask(&format!("RCPT TO:<{other}>")).await;
+        said.starts_with("250").then_some(()).ok_or(said)
+    })
+    .await
+    .unwrap();
+    let log = world.postfix(Role::Target).unwrap().log().from_now();
+    let (sender, greeting) = Sender::to(&world, taken, "127.0.0.77".parse().unwrap()).await;
+    assert_eq!(greeting, "220 ferrypost ESMTP is ready.");
+    let mut sender = sender.secure().await;
+    sender.says("MAIL FROM:<bob@example.net>", "250").await;
+    sender.says(&format!("RCPT TO:<{other}>"), "250").await;
+    sender.says(&format!("RCPT TO:<{one}>"), "452 4.5.3").await;
+    sender.says("RCPT TO:<x@example.net>", "550 5.1.2").await;
+    sender.says("DATA", "354").await;
+    sender.end().await;
+    let seen = [": client=", "[127.0.0.77]"];
+    log.wait_for(&seen, SOON).await.unwrap();
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn both_recipients_of_one_message_of_a_real_mail_system_get_it_once_from_their_own_servers() {
+    let world = world().await;
+    let [one, other] = [&world.accounts()[0], &world.accounts()[1]];
+    migrate(&world.operator(0), move_to(other, "target"))
+        .await
+        .unwrap();
+    // Beside that of the server of this role.
+    let folder = world.folder().join("mail-system");
+    std::fs::create_dir(&folder).unwrap();
+    let authority = Authority::new("Mail system").unwrap();
+    let system = Postfix::start(
+        &folder,
+        postfix::Setup {
+            role: Role::Source,
+            identity: &authority.server().unwrap(),
+            accounts: world.source().addr(Service::Auth),
+            survives: false,
+            network: None,
+            lookups: None,
+            delivers_to: world.data_planes()[0].smtp().map(Onward::Smtp),
+        },
+    )
+    .await
+    .unwrap();
+    let logs = [(Role::Source, one), (Role::Target, other)]
+        .map(|(role, account)| (world.postfix(role).unwrap().log().from_now(), account));
+    let from = "127.0.0.1".parse().unwrap();
+    let (mut sender, _) = Sender::to(&world, system.addr(), from).await;
+    sender.says("EHLO sender.example.net", "250").await;
+    sender.says("MAIL FROM:<bob@example.net>", "250").await;
+    sender.says(&format!("RCPT TO:<{one}>"), "250").await;
+    sender.says(&format!("RCPT TO:<{other}>"), "250").await;
+    sender.says("DATA", "354").await;
+    sender.end().await;
+    let arrived = |account: &str| [format!(": to=<{account}>"), "status=sent".to_owned()];
+    for (log, account) in &logs {
+        let [to, sent] = arrived(account);
+        eventually("it arrives", SOON, || async {
+            if log.lines_with(&[&to, &sent]).is_empty() {
+                // Whoever was told to come again would do so by himself, in five minutes.
+                system.flush().await.map_err(|error| error.to_string())?;
+                return Err(system.log().tail());
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+    for (log, account) in &logs {
+        let [to, sent] = arrived(account);
+        assert_eq!(log.lines_with(&[&to, &sent]).len(), 1, "{}", log.text());
+        assert_eq!(log.lines_with(&[": to=<"]).len(), 1, "{}", log.text());
+    }
     world.stop().await.unwrap();
 }
 

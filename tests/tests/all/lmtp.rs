@@ -12,7 +12,7 @@ use ferrypost_tests::certs::Authority;
 use ferrypost_tests::dovecot::{Dovecot, Role, Service};
 use ferrypost_tests::imap::{Connect, Security};
 use ferrypost_tests::line::LineClient;
-use ferrypost_tests::postfix::{self, Postfix};
+use ferrypost_tests::postfix::{self, Onward, Postfix};
 use ferrypost_tests::story::{SOON, migrate, move_to, roll_back, short_limits};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::World;
@@ -178,7 +178,7 @@ async fn what_a_real_postfix_delivers_during_moves_is_on_each_accounts_home_once
             survives: false,
             network: None,
             lookups: None,
-            delivers_to: world.data_planes()[0].deliveries(),
+            delivers_to: world.data_planes()[0].deliveries().map(Onward::Lmtp),
         },
     )
     .await
