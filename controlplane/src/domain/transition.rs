@@ -293,7 +293,7 @@ impl TransitionWriter<'_> {
     fn advance(of: &Move, to: Phase, change: impl Fn(&mut Placement)) -> Vec<Placement> {
         let mut next = of.placements.clone();
         for placement in &mut next {
-            debug_assert!(
+            assert!(
                 is_transition(placement.phase, to),
                 "a move keeps to its matrix"
             );

@@ -57,7 +57,7 @@ impl ChangeLog {
 
     /// Adds the changes of the next transaction and forgets the oldest ones beyond the capacity.
     pub fn append(&mut self, entry: Entry) {
-        debug_assert!(entry.revision > self.last(), "the store's order is kept");
+        assert!(entry.revision > self.last(), "the store's order is kept");
         self.changes += weight(&entry);
         self.entries.push_back(Arc::new(entry));
         while self.changes > self.capacity {
