@@ -170,7 +170,9 @@ fn beside(first: &DataPlane) -> (Vec<Port>, Vec<(String, String)>) {
         .collect();
     let spare: Vec<_> = own.iter().map(|_| Port::reserve().unwrap()).collect();
     let others = spare.iter().map(|it| it.addr().to_string());
-    let lines = own.iter().map(ToString::to_string).zip(others).collect();
+    let addresses = own.iter().map(ToString::to_string).zip(others);
+    let socket = ["lookups", "other-lookups"].map(|file| format!("socket = \"{file}\""));
+    let lines = addresses.chain([socket.into()]).collect();
     (spare, lines)
 }
 
