@@ -326,6 +326,7 @@ impl Parts {
                     self.tables.clone(),
                 ));
                 Arc::new(Post {
+                    protocol,
                     services: Arc::clone(services),
                     offers,
                     instance: config.instance().to_string(),

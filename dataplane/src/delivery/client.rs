@@ -2,10 +2,12 @@
 
 use std::{io, time::Duration};
 
-use ferrypost_wire::{ClientViolation, Farewell, lmtp::LmtpStep};
+use ferrypost_wire::{
+    ClientViolation, Farewell,
+    lmtp::{LmtpFront, LmtpStep},
+};
 use tokio::time::timeout;
 
-use super::protocol::{Front, MailProtocol};
 use crate::{
     metrics::words::{Blame, SessionEnd},
     net::{
@@ -16,9 +18,9 @@ use crate::{
 };
 
 /// A mail system, and what it has not been sent yet.
-pub(super) struct Client<P: MailProtocol, S: LegState> {
+pub(super) struct Client<S: LegState> {
     pub(super) leg: Leg<S>,
-    pub(super) front: P::Front,
+    pub(super) front: LmtpFront,
     pub(super) out: Vec<u8>,
 }
 
@@ -89,7 +91,7 @@ impl End {
     }
 }
 
-impl<P: MailProtocol, S: LegState> Client<P, S> {
+impl<S: LegState> Client<S> {
     /// Takes what it has said, as far as that is there. `None`: more must be read, and what was to be answered has been
     /// sent.
     pub(super) async fn step(&mut self, limit: Duration) -> Result<Option<LmtpStep>, End> {

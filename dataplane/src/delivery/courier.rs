@@ -14,7 +14,7 @@ use super::{
     Post, Whence,
     client::{Client, End},
     outcome::{Fate, not_admitted},
-    protocol::{Front as _, MailProtocol, Verdicts},
+    protocol::Verdicts,
     record::{Record, Trail},
     server::{Gone, Said, Server},
     transaction::{Recipient, Transaction},
@@ -31,12 +31,12 @@ use crate::{
 };
 
 /// What is done for one mail system.
-pub(super) struct Courier<P: MailProtocol, S: LegState> {
+pub(super) struct Courier<S: LegState> {
     pub(super) post: Arc<Post>,
-    pub(super) client: Client<P, S>,
+    pub(super) client: Client<S>,
     pub(super) tls: Option<TlsFacts>,
     /// Those that it has sent to, kept for the next message. Their numbers hold for the length of one.
-    pub(super) servers: Vec<Server<P>>,
+    pub(super) servers: Vec<Server>,
     pub(super) transaction: Option<Transaction>,
     pub(super) record: Record,
 }
@@ -44,7 +44,7 @@ pub(super) struct Courier<P: MailProtocol, S: LegState> {
 /// What a server said to a recipient, and whether that one may still have the message.
 type Offered = (Result<Said, Gone>, Result<SessionGuard, CloseReason>);
 
-impl<P: MailProtocol, S: LegState> Courier<P, S> {
+impl<S: LegState> Courier<S> {
     /// Does what the mail system says until it wants TLS.
     pub(super) async fn until_starttls(&mut self) -> Result<(), End> {
         loop {
@@ -220,7 +220,9 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
     ) -> Result<(), DeliveryOutcome> {
         let mut others = transaction.recipients().iter();
         let is_elsewhere = |server: usize| self.servers[server].destination != *destination;
-        if P::VERDICTS == Verdicts::PerMessage && others.any(|it| is_elsewhere(it.server)) {
+        if self.post.protocol.verdicts() == Verdicts::PerMessage
+            && others.any(|it| is_elsewhere(it.server))
+        {
             return Err(DeliveryOutcome::Elsewhere);
         }
         Ok(())
@@ -237,7 +239,7 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
             subject,
             kind: SessionKind::Delivery,
             on_fence: OnFence::Defer,
-            protocol: P::PROTOCOL,
+            protocol: self.post.protocol.in_contract(),
             client: self.record.whence.peer(),
             reference: self.record.reference.to_string(),
         });
@@ -259,7 +261,7 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
             return Err(why);
         }
         let endpoint = self.endpoint(destination)?;
-        let is_it = |server: &Server<P>| server.is_up() && server.destination == *destination;
+        let is_it = |server: &Server| server.is_up() && server.destination == *destination;
         if let Some(number) = self.servers.iter().position(is_it) {
             let server = &mut self.servers[number];
             if server.endpoint == endpoint || transaction.knows(number) {
@@ -299,17 +301,18 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         &self,
         destination: &DestinationId,
         endpoint: &Endpoint,
-    ) -> Result<Server<P>, (DeliveryOutcome, String)> {
+    ) -> Result<Server, (DeliveryOutcome, String)> {
         let target = Target {
             destination: destination.clone(),
-            protocol: P::PROTOCOL,
+            protocol: self.post.protocol.in_contract(),
         };
         let dialer = self.post.services.dialers.of(&target);
         let facts = self.facts();
         let caller = facts.as_ref().map_or(Caller::Probe, |client| {
             Caller::Client(Announced { client, alpn: None })
         });
-        let opened = open(dialer, endpoint, caller, P::opening).await;
+        let protocol = self.post.protocol;
+        let opened = open(dialer, endpoint, caller, protocol.opening()).await;
         let Opened {
             leg, back, address, ..
         } = opened.map_err(|failure| {
@@ -320,10 +323,16 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
             };
             (outcome, failure.to_string())
         })?;
-        let back = P::back(back)
+        let back = back
+            .into_back()
             .map_err(|error| (DeliveryOutcome::BackendUnavailable, error.to_string()))?;
         let (destination, endpoint) = (destination.clone(), endpoint.clone());
-        Ok(Server::new(destination, (endpoint, address), leg, back))
+        Ok(Server::new(
+            destination,
+            (endpoint, address),
+            leg,
+            (back, protocol.verdicts()),
+        ))
     }
 
     /// What servers are told of the mail system. `None`: it is on this machine, and has no address.
@@ -346,7 +355,7 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         let table = services.tables.current().ok_or(DeliveryOutcome::NoTable)?;
         let destination = table.config().destination(destination);
         destination
-            .and_then(|it| it.endpoint(P::PROTOCOL, &services.group))
+            .and_then(|it| it.endpoint(self.post.protocol.in_contract(), &services.group))
             .cloned()
             .ok_or(DeliveryOutcome::NoEndpoint)
     }
@@ -360,8 +369,8 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
 
 /// Offers a recipient to its server. Who is told to end meanwhile leaves the registry at once, however long the server
 /// takes: what it says is then for nobody.
-async fn offer<P: MailProtocol>(
-    server: &mut Server<P>,
+async fn offer(
+    server: &mut Server,
     (from, number, to): (&Envelope, usize, &Envelope),
     guard: SessionGuard,
     limit: std::time::Duration,

@@ -17,11 +17,7 @@ use ferrypost_runtime::{
 };
 use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 
-use super::{
-    Connection, Post, Whence,
-    protocol::{Lmtp, MailProtocol, Smtp},
-    run,
-};
+use super::{Connection, Post, Whence, run};
 use crate::{
     config::{DeliveryListener, DeliveryProtocol},
     listener::Permits,
@@ -150,16 +146,11 @@ impl Dock {
     /// Serves mail systems until the process begins to stop; then the socket is closed, and what is on its way goes on.
     pub async fn serve(self, post: Arc<Post>, shutdown: Shutdown) {
         let stopping = shutdown.stopping().clone();
-        let accepting = async {
-            match self.config.protocol {
-                DeliveryProtocol::Lmtp => self.accept_all::<Lmtp>(post, shutdown).await,
-                DeliveryProtocol::Smtp => self.accept_all::<Smtp>(post, shutdown).await,
-            }
-        };
+        let accepting = self.accept_all(post, shutdown);
         _ = stopping.run_until_cancelled(accepting).await;
     }
 
-    async fn accept_all<P: MailProtocol>(&self, post: Arc<Post>, shutdown: Shutdown) {
+    async fn accept_all(&self, post: Arc<Post>, shutdown: Shutdown) {
         let complaints = Complaints::of(&self.name);
         let accept = || self.socket.accept();
         accept::connections(&complaints, accept, |(stream, neighbour)| {
@@ -171,7 +162,7 @@ impl Dock {
                 Ok(place) => place,
                 Err(full) => {
                     complaints.about(&full);
-                    shutdown.spawn(turn_away(post.no_room::<P>(), stream));
+                    shutdown.spawn(turn_away(post.no_room(), stream));
                     return;
                 }
             };
@@ -183,7 +174,7 @@ impl Dock {
             };
             self.open.fetch_add(1, Ordering::Relaxed);
             let opened = Opened(Arc::clone(&self.open));
-            let serving = Box::pin(run::<P>(post, connection));
+            let serving = Box::pin(run(post, connection));
             shutdown.spawn(async move {
                 serving.await;
                 drop((place, opened));

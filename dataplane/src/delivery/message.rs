@@ -24,7 +24,7 @@ use super::{
     courier::Courier,
     cuts::Cuts,
     outcome::Fate,
-    protocol::{Front as _, MailProtocol, Verdicts},
+    protocol::Verdicts,
     server::{Gone, Server},
     trace::{Hop, MOST_HOPS},
     transaction::Transaction,
@@ -46,9 +46,9 @@ enum Sent {
 }
 
 /// A server's next word, or what the end of its connection shows.
-struct Word<'a, P: MailProtocol> {
+struct Word<'a> {
     number: usize,
-    server: &'a mut Server<P>,
+    server: &'a mut Server,
     said: Result<(Vec<usize>, Answer, Answered), Option<CloseProof>>,
 }
 
@@ -60,7 +60,7 @@ struct Patience {
     close: Duration,
 }
 
-impl<P: MailProtocol, S: LegState> Courier<P, S> {
+impl<S: LegState> Courier<S> {
     /// Takes a message to those of its recipients that can have it, and answers about all.
     pub(super) async fn deliver(&mut self, transaction: &mut Transaction) -> Result<(), End> {
         for (number, reason) in transaction.already_told() {
@@ -70,8 +70,9 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         let grace = self.post.services.limits.relay.drain;
         let mut cuts = Cuts::new(self.servers.len(), transaction.endings(), grace);
         // One word is for all: who cannot have the message any more spoils it for the others.
+        let verdicts = self.post.protocol.verdicts();
         let is_spoiled =
-            |of: &Transaction| P::VERDICTS == Verdicts::PerMessage && of.mildest().is_some();
+            |of: &Transaction| verdicts == Verdicts::PerMessage && of.mildest().is_some();
         let asks = !is_spoiled(transaction);
         if asks {
             self.prepare(transaction, &mut cuts).await;
@@ -197,6 +198,7 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         };
         let mut answering = Answering {
             client: &mut self.client,
+            verdicts: self.post.protocol.verdicts(),
             next: 0,
             limit: limits.answer,
             outcome: Ok(()),
@@ -258,7 +260,7 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
         let introduction = self.client.front.introduction();
         let hop = Hop {
             instance: &self.post.instance,
-            protocol: P::TRACE,
+            protocol: self.post.protocol.in_trace(),
             reference: &self.record.reference,
             name: introduction.helo.as_deref(),
             whence: self.record.whence,
@@ -268,9 +270,9 @@ impl<P: MailProtocol, S: LegState> Courier<P, S> {
 }
 
 /// Passes octets on to every server that takes the message. Returns those that were lost at it.
-async fn pass<P: MailProtocol>(
+async fn pass(
     octets: &[u8],
-    servers: &mut [Server<P>],
+    servers: &mut [Server],
     cuts: &mut Cuts,
     limit: Duration,
 ) -> Vec<usize> {
@@ -303,12 +305,7 @@ async fn all<F: Future>(mut running: FuturesUnordered<F>, cuts: &mut Cuts) -> Ve
 }
 
 /// Hears a server's next word, first telling it that the message is whole.
-async fn word<P: MailProtocol>(
-    number: usize,
-    server: &mut Server<P>,
-    patience: Patience,
-    is_first: bool,
-) -> Word<'_, P> {
+async fn word(number: usize, server: &mut Server, patience: Patience, is_first: bool) -> Word<'_> {
     let said: Result<_, Gone> = async {
         if is_first {
             server.end(patience.answer).await?;
@@ -328,8 +325,9 @@ async fn word<P: MailProtocol>(
 }
 
 /// The answers to a mail system about a message, in the order of its recipients.
-struct Answering<'a, P: MailProtocol, S: LegState> {
-    client: &'a mut Client<P, S>,
+struct Answering<'a, S: LegState> {
+    client: &'a mut Client<S>,
+    verdicts: Verdicts,
     /// The recipient whose answer is due next.
     next: usize,
     limit: Duration,
@@ -337,13 +335,13 @@ struct Answering<'a, P: MailProtocol, S: LegState> {
     outcome: Result<(), End>,
 }
 
-impl<P: MailProtocol, S: LegState> Answering<'_, P, S> {
+impl<S: LegState> Answering<'_, S> {
     /// Passes on what has come to be known.
     async fn pass_on(&mut self, transaction: &Transaction) {
         let waiting = &transaction.recipients()[self.next..];
         let known = waiting.iter().map_while(|recipient| recipient.fate());
         for fate in known {
-            if self.next == 0 || P::VERDICTS == Verdicts::PerRecipient {
+            if self.next == 0 || self.verdicts == Verdicts::PerRecipient {
                 self.client.front.answer(&fate.answer, &mut self.client.out);
             }
             self.next += 1;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   dock          where mail systems connect, and who may
-//!   protocol      what the driver needs of a protocol
+//!   protocol      what is other in LMTP than in SMTP
 //!   offers        what mail systems are offered: what every server can do
 //!   client        the mail system's side
 //!   courier       its commands, until there is a message
@@ -26,7 +26,7 @@ pub mod dock;
 mod message;
 pub mod offers;
 mod outcome;
-pub mod protocol;
+mod protocol;
 mod record;
 mod server;
 #[cfg(test)]
@@ -36,17 +36,20 @@ mod transaction;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use ferrypost_wire::{Channel, Farewell, TlsFacts, lmtp::LmtpSettings};
+use ferrypost_wire::{
+    Channel, Farewell, TlsFacts,
+    lmtp::{LmtpFront, LmtpSettings},
+};
 use tokio::time::{Instant, timeout};
 
 use self::{
     client::{Client, End},
     courier::Courier,
     offers::Offers,
-    protocol::{Front as _, MailProtocol},
     record::Record,
 };
 use crate::{
+    config::DeliveryProtocol,
     net::{
         leg::{Encrypted, InjectedInput, Leg, LegState, Plaintext},
         local::LocalStream,
@@ -61,6 +64,8 @@ const BUFFER: usize = 64 << 10;
 
 /// What the mail systems of one protocol share.
 pub struct Post {
+    /// Which.
+    pub protocol: DeliveryProtocol,
     /// What everybody needs.
     pub services: Arc<Services>,
     /// What is offered.
@@ -105,7 +110,7 @@ impl fmt::Display for Whence {
 }
 
 /// Serves one mail system.
-pub async fn run<P: MailProtocol>(post: Arc<Post>, connection: Connection) {
+pub async fn run(post: Arc<Post>, connection: Connection) {
     let Connection {
         stream,
         whence,
@@ -116,17 +121,17 @@ pub async fn run<P: MailProtocol>(post: Arc<Post>, connection: Connection) {
         Some(_) => Channel::Clear,
         None => Channel::Secure,
     };
-    let front = post.front::<P>(channel);
+    let front = post.front(channel);
     let record = Record {
         reference: post.services.reference(),
         whence,
         listener,
-        protocol: P::PROTOCOL,
+        protocol: post.protocol.in_contract(),
         begun: Instant::now(),
         named: 0,
         delivered: 0,
     };
-    let mut courier = Courier::<P, Plaintext> {
+    let mut courier = Courier::<Plaintext> {
         client: Client {
             leg: Leg::local(stream, BUFFER),
             front,
@@ -149,7 +154,7 @@ pub async fn run<P: MailProtocol>(post: Arc<Post>, connection: Connection) {
     }
 }
 
-async fn serve<P: MailProtocol, S: LegState>(mut courier: Courier<P, S>) {
+async fn serve<S: LegState>(mut courier: Courier<S>) {
     let end = match courier.until_starttls().await {
         // The machine offers it once.
         Ok(()) => End::Left,
@@ -159,10 +164,10 @@ async fn serve<P: MailProtocol, S: LegState>(mut courier: Courier<P, S>) {
 }
 
 /// Shakes hands with a mail system that has asked for it. What is said about it if that fails is in its record.
-async fn secure<P: MailProtocol>(
-    courier: Courier<P, Plaintext>,
+async fn secure(
+    courier: Courier<Plaintext>,
     tls: &ServerTls,
-) -> Result<Courier<P, Encrypted>, (Record, Arc<Post>, End)> {
+) -> Result<Courier<Encrypted>, (Record, Arc<Post>, End)> {
     let Courier {
         post,
         client,
@@ -186,10 +191,10 @@ async fn secure<P: MailProtocol>(
     }
 }
 
-async fn shake_hands<P: MailProtocol>(
-    client: Client<P, Plaintext>,
+async fn shake_hands(
+    client: Client<Plaintext>,
     tls: &ServerTls,
-) -> Result<(Client<P, Encrypted>, TlsFacts), End> {
+) -> Result<(Client<Encrypted>, TlsFacts), End> {
     let Client {
         mut leg,
         mut front,
@@ -208,8 +213,8 @@ async fn shake_hands<P: MailProtocol>(
 
 impl Post {
     /// The machine for a mail system that has just connected.
-    fn front<P: MailProtocol>(&self, channel: Channel) -> P::Front {
-        P::front(LmtpSettings {
+    fn front(&self, channel: Channel) -> LmtpFront {
+        self.protocol.front(LmtpSettings {
             channel,
             offer: self.offers.current(),
             limits: self.services.limits.deliveries.front,
@@ -217,9 +222,9 @@ impl Post {
     }
 
     /// What a mail system is told for which there is no room.
-    fn no_room<P: MailProtocol>(&self) -> Vec<u8> {
+    fn no_room(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.front::<P>(Channel::Secure)
+        self.front(Channel::Secure)
             .farewell(Farewell::TooMany, &mut out);
         out
     }

@@ -6,14 +6,11 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use ferrypost_proto::{DestinationId, Endpoint};
 use ferrypost_wire::{
     Answered, BackendViolation,
-    lmtp::{Answer, Delivery, Envelope},
+    lmtp::{Answer, Delivery, Envelope, LmtpBack},
 };
 use tokio::time::timeout;
 
-use super::{
-    outcome::Fate,
-    protocol::{Back, MailProtocol, Verdicts},
-};
+use super::{outcome::Fate, protocol::Verdicts};
 use crate::{
     metrics::words::DeliveryOutcome,
     net::{
@@ -26,7 +23,7 @@ use crate::{
 const MANNERS: Duration = Duration::from_secs(1);
 
 /// A server, and what it knows of the message that is on its way.
-pub(super) struct Server<P: MailProtocol> {
+pub(super) struct Server {
     /// Which one.
     pub(super) destination: DestinationId,
     /// How it was reached.
@@ -34,7 +31,9 @@ pub(super) struct Server<P: MailProtocol> {
     /// Where.
     pub(super) address: SocketAddr,
     /// `None`: nothing more can be said on the connection, and it is closed.
-    link: Option<Link<P>>,
+    link: Option<Link>,
+    /// For how many its word is.
+    verdicts: Verdicts,
     /// It has taken the sender.
     begun: bool,
     /// It knows something that must not be delivered: an older message's recipients, or one that has left. Nothing but a
@@ -46,9 +45,9 @@ pub(super) struct Server<P: MailProtocol> {
     is_old: bool,
 }
 
-struct Link<P: MailProtocol> {
+struct Link {
     leg: BackendLeg,
-    back: P::Back,
+    back: LmtpBack,
 }
 
 /// What a server says to a recipient.
@@ -83,19 +82,20 @@ pub(super) enum Gone {
     Closed,
 }
 
-impl<P: MailProtocol> Server<P> {
+impl Server {
     /// A server that was just brought to where it takes messages.
     pub(super) fn new(
         destination: DestinationId,
         (endpoint, address): (Endpoint, SocketAddr),
         leg: BackendLeg,
-        back: P::Back,
+        (back, verdicts): (LmtpBack, Verdicts),
     ) -> Self {
         Self {
             destination,
             endpoint,
             address,
             link: Some(Link { leg, back }),
+            verdicts,
             begun: false,
             stale: false,
             accepted: VecDeque::new(),
@@ -210,7 +210,7 @@ impl<P: MailProtocol> Server<P> {
         if self.accepted.is_empty() {
             return Ok(ready);
         }
-        match self.ask(P::Back::message, limit).await? {
+        match self.ask(LmtpBack::message, limit).await? {
             Delivery::GoAhead => {}
             Delivery::Refused(answer) => {
                 let fate = Fate::by_server(answer);
@@ -248,7 +248,7 @@ impl<P: MailProtocol> Server<P> {
         let Delivery::Delivered(answer, last) = heard.map_err(|_| Gone::Timeout)?? else {
             return Err(BackendViolation::Malformed.into());
         };
-        let about = match P::VERDICTS {
+        let about = match self.verdicts {
             Verdicts::PerRecipient => self.accepted.pop_front().into_iter().collect(),
             Verdicts::PerMessage => self.accepted.drain(..).collect(),
         };
@@ -285,7 +285,7 @@ impl<P: MailProtocol> Server<P> {
     }
 
     async fn reset(&mut self, limit: Duration) -> Result<(), Gone> {
-        match self.ask(P::Back::reset, limit).await? {
+        match self.ask(LmtpBack::reset, limit).await? {
             Delivery::Reset => {
                 self.begun = false;
                 self.stale = false;
@@ -297,7 +297,7 @@ impl<P: MailProtocol> Server<P> {
 
     async fn ask(
         &mut self,
-        command: fn(&mut P::Back, &mut Vec<u8>),
+        command: fn(&mut LmtpBack, &mut Vec<u8>),
         limit: Duration,
     ) -> Result<Delivery, Gone> {
         let mut out = Vec::new();
@@ -334,7 +334,7 @@ impl<P: MailProtocol> Server<P> {
     }
 }
 
-impl<P: MailProtocol> Link<P> {
+impl Link {
     async fn hear(&mut self) -> Result<Delivery, Gone> {
         let mut out = Vec::new();
         loop {

@@ -119,6 +119,7 @@ impl World {
         let dock = Dock::bind(listener, Permits::new(plan.limits.connections, &[])).unwrap();
         let address = dock.address();
         let post = Post {
+            protocol: plan.protocol,
             services: Arc::new(services),
             offers: Offers::new(),
             instance: "dp-1".to_owned(),
