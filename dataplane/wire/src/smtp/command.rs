@@ -54,10 +54,8 @@ impl Verb {
 
 /// A command's name and what stands behind it, without the spaces around.
 pub(super) fn split(line: &[u8]) -> (Verb, &[u8]) {
-    let line = quirks::trim(line);
-    let end = line.iter().position(|&octet| quirks::is_space(octet));
-    let (name, rest) = line.split_at(end.unwrap_or(line.len()));
-    (Verb::from_name(name), quirks::trim(rest))
+    let (name, rest) = quirks::split(line);
+    (Verb::from_name(name), rest)
 }
 
 /// The arguments of AUTH: the mechanism's name and the initial response (RFC 4954 §4), still in base64.

@@ -64,3 +64,10 @@ pub(super) fn extension(line: &str) -> String {
         _ => line.to_owned(),
     }
 }
+/// A command's name and what stands behind it, without the spaces around.
+pub(crate) fn split(line: &[u8]) -> (&[u8], &[u8]) {
+    let line = trim(line);
+    let end = line.iter().position(|&octet| is_space(octet));
+    let (name, rest) = line.split_at(end.unwrap_or(line.len()));
+    (name, trim(rest))
+}
