@@ -22,7 +22,7 @@ use crate::{
     domain::state::State,
     store::{Txn, keys, value::Stored},
 };
-use world::{SELDOM, World, reason};
+use world::{OFTEN, SELDOM, World, reason};
 
 #[tokio::test]
 async fn rule_1_a_subscriber_resumes_by_revision() {
@@ -359,7 +359,7 @@ async fn live_says_what_a_data_plane_applied_when_somebody_waits_for_it() {
 
 #[tokio::test]
 async fn silence_takes_live_away_but_never_the_registration() {
-    let world = World::with(100, Duration::from_millis(100)).await;
+    let world = World::with(100, OFTEN).await;
     let (mut peer, _) = world.join(world.hello("dp")).await;
     let dp = World::instance("dp");
     peer.say(Said::Health(Health {
@@ -381,28 +381,27 @@ async fn silence_takes_live_away_but_never_the_registration() {
 /// Whoever took it away: an older stream's last word that came late, a lease that ran out.
 #[tokio::test]
 async fn what_a_stream_has_written_is_written_again_when_it_is_gone() {
-    let world = World::with(100, Duration::from_millis(100)).await;
+    let world = World::with(100, OFTEN).await;
     let (peer, position) = world.join(world.hello("dp")).await;
     let dp = World::instance("dp");
-    let health = || {
-        peer.say(Said::Health(Health {
-            ready: true,
-            ..Health::default()
-        }));
-    };
-    health();
-    let ready = |state: &State| state.live().get(&dp).is_some_and(|live| live.value.ready);
-    world.until("/live", ready).await;
-    world.commit(Txn::new().delete(keys::live(&dp))).await;
-    let again = async {
+    let talks = async {
         loop {
-            health();
+            peer.say(Said::Health(Health {
+                ready: true,
+                ..Health::default()
+            }));
             time::sleep(Duration::from_millis(50)).await;
         }
     };
+    let ready = |state: &State| state.live().get(&dp).is_some_and(|live| live.value.ready);
+    let taken_away = async {
+        world.until("/live", ready).await;
+        world.commit(Txn::new().delete(keys::live(&dp))).await;
+        world.until("/live is back", ready).await;
+    };
     tokio::select! {
-        () = world.until("/live is back", ready) => {}
-        () = again => {}
+        () = taken_away => {}
+        () = talks => {}
     }
     drop(position);
 }
@@ -410,7 +409,7 @@ async fn what_a_stream_has_written_is_written_again_when_it_is_gone() {
 /// The last word of a stream of an earlier boot must not stand in for the report of this one.
 #[tokio::test]
 async fn a_report_that_was_written_over_is_written_again() {
-    let world = World::with(100, Duration::from_millis(100)).await;
+    let world = World::with(100, OFTEN).await;
     let (peer, _) = world.join(world.hello("dp")).await;
     let (account, migration, epoch) = world.fenced("alice").await;
     peer.say(Said::Drained(Drained {
@@ -427,23 +426,26 @@ async fn a_report_that_was_written_over_is_written_again() {
         let reports = state.drained(&migration);
         reports.is_some_and(|of| of.get(&dp).is_some_and(|report| report.value.boot == boot))
     };
-    world.until("the report", ours).await;
-    let stale = DrainedReport {
-        boot: "an earlier one".to_owned(),
-        ..DrainedReport::default()
-    };
-    world
-        .commit(Txn::new().put(keys::drained(&migration, &dp), Stored::new(stale).bytes()))
-        .await;
-    let again = async {
+    let talks = async {
         loop {
             peer.say(Said::Health(Health::default()));
             time::sleep(Duration::from_millis(50)).await;
         }
     };
+    let written_over = async {
+        world.until("the report", ours).await;
+        let stale = DrainedReport {
+            boot: "an earlier one".to_owned(),
+            ..DrainedReport::default()
+        };
+        world
+            .commit(Txn::new().put(keys::drained(&migration, &dp), Stored::new(stale).bytes()))
+            .await;
+        world.until("the report is back", ours).await;
+    };
     tokio::select! {
-        () = world.until("the report is back", ours) => {}
-        () = again => {}
+        () = written_over => {}
+        () = talks => {}
     }
 }
 

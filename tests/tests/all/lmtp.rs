@@ -78,7 +78,8 @@ impl Sender {
     }
 }
 
-/// The subjects of the messages in an account's INBOX, sorted.
+/// The subjects of the messages in an account's INBOX, sorted. Dovecot fails where the mailbox comes into being at this
+/// moment.
 async fn subjects(server: &Dovecot, account: &str) -> Vec<String> {
     let query = [
         "-f",
@@ -90,7 +91,11 @@ async fn subjects(server: &Dovecot, account: &str) -> Vec<String> {
         "mailbox",
         "INBOX",
     ];
-    let table = server.doveadm(&query).await.unwrap();
+    let fetched = eventually("the server lists the messages", SOON, || async {
+        let table = server.doveadm(&query).await;
+        table.map_err(|error| error.to_string())
+    });
+    let table = fetched.await.unwrap();
     let mut subjects: Vec<_> = table.lines().skip(1).map(str::to_owned).collect();
     subjects.sort();
     subjects
@@ -127,7 +132,11 @@ async fn one_message_reaches_two_mailboxes_on_two_servers_and_follows_an_account
     })
     .await
     .unwrap();
-    sender.send("two", &both, 2).await;
+    let said = sender.send("two", &both, 2).await;
+    assert!(
+        said.iter().all(|it| it.starts_with("250 2.0.0")),
+        "{said:?}"
+    );
     assert_eq!(subjects(world.source(), &alice).await, ["one"]);
     assert_eq!(subjects(world.target(), &alice).await, ["one", "two"]);
     assert_eq!(subjects(world.target(), &bob).await, ["one", "two"]);

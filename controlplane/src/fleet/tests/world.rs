@@ -39,6 +39,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// For streams that nobody ends for their silence, however busy the machine is.
 pub(super) const SELDOM: Duration = Duration::from_mins(1);
 
+/// For tests that wait for what is done at every heartbeat. Three of them without a word end a stream, which a busy machine
+/// must not bring about.
+pub(super) const OFTEN: Duration = Duration::from_secs(1);
+
 /// One replica with its store, and a source of identifiers.
 pub(super) struct World {
     /// It may be behind what the fleet has just written: see [`Self::state`].
