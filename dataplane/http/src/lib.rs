@@ -17,6 +17,8 @@
 //!      who the client is               no Alt-Svc, one length             on the public host
 //! ```
 //!
+//! Where a client asks for a WebSocket, [`websocket`] says whether there is one, and where its frames end.
+//!
 //! What is decided by is what is sent: rules see the header as it was cleaned and the path as it was
 //! normalised, and the server gets those. What can be read in two ways is refused ([`Refusal`] says why, and
 //! what the client hears), also where RFC 9110 and 9112 let a server repair it. The table in `corpus` has an
@@ -37,6 +39,7 @@ pub mod location;
 mod refusal;
 pub mod rules;
 pub mod target;
+pub mod websocket;
 
 pub use framing::Framing;
 pub use refusal::Refusal;

@@ -8,7 +8,7 @@ mod response;
 mod trust;
 
 use http::{
-    HeaderMap, HeaderName,
+    HeaderMap, HeaderName, HeaderValue,
     header::{
         AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST,
         PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
@@ -52,15 +52,27 @@ pub(crate) fn is_taken_out(name: &HeaderName) -> bool {
 }
 
 /// The members of a field's comma-separated lists, over all its lines.
-fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn members<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|&octet| octet == b','));
     members.map(<[u8]>::trim_ascii)
 }
 
 /// Whether one of a field's members is this word, in whatever case.
-fn has_member(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+pub(crate) fn has_member(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     members(headers, name).any(|member| member.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// The value of a field that stands once.
+pub(crate) fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut lines = headers.get_all(name).iter();
+    lines
+        .next()
+        .filter(|_| lines.next().is_none())
+        .map(HeaderValue::as_bytes)
 }
 
 /// Takes out what belongs to one connection, and what `Connection` names.

@@ -8,7 +8,7 @@ use http::{
     },
 };
 
-use super::{has_member, trust, without_hops};
+use super::{has_member, once, trust, without_hops};
 use crate::framing::digits;
 use crate::{Framing, Refusal, guard};
 
@@ -111,20 +111,14 @@ fn upgrade(
     headers: &HeaderMap,
     framing: Framing,
 ) -> Option<Upgrade> {
-    let once = |name: &HeaderName| {
-        let mut lines = headers.get_all(name).iter();
-        lines
-            .next()
-            .filter(|_| lines.next().is_none())
-            .map(HeaderValue::as_bytes)
-    };
     let is_handshake = version == Version::HTTP_11
         && method == Method::GET
         && framing == Framing::None
         && has_member(headers, &CONNECTION, "upgrade")
-        && once(&UPGRADE).is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-        && once(&SEC_WEBSOCKET_KEY).is_some()
-        && once(&SEC_WEBSOCKET_VERSION) == Some(b"13");
+        && once(headers, &UPGRADE)
+            .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        && once(headers, &SEC_WEBSOCKET_KEY).is_some()
+        && once(headers, &SEC_WEBSOCKET_VERSION) == Some(b"13");
     is_handshake.then_some(Upgrade::WebSocket)
 }
 
