@@ -243,7 +243,7 @@ impl Rules {
 
     fn find(
         &self,
-        path: &Segments,
+        path: &Segments<'_>,
         request: &Request<'_>,
         body: Body<'_>,
     ) -> Result<Match<'_>, Refusal> {
@@ -287,7 +287,7 @@ impl Rule {
         }
     }
 
-    fn matches_head(&self, path: &Segments, request: &Request<'_>) -> Result<bool, Refusal> {
+    fn matches_head(&self, path: &Segments<'_>, request: &Request<'_>) -> Result<bool, Refusal> {
         let matches = (self.hosts.is_empty()
             || self.hosts.iter().any(|host| host.matches(request.host)))
             && (self.methods.is_empty() || self.methods.contains(request.method))

@@ -1,5 +1,7 @@
 //! What a rule says of hosts and paths.
 
+use std::borrow::Cow;
+
 use crate::target::{Host, NormalPath, Segments};
 
 /// A host, or all hosts that begin or end alike.
@@ -71,10 +73,10 @@ impl PathPattern {
         let path = NormalPath::parse(bare).ok().filter(is_normal)?;
         let (segments, ambiguous) = path.readings();
         let raw = bare[1..].split('/');
-        let segment = |(decoded, raw): (Vec<u8>, &str)| match raw {
+        let segment = |(decoded, raw): (Cow<'_, [u8]>, &str)| match raw {
             "*" => Some(Segment::Any),
             raw if raw.contains('*') => None,
-            _ => Some(Segment::Exact(decoded)),
+            _ => Some(Segment::Exact(decoded.into_owned())),
         };
         let segments = segments
             .into_iter()
@@ -87,7 +89,7 @@ impl PathPattern {
         })
     }
 
-    pub(super) fn matches(&self, path: &Segments) -> bool {
+    pub(super) fn matches(&self, path: &Segments<'_>) -> bool {
         // A slash at the end makes no difference to a server that serves both, and none here.
         let path = match path.split_last() {
             Some((last, rest)) if last.is_empty() => rest,
@@ -95,8 +97,8 @@ impl PathPattern {
         };
         let is_long_enough = path.len() >= self.segments.len();
         let ends_here = self.and_below || path.len() == self.segments.len();
-        let fits = |(pattern, segment): (&Segment, &Vec<u8>)| match pattern {
-            Segment::Exact(exact) => exact == segment,
+        let fits = |(pattern, segment): (&Segment, &Cow<'_, [u8]>)| match pattern {
+            Segment::Exact(exact) => *exact == **segment,
             Segment::Any => !segment.is_empty(),
         };
         is_long_enough && ends_here && self.segments.iter().zip(path).all(fits)

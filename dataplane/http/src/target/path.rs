@@ -8,6 +8,7 @@
 //! They stay as they are, and such a path has two [`readings`](NormalPath::readings); [rules](crate::rules)
 //! refuse one whose readings lead to different ends.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::Refusal;
@@ -21,7 +22,7 @@ pub const MAX_PATH: usize = 8 * 1024;
 pub struct NormalPath(String);
 
 /// A path's segments, decoded.
-pub type Segments = Vec<Vec<u8>>;
+pub type Segments<'a> = Vec<Cow<'a, [u8]>>;
 
 impl NormalPath {
     /// Normalises.
@@ -37,13 +38,20 @@ impl NormalPath {
         if text.len() > MAX_PATH {
             return Err(Refusal::TargetTooLong);
         }
+        if is_normal_at_sight(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Self::build(text)
+    }
+
+    fn build(text: &str) -> Result<Self, Refusal> {
         let text = text.strip_prefix('/').ok_or(Refusal::Target)?;
         let mut segments: Vec<Vec<u8>> = Vec::new();
         let mut parts = text.split('/').peekable();
         while let Some(part) = parts.next() {
             let is_last = parts.peek().is_none();
             let segment = decode(part)?;
-            match segment.as_slice() {
+            match segment.as_ref() {
                 b"." | b"" => {}
                 b".." => {
                     segments.pop().ok_or(Refusal::Path)?;
@@ -77,19 +85,18 @@ impl NormalPath {
 
     /// How servers may read it, as decoded segments: as it stands, and, where that makes a difference, with
     /// encoded slashes and backslashes as slashes and without parameters.
-    pub fn readings(&self) -> (Segments, Option<Segments>) {
+    pub fn readings(&self) -> (Segments<'_>, Option<Segments<'_>>) {
         let parts = || self.0[1..].split('/');
-        let exact: Segments = parts().map(decode_normal).collect();
+        let exact: Segments<'_> = parts().map(decode_normal).collect();
         if !parts().any(is_ambiguous) {
             return (exact, None);
         }
-        let bare = |part: &str| decode_normal(part.split(';').next().unwrap_or_default());
-        let bare: Segments = parts().map(bare).collect();
-        let mut lax: Segments = bare
-            .iter()
-            .flat_map(|segment| segment.split(|octet| matches!(octet, b'/' | b'\\')))
-            .map(<[u8]>::to_vec)
-            .collect();
+        let mut lax: Segments<'_> = Vec::new();
+        for part in parts() {
+            let bare = decode_normal(part.split(';').next().unwrap_or_default());
+            let pieces = bare.split(|octet| matches!(octet, b'/' | b'\\'));
+            lax.extend(pieces.map(|piece| Cow::Owned(piece.to_vec())));
+        }
         let last = lax.pop();
         lax.retain(|segment| !segment.is_empty());
         lax.extend(last);
@@ -101,6 +108,22 @@ impl fmt::Display for NormalPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a path is in its one form as it stands, as nearly all are that ever come: nothing in it needs a second
+/// look, neither an encoding nor a dot nor what servers may split at.
+fn is_normal_at_sight(text: &str) -> bool {
+    let mut before = b'x';
+    text.starts_with('/')
+        && text.bytes().all(|octet| {
+            let is_fine = match octet {
+                b'/' | b'.' => before != b'/',
+                b';' => false,
+                octet => is_unreserved(octet) || is_delimiter(octet),
+            };
+            before = octet;
+            is_fine
+        })
 }
 
 /// Whether servers split this segment in different ways.
@@ -169,8 +192,11 @@ fn decode_what_can_be(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Decodes one segment, once.
-fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
+/// Decodes one segment, once. What has nothing to decode is not copied.
+fn decode(part: &str) -> Result<Cow<'_, [u8]>, Refusal> {
+    if !part.contains(['%', '?', '#']) {
+        return Ok(Cow::Borrowed(part.as_bytes()));
+    }
     let mut octets = part.bytes();
     let mut decoded = Vec::with_capacity(part.len());
     while let Some(octet) = octets.next() {
@@ -186,10 +212,10 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
             other => other,
         });
     }
-    Ok(decoded)
+    Ok(Cow::Owned(decoded))
 }
 
-fn decode_normal(part: &str) -> Vec<u8> {
+fn decode_normal(part: &str) -> Cow<'_, [u8]> {
     decode(part).expect("a normalised segment has complete encodings and nothing that ends a path")
 }
 
@@ -342,11 +368,12 @@ mod tests {
     #[test]
     fn a_path_that_servers_split_differently_has_two_readings() {
         let readings = |text: &str| {
-            let (exact, lax) = NormalPath::parse(text).unwrap().readings();
-            let join = |segments: Segments| {
+            let path = NormalPath::parse(text).unwrap();
+            let (exact, lax) = path.readings();
+            let join = |segments: Segments<'_>| {
                 let texts: Vec<_> = segments
                     .into_iter()
-                    .map(|it| String::from_utf8(it).unwrap())
+                    .map(|it| String::from_utf8(it.into_owned()).unwrap())
                     .collect();
                 texts.join("|")
             };
@@ -377,13 +404,20 @@ mod tests {
         }
 
         #[test]
+        fn what_is_normal_at_sight_is_what_comes_of_a_second_look(text in "(/|[a-zA-Z.@;%]{1,3}){0,8}") {
+            if is_normal_at_sight(&text) {
+                prop_assert_eq!(NormalPath::build(&text), Ok(NormalPath(text)));
+            }
+        }
+
+        #[test]
         fn no_reading_of_a_normal_path_climbs_or_holds_control_characters(text in tricky()) {
             if let Ok(path) = NormalPath::parse(&text) {
                 prop_assert!(path.as_str().starts_with('/') && path.as_str().is_ascii());
                 prop_assert!(!path.as_str().contains("//") && !path.as_str().contains('\\'));
                 let (exact, lax) = path.readings();
                 for segment in exact.iter().chain(lax.iter().flatten()) {
-                    prop_assert!(segment != b"." && segment != b"..");
+                    prop_assert!(!matches!(segment.as_ref(), b"." | b".."));
                     prop_assert!(!segment.iter().any(u8::is_ascii_control));
                 }
             }
