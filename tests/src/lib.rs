@@ -1,11 +1,11 @@
 //! What Ferrypost's tests, demo and benchmark stand on: real servers, real processes, real clients.
 //!
-//! - [`dovecot`] and [`postfix`]: the servers between which accounts move; [`ports`] and [`certs`] for them.
+//! - [`dovecot`], [`postfix`] and [`cyrus`]: the servers between which accounts move; [`ports`] and [`certs`] for them.
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say; [`network`]: as far apart as two
 //!   machines.
 //! - [`issuer`]: who knows whose bearer tokens are.
-//! - [`imap`] and [`sieve`]: clients that say what they got, [`mod@line`]: one that speaks by hand, [`grpcurl`]: the
-//!   operator's; [`recipes`]: what people type into a [`mod@shell`].
+//! - [`imap`], [`sieve`] and [`web`]: clients that say what they got, [`mod@line`]: one that speaks by hand, [`grpcurl`]:
+//!   the operator's; [`recipes`]: what people type into a [`mod@shell`].
 //! - [`world`]: all of it together with both planes, as an installation.
 //! - [`story`]: what an operator and a user do, one step each.
 //! - [`workload`]: clients that live through moves, [`history`]: what they saw,
@@ -17,6 +17,7 @@
 pub mod bench;
 pub mod certs;
 pub mod checker;
+pub mod cyrus;
 pub mod demo;
 pub mod dovecot;
 pub mod grpcurl;
@@ -37,5 +38,6 @@ pub mod tools;
 pub mod torture;
 pub mod turn;
 pub mod wait;
+pub mod web;
 pub mod workload;
 pub mod world;

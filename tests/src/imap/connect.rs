@@ -84,6 +84,15 @@ impl Connect {
             .unwrap_or(Err(ImapError::Late(limit)))
     }
 
+    /// Under TLS this protocol is asked for by ALPN.
+    #[must_use]
+    pub(crate) fn speaking(mut self, protocol: &[u8]) -> Self {
+        if let Security::Tls(config) = &mut self.security {
+            Arc::make_mut(config).alpn_protocols = vec![protocol.to_vec()];
+        }
+        self
+    }
+
     /// How long each answer may take.
     pub(crate) fn patience(&self) -> Duration {
         self.limit

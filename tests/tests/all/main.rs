@@ -5,6 +5,7 @@
 
 mod announcement;
 mod compression;
+mod cyrus;
 mod demo;
 mod destinations;
 mod failpoints;
