@@ -38,7 +38,7 @@ lint: ## formatting, clippy, documentation, the order of the rooms, protos
 	@tests/tools/install test
 	@tests/tools/lint
 
-fuzz: ## a minute of fuzzing for each protocol machine and for the TLS engine
+fuzz: ## a minute of fuzzing for each protocol machine, for HTTP's decisions and for the TLS engine
 	@tests/tools/fuzz
 
 bench: ## CPU and memory beside HAProxy, and the routing table's speed
