@@ -1,4 +1,4 @@
-//! A real Cyrus of its own, for what Dovecot does not speak: JMAP, CalDAV and CardDAV, over HTTP/1.1 and HTTP/2.
+//! A real Cyrus of its own, for what Dovecot does not speak: JMAP and calendars, over HTTP/1.1 and HTTP/2.
 //!
 //! Debian's `cyrus-common` and `cyrus-caldav` lie beside Dovecot; `cyrus-imapd` would remove Dovecot's IMAP, and is not
 //! needed: LMTP makes the mailboxes. Passwords are judged by a file of SASL's. Started by root it runs as the user of the

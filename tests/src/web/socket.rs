@@ -6,6 +6,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
+/// In place of a length: it stands in the next two octets, or eight.
+const TWO: u8 = 126;
+const EIGHT: u8 = 127;
 /// Any mask will do for a test; one that changes every octet shows that it is taken off.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// Longer ones are nobody's here.
@@ -82,8 +85,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     async fn payload(&mut self, short: u8, is_masked: bool) -> io::Result<Vec<u8>> {
         let length = match short {
-            126 => u64::from(self.stream.read_u16().await?),
-            127 => self.stream.read_u64().await?,
+            TWO => u64::from(self.stream.read_u16().await?),
+            EIGHT => self.stream.read_u64().await?,
             short => u64::from(short),
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -126,10 +129,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if let Ok(short @ ..=125) = u8::try_from(payload.len()) {
             frame.push(masked | short);
         } else if let Ok(length) = u16::try_from(payload.len()) {
-            frame.push(masked | 126);
+            frame.push(masked | TWO);
             frame.extend(length.to_be_bytes());
         } else {
-            frame.push(masked | 127);
+            frame.push(masked | EIGHT);
             frame.extend((payload.len() as u64).to_be_bytes());
         }
         if self.end == End::Client {

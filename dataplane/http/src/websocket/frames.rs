@@ -11,6 +11,9 @@ const CONTROL: u8 = 0x8;
 const OPCODE: u8 = 0xf;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
+/// In place of a length: it stands in the next two octets, or eight.
+const TWO: u8 = 126;
+const EIGHT: u8 = 127;
 
 /// The most octets of a control frame's payload, and of one whose length stands in its second octet.
 const MAX_SHORT: u64 = 125;
@@ -164,8 +167,8 @@ impl Header {
         }
         let is_control = first & CONTROL != 0;
         let (extended, least) = match second & LENGTH {
-            126 => (2, MAX_SHORT + 1),
-            127 => (8, u64::from(u16::MAX) + 1),
+            TWO => (2, MAX_SHORT + 1),
+            EIGHT => (8, u64::from(u16::MAX) + 1),
             _ => (0, 0),
         };
         if is_control && (extended > 0 || first & FIN == 0) {
@@ -211,10 +214,10 @@ mod tests {
         if let Ok(short @ ..=125) = u8::try_from(length) {
             frame.push(mask | short);
         } else if let Ok(length) = u16::try_from(length) {
-            frame.push(mask | 126);
+            frame.push(mask | TWO);
             frame.extend(length.to_be_bytes());
         } else {
-            frame.push(mask | 127);
+            frame.push(mask | EIGHT);
             frame.extend((length as u64).to_be_bytes());
         }
         if mask != 0 {

@@ -83,7 +83,7 @@ pub struct Backend {
     address: SocketAddr,
     state: Arc<State>,
     stalls: watch::Sender<bool>,
-    /// WebSockets are no part of their connections any more.
+    /// A WebSocket is no part of its connection any more.
     _closing: DropGuard,
     serving: JoinHandle<()>,
 }
