@@ -174,11 +174,12 @@ impl NamePolicy {
         local: &str,
         domain: Option<&DomainName>,
     ) -> Result<Name, NameError> {
+        let is_of_no_name = |c| is_forbidden(c) || c == '@' || self.master_separators.contains(&c);
+        let local = self.without_sub_address(local);
+        // Of what reaches the mailbox: the sub-address may be as long as it likes.
         if local.len() > MAX_LOGIN_BYTES {
             return Err(NameError::TooLong);
         }
-        let is_of_no_name = |c| is_forbidden(c) || c == '@' || self.master_separators.contains(&c);
-        let local = self.without_sub_address(local);
         if local.chars().any(is_of_no_name) {
             return Err(NameError::Character);
         }

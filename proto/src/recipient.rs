@@ -126,6 +126,8 @@ mod tests {
             assert_eq!(of(address), name("alice@example.org"), "{address}");
         }
         assert_eq!(of("alice"), name("alice"));
+        let long = format!("alice+{}@example.org", "x".repeat(5000));
+        assert_eq!(of(&long), name("alice@example.org"));
     }
 
     #[test]
