@@ -92,31 +92,26 @@ impl End {
 }
 
 impl<S: LegState> Client<S> {
-    /// Takes what it has said, as far as that is there. `None`: more must be read, and what was to be answered has been
-    /// sent.
-    pub(super) async fn step(&mut self, limit: Duration) -> Result<Option<LmtpStep>, End> {
-        let step = self.front.step(self.leg.buffer(), &mut self.out);
-        match step {
-            Ok(LmtpStep::NeedMore) => {
-                self.flush(limit).await?;
-                if self.front.is_idle() {
-                    self.leg.buffer().release();
-                }
-                Ok(None)
-            }
-            Ok(step) => Ok(Some(step)),
-            Err(violation) => {
-                self.flush(limit).await?;
-                Err(violation.into())
-            }
+    /// Takes what it has said, as far as that is there. `None`: more must be read.
+    pub(super) fn step(&mut self) -> Result<Option<LmtpStep>, ClientViolation> {
+        match self.front.step(self.leg.buffer(), &mut self.out)? {
+            LmtpStep::NeedMore => Ok(None),
+            step => Ok(Some(step)),
         }
     }
 
-    /// Sends what is to be sent, for which a mail system has to make room in time.
+    /// Frees the buffer of one that may say nothing for hours.
+    pub(super) fn release(&mut self) {
+        if self.front.is_idle() {
+            self.leg.buffer().release();
+        }
+    }
+
+    /// Sends what is to be sent.
     pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), LegError> {
-        let said = timeout(limit, self.leg.write_public(&self.out)).await;
+        let said = say(&mut self.leg, &self.out, limit).await;
         self.out.clear();
-        said.unwrap_or(Err(LegError::Io(io::ErrorKind::TimedOut.into())))
+        said
     }
 
     /// Says goodbye where something may be said, and closes in good manners.
@@ -134,4 +129,14 @@ impl<S: LegState> Client<S> {
         };
         _ = timeout(LINGER, left).await;
     }
+}
+
+/// Says something to a mail system, which has to make room for it in time.
+pub(super) async fn say<S: LegState>(
+    leg: &mut Leg<S>,
+    octets: &[u8],
+    limit: Duration,
+) -> Result<(), LegError> {
+    let said = timeout(limit, leg.write_public(octets)).await;
+    said.unwrap_or(Err(LegError::Io(io::ErrorKind::TimedOut.into())))
 }

@@ -57,9 +57,7 @@ impl<S: LegState> Courier<S> {
 
     /// Lets go of everything: what was open was never sent to its end.
     pub(super) async fn leave(mut self, end: &End) {
-        if let Some(transaction) = self.transaction.take() {
-            self.conclude(transaction);
-        }
+        self.give_up();
         let goodbyes = self.servers.drain(..).map(Server::leave);
         let goodbyes: Vec<_> = goodbyes.collect();
         tokio::join!(self.client.leave(end), join_all(goodbyes));
@@ -85,13 +83,9 @@ impl<S: LegState> Courier<S> {
                     delivered?;
                 }
             }
-            LmtpStep::Reset => {
-                if let Some(transaction) = self.transaction.take() {
-                    self.conclude(transaction);
-                }
-            }
+            LmtpStep::Reset => self.give_up(),
             LmtpStep::Close => {
-                self.client.flush(self.limits().answer).await?;
+                self.flush().await?;
                 return Err(End::Left);
             }
         }
@@ -100,11 +94,30 @@ impl<S: LegState> Courier<S> {
 
     async fn next_step(&mut self) -> Result<LmtpStep, End> {
         loop {
-            if let Some(step) = self.client.step(self.limits().answer).await? {
-                return Ok(step);
+            match self.client.step() {
+                Ok(Some(step)) => return Ok(step),
+                Ok(None) => self.flush().await?,
+                Err(violation) => {
+                    self.flush().await?;
+                    return Err(violation.into());
+                }
             }
+            self.client.release();
             self.wait().await?;
         }
+    }
+
+    /// Sends what is to be sent. Recipients that are told to end meanwhile are let go of: the mail system may take it when
+    /// it likes.
+    async fn flush(&mut self) -> Result<(), End> {
+        let limit = self.limits().answer;
+        let flushing = self.client.flush(limit);
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(flushing.await?);
+        };
+        let (flushed, tainted) = transaction.letting_go(flushing).await;
+        self.taint(tainted);
+        Ok(flushed?)
     }
 
     /// Waits for more of the mail system. Recipients that are told to end meanwhile are let go of: it may say nothing
@@ -130,6 +143,13 @@ impl<S: LegState> Courier<S> {
     fn begin(&mut self, from: Envelope) {
         self.servers.retain(Server::is_up);
         self.transaction = Some(Transaction::new(from));
+    }
+
+    /// Gives up the message that is open, if one is.
+    pub(super) fn give_up(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            self.conclude(transaction);
+        }
     }
 
     /// Ends a message, whatever has become of it.

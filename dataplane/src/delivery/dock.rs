@@ -20,10 +20,10 @@ use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
 use super::{Connection, Post, Whence, run};
 use crate::{
     config::{DeliveryListener, DeliveryProtocol},
-    listener::Permits,
+    listener::{Full, OriginPlace, Permits, Place},
     net::{
         self,
-        local::{LocalListener, LocalStream, Neighbour, Place},
+        local::{self, LocalListener, LocalStream, Neighbour},
         tls_server::ServerTls,
     },
 };
@@ -61,7 +61,7 @@ pub enum DockError {
         /// The listener.
         listener: String,
         /// Its place.
-        place: Place,
+        place: local::Place,
         /// What the system says.
         error: io::Error,
     },
@@ -158,7 +158,7 @@ impl Dock {
                 return;
             };
             let post = Arc::clone(&post);
-            let place = match self.permits.place(self.places.as_ref()) {
+            let place = match self.room_for(whence) {
                 Ok(place) => place,
                 Err(full) => {
                     complaints.about(&full);
@@ -181,6 +181,17 @@ impl Dock {
             });
         })
         .await;
+    }
+
+    /// A place for somebody, and one among those of where he comes from: one who is allowed to come takes all places from
+    /// nobody.
+    fn room_for(&self, whence: Whence) -> Result<(Place, Option<OriginPlace>), Full> {
+        let place = self.permits.place(self.places.as_ref())?;
+        let origin = match whence {
+            Whence::Address { peer, .. } => Some(self.permits.origin(peer.ip())?),
+            Whence::Here => None,
+        };
+        Ok((place, origin))
     }
 
     /// Where somebody comes from who may come.

@@ -10,17 +10,20 @@
 //! §4.1.1.4): for a fence and for a stop that is after the time that all sessions have to come to an end, at a kick at
 //! once. From the end to the server's word nothing of ours cuts it but `limits.deliveries.verdict`.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use ferrypost_wire::{
     Answered,
-    lmtp::{Answer, Hops, Piece},
+    lmtp::{Answer, Hops, LmtpFront, Piece},
 };
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
-    client::{Client, End},
+    client::{Client, End, say},
     courier::Courier,
     cuts::Cuts,
     outcome::Fate,
@@ -31,7 +34,10 @@ use super::{
 };
 use crate::{
     metrics::words::DeliveryOutcome,
-    net::{CloseProof, leg::LegState},
+    net::{
+        CloseProof,
+        leg::{Leg, LegState},
+    },
     registry::Proof,
 };
 
@@ -142,19 +148,19 @@ impl<S: LegState> Courier<S> {
                 None => {}
             }
         }
-        self.cut_due(transaction, cuts);
+        cut_due(&mut self.servers, transaction, cuts);
     }
 
     /// Passes the message on as it comes.
     async fn send(&mut self, transaction: &mut Transaction, cuts: &mut Cuts) -> Result<Sent, End> {
         let limits = self.limits();
-        self.client.flush(limits.answer).await?;
+        self.flush_in_message(transaction, cuts).await?;
         let mut hops = Hops::default();
         let header = self.header();
         let lost = pass(header.as_bytes(), &mut self.servers, cuts, limits.stalled).await;
         transaction.lose(lost);
         loop {
-            self.cut_due(transaction, cuts);
+            cut_due(&mut self.servers, transaction, cuts);
             let Client { leg, front, out } = &mut self.client;
             match front.content(leg.buffer(), out) {
                 Err(_) => return Ok(Sent::BareLineEnd),
@@ -162,7 +168,7 @@ impl<S: LegState> Courier<S> {
                 Ok(Piece::Withdrawn) => return Ok(Sent::Withdrawn),
                 // What is said between chunks.
                 Ok(Piece::Octets(0)) if !out.is_empty() => {
-                    self.client.flush(limits.answer).await?;
+                    self.flush_in_message(transaction, cuts).await?;
                 }
                 Ok(Piece::Added(octets)) => {
                     let lost = pass(octets, &mut self.servers, cuts, limits.stalled).await;
@@ -188,7 +194,7 @@ impl<S: LegState> Courier<S> {
     }
 
     /// Ends the message at every server that has all of it, and passes their words on. The mail system may be gone by
-    /// then: the servers are heard out all the same.
+    /// then, or take nothing: the servers are heard out all the same.
     async fn verdicts(&mut self, transaction: &mut Transaction) -> Result<(), End> {
         let limits = self.limits();
         let patience = Patience {
@@ -196,55 +202,35 @@ impl<S: LegState> Courier<S> {
             until: Instant::now() + limits.verdict,
             close: self.post.services.limits.relay.close,
         };
-        let mut answering = Answering {
-            client: &mut self.client,
+        let Client { leg, front, out } = &mut self.client;
+        // Never full: there is one answer for each recipient at most, and what is left to be said before the first.
+        let (line, answers) = mpsc::channel(transaction.recipients().len() + 1);
+        let answering = Answering {
+            front,
             verdicts: self.post.protocol.verdicts(),
             next: 0,
-            limit: limits.answer,
-            outcome: Ok(()),
+            out: std::mem::take(out),
+            line,
         };
-        answering.pass_on(transaction).await;
-        let mut words = FuturesUnordered::new();
-        for (number, server) in self.servers.iter_mut().enumerate() {
-            if server.is_receiving() {
-                transaction.expose(server.accepted());
-                words.push(word(number, server, patience, true));
-            }
-        }
-        while let Some(Word {
-            number,
-            server,
-            said,
-        }) = words.next().await
-        {
-            match said {
-                Ok((about, answer, last)) => {
-                    for recipient in about {
-                        let fate = Fate::by_server(answer.clone());
-                        transaction.conclude(recipient, fate, Some(Proof::Answered(last)));
-                    }
-                    if server.is_receiving() {
-                        words.push(word(number, server, patience, false));
-                    }
-                }
-                Err(closed) => {
-                    for recipient in transaction.unsettled(number) {
-                        let fate = DeliveryOutcome::Unanswered.into();
-                        transaction.conclude(recipient, fate, closed.map(Proof::Closed));
-                    }
-                }
-            }
-            answering.pass_on(transaction).await;
-        }
-        answering.outcome
+        let hearing = hear_out(&mut self.servers, transaction, patience, answering);
+        let ((), told) = tokio::join!(hearing, tell(leg, answers, limits.answer));
+        told
     }
 
-    /// Gives up the servers that are due to be cut.
-    fn cut_due(&mut self, transaction: &mut Transaction, cuts: &Cuts) {
-        for (number, server) in self.servers.iter_mut().enumerate() {
-            if let Some(reason) = cuts.reason(number) {
-                server.cut();
-                transaction.settle_all(number, reason.into());
+    /// Sends the mail system what is to be sent, and gives up servers that are due meanwhile: it may take it when it
+    /// likes.
+    async fn flush_in_message(
+        &mut self,
+        transaction: &mut Transaction,
+        cuts: &mut Cuts,
+    ) -> Result<(), End> {
+        let limit = self.limits().answer;
+        let mut flushing = pin!(self.client.flush(limit));
+        loop {
+            tokio::select! {
+                biased;
+                flushed = &mut flushing => return Ok(flushed?),
+                _ = cuts.next() => cut_due(&mut self.servers, transaction, cuts),
             }
         }
     }
@@ -266,6 +252,16 @@ impl<S: LegState> Courier<S> {
             whence: self.record.whence,
         };
         hop.header()
+    }
+}
+
+/// Gives up the servers that are due to be cut.
+fn cut_due(servers: &mut [Server], transaction: &mut Transaction, cuts: &Cuts) {
+    for (number, server) in servers.iter_mut().enumerate() {
+        if let Some(reason) = cuts.reason(number) {
+            server.cut();
+            transaction.settle_all(number, reason.into());
+        }
     }
 }
 
@@ -324,30 +320,86 @@ async fn word(number: usize, server: &mut Server, patience: Patience, is_first: 
     }
 }
 
+/// Has every server say what became of the message.
+async fn hear_out(
+    servers: &mut [Server],
+    transaction: &mut Transaction,
+    patience: Patience,
+    mut answering: Answering<'_>,
+) {
+    answering.pass_on(transaction);
+    let mut words = FuturesUnordered::new();
+    for (number, server) in servers.iter_mut().enumerate() {
+        if server.is_receiving() {
+            transaction.expose(server.accepted());
+            words.push(word(number, server, patience, true));
+        }
+    }
+    while let Some(Word {
+        number,
+        server,
+        said,
+    }) = words.next().await
+    {
+        match said {
+            Ok((about, answer, last)) => {
+                for recipient in about {
+                    let fate = Fate::by_server(answer.clone());
+                    transaction.conclude(recipient, fate, Some(Proof::Answered(last)));
+                }
+                if server.is_receiving() {
+                    words.push(word(number, server, patience, false));
+                }
+            }
+            Err(closed) => {
+                for recipient in transaction.unsettled(number) {
+                    let fate = DeliveryOutcome::Unanswered.into();
+                    transaction.conclude(recipient, fate, closed.map(Proof::Closed));
+                }
+            }
+        }
+        answering.pass_on(transaction);
+    }
+}
+
 /// The answers to a mail system about a message, in the order of its recipients.
-struct Answering<'a, S: LegState> {
-    client: &'a mut Client<S>,
+struct Answering<'a> {
+    front: &'a mut LmtpFront,
     verdicts: Verdicts,
     /// The recipient whose answer is due next.
     next: usize,
-    limit: Duration,
-    /// Whether the mail system still hears.
-    outcome: Result<(), End>,
+    /// What is to be said with the next answer.
+    out: Vec<u8>,
+    /// To whoever tells it.
+    line: mpsc::Sender<Vec<u8>>,
 }
 
-impl<S: LegState> Answering<'_, S> {
+impl Answering<'_> {
     /// Passes on what has come to be known.
-    async fn pass_on(&mut self, transaction: &Transaction) {
+    fn pass_on(&mut self, transaction: &Transaction) {
         let waiting = &transaction.recipients()[self.next..];
         let known = waiting.iter().map_while(|recipient| recipient.fate());
         for fate in known {
             if self.next == 0 || self.verdicts == Verdicts::PerRecipient {
-                self.client.front.answer(&fate.answer, &mut self.client.out);
+                self.front.answer(&fate.answer, &mut self.out);
             }
             self.next += 1;
         }
-        if self.outcome.is_ok() && !self.client.out.is_empty() {
-            self.outcome = self.client.flush(self.limit).await.map_err(End::from);
+        if !self.out.is_empty() {
+            // It fails once the mail system does not hear any more.
+            _ = self.line.try_send(std::mem::take(&mut self.out));
         }
     }
+}
+
+/// Tells a mail system the answers as they come, until there are no more.
+async fn tell<S: LegState>(
+    leg: &mut Leg<S>,
+    mut answers: mpsc::Receiver<Vec<u8>>,
+    limit: Duration,
+) -> Result<(), End> {
+    while let Some(answer) = answers.recv().await {
+        say(leg, &answer, limit).await?;
+    }
+    Ok(())
 }

@@ -164,15 +164,17 @@ async fn serve<S: LegState>(mut courier: Courier<S>) {
 }
 
 /// Shakes hands with a mail system that has asked for it. What is said about it if that fails is in its record.
+///
+/// Nothing of what was done for it in clear goes on (RFC 3207 §4.2): no message, and no server that was told of a mail
+/// system in clear.
 async fn secure(
-    courier: Courier<Plaintext>,
+    mut courier: Courier<Plaintext>,
     tls: &ServerTls,
 ) -> Result<Courier<Encrypted>, (Record, Arc<Post>, End)> {
+    courier.give_up();
     let Courier {
         post,
         client,
-        servers,
-        transaction,
         record,
         ..
     } = courier;
@@ -182,8 +184,8 @@ async fn secure(
             post,
             client,
             tls: Some(facts),
-            servers,
-            transaction,
+            servers: Vec::new(),
+            transaction: None,
             record,
         }),
         Ok(Err(error)) => Err((record, post, error)),

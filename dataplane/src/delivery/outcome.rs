@@ -29,6 +29,11 @@ impl Fate {
         };
         Self { answer, outcome }
     }
+
+    /// Whether no time mends it.
+    pub(super) fn is_final(&self) -> bool {
+        self.answer.code() >= 500
+    }
 }
 
 /// In our own words.
@@ -138,7 +143,7 @@ mod tests {
     #[test]
     fn only_what_no_time_mends_is_final() {
         for outcome in DeliveryOutcome::iter() {
-            let is_final = Fate::from(outcome).answer.code() >= 500;
+            let is_final = Fate::from(outcome).is_final();
             let mends = !matches!(
                 outcome,
                 DeliveryOutcome::NotServed

@@ -8,6 +8,7 @@ use ferrypost_wire::{
     Answered, BackendViolation,
     lmtp::{Answer, Delivery, Envelope, LmtpBack},
 };
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use super::{outcome::Fate, protocol::Verdicts};
@@ -48,6 +49,8 @@ pub(super) struct Server {
 struct Link {
     leg: BackendLeg,
     back: LmtpBack,
+    /// The server has spoken before it had the whole message.
+    is_hasty: bool,
 }
 
 /// What a server says to a recipient.
@@ -80,6 +83,11 @@ pub(super) enum Gone {
     /// It had been closed before.
     #[error("the connection is closed")]
     Closed,
+    /// What it said would be taken for the answer to what it is asked next.
+    #[error(
+        "the server has said something that nobody had asked for, or has closed the connection"
+    )]
+    Unasked,
 }
 
 impl Server {
@@ -94,7 +102,11 @@ impl Server {
             destination,
             endpoint,
             address,
-            link: Some(Link { leg, back }),
+            link: Some(Link {
+                leg,
+                back,
+                is_hasty: false,
+            }),
             verdicts,
             begun: false,
             stale: false,
@@ -159,7 +171,7 @@ impl Server {
         }
         let begins = !self.begun;
         let mut out = Vec::new();
-        let link = self.link.as_mut().ok_or(Gone::Closed)?;
+        let link = self.link_to_ask()?;
         if begins && link.back.mail(from, &mut out).is_err() {
             return Ok(Said::No(DeliveryOutcome::Unsupported.into()));
         }
@@ -232,6 +244,7 @@ impl Server {
     pub(super) async fn end(&mut self, limit: Duration) -> Result<(), Gone> {
         let mut out = Vec::new();
         let link = self.link.as_mut().ok_or(Gone::Closed)?;
+        link.is_hasty = !link.is_quiet();
         link.back.end(&mut out);
         let said = timeout(limit, link.leg.write_public(&out)).await;
         Ok(said.map_err(|_| Gone::Timeout)??)
@@ -248,6 +261,10 @@ impl Server {
         let Delivery::Delivered(answer, last) = heard.map_err(|_| Gone::Timeout)?? else {
             return Err(BackendViolation::Malformed.into());
         };
+        // It may refuse a message that it has not read. That it has stored it before is no word to rely on.
+        if link.is_hasty && answer.is_yes() {
+            return Err(BackendViolation::Malformed.into());
+        }
         let about = match self.verdicts {
             Verdicts::PerRecipient => self.accepted.pop_front().into_iter().collect(),
             Verdicts::PerMessage => self.accepted.drain(..).collect(),
@@ -301,10 +318,19 @@ impl Server {
         limit: Duration,
     ) -> Result<Delivery, Gone> {
         let mut out = Vec::new();
-        let link = self.link.as_mut().ok_or(Gone::Closed)?;
+        let link = self.link_to_ask()?;
         command(&mut link.back, &mut out);
         self.say(&out, limit).await?;
         self.hear(limit).await
+    }
+
+    /// The connection, if the next that comes on it will be the answer to what is asked now: no answer is due.
+    fn link_to_ask(&mut self) -> Result<&mut Link, Gone> {
+        if self.link.as_mut().is_some_and(|link| !link.is_quiet()) {
+            self.cut();
+            return Err(Gone::Unasked);
+        }
+        self.link.as_mut().ok_or(Gone::Closed)
     }
 
     async fn say(&mut self, octets: &[u8], limit: Duration) -> Result<(), Gone> {
@@ -335,6 +361,11 @@ impl Server {
 }
 
 impl Link {
+    /// Whether nothing is there to be read, as far as our own machine knows.
+    fn is_quiet(&mut self) -> bool {
+        self.leg.buffer().is_empty() && self.leg.fill().now_or_never().is_none()
+    }
+
     async fn hear(&mut self) -> Result<Delivery, Gone> {
         let mut out = Vec::new();
         loop {

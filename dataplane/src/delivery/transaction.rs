@@ -113,10 +113,16 @@ impl Transaction {
         unsettled.map(|(number, _)| number).collect()
     }
 
-    /// The fate to tell of all at once: one that time may mend, if there is one.
+    /// The fate to tell of all at once, if there is one: for later, where time may mend one of them, or where somebody could
+    /// have the message but for the others.
     pub(super) fn mildest(&self) -> Option<Fate> {
         let fates = self.recipients.iter().filter_map(Recipient::fate);
-        fates.min_by_key(|fate| fate.answer.code() >= 500).cloned()
+        let mildest = fates.min_by_key(|fate| fate.is_final())?;
+        let is_spared = |recipient: &Recipient| recipient.fate().is_none();
+        if mildest.is_final() && self.recipients.iter().any(is_spared) {
+            return Some(DeliveryOutcome::ServerDeferred.into());
+        }
+        Some(mildest.clone())
     }
 
     /// Those of a server's recipients that it may still deliver to.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use count::ListenerCounts;
 pub use door::{Arrival, Door, DoorSettings, Host};
 pub use permit::Permits;
+pub(crate) use permit::{Full, OriginPlace, Place};
 
 use crate::{
     config::{Listener, ListenerTls},

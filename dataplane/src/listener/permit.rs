@@ -27,7 +27,7 @@ pub(crate) struct Place {
 }
 
 /// A place among the connections of where a client comes from: free again when it is dropped.
-pub(super) struct OriginPlace {
+pub(crate) struct OriginPlace {
     origins: Arc<Origins>,
     taken: Taken,
 }
@@ -100,7 +100,7 @@ impl Permits {
     }
 
     /// Takes a place of the address and of its network.
-    pub(super) fn origin(&self, address: IpAddr) -> Result<OriginPlace, Full> {
+    pub(crate) fn origin(&self, address: IpAddr) -> Result<OriginPlace, Full> {
         let taken = self.origins.of(address);
         self.origins.take(taken)?;
         Ok(OriginPlace {

@@ -34,6 +34,12 @@ pub(super) struct Manners {
     pub(super) hangs_up: Option<Moment>,
     /// A permit lets it read so many octets of a message; `None`: as they come.
     pub(super) reads: Option<(Arc<Semaphore>, usize)>,
+    /// What it says before it has the message.
+    pub(super) early: Option<&'static str>,
+    /// What it says behind its words on a message.
+    pub(super) more: Option<&'static str>,
+    /// As `to`, once it has been reset.
+    pub(super) to_after_reset: &'static [(&'static str, &'static str)],
 }
 
 /// When a server hangs up.
@@ -58,6 +64,9 @@ impl Default for Manners {
             smtp: false,
             hangs_up: None,
             reads: None,
+            early: None,
+            more: None,
+            to_after_reset: &[],
         }
     }
 }
@@ -162,6 +171,7 @@ impl Serving {
                 "DATA" => self.message().await?,
                 "RSET" => {
                     self.recipients.clear();
+                    self.manners.to = self.manners.to_after_reset;
                     self.say("250 2.0.0 Forgotten").await?;
                 }
                 "QUIT" => return self.say("221 2.0.0 Bye").await,
@@ -191,6 +201,9 @@ impl Serving {
 
     async fn message(&mut self) -> std::io::Result<()> {
         self.say("354 Go on").await?;
+        if let Some(early) = self.manners.early {
+            self.say(early).await?;
+        }
         let mut message = Vec::new();
         while !message.ends_with(b"\r\n.\r\n") {
             let at_most = match &self.manners.reads {
@@ -233,6 +246,9 @@ impl Serving {
             if has_word {
                 self.say(verdict).await?;
             }
+        }
+        if let Some(more) = self.manners.more {
+            self.say(more).await?;
         }
         if self.manners.hangs_up == Some(Moment::WhenDone) {
             return Err(std::io::ErrorKind::ConnectionAborted.into());

@@ -12,7 +12,7 @@ use ferrypost_proto::{
     v1::{self, Protocol, endpoint_tls::Mode},
 };
 use ferrypost_routing::{RoutingTable, testing};
-use ferrypost_runtime::{metrics::Metrics, shutdown::Shutdown};
+use ferrypost_runtime::{metrics::Metrics, shutdown::Shutdown, tls::CertificateFiles};
 
 use super::server::{Manners, Server};
 use crate::{
@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) from: Vec<crate::network::Network>,
     /// Mail systems at once.
     pub(super) connections: Option<usize>,
+    /// What is shown to mail systems that want TLS; `None`: there is none.
+    pub(super) certificate: Option<CertificateFiles>,
 }
 
 impl Default for Plan {
@@ -61,6 +63,7 @@ impl Default for Plan {
             place: Place::Address("127.0.0.1:0".parse().unwrap()),
             from: vec!["127.0.0.0/8".parse().unwrap()],
             connections: None,
+            certificate: None,
         }
     }
 }
@@ -85,16 +88,20 @@ impl World {
 
     pub(super) fn with(plan: Plan) -> Self {
         let world = Self::without_table(plan);
+        world.publish(world.config());
+        world
+    }
+
+    fn publish(&self, config: v1::RoutingConfig) {
         let accounts = vec![
             testing::entry(1, &["alice@a.example"], "source", 1),
             testing::entry(2, &["bob@a.example"], "target", 1),
             testing::entry(3, &["carol@a.example"], "source", 1),
         ];
         let mut chunk = testing::chunk(1, accounts);
-        chunk.config = Some(world.config());
+        chunk.config = Some(config);
         let table = testing::snapshot_after(None, chunk).unwrap();
-        world.tables.publish(Arc::new(table));
-        world
+        self.tables.publish(Arc::new(table));
     }
 
     /// Before anything is known.
@@ -113,7 +120,7 @@ impl World {
             protocol: plan.protocol,
             place: plan.place,
             from: plan.from,
-            certificates: Vec::new(),
+            certificates: plan.certificate.into_iter().collect(),
             connections: plan.connections,
         };
         let dock = Dock::bind(listener, Permits::new(plan.limits.connections, &[])).unwrap();

@@ -465,6 +465,10 @@ impl LmtpFront {
         if self.channel == Channel::Secure {
             return self.mistake(words::NO_TLS, out);
         }
+        // What somebody in the middle has named would be among what is said under TLS.
+        if self.transaction.is_some() {
+            return self.mistake(words::ORDER, out);
+        }
         if !arguments.is_empty() {
             return self.mistake(words::ARGUMENTS, out);
         }
