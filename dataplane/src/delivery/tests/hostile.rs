@@ -171,6 +171,16 @@ async fn a_word_too_many_is_no_answer_to_what_is_asked_next() {
     assert_eq!(count(&world.source.seen.connections), 2);
 }
 
+#[tokio::test]
+async fn data_planes_that_lead_to_each_other_end_it_before_there_is_a_message() {
+    for plan in [Plan::default(), smtp()] {
+        let world = World::in_a_circle(plan);
+        let mut mail = world.mail_system().await;
+        assert_eq!(mail.begin(&[ALICE]).await, ["451 4.4.6"]);
+        assert_eq!(world.deliveries(), 0);
+    }
+}
+
 /// By SMTP there is one answer for all.
 #[tokio::test]
 async fn a_server_that_changes_its_mind_about_one_refuses_no_other_for_good() {

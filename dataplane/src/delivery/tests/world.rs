@@ -92,6 +92,19 @@ impl World {
         world
     }
 
+    /// One whose servers are nothing else than itself.
+    pub(super) fn in_a_circle(plan: Plan) -> Self {
+        let world = Self::without_table(plan);
+        let port = world.address.unwrap().port();
+        let mut config = world.config();
+        let destinations = config.destinations.iter_mut();
+        for endpoint in destinations.filter_map(|it| it.endpoints.last_mut()) {
+            endpoint.port = port.into();
+        }
+        world.publish(config);
+        world
+    }
+
     fn publish(&self, config: v1::RoutingConfig) {
         let accounts = vec![
             testing::entry(1, &["alice@a.example"], "source", 1),

@@ -485,12 +485,16 @@ impl LmtpFront {
         if self.transaction.is_some() {
             return self.mistake(words::ORDER, out);
         }
-        let from = match self.envelope(arguments, "FROM", Parameter::extension_of_mail) {
+        let mut from = match self.envelope(arguments, "FROM", Parameter::extension_of_mail) {
             Ok(from) => from,
             Err(words) => return self.mistake(words, out),
         };
         if self.is_too_large(&from) {
             line(out, words::TOO_LARGE);
+            return Ok(None);
+        }
+        if !from.count_hop() {
+            line(out, words::GONE_ROUND);
             return Ok(None);
         }
         line(out, words::SENDER_OK);

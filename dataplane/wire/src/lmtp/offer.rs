@@ -1,13 +1,14 @@
 //! What may be offered to a mail system, which asks once and sends for every server.
 
 use crate::keywords::Keywords;
+use crate::smtp::envelope::HOPS;
 use crate::smtp::offer::shared;
 
 /// What is offered where every destination offers it: it changes what a message may be, or what becomes of it.
 const CARRIED: [&str; 3] = ["8BITMIME", "SMTPUTF8", "DSN"];
 
 /// What we do ourselves.
-const OURS: [&str; 2] = ["PIPELINING", "ENHANCEDSTATUSCODES"];
+const OURS: [&str; 3] = ["PIPELINING", "ENHANCEDSTATUSCODES", HOPS];
 
 /// What we offer to mail systems.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +72,13 @@ mod tests {
         let lines: Vec<_> = offer.lines().collect();
         assert_eq!(
             lines,
-            ["SIZE 50", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES"]
+            [
+                "SIZE 50",
+                "8BITMIME",
+                "PIPELINING",
+                "ENHANCEDSTATUSCODES",
+                "XFERRYPOST"
+            ]
         );
         assert_eq!(offer.size(), Some(50));
     }

@@ -14,6 +14,7 @@ pub(super) const BEGIN_TLS: &str = "220 2.0.0 Begin TLS now.";
 pub(super) const CANNOT_VERIFY: &str = "252 2.0.0 That is found out by sending something.";
 pub(super) const TOO_MANY_RECIPIENTS: &str = "452 4.5.3 Too many recipients for one message.";
 pub(super) const TOO_LARGE: &str = "552 5.3.4 The message is too large.";
+pub(super) const GONE_ROUND: &str = "451 4.4.6 This message goes round in a circle.";
 pub(super) const UNKNOWN: &str = "500 5.5.1 This command is not known.";
 pub(super) const LHLO_INSTEAD: &str = "500 5.5.1 This is LMTP, say LHLO.";
 pub(super) const ORDER: &str = "503 5.5.1 This command has no place here.";

@@ -6,6 +6,12 @@
 //! everything is taken that Dovecot or Postfix take.
 
 use super::quirks;
+use crate::facts::HopLimit;
+
+/// The extension of our own by which one data plane tells another how often a message may still be passed on, and its
+/// parameter of MAIL. Where they lead to each other, the first recipient would have each open the next without an end, before
+/// there is a message whose trace headers could be counted.
+pub(crate) const HOPS: &str = "XFERRYPOST";
 
 /// An address without its brackets and its source route: printable, in UTF-8, and its quotes are closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +46,7 @@ impl Parameter {
             "BODY" => Some("8BITMIME"),
             "SMTPUTF8" => Some("SMTPUTF8"),
             "RET" | "ENVID" => Some("DSN"),
+            HOPS => Some(HOPS),
             _ => None,
         }
     }
@@ -54,7 +61,9 @@ impl Parameter {
     pub(crate) fn is_sound(&self) -> bool {
         let value = self.value.as_deref();
         match &*self.keyword {
-            "SIZE" => value.is_some_and(|size| size.bytes().all(|octet| octet.is_ascii_digit())),
+            "SIZE" | HOPS => {
+                value.is_some_and(|number| number.bytes().all(|octet| octet.is_ascii_digit()))
+            }
             "BODY" => value.is_some_and(|body| {
                 ["7BIT", "8BITMIME"]
                     .iter()
@@ -125,6 +134,18 @@ impl Envelope {
             address: Address(path.to_owned()),
             parameters: parse_parameters(parameters)?,
         })
+    }
+
+    /// Counts us among those that pass the message on. False: it must go no further.
+    pub(crate) fn count_hop(&mut self) -> bool {
+        let said = self.parameter(HOPS).map(|left| left.parse().unwrap_or(0));
+        let left = HopLimit::FIRST.and_by_its_own_word(said);
+        self.parameters.retain(|it| it.keyword != HOPS);
+        self.parameters.extend(left.map(|left| Parameter {
+            keyword: HOPS.to_owned(),
+            value: Some(left.get().to_string()),
+        }));
+        left.is_some()
     }
 
     /// The value of a parameter; `Some("")` for one without.
@@ -400,6 +421,27 @@ mod tests {
             assert_eq!(envelope, Err(BadEnvelope::Parameter), "{broken}");
         }
         assert_eq!(to("TO:<a@b>A=1"), Err(BadEnvelope::Syntax));
+    }
+
+    #[test]
+    fn a_message_is_passed_on_so_often_and_nobody_can_make_that_more() {
+        let count = |parameters: &str| {
+            let from = Envelope::parse(format!("FROM:<a@b>{parameters}").as_bytes(), "FROM");
+            let mut from = from.unwrap();
+            let goes_on = from.count_hop();
+            goes_on.then(|| from.parameter(HOPS).unwrap().to_owned())
+        };
+        for (said, left) in [
+            ("", Some("5")),
+            (" XFERRYPOST=5", Some("4")),
+            (" SIZE=1 xferrypost=2", Some("1")),
+            (" XFERRYPOST=200", Some("5")),
+            (" XFERRYPOST=1", None),
+            (" XFERRYPOST=0", None),
+            (" XFERRYPOST=256", None),
+        ] {
+            assert_eq!(count(said).as_deref(), left, "{said}");
+        }
     }
 
     #[test]

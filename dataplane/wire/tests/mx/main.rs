@@ -60,6 +60,7 @@ fn a_dialogue_word_for_word() {
          250-DSN\r\n\
          250-PIPELINING\r\n\
          250-ENHANCEDSTATUSCODES\r\n\
+         250-XFERRYPOST\r\n\
          250-STARTTLS\r\n\
          250 CHUNKING\r\n\
          250 2.1.0 The sender is taken.\r\n\
