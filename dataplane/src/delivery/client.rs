@@ -39,6 +39,10 @@ pub(super) enum End {
     /// A CR or LF by itself: where its message ends is not certain.
     #[error("a bare CR or LF in the message")]
     Smuggled,
+    /// It sent more behind DATA than may be, without the answer. If that is a message, its lines are not to be taken for
+    /// commands.
+    #[error("something was sent behind DATA before it was answered")]
+    Impatient,
     /// It said nothing for too long.
     #[error("nothing was said within the limit")]
     Idle,
@@ -60,7 +64,7 @@ impl End {
             Self::Left => SessionEnd::ClientLeft,
             Self::Client(LegError::Ended) => SessionEnd::ClientEnded,
             Self::Client(_) => SessionEnd::ClientFailed,
-            Self::Violation(_) | Self::Smuggled => SessionEnd::ProtocolError,
+            Self::Violation(_) | Self::Smuggled | Self::Impatient => SessionEnd::ProtocolError,
             Self::Idle => SessionEnd::Idle,
             Self::Stopping => SessionEnd::Stopping,
             Self::Handshake(HandshakeError::TooOld(_)) => SessionEnd::TlsTooOld,
@@ -77,6 +81,7 @@ impl End {
             Self::Client(_)
             | Self::Violation(_)
             | Self::Smuggled
+            | Self::Impatient
             | Self::Handshake(_)
             | Self::HandshakeTimeout => Blame::Client,
         }
@@ -97,6 +102,15 @@ impl<S: LegState> Client<S> {
         match self.front.step(self.leg.buffer(), &mut self.out)? {
             LmtpStep::NeedMore => Ok(None),
             step => Ok(Some(step)),
+        }
+    }
+
+    /// A message was refused whose first octet may come when it is let: none may be there.
+    pub(super) fn nothing_behind(&mut self) -> Result<(), End> {
+        if self.leg.buffer().is_empty() {
+            Ok(())
+        } else {
+            Err(End::Impatient)
         }
     }
 

@@ -83,6 +83,7 @@ impl<S: LegState> Courier<S> {
                     delivered?;
                 }
             }
+            LmtpStep::NoMessage => self.client.nothing_behind()?,
             LmtpStep::Reset => self.give_up(),
             LmtpStep::Close => {
                 self.flush().await?;

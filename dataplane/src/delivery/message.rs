@@ -96,6 +96,10 @@ impl<S: LegState> Courier<S> {
             }
             transaction.settle_rest(&fate);
             self.client.front.refuse(&fate.answer, &mut self.client.out);
+            if self.client.front.is_idle() {
+                return self.client.nothing_behind();
+            }
+            // Chunks need no leave to come.
             return Ok(());
         }
         self.client.front.go_ahead(&mut self.client.out);

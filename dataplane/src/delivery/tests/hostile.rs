@@ -82,6 +82,33 @@ async fn nothing_that_was_said_in_clear_is_part_of_a_message_under_tls() {
 }
 
 #[tokio::test]
+async fn no_line_of_a_message_that_was_refused_is_taken_for_a_command() {
+    let message = "RSET\r\nMAIL FROM:<admin@a.example>\r\nRCPT TO:<carol@a.example>\r\nDATA\r\nForged\r\n.\r\n";
+    for recipient in [ALICE, BOB] {
+        let world = World::with(Plan {
+            target: Manners {
+                to: &[("bob", "550 5.1.1 Unknown here")],
+                ..Manners::default()
+            },
+            ..Plan::default()
+        });
+        let mut mail = world.mail_system().await;
+        let accepted = mail.begin(&[recipient]).await;
+        world.fence();
+        world.drained().await;
+        mail.0.send(format!("DATA\r\n{message}")).await;
+        let refused = if accepted == ["250 2.1.5"] {
+            "451 4.2.1"
+        } else {
+            "503 5.5.1"
+        };
+        assert_eq!(mail.answers(1).await, [refused]);
+        assert_eq!(mail.0.rest().await, "");
+        assert!(!world.source.seen.has("RCPT TO:<carol"));
+    }
+}
+
+#[tokio::test]
 async fn a_mail_system_that_reads_nothing_keeps_no_fence_waiting() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lmtp");

@@ -69,6 +69,9 @@ pub enum LmtpStep {
     /// The message is next, for those recipients that were accepted: answer with [`go_ahead`](LmtpFront::go_ahead)
     /// or [`refuse`](LmtpFront::refuse).
     Message,
+    /// It has asked to send a message that is for nobody; that is answered. What is there already was sent without the
+    /// answer and is no command: hang up.
+    NoMessage,
     /// The transaction is over before its message; that is answered.
     Reset,
     /// It has said goodbye, or sends what cannot be told from commands. We have answered, and nothing more is read.
@@ -223,7 +226,8 @@ impl LmtpFront {
         }
     }
 
-    /// Refuses the message for all its recipients at once.
+    /// Refuses the message for all its recipients at once. If it does not come in chunks, nothing may be there of it yet:
+    /// hang up, as at [`LmtpStep::NoMessage`].
     pub fn refuse(&mut self, answer: &Answer, out: &mut Vec<u8>) {
         if self.state != State::Message {
             return;
@@ -277,7 +281,7 @@ impl LmtpFront {
                     self.state = State::Command;
                 }
                 None => match self.command(input, out) {
-                    Ok(None) => {}
+                    Ok(None | Some(LmtpStep::NoMessage)) => {}
                     Ok(Some(LmtpStep::NeedMore)) => return Ok(Piece::Octets(0)),
                     Ok(Some(LmtpStep::Reset)) => return Ok(Piece::Withdrawn),
                     Ok(Some(_)) => return Ok(self.give_up()),
@@ -540,7 +544,7 @@ impl LmtpFront {
             .is_none_or(|it| it.accepted == 0 || it.chunks.is_some())
         {
             line(out, words::ORDER);
-            return Ok(None);
+            return Ok(Some(LmtpStep::NoMessage));
         }
         self.state = State::Message;
         Ok(Some(LmtpStep::Message))
@@ -601,9 +605,10 @@ impl LmtpFront {
     }
 
     fn is_too_large(&self, from: &Envelope) -> bool {
+        // Digits alone: what is no number is a larger one than there are.
         let says = from
             .parameter("SIZE")
-            .and_then(|size| size.parse::<u64>().ok());
+            .map(|size| size.parse().unwrap_or(u64::MAX));
         matches!((says, self.offer.size()), (Some(says), Some(limit)) if says > limit)
     }
 

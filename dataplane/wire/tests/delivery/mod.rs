@@ -162,6 +162,7 @@ impl Serving {
             LmtpStep::NeedMore => return Turn::NeedsMore,
             LmtpStep::StartTls if !self.input.is_empty() => return Turn::Over,
             LmtpStep::StartTls => self.front.secured(),
+            LmtpStep::NoMessage => {}
             LmtpStep::Mail(_) | LmtpStep::Reset => self.accepted = 0,
             LmtpStep::Recipient(to) => {
                 let answer = verdict(to.address.as_str());
