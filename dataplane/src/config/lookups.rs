@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ferrypost_proto::DestinationId;
 use ferrypost_runtime::config::Section;
+use ferrypost_wire::socketmap::MAX_VALUE;
 
 use super::{local, validate};
 use crate::{
@@ -109,7 +110,7 @@ fn next_hop(text: &str) -> Result<(DestinationId, String), &'static str> {
     let (destination, next_hop) = text.split_once(' ').ok_or(WANTED)?;
     let destination = DestinationId::parse(destination).map_err(|_| WANTED)?;
     let next_hop = next_hop.trim();
-    let is_one = !next_hop.is_empty()
+    let is_one = (1..=MAX_VALUE).contains(&next_hop.len())
         && next_hop
             .bytes()
             .all(|it| it.is_ascii_graphic() || it == b' ');

@@ -1,6 +1,10 @@
 //! The way of a recipient, by the table in force.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use ferrypost_proto::{DestinationId, NoRoute, Recipient};
 use ferrypost_routing::{Resolution, RoutingTable};
@@ -21,6 +25,8 @@ const FIRST_TABLE: Duration = Duration::from_secs(5);
 pub struct NextHops {
     tables: Tables,
     by_destination: BTreeMap<DestinationId, String>,
+    /// Destinations that accounts were found on, and that are not among those.
+    missed: Mutex<BTreeSet<DestinationId>>,
     counts: Counts,
 }
 
@@ -61,6 +67,7 @@ impl NextHops {
         Self {
             tables,
             by_destination,
+            missed: Mutex::default(),
             counts: Counts {
                 found: count(LookupOutcome::Found),
                 held: count(LookupOutcome::Held),
@@ -96,7 +103,11 @@ impl NextHops {
             return Way::NotOurs;
         }
         let Ok(recipient) = table.config().names().recipient(address) else {
-            return Way::NotOurs;
+            return if is_garbled(address) {
+                Way::Unknown("this is no address")
+            } else {
+                Way::NotOurs
+            };
         };
         let resolution = match &recipient {
             Recipient::Name(name) => table.resolve(name),
@@ -114,6 +125,17 @@ impl NextHops {
         }
     }
 
+    /// Says once of each destination that it has no next hop.
+    fn miss(&self, destination: &DestinationId) {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.insert(destination.clone()) {
+            tracing::warn!(
+                %destination,
+                "no next hop is configured for a destination: whoever asks for the way of its accounts is to ask again"
+            );
+        }
+    }
+
     fn to(&self, destination: &DestinationId) -> Way<'_> {
         if let Some((destination, next_hop)) = self.by_destination.get_key_value(destination) {
             return Way::To {
@@ -121,9 +143,16 @@ impl NextHops {
                 next_hop,
             };
         }
-        tracing::debug!(%destination, "no next hop is configured for a destination");
+        self.miss(destination);
         Way::Unknown("no next hop is configured for the destination")
     }
+}
+
+/// Whether what stands in the place of a domain can be none of anybody's, so that something else was meant: a line with its
+/// end, say.
+fn is_garbled(address: &str) -> bool {
+    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+    domain.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 #[cfg(test)]
@@ -178,6 +207,8 @@ mod tests {
             ("bob@closed.example", "not ours"),
             ("bob@elsewhere.example", "not ours"),
             ("bob@[192.0.2.1]", "not ours"),
+            ("bob@under_score.example", "not ours"),
+            ("bob@a.example\r\n", "unknown"),
             ("a.example", "not ours"),
             ("*", "not ours"),
             ("", "not ours"),

@@ -10,7 +10,7 @@ pub const MAX_REQUEST: usize = 2048;
 const MAX_DIGITS: usize = 4;
 
 /// The longest value, in octets, that Postfix is sent: it takes 100,000.
-const MAX_VALUE: usize = 1024;
+pub const MAX_VALUE: usize = 1024;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -141,6 +141,10 @@ fn only_what_every_server_takes_is_taken() {
     for (parameter, code) in [
         ("SIZE=1000 BODY=8bitmime SMTPUTF8 RET=HDRS ENVID=x", "250"),
         ("SIZE=1001", "552"),
+        ("SIZE=99999999999999999999999", "552"),
+        ("XFERRYPOST=2", "250"),
+        ("XFERRYPOST=1", "451"),
+        ("XFERRYPOST=x", "555"),
         ("SIZE=+1", "555"),
         ("BODY=BINARYMIME", "555"),
         ("AUTH=<>", "555"),
