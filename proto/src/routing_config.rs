@@ -370,8 +370,12 @@ impl RoutingConfig {
                 let (protocol, host, port) =
                     (endpoint.protocol.word(), &endpoint.host, endpoint.port);
                 if matches!(endpoint.tls, EndpointTls::PlaintextByConsent(_)) {
+                    let what = match endpoint.protocol {
+                        v1::Protocol::Lmtp | v1::Protocol::Smtp => "messages",
+                        _ => "passwords",
+                    };
                     warnings.push(format!(
-                        "{id}: passwords cross the {protocol} connection to {host}:{port} unencrypted",
+                        "{id}: {what} cross the {protocol} connection to {host}:{port} unencrypted",
                     ));
                 }
                 let refused = self.refused_separators(endpoint);
