@@ -4,8 +4,9 @@ use crate::keywords::Keywords;
 use crate::smtp::envelope::HOPS;
 use crate::smtp::offer::shared;
 
-/// What is offered where every destination offers it: it changes what a message may be, or what becomes of it.
-const CARRIED: [&str; 3] = ["8BITMIME", "SMTPUTF8", "DSN"];
+/// What is offered where every destination offers it: it changes what a message may be, or what becomes of it. The last
+/// one is what Dovecot's proxies tell Dovecot of a recipient; its LMTP alone offers it, to whom it trusts.
+const CARRIED: [&str; 4] = ["8BITMIME", "SMTPUTF8", "DSN", "XRCPTFORWARD"];
 
 /// What we do ourselves.
 const OURS: [&str; 3] = ["PIPELINING", "ENHANCEDSTATUSCODES", HOPS];

@@ -53,11 +53,15 @@ impl Parameter {
 
     /// The same of RCPT.
     pub(crate) fn extension_of_recipient(&self) -> Option<&'static str> {
-        matches!(&*self.keyword, "NOTIFY" | "ORCPT").then_some("DSN")
+        match &*self.keyword {
+            "NOTIFY" | "ORCPT" => Some("DSN"),
+            "XRCPTFORWARD" => Some("XRCPTFORWARD"),
+            _ => None,
+        }
     }
 
     /// Whether its value is one of the extension's (RFC 1870 §5, RFC 6152 §2, RFC 6531 §3.4, RFC 3461 §4). What a
-    /// value of DSN means is between the mail system and the server.
+    /// value of the others means is between the mail system and the server.
     pub(crate) fn is_sound(&self) -> bool {
         let value = self.value.as_deref();
         match &*self.keyword {

@@ -230,6 +230,7 @@ fn verdict(address: &str) -> Answer {
     match address {
         held if held.starts_with("held") => Reason::Held.into(),
         nobody if nobody.starts_with("no") => Reason::Unlisted.into(),
+        elsewhere if elsewhere.ends_with("@example.net") => Reason::NotServed.into(),
         _ => yes(),
     }
 }
@@ -246,10 +247,14 @@ fn yes() -> Answer {
 
 /// A MAIL or a RCPT as our server reads it.
 pub(crate) fn envelope(command: &str) -> Envelope {
+    envelope_for(&able(), command)
+}
+
+/// The same for a server that offers this.
+pub(crate) fn envelope_for(server: &Keywords, command: &str) -> Envelope {
     let mut front = LmtpFront::new(LmtpSettings {
-        channel: Channel::Secure,
-        offer: Arc::new(Offer::new(&[able()])),
         limits: LmtpLimits::default(),
+        ..settings(server, Channel::Secure)
     });
     let mut input = WireBuf::new(10_000);
     let before = if command.starts_with("RCPT") {

@@ -12,7 +12,7 @@ mod delivery;
 #[path = "../sloppy/mod.rs"]
 mod sloppy;
 
-use delivery::{LIMITS, deliver, envelope, open, serve, serve_for, told};
+use delivery::{LIMITS, deliver, envelope, envelope_for, open, serve, serve_for, told};
 use ferrypost_wire::lmtp::{Delivery, LmtpOpening, Reason};
 use ferrypost_wire::{
     BackLimits, BackSettings, BackendViolation, Capabilities as _, Channel, ClientFacts,
@@ -157,6 +157,25 @@ fn only_what_every_server_takes_is_taken() {
             Some(code),
             "{parameter}"
         );
+    }
+}
+
+#[test]
+fn what_a_proxy_knows_of_a_recipient_goes_to_servers_that_take_it() {
+    let dovecot = Keywords::from_items(["PIPELINING", "XRCPTFORWARD"]);
+    let command = "RCPT TO:<a@b> XRCPTFORWARD=x+3Dy";
+    let input = format!("LHLO x\r\nMAIL FROM:<>\r\n{command}\r\n");
+    let session = serve_for(&dovecot, Channel::Secure, input.as_bytes(), &[9]);
+    assert!(session.heard.contains("-XRCPTFORWARD\r\n"));
+    assert!(session.heard.ends_with("250 2.0.0 Yes.\r\n"));
+    let to = envelope_for(&dovecot, command);
+    for (extensions, sent) in [
+        ("PIPELINING|XRCPTFORWARD", command),
+        ("PIPELINING|DSN", "RCPT TO:<a@b>"),
+    ] {
+        let mut out = Vec::new();
+        open(extensions).recipient(&to, &mut out);
+        assert_eq!(out, format!("{sent}\r\n").into_bytes());
     }
 }
 
