@@ -30,7 +30,7 @@ fn sloppy_inputs_are_answered_as_by_dovecot_unless_a_rule_says_otherwise() {
     let dovecot =
         Keywords::from_items(["8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "PIPELINING"]);
     for case in &cases {
-        let input = [&sloppy::octets(case.input, "", "")[..], b"XZZQ\r\n"].concat();
+        let input = [&sloppy::octets(case.input, "a@b", "")[..], b"XZZQ\r\n"].concat();
         for sizes in [&[1000][..], &[1]] {
             let session = serve_for(&dovecot, Channel::Secure, &input, sizes);
             let (_, heard) = session.heard.split_once("\r\n").unwrap();

@@ -12,6 +12,9 @@
 )]
 #[path = "../delivery/mod.rs"]
 mod delivery;
+#[expect(dead_code, reason = "shared with the tables of the other protocols")]
+#[path = "../sloppy/mod.rs"]
+mod sloppy;
 
 use delivery::{LIMITS, Session, deliver_smtp, serve_smtp};
 use ferrypost_wire::{Channel, ClientViolation};
@@ -40,6 +43,34 @@ fn heard(commands: &str) -> Vec<String> {
 fn codes(commands: &str) -> Vec<String> {
     let lines = heard(commands).into_iter();
     lines.map(|line| line.chars().take(9).collect()).collect()
+}
+
+/// A recipient of the table's, for whom the server takes messages.
+const USER: &str = "user1@example.org";
+
+/// What we take of sloppy mail systems, beside what Postfix takes.
+#[test]
+fn sloppy_inputs_are_answered_as_by_postfix_unless_a_rule_says_otherwise() {
+    let (cases, rules) = sloppy::table(include_str!("../leniency/smtp.txt"));
+    assert!(cases.len() >= 100, "{} rows", cases.len());
+    let end = sloppy::submission::END;
+    for case in &cases {
+        let input = [&sloppy::octets(case.input, USER, "")[..], end].concat();
+        for sizes in [&[1000][..], &[1]] {
+            let session = serve_smtp(Channel::Secure, &input, sizes);
+            let (_, heard) = session.heard.split_once("\r\n").unwrap();
+            let is_over = session.is_over;
+            let ours = sloppy::submission::summary(heard.as_bytes(), is_over);
+            assert_eq!(ours, case.by("ours"), "{}", case.input);
+        }
+        let codes = sloppy::submission::codes;
+        let differs = codes(case.by("ours")) != codes(case.by("postfix"));
+        assert_eq!(differs, !case.rule.is_empty(), "{}", case.input);
+        assert!(!differs || rules.contains(&case.rule), "{}", case.rule);
+    }
+    for rule in rules {
+        assert!(cases.iter().any(|case| case.rule == rule), "{rule}");
+    }
 }
 
 const YES: &str = "250 2.0.0 Yes.";

@@ -68,13 +68,14 @@ pub(crate) fn octets(input: &str, user: &str, password: &str) -> Vec<u8> {
 pub(crate) fn masked(answer: &str, user: &str, password: &str) -> String {
     placeholders(user, password)
         .iter()
-        .filter(|(placeholder, _)| !placeholder.starts_with("<#"))
+        .filter(|(placeholder, _)| !placeholder.starts_with("<#") && *placeholder != "<local>")
         .fold(answer.to_owned(), |text, (placeholder, value)| {
             text.replace(value, placeholder)
         })
 }
 
-fn placeholders(user: &str, password: &str) -> [(&'static str, String); 16] {
+fn placeholders(user: &str, password: &str) -> [(&'static str, String); 17] {
+    let (local, _) = user.split_once('@').unwrap_or((user, ""));
     let plain = BASE64.encode(format!("\0{user}\0{password}"));
     let (first, second) = plain.split_at(plain.len() / 2);
     [
@@ -91,6 +92,7 @@ fn placeholders(user: &str, password: &str) -> [(&'static str, String); 16] {
         ("<long>", "x".repeat(2_000)),
         ("<longish>", "x".repeat(500)),
         ("<token>", "x".repeat(9_000)),
+        ("<local>", local.to_owned()),
         ("<#user>", user.len().to_string()),
         ("<#password>", password.len().to_string()),
         ("<#plain>", plain.len().to_string()),
