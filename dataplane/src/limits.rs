@@ -228,11 +228,10 @@ impl Default for BackendLimits {
     }
 }
 
-/// When the logins that a server would fail are told so at once. Logins alone: what is relayed goes on, and a probe
-/// asks as ever.
+/// When those whom a server would fail are told so at once. What is open goes on, and a probe asks as ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerLimits {
-    /// Clients (addresses; IPv6: one /64 each) whose logins fail one after the other, by the server's fault and
+    /// Clients and mail systems (addresses; IPv6: one /64 each) that fail one after the other, by the server's fault and
     /// without an answer of its to anybody in between, until the others are not tried any more. Default 5: more than
     /// the devices that one person has on the way, and no more than wait anyway while a server restarts. Past it: a
     /// temporary error at once.

@@ -21,7 +21,7 @@ use std::{
 use ferrypost_proto::Endpoint;
 use tokio::time::Instant;
 
-use super::Target;
+use super::{Target, open::OpenError};
 use crate::{limits::BreakerLimits, network::Network};
 
 /// The breakers of all servers. Cheap to clone; clones share one state.
@@ -132,6 +132,16 @@ impl Pass {
             let seconds = (now - open.since).as_secs();
             let (destination, protocol) = (&self.target.destination, self.target.protocol.word());
             tracing::info!(%destination, protocol, seconds, "the breaker is closed: the server answers logins again");
+        }
+    }
+
+    /// The server could not be opened.
+    pub(crate) fn could_not_open(self, error: &OpenError) {
+        match error {
+            // Who is turned away has been answered.
+            OpenError::Refused(_) => self.answered(),
+            error if error.is_ours() => {}
+            _ => self.failed(),
         }
     }
 

@@ -1,6 +1,11 @@
 //! One mail system's connection, command by command. The message itself is in [`message`](super::message).
 
-use std::{net::SocketAddr, pin::pin, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+};
 
 use ferrypost_proto::{DestinationId, Endpoint, Recipient as Addressee};
 use ferrypost_wire::{
@@ -22,7 +27,7 @@ use super::{
 use crate::{
     backend::{
         Target,
-        open::{Caller, Opened, open},
+        open::{Caller, OpenError, OpenFailure, Opened, open},
     },
     limits::DeliveryLimits,
     metrics::words::DeliveryOutcome,
@@ -39,6 +44,36 @@ pub(super) struct Courier<S: LegState> {
     pub(super) servers: Vec<Server>,
     pub(super) transaction: Option<Transaction>,
     pub(super) record: Record,
+}
+
+/// What the log says of a server that was not tried.
+const BREAKER_OPEN: &str =
+    "the server fails one client after the other, and was not tried (limits.breaker)";
+
+/// A server that could not be opened, and why.
+struct Unopened {
+    fate: Fate,
+    reason: String,
+}
+
+impl Unopened {
+    fn new(fate: impl Into<Fate>, reason: impl fmt::Display) -> Self {
+        Self {
+            fate: fate.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl From<OpenFailure> for Unopened {
+    fn from(failure: OpenFailure) -> Self {
+        let fate = match &failure.error {
+            OpenError::Refused(rejection) => Fate::turned_away(rejection),
+            error if error.is_ourselves() => DeliveryOutcome::GoneRound.into(),
+            _ => DeliveryOutcome::BackendUnavailable.into(),
+        };
+        Self::new(fate, failure)
+    }
 }
 
 /// What a server said to a recipient, and whether that one may still have the message.
@@ -276,7 +311,7 @@ impl<S: LegState> Courier<S> {
         transaction: &mut Transaction,
         guard: &SessionGuard,
         trail: &mut Trail,
-    ) -> Result<usize, DeliveryOutcome> {
+    ) -> Result<usize, Fate> {
         let destination = &guard.route().destination;
         if let Some(why) = transaction.unreachable(destination) {
             return Err(why);
@@ -296,25 +331,24 @@ impl<S: LegState> Courier<S> {
         let opening = async {
             tokio::select! {
                 biased;
-                reason = guard.closing() => Err((DeliveryOutcome::from(reason), None)),
-                opened = opening => opened.map_err(|(outcome, reason)| (outcome, Some(reason))),
+                reason = guard.closing() => Err(reason),
+                opened = opening => Ok(opened),
             }
         };
         let (opened, tainted) = transaction.letting_go(opening).await;
         self.taint(tainted);
         match opened {
-            Ok(server) => {
+            Ok(Ok(server)) => {
                 trail.address = Some(server.address);
                 self.servers.push(server);
                 Ok(self.servers.len() - 1)
             }
-            Err((outcome, reason)) => {
-                if reason.is_some() {
-                    transaction.note_unreachable(destination.clone(), outcome);
-                }
-                trail.reason = reason;
-                Err(outcome)
+            Ok(Err(Unopened { fate, reason })) => {
+                transaction.note_unreachable(destination.clone(), fate.clone());
+                trail.reason = Some(reason);
+                Err(fate)
             }
+            Err(told) => Err(DeliveryOutcome::from(told).into()),
         }
     }
 
@@ -322,12 +356,22 @@ impl<S: LegState> Courier<S> {
         &self,
         destination: &DestinationId,
         endpoint: &Endpoint,
-    ) -> Result<Server, (DeliveryOutcome, String)> {
+    ) -> Result<Server, Unopened> {
         let target = Target {
             destination: destination.clone(),
             protocol: self.post.protocol.in_contract(),
         };
-        let dialer = self.post.services.dialers.of(&target);
+        let services = &self.post.services;
+        // A mail system on this machine has no address.
+        let client = self.record.whence.peer().map(|peer| peer.ip());
+        let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let Ok(pass) = services.breakers.pass(target.clone(), endpoint, client) else {
+            return Err(Unopened::new(
+                DeliveryOutcome::BackendUnavailable,
+                BREAKER_OPEN,
+            ));
+        };
+        let dialer = services.dialers.of(&target);
         let facts = self.facts();
         let caller = facts.as_ref().map_or(Caller::Probe, |client| {
             Caller::Client(Announced { client, alpn: None })
@@ -336,17 +380,17 @@ impl<S: LegState> Courier<S> {
         let opened = open(dialer, endpoint, caller, protocol.opening()).await;
         let Opened {
             leg, back, address, ..
-        } = opened.map_err(|failure| {
-            let outcome = if failure.error.is_ourselves() {
-                DeliveryOutcome::GoneRound
-            } else {
-                DeliveryOutcome::BackendUnavailable
-            };
-            (outcome, failure.to_string())
-        })?;
+        } = match opened {
+            Ok(opened) => opened,
+            Err(failure) => {
+                pass.could_not_open(&failure.error);
+                return Err(failure.into());
+            }
+        };
+        pass.answered();
         let back = back
             .into_back()
-            .map_err(|error| (DeliveryOutcome::BackendUnavailable, error.to_string()))?;
+            .map_err(|error| Unopened::new(DeliveryOutcome::BackendUnavailable, error))?;
         let (destination, endpoint) = (destination.clone(), endpoint.clone());
         Ok(Server::new(
             destination,

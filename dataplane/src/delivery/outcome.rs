@@ -3,7 +3,10 @@
 //! Nothing that time may mend is ever called final, and nothing of a server's is made worse than it was said.
 
 use ferrypost_proto::NoRoute;
-use ferrypost_wire::lmtp::{Answer, Reason};
+use ferrypost_wire::{
+    Rejection,
+    lmtp::{Answer, Reason},
+};
 
 use crate::{
     metrics::words::{Blame, DeliveryOutcome},
@@ -33,6 +36,16 @@ impl Fate {
     /// Whether no time mends it.
     pub(super) fn is_final(&self) -> bool {
         self.answer.code() >= 500
+    }
+
+    /// A server's word on who delivers, before there was a recipient. It is passed on as it was said but for its being
+    /// final: what a server holds against a mail system that it was told of may be one line of its configuration, and
+    /// would return the mail of every account that has moved there.
+    pub(super) fn turned_away(rejection: &Rejection) -> Self {
+        Self {
+            answer: Answer::turned_away(rejection),
+            outcome: DeliveryOutcome::ServerDeferred,
+        }
     }
 }
 

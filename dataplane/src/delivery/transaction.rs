@@ -19,7 +19,7 @@ pub(super) struct Transaction {
     /// Those whom we have said yes to, in the order in which they were named.
     recipients: Vec<Recipient>,
     /// Servers that could not be reached: none is tried twice for one message.
-    unreachable: Vec<(DestinationId, DeliveryOutcome)>,
+    unreachable: Vec<(DestinationId, Fate)>,
 }
 
 /// A recipient that a server has accepted.
@@ -90,14 +90,14 @@ impl Transaction {
     }
 
     /// What came of trying to reach a server for this message.
-    pub(super) fn unreachable(&self, destination: &DestinationId) -> Option<DeliveryOutcome> {
+    pub(super) fn unreachable(&self, destination: &DestinationId) -> Option<Fate> {
         let mut all = self.unreachable.iter();
-        let (_, outcome) = all.find(|(unreachable, _)| unreachable == destination)?;
-        Some(*outcome)
+        let (_, fate) = all.find(|(unreachable, _)| unreachable == destination)?;
+        Some(fate.clone())
     }
 
     /// Takes note that a server could not be reached.
-    pub(super) fn note_unreachable(&mut self, destination: DestinationId, why: DeliveryOutcome) {
+    pub(super) fn note_unreachable(&mut self, destination: DestinationId, why: Fate) {
         self.unreachable.push((destination, why));
     }
 

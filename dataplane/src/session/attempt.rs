@@ -29,7 +29,7 @@ use crate::{
         Target,
         breaker::Pass,
         on_the_wire,
-        open::{OpenError, Opened, open},
+        open::{Opened, open},
     },
     net::{leg::BackendLeg, proxy::Announced},
     registry::{
@@ -254,12 +254,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             }
             Err(failure) => {
                 self.trail.failed_to_open(&failure);
-                match &failure.error {
-                    // Who is turned away has been answered.
-                    OpenError::Refused(_) => pass.answered(),
-                    error if error.is_ours() => {}
-                    _ => pass.failed(),
-                }
+                pass.could_not_open(&failure.error);
                 Err(failure.into())
             }
         }

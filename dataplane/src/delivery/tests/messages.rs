@@ -318,3 +318,52 @@ async fn one_mail_system_too_many_is_told_to_come_again() {
     let farewell = world.stranger().await.rest().await;
     assert!(farewell.starts_with("421 4."), "{farewell}");
 }
+
+/// A world whose target is like this.
+fn with_target(target: Manners) -> World {
+    World::with(Plan {
+        target,
+        ..Plan::default()
+    })
+}
+
+#[tokio::test]
+async fn what_a_server_holds_against_a_mail_system_is_said_in_its_words_and_not_for_good() {
+    let world = with_target(Manners {
+        turns_away: Some("554 5.7.1 Not from you"),
+        ..Manners::default()
+    });
+    let mut mail = world.mail_system().await;
+    assert_eq!(mail.begin(&[ALICE, BOB]).await, ["250 2.1.5", "451 4.7.0"]);
+    mail.0.send(format!("RCPT TO:<{BOB}>\r\n")).await;
+    assert_eq!(mail.0.line().await, "451 4.7.0 Not from you");
+    assert_eq!(count(&world.target.seen.connections), 1, "asked once");
+    assert_eq!(world.counted("server_deferred", "backend"), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_greets_nobody_is_away_whatever_code_it_has_for_that() {
+    for greeting in ["421 4.3.2 Not now", "554 5.3.2 Not here"] {
+        let world = with_target(Manners {
+            greeting,
+            ..Manners::default()
+        });
+        let mut mail = world.mail_system().await;
+        assert_eq!(mail.begin(&[ALICE, BOB]).await, ["250 2.1.5", "451 4.3.0"]);
+        assert_eq!(world.counted("backend_unavailable", "backend"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_fails_everybody_is_not_tried_for_every_message() {
+    let mut plan = Plan::default();
+    plan.limits.breaker.clients = 1;
+    plan.limits.breaker.pause = std::time::Duration::from_mins(10);
+    plan.target.greeting = "421 4.3.2 Not now";
+    let world = World::with(plan);
+    for _ in 0..3 {
+        let mut mail = world.mail_system().await;
+        assert_eq!(mail.begin(&[BOB, ALICE]).await, ["451 4.3.0", "250 2.1.5"]);
+    }
+    assert_eq!(count(&world.target.seen.connections), 1);
+}

@@ -18,6 +18,10 @@ use crate::net::{self, TcpStream};
 /// What a server is like.
 #[derive(Clone)]
 pub(super) struct Manners {
+    /// Its first words.
+    pub(super) greeting: &'static str,
+    /// What it answers to whoever says hello, if it will not have him.
+    pub(super) turns_away: Option<&'static str>,
     /// What it offers.
     pub(super) offers: &'static [&'static str],
     /// A permit lets one answer to RCPT through; `None`: at once.
@@ -56,6 +60,8 @@ pub(super) enum Moment {
 impl Default for Manners {
     fn default() -> Self {
         Self {
+            greeting: "220 ready",
+            turns_away: None,
             offers: &["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"],
             recipients: None,
             verdicts: None,
@@ -155,7 +161,7 @@ impl Serving {
 
     /// Ends by an error when the connection does, and when the server hangs up.
     async fn talk(&mut self) -> std::io::Result<()> {
-        self.say("220 ready").await?;
+        self.say(self.manners.greeting).await?;
         loop {
             let mut line = String::new();
             if self.stream.read_line(&mut line).await? == 0 {
@@ -181,6 +187,9 @@ impl Serving {
     }
 
     async fn greet(&mut self) -> std::io::Result<()> {
+        if let Some(no) = self.manners.turns_away {
+            return self.say(no).await;
+        }
         for offer in self.manners.offers {
             self.say(&format!("250-{offer}")).await?;
         }

@@ -1,5 +1,6 @@
 //! What is said about a recipient.
 
+use crate::reply::Rejection;
 use crate::smtp::reply::Reply;
 use crate::text::printable;
 
@@ -62,6 +63,19 @@ impl Answer {
         let lines = lines.map(|text| format!("{missing}{}", printable(text, MAX_LINE)));
         let lines = lines.collect();
         Some(Self { code, lines })
+    }
+
+    /// What a server holds against a mail system, in its words. Not for good, whatever it said: it has not been asked
+    /// about a recipient.
+    pub fn turned_away(rejection: &Rejection) -> Self {
+        let text = match rejection.text() {
+            "" => "The server does not take mail from here for now.",
+            text => text,
+        };
+        Self {
+            code: 451,
+            lines: vec![format!("4.7.0 {text}")],
+        }
     }
 
     /// The code.
