@@ -5,7 +5,7 @@ use std::{future::Future, pin::pin, process::ExitCode};
 use ferrypost_dataplane::{
     app::{self, Bound},
     config::Config,
-    descriptors,
+    descriptors, lookup,
 };
 use ferrypost_runtime::{Random, cli::Call, core_dump, logging, shutdown::Signals, tls};
 use tokio::runtime::Handle;
@@ -36,7 +36,9 @@ fn start(call: Call) -> anyhow::Result<()> {
         Call::Run(path) => {
             let config = Config::load(&path)?;
             logging::install(config.log().lines)?;
-            descriptors::allow_for(config.limits().connections.total);
+            let total = config.limits().connections.total;
+            let lookups = config.lookups().len() * lookup::CONNECTIONS;
+            descriptors::allow_for(total, lookups);
             let (relaying, beside) = (tokio::runtime::Runtime::new()?, app::beside()?);
             let outcome = relaying.block_on(serve(config, beside.handle()));
             // Not even for a thread that waits for a resolver.

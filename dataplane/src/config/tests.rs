@@ -576,6 +576,10 @@ fn where_connections_come_from_is_checked_as_far_as_it_can_be_here() {
         found.iter().map(of).collect::<Vec<_>>()
     };
     assert!(servers("source_addresses = [\"192.0.2.1\", \"2001:db8::1\"]").is_empty());
+    for protocol in ["imap", "submission", "lmtp", "smtp"] {
+        let line = format!("protocol = \"{protocol}\"\nsource_addresses = [\"192.0.2.1\"]");
+        assert!(servers(&line).is_empty(), "{protocol}");
+    }
     for (line, mistake) in [
         (
             "source_addresses = [\"192.0.2.1\", \"192.0.2.2\"]",

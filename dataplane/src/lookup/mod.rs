@@ -41,7 +41,7 @@ use crate::net::{
 
 /// Connections at once on one listener, each one process of a mail system. Past it one is closed as it comes, which a
 /// mail system takes for a reason to try again.
-const CONNECTIONS: usize = 256;
+pub const CONNECTIONS: usize = 256;
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -73,7 +73,7 @@ async fn all_stuck(world: &World, sessions: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_clients_that_fetch_and_never_read_keep_little_of_our_memory() {
     const CLIENTS: usize = 2000;
-    descriptors::allow_for(2 * CLIENTS);
+    descriptors::allow_for(2 * CLIENTS, 0);
     let world = World::with(plan());
     let tasks: Vec<_> = (0..4)
         .map(|_| {
