@@ -9,9 +9,7 @@ pub(super) fn of(
     source: &DestinationId,
     target: &DestinationId,
 ) -> Vec<String> {
-    let mut risks: Vec<_> = of_split(routing.mail_split(), source, target)
-        .into_iter()
-        .collect();
+    let mut risks: Vec<_> = of_split(routing, source, target).into_iter().collect();
     for protocol in routing.queued_at(source) {
         risks.push(format!(
             "{source} answers 250 by {} when a message is in its queue (acceptance = \"queued\"): one that is there \
@@ -23,9 +21,19 @@ pub(super) fn of(
     risks
 }
 
-fn of_split(split: MailSplit, source: &DestinationId, target: &DestinationId) -> Option<String> {
-    match split {
-        MailSplit::ByPlacement => None,
+fn of_split(
+    routing: &RoutingConfig,
+    source: &DestinationId,
+    target: &DestinationId,
+) -> Option<String> {
+    match routing.mail_split() {
+        MailSplit::ByPlacement if routing.takes_messages(source) => None,
+        MailSplit::ByPlacement => Some(format!(
+            "Mail follows the placement by look-ups alone (mail_split): {source} has no endpoint for lmtp or smtp, so mail \
+             systems deliver to it past Ferrypost, and what one was told before the fence may be stored there behind the \
+             delta. Let the last hop go through Ferrypost (docs/deliveries.md), or let a hook of yours wait before the \
+             delta until nothing for the account is on its way there."
+        )),
         MailSplit::ByExistence => Some(format!(
             "Mail is split by existence (mail_split): a mail system that knows the account on {target} has delivered there \
              since it was created, before this move, and one that knows it on {source} goes on delivering there behind \
@@ -55,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn only_mail_that_follows_the_placement_is_no_risk_of_its_own() {
+    fn whoever_else_splits_mail_is_a_risk() {
         let mut document = document();
         let mut risk = |split: v1::MailSplit| {
             document.mail_split = split.into();
@@ -65,7 +73,32 @@ mod tests {
         let by_existence = risk(v1::MailSplit::ByExistence);
         assert!(by_existence[0].contains("knows the account on target"));
         assert!(by_existence[0].contains("on source goes on"));
-        assert!(risk(v1::MailSplit::ByPlacement).is_empty());
+    }
+
+    /// The document with this protocol beside the first one of a destination.
+    fn with_endpoint(document: &mut v1::RoutingConfig, n: usize, protocol: v1::Protocol) {
+        let mut endpoint = document.destinations[n].endpoints[0].clone();
+        endpoint.protocol = protocol.into();
+        document.destinations[n].endpoints.push(endpoint);
+    }
+
+    #[test]
+    fn look_ups_alone_are_a_risk_on_the_side_that_an_account_leaves() {
+        for protocol in [v1::Protocol::Lmtp, v1::Protocol::Smtp] {
+            let mut document = document();
+            document.mail_split = v1::MailSplit::ByPlacement.into();
+            let ids = document.destinations.clone();
+            let [first, second] = [0, 1].map(|n: usize| &*ids[n].id);
+            with_endpoint(&mut document, 0, protocol);
+            for other in &mut document.destinations[1..] {
+                other.without.push(protocol.into());
+            }
+            assert!(risks(&document, first, second).is_empty());
+            let [risk] = &risks(&document, second, first)[..] else {
+                panic!("{document:?}");
+            };
+            assert!(risk.contains("by look-ups alone") && risk.contains(second));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is known of the way of mail.
 
-use super::{Destination, RoutingConfig};
+use super::{Destination, Endpoint, RoutingConfig};
 use crate::{DestinationId, v1};
 
 /// Who decides which server gets the mail that arrives.
@@ -51,6 +51,15 @@ impl RoutingConfig {
     /// Who decides which server gets the mail that arrives.
     pub const fn mail_split(&self) -> MailSplit {
         self.mail_split
+    }
+
+    /// Whether there is an endpoint by which a message could be delivered to a destination.
+    pub fn takes_messages(&self, destination: &DestinationId) -> bool {
+        let endpoints = self.destination(destination).map(Destination::endpoints);
+        let is_for_messages = |endpoint: &Endpoint| {
+            matches!(endpoint.protocol, v1::Protocol::Lmtp | v1::Protocol::Smtp)
+        };
+        endpoints.unwrap_or_default().iter().any(is_for_messages)
     }
 
     /// The protocols by which a destination takes a message before it has stored it, each once.
