@@ -27,6 +27,8 @@ use crate::wait::{Late, eventually};
 const MAIN: &str = include_str!("../config/postfix-main.cf");
 const MASTER: &str = include_str!("../config/postfix-master.cf");
 const ARRIVAL: &str = include_str!("../../docs/examples/postfix-mx.cf");
+const SCREENED: &str = include_str!("../../docs/examples/postfix-postscreen-master.cf");
+const SCREENS: &str = include_str!("../../docs/examples/postfix-postscreen.cf");
 const SOURCE_TRUST: &str = include_str!("../../docs/examples/postfix-source.cf");
 const SPLIT: &str = include_str!("../../docs/examples/postfix-split.cf");
 const SPLIT_MASTER: &str = include_str!("../../docs/examples/postfix-split-master.cf");
@@ -65,16 +67,29 @@ pub struct Setup<'a> {
     pub survives: bool,
     /// The network that it runs in; `None`: where the tests do.
     pub network: Option<&'a Network>,
+    /// What mail arrives at.
+    pub arrival: Arrival,
     /// A mail system: it takes whatever this machine sends, and delivers there. `None`: it takes
     /// submissions, and throws them away.
-    pub delivers_to: Option<Onward>,
+    pub delivers_to: Option<Onward<'a>>,
+}
+
+/// What mail arrives at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// smtpd.
+    Direct,
+    /// postscreen, with smtpd behind it.
+    Screened,
 }
 
 /// Where a mail system delivers, and by what.
 #[derive(Debug, Clone, Copy)]
-pub enum Onward {
+pub enum Onward<'a> {
     /// By LMTP.
     Lmtp(SocketAddr),
+    /// By LMTP under TLS, to whom this authority vouches for.
+    LmtpOverTls(SocketAddr, &'a Path),
     /// By SMTP.
     Smtp(SocketAddr),
 }
@@ -218,6 +233,10 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
         (None, Role::Source) => SOURCE_TRUST.to_owned(),
         (None, Role::Target) => TARGET_TRUST.to_owned(),
     };
+    let (arrival, screens) = match setup.arrival {
+        Arrival::Direct => (ARRIVAL, ""),
+        Arrival::Screened => (SCREENED, SCREENS),
+    };
     let (services, outside) = match setup.lookups {
         Some(_) => (SPLIT_MASTER, "  -o rewrite_service_name=rewrite-outside"),
         None => ("", ""),
@@ -228,8 +247,9 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: [&Port; 2]) -> Result<(), Post
         ("submission", submission),
         (
             "arrival",
-            ARRIVAL.replace("smtp inet", &format!("127.0.0.1:{mx} inet")),
+            arrival.replace("smtp inet", &format!("127.0.0.1:{mx} inet")),
         ),
+        ("screens", screens.to_owned()),
         ("accounts", setup.accounts.to_string()),
         ("name", setup.role.name().to_owned()),
         ("trust", trust),
@@ -280,20 +300,30 @@ fn without(text: &str, parameters: &[&str]) -> String {
     lines.join("\n")
 }
 
-/// What makes a mail system of it: its connections are kept, so that one lives through a move.
-fn mail_system(onward: Onward) -> String {
-    let (transport, at) = match onward {
-        Onward::Lmtp(at) => ("lmtp:inet", at),
-        Onward::Smtp(at) => ("smtp", at),
+/// What makes a mail system of it: its connections are kept, so that one lives through a move. It believes whoever is
+/// on this machine and says by XCLIENT that he is another.
+fn mail_system(onward: Onward<'_>) -> String {
+    let (transport, at, authority) = match onward {
+        Onward::Lmtp(at) => ("lmtp:inet", at, None),
+        Onward::LmtpOverTls(at, authority) => ("lmtp:inet", at, Some(authority)),
+        Onward::Smtp(at) => ("smtp", at, None),
     };
+    let tls = authority.map_or_else(String::new, |authority| {
+        format!(
+            "lmtp_tls_security_level = verify\nlmtp_tls_verify_cert_match = mail.example.org\n\
+             lmtp_tls_CAfile = {}\nlmtp_tls_loglevel = 1\n",
+            authority.display()
+        )
+    });
     let (ip, port) = (at.ip(), at.port());
     format!(
         "mynetworks = 127.0.0.0/8\nsmtpd_sasl_auth_enable = no\n\
          smtpd_relay_restrictions = permit_mynetworks, reject\n\
+         smtpd_authorized_xclient_hosts = 127.0.0.0/8\n\
          default_transport = {transport}:[{ip}]:{port}\nrelay_transport = $default_transport\n\
          lmtp_connection_cache_destinations = [{ip}]:{port}\n\
          lmtp_connection_cache_time_limit = 60s\nconnection_cache_ttl_limit = 60s\n\
-         default_destination_concurrency_limit = 2\n"
+         default_destination_concurrency_limit = 2\n{tls}"
     )
 }
 

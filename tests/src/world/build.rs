@@ -10,7 +10,7 @@ use crate::dovecot::{Dovecot, Pace, Role, Service, Setup, scratch};
 use crate::issuer::Issuer;
 use crate::network::Network;
 use crate::ports::Port;
-use crate::postfix::{self, Postfix};
+use crate::postfix::{self, Arrival, Postfix};
 use crate::turn::Turn;
 
 use super::files::{Files, LOOKUPS, Routing, hook_command, moody};
@@ -38,6 +38,7 @@ pub struct Builder {
     survives: Option<Survival>,
     alone: bool,
     mail: Mail,
+    arrival: Arrival,
     delivery: Delivery,
     shape: Shape,
     families: Families,
@@ -109,6 +110,7 @@ impl Builder {
             survives: None,
             alone: false,
             mail: Mail::Read,
+            arrival: Arrival::Direct,
             delivery: Delivery::Nobodys,
             shape: Shape::Gateways,
             families: Families::Fourth,
@@ -232,13 +234,20 @@ impl Builder {
         self
     }
 
-    /// The same, and the Postfixes ask the first data plane for the way of each recipient, and deliver to the Dovecots.
+    /// The same, and the Postfixes ask the first data plane for the way of each recipient, and deliver to the Dovecots:
+    /// themselves, or through that data plane, in a world with [deliveries](Self::deliveries).
     pub fn split_mail(mut self) -> Self {
         self.mail = Mail::IsSplit;
         self
     }
 
-    /// Lets mail systems deliver by LMTP, through every data plane to both Dovecots, unless those are sidecars.
+    /// Puts postscreen before the smtpds at which mail arrives.
+    pub fn postscreen(mut self) -> Self {
+        self.arrival = Arrival::Screened;
+        self
+    }
+
+    /// Lets mail systems deliver by LMTP, through every data plane to both Dovecots.
     pub fn deliveries(mut self) -> Self {
         self.delivery = Delivery::Lmtp;
         self
@@ -292,7 +301,7 @@ impl Builder {
         let routing = Routing {
             servers: [&source, &target],
             postfixes: postfixes.as_ref(),
-            deliveries: self.delivers(),
+            deliveries: self.delivery == Delivery::Lmtp,
             sidecars: networks.and(data_planes.first_chunk()),
             inbound_mail: matches!(self.mail, Mail::Arrives | Mail::IsSplit),
             bare_names: self.bare_names,
@@ -333,10 +342,6 @@ impl Builder {
             world.wait_until_ready(data_plane).await?;
         }
         Ok(world)
-    }
-
-    fn delivers(&self) -> bool {
-        self.delivery == Delivery::Lmtp && self.shape == Shape::Gateways
     }
 
     fn marks(&self) -> Option<&Path> {
@@ -414,6 +419,7 @@ impl Builder {
                 lookups: (self.mail == Mail::IsSplit).then_some(&*lookups),
                 survives: self.survives.is_some(),
                 network,
+                arrival: self.arrival,
                 delivers_to: None,
             };
             Postfix::start(files.folder, setup)
@@ -483,7 +489,11 @@ impl Builder {
                     .iter()
                     .map(|_| Port::reserve())
                     .collect::<io::Result<_>>()?,
-                deliveries: self.delivers().then(Port::reserve).transpose()?,
+                deliveries: match self.delivery {
+                    Delivery::Nobodys => None,
+                    Delivery::Lmtp => Some([Port::reserve()?, Port::reserve()?]),
+                },
+                lookups: [Port::reserve()?, Port::reserve()?],
                 submission: match self.mail {
                     Mail::Read => None,
                     Mail::Submitted | Mail::Arrives | Mail::IsSplit => {

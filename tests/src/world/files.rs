@@ -203,7 +203,9 @@ impl Files<'_> {
         let submission = plane
             .submission_bound()
             .map(|bound| submission_listeners(bound, &believed(plane)));
-        let deliveries = plane.deliveries_bound().map(delivery_listeners);
+        let deliveries = plane
+            .deliveries_bound()
+            .map(|bound| delivery_listeners(bound, plane.plane.network()));
         let sixth = Entrance::ALL.map(|entrance| listener_6(entrance, plane.addr(entrance).port()));
         let sixth = if self.both_families {
             sixth.concat()
@@ -216,7 +218,7 @@ impl Files<'_> {
             "{text}\n{}{}{sixth}{mx}{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             submission.unwrap_or_default(),
             deliveries.unwrap_or_default(),
-            lookups(servers),
+            lookups(plane, servers),
             milliseconds("timeout", limits.hold),
             milliseconds("drain", limits.drain),
             milliseconds("close", limits.close),
@@ -338,7 +340,7 @@ impl Files<'_> {
             None => text,
         };
         let text = if routing.deliveries {
-            with_deliveries(&text, routing.servers)?
+            with_deliveries(&text, routing.servers, routing.sidecars)?
         } else {
             text
         };
@@ -441,12 +443,13 @@ fn believed(plane: &DataPlane) -> String {
     plane.plane.network().map_or_else(String::new, from)
 }
 
-/// Where mail systems ask for the way to either server: Postfix at any free port, which the data plane's log names, and
-/// at a file beside its configuration, for whoever is on this machine; others by HTTP; and Exim.
-fn lookups(servers: [&Dovecot; 2]) -> String {
+/// Where mail systems ask for the way to either server: Postfix, over the network and at a file beside the data plane's
+/// configuration, for whoever is on this machine; others by HTTP; and Exim, at any free port, which the data plane's log
+/// names. The way is through the data plane itself, where it takes deliveries.
+fn lookups(plane: &DataPlane, servers: [&Dovecot; 2]) -> String {
     let [postfix, exim] = ["lmtp:inet:@:", "@::"].map(|form| {
         let hop = |server: &Dovecot| {
-            let at = server.addr(Service::Lmtp);
+            let at = plane.deliveries().unwrap_or(server.addr(Service::Lmtp));
             let way = form.replace('@', &at.ip().to_string());
             format!("\"{} {way}{}\"", server.role().name(), at.port())
         };
@@ -457,13 +460,19 @@ fn lookups(servers: [&Dovecot; 2]) -> String {
             "[[lookups]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\n{place}\nnext_hops = [{hops}]\n\n"
         )
     };
-    let any = "address = \"127.0.0.1:0\"";
+    let address = |at: SocketAddr| format!("address = \"{at}\"");
+    let [socketmap, http] = plane.lookups().map(address);
     let file = format!("socket = \"{LOOKUPS}\"\nmode = \"666\"");
     [
-        listener("lookups", "socketmap", any, &postfix),
+        listener("lookups", "socketmap", &socketmap, &postfix),
         listener("lookups-file", "socketmap", &file, &postfix),
-        listener("lookups-http", "http", any, &postfix),
-        listener("lookups-exim", "socketmap", any, &exim),
+        listener("lookups-http", "http", &http, &postfix),
+        listener(
+            "lookups-exim",
+            "socketmap",
+            "address = \"127.0.0.1:0\"",
+            &exim,
+        ),
     ]
     .concat()
 }
@@ -571,32 +580,59 @@ fn with_postfixes(
     Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
 }
 
-/// What lets mail systems deliver: over TCP and over a socket in the file system.
-fn delivery_listeners(bound: SocketAddr) -> String {
+/// What lets mail systems deliver: over TCP, in clear and by STARTTLS, and over a socket in the file system. In a network
+/// of its own it lets in who reaches it.
+fn delivery_listeners([clear, secure]: [SocketAddr; 2], network: Option<&Network>) -> String {
+    let from = network.map_or("", |_| "from = [\"0.0.0.0/0\"]\n");
     format!(
-        "[[deliveries]]\nname = \"lmtp\"\nprotocol = \"lmtp\"\naddress = \"{bound}\"\n\n\
+        "[[deliveries]]\nname = \"lmtp\"\nprotocol = \"lmtp\"\naddress = \"{clear}\"\n{from}\n\
+         [[deliveries]]\nname = \"lmtp-tls\"\nprotocol = \"lmtp\"\naddress = \"{secure}\"\n{from}\
+         certificates = [{{ cert_file = \"tls/mail.pem\", key_file = \"tls/mail.key\" }}]\n\n\
          [[deliveries]]\nname = \"lmtp-local\"\nprotocol = \"lmtp\"\nsocket = \"lmtp\"\nmode = \"0600\"\n\n"
     )
 }
 
-/// The routing configuration with LMTP at both destinations: the source believes XCLIENT.
-fn with_deliveries(text: &str, servers: [&Dovecot; 2]) -> Result<String, WorldError> {
+/// The routing configuration with LMTP at both destinations: the source believes XCLIENT. Where each has a data plane
+/// beside it, the other one goes through that, over TLS.
+fn with_deliveries(
+    text: &str,
+    servers: [&Dovecot; 2],
+    sidecars: Option<&[DataPlane; 2]>,
+) -> Result<String, WorldError> {
     const SECOND: &str = "[[destinations]]\nid = \"target\"\n";
-    let endpoint = |server: &Dovecot, announcement: &str| {
-        let at = server.addr(Service::Lmtp);
+    let when = |plane: &DataPlane| match plane.beside {
+        Some(role) => format!("when = {{ group = \"{}\" }}\n", role.name()),
+        None => String::new(),
+    };
+    let own = |side: usize, announcement: &str| {
+        let at = servers[side].addr(Service::Lmtp);
         format!(
-            "[[destinations.endpoints]]\nprotocol = \"lmtp\"\nhost = \"{}\"\nport = {}\ntls = \"none\"\n\
+            "[[destinations.endpoints]]\nprotocol = \"lmtp\"\n{}host = \"{}\"\nport = {}\ntls = \"none\"\n\
              plaintext_consent = true\nannouncement = \"{announcement}\"\n\n",
+            sidecars.map_or_else(String::new, |planes| when(&planes[side])),
             at.ip(),
             at.port(),
         )
+    };
+    let foreign = |side: usize| {
+        let planes = sidecars?;
+        let (beside, other) = (&planes[side], &planes[1 - side]);
+        let port = beside.secure_deliveries()?.port();
+        let at = SocketAddr::new(other.plane.network()?.neighbour(), port);
+        Some(format!(
+            "[[destinations.endpoints]]\nprotocol = \"lmtp\"\n{}{}\ntls = \"starttls\"\n\
+             announcement = \"none\"\n\n",
+            when(other),
+            reached(at),
+        ))
     };
     let (first, second) = text.split_once(SECOND).ok_or(WorldError::Example {
         example: ROUTING.file,
         line: SECOND.to_owned(),
     })?;
-    let [source, target] = servers;
-    let (source, target) = (endpoint(source, "xclient"), endpoint(target, "none"));
+    let endpoints =
+        |side, announcement| own(side, announcement) + &foreign(side).unwrap_or_default();
+    let (source, target) = (endpoints(0, "xclient"), endpoints(1, "none"));
     Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
 }
 

@@ -316,8 +316,10 @@ pub struct DataPlane {
     pub(super) submission: Option<[Port; 2]>,
     /// Where mail arrives and is passed through, at `127.0.0.1` and `::1`, and where it is taken, in a world with [inbound mail](super::Builder::inbound_mail).
     pub(super) mx: Option<[Port; 2]>,
-    /// LMTP, where mail systems deliver.
-    pub(super) deliveries: Option<Port>,
+    /// LMTP, where mail systems deliver: in clear, and by STARTTLS.
+    pub(super) deliveries: Option<[Port; 2]>,
+    /// Where they ask, by socketmap and by HTTP.
+    pub(super) lookups: [Port; 2],
     pub(super) admin: Port,
     /// One to each replica, or none.
     pub(super) links: Vec<Link>,
@@ -340,9 +342,10 @@ impl DataPlane {
         Some(ports.each_ref().map(|port| self.bind(port)))
     }
 
-    /// Where its listener for mail systems is bound.
-    pub(super) fn deliveries_bound(&self) -> Option<SocketAddr> {
-        Some(self.bind(self.deliveries.as_ref()?))
+    /// Where its listeners for mail systems are bound, in clear and by STARTTLS.
+    pub(super) fn deliveries_bound(&self) -> Option<[SocketAddr; 2]> {
+        let ports = self.deliveries.as_ref()?;
+        Some(ports.each_ref().map(|port| self.bind(port)))
     }
 
     /// Where its admin endpoint is bound.
@@ -389,14 +392,26 @@ impl DataPlane {
         Some(self.outward(taken))
     }
 
-    /// Its listener for LMTP, in a world with deliveries.
+    /// Its listener for LMTP in clear, in a world with deliveries.
     pub fn deliveries(&self) -> Option<SocketAddr> {
-        Some(self.outward(self.deliveries.as_ref()?))
+        let [clear, _] = self.deliveries.as_ref()?;
+        Some(self.outward(clear))
+    }
+
+    /// Its listener for LMTP at which STARTTLS comes first, in a world with deliveries.
+    pub fn secure_deliveries(&self) -> Option<SocketAddr> {
+        let [_, secure] = self.deliveries.as_ref()?;
+        Some(self.outward(secure))
     }
 
     /// Its listener for LMTP in the file system, beside its configuration, in a world with deliveries.
     pub fn delivery_socket(&self) -> PathBuf {
         self.plane.config().with_file_name("lmtp")
+    }
+
+    /// Where mail systems ask for the way of a recipient, by socketmap and by HTTP: in its own network, if it has one.
+    pub fn lookups(&self) -> [SocketAddr; 2] {
+        self.lookups.each_ref().map(Port::addr)
     }
 
     /// Its listener for IMAP over TLS.

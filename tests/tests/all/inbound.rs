@@ -8,17 +8,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ferrypost_proto::v1::{Announcement, Protocol, RoutingConfig};
-use ferrypost_tests::certs::Authority;
+use ferrypost_proto::v1::{Announcement, EndpointTls, Protocol, RoutingConfig, endpoint_tls::Mode};
 use ferrypost_tests::dovecot::{Role, Service};
 use ferrypost_tests::imap::{Connect, Security};
 use ferrypost_tests::line::LineClient;
-use ferrypost_tests::postfix::{self, Onward, Postfix};
+use ferrypost_tests::postfix::Onward;
 use ferrypost_tests::story::{SOON, migrate, move_to, short_limits};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::World;
 
 use super::announcement::{endpoint_of, reconfigure};
+use super::lmtp::{mail_system, subjects};
 
 /// What a stranger might say to be taken for another.
 const FORGERY: &str = "203.0.113.66";
@@ -210,24 +210,8 @@ async fn both_recipients_of_one_message_of_a_real_mail_system_get_it_once_from_t
     migrate(&world.operator(0), move_to(other, "target"))
         .await
         .unwrap();
-    // Beside that of the server of this role.
-    let folder = world.folder().join("mail-system");
-    std::fs::create_dir(&folder).unwrap();
-    let authority = Authority::new("Mail system").unwrap();
-    let system = Postfix::start(
-        &folder,
-        postfix::Setup {
-            role: Role::Source,
-            identity: &authority.server().unwrap(),
-            accounts: world.source().addr(Service::Auth),
-            survives: false,
-            network: None,
-            lookups: None,
-            delivers_to: world.data_planes()[0].smtp().map(Onward::Smtp),
-        },
-    )
-    .await
-    .unwrap();
+    let through = world.data_planes()[0].smtp().unwrap();
+    let system = mail_system(&world, Onward::Smtp(through)).await;
     let logs = [(Role::Source, one), (Role::Target, other)]
         .map(|(role, account)| (world.postfix(role).unwrap().log().from_now(), account));
     let from = "127.0.0.1".parse().unwrap();
@@ -257,6 +241,64 @@ async fn both_recipients_of_one_message_of_a_real_mail_system_get_it_once_from_t
         assert_eq!(log.lines_with(&[&to, &sent]).len(), 1, "{}", log.text());
         assert_eq!(log.lines_with(&[": to=<"]).len(), 1, "{}", log.text());
     }
+    world.stop().await.unwrap();
+}
+
+/// A Postfix that is told of its clients by XCLIENT, and delivers to the source's Dovecot.
+#[tokio::test]
+async fn a_postfix_that_takes_xclient_sees_who_sends_by_smtp_and_the_message_is_in_the_mailbox() {
+    let world = world().await;
+    let account = &world.accounts()[0];
+    let lmtp = world.source().addr(Service::Lmtp);
+    let system = mail_system(&world, Onward::Lmtp(lmtp)).await;
+    let edit = |config: &mut RoutingConfig| {
+        let endpoint = endpoint_of(config, Role::Source, Protocol::Smtp);
+        endpoint.port = system.addr().port().into();
+        endpoint.set_announcement(Announcement::Xclient);
+        let tls = endpoint.tls.as_mut().unwrap();
+        *tls = EndpointTls {
+            plaintext_consent: true,
+            ..EndpointTls::default()
+        };
+        tls.set_mode(Mode::None);
+    };
+    reconfigure(&world, "to a server that takes XCLIENT", edit).await;
+    let log = system.log().from_now();
+    let taken = world.data_planes()[0].smtp().unwrap();
+    let (mut sender, _) = Sender::to(&world, taken, "127.0.0.77".parse().unwrap()).await;
+    sender.says("EHLO sender.example.net", "250").await;
+    sender.begin(account).await;
+    sender.end().await;
+    log.wait_for(&[": client=", "[127.0.0.77]"], SOON)
+        .await
+        .unwrap();
+    let received = ["header Received: from sender.example.net", "[127.0.0.77]"];
+    log.wait_for(&received, SOON).await.unwrap();
+    log.wait_for(&[account, "status=sent"], SOON).await.unwrap();
+    assert_eq!(subjects(world.source(), account).await, ["passed through"]);
+    drop(system);
+    world.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn postscreen_sees_who_comes_through_us_and_hands_him_on_to_smtpd() {
+    let builder = World::builder().data_planes(1).limits(short_limits());
+    let world = builder.inbound_mail().postscreen().start().await.unwrap();
+    problem_is(&world, "reachable").await;
+    let account = &world.accounts()[0];
+    let log = world.postfix(Role::Target).unwrap().log().from_now();
+    let (mut sender, greeting) = Sender::from(&world, "127.0.0.77").await;
+    assert!(greeting.starts_with("220 target.example.org"), "{greeting}");
+    sender.says("EHLO sender.example.net", "250").await;
+    sender.begin(account).await;
+    sender.end().await;
+    for seen in ["CONNECT from [127.0.0.77]:", "PASS NEW [127.0.0.77]:"] {
+        let screened = ["postfix/postscreen", seen];
+        log.wait_for(&screened, SOON).await.unwrap();
+    }
+    log.wait_for(&[": client=", "[127.0.0.77]"], SOON)
+        .await
+        .unwrap();
     world.stop().await.unwrap();
 }
 

@@ -8,16 +8,22 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use ferrypost_proto::v1::{Protocol, RoutingConfig};
 use ferrypost_tests::certs::Authority;
-use ferrypost_tests::dovecot::{Dovecot, Role, Service};
+use ferrypost_tests::dovecot::{Dovecot, Generation, Role, Service, scratch};
 use ferrypost_tests::imap::{Connect, Security};
 use ferrypost_tests::line::LineClient;
-use ferrypost_tests::postfix::{self, Onward, Postfix};
+use ferrypost_tests::ports::Port;
+use ferrypost_tests::postfix::{self, Arrival, Onward, Postfix};
+use ferrypost_tests::process::{Process, Spawn};
 use ferrypost_tests::story::{SOON, migrate, move_to, roll_back, short_limits};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::World;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::announcement::{endpoint_of, reconfigure};
 
 async fn world() -> World {
     let builder = World::builder().data_planes(1).limits(short_limits());
@@ -25,12 +31,15 @@ async fn world() -> World {
 }
 
 /// A mail system by hand, or a client of one.
-struct Sender(LineClient);
+pub(crate) struct Sender(pub(crate) LineClient);
 
 impl Sender {
-    async fn connect(address: SocketAddr, hello: &str) -> Self {
-        let connect = Connect::new(address, Security::Plain);
-        let mut client = LineClient::open(&connect).await.unwrap();
+    pub(crate) async fn connect(address: SocketAddr, hello: &str) -> Self {
+        Self::open(&Connect::new(address, Security::Plain), hello).await
+    }
+
+    pub(crate) async fn open(connect: &Connect, hello: &str) -> Self {
+        let mut client = LineClient::open(connect).await.unwrap();
         assert!(client.line().await.unwrap().unwrap().starts_with("220"));
         client
             .send(format!("{hello} mx.example.org\r\n"))
@@ -42,7 +51,7 @@ impl Sender {
     }
 
     /// The last line of a reply.
-    async fn reply(&mut self) -> String {
+    pub(crate) async fn reply(&mut self) -> String {
         loop {
             let line = self.0.line().await.unwrap().unwrap();
             if line.as_bytes().get(3) != Some(&b'-') {
@@ -51,23 +60,25 @@ impl Sender {
         }
     }
 
-    async fn ask(&mut self, command: &str) -> String {
+    pub(crate) async fn ask(&mut self, command: &str) -> String {
         self.0.send(format!("{command}\r\n")).await.unwrap();
         self.reply().await
     }
 
-    /// Sends a message to recipients who are all accepted. Returns so many answers to it.
-    async fn send(&mut self, subject: &str, to: &[&str], answers: usize) -> Vec<String> {
-        assert!(
-            self.ask("MAIL FROM:<from@example.net>")
-                .await
-                .starts_with("250")
-        );
+    /// Says everything up to where a message may come, to recipients who are all accepted.
+    pub(crate) async fn begin(&mut self, to: &[&str]) {
+        let said = self.ask("MAIL FROM:<from@example.net>").await;
+        assert!(said.starts_with("250"), "{said}");
         for to in to {
             let said = self.ask(&format!("RCPT TO:<{to}>")).await;
             assert!(said.starts_with("250"), "{said}");
         }
         assert!(self.ask("DATA").await.starts_with("354"));
+    }
+
+    /// Sends a message to recipients who are all accepted. Returns so many answers to it.
+    pub(crate) async fn send(&mut self, subject: &str, to: &[&str], answers: usize) -> Vec<String> {
+        self.begin(to).await;
         let text = format!("Subject: {subject}\r\n\r\n..Hello.\r\n.\r\n");
         self.0.send(text).await.unwrap();
         let mut said = Vec::new();
@@ -80,7 +91,7 @@ impl Sender {
 
 /// The subjects of the messages in an account's INBOX, sorted. Dovecot fails where the mailbox comes into being at this
 /// moment.
-async fn subjects(server: &Dovecot, account: &str) -> Vec<String> {
+pub(crate) async fn subjects(server: &Dovecot, account: &str) -> Vec<String> {
     let query = [
         "-f",
         "tab",
@@ -174,24 +185,185 @@ async fn a_mail_system_on_the_same_machine_may_use_a_socket_in_the_file_system()
     world.stop().await.unwrap();
 }
 
+/// A real mail system beside a world.
+pub(crate) async fn mail_system(world: &World, onward: Onward<'_>) -> Postfix {
+    // Beside that of the source, if there is one.
+    let folder = world.folder().join("mail-system");
+    std::fs::create_dir(&folder).unwrap();
+    let authority = Authority::new("Mail system").unwrap();
+    let setup = postfix::Setup {
+        role: Role::Source,
+        identity: &authority.server().unwrap(),
+        accounts: world.source().addr(Service::Auth),
+        survives: false,
+        network: None,
+        arrival: Arrival::Direct,
+        lookups: None,
+        delivers_to: Some(onward),
+    };
+    Postfix::start(&folder, setup).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_real_postfix_that_insists_on_a_certificate_delivers_by_starttls() {
+    let world = world().await;
+    let account = world.accounts()[0].clone();
+    let secure = world.data_planes()[0].secure_deliveries().unwrap();
+    let mut in_clear = Sender::connect(secure, "LHLO").await;
+    assert!(in_clear.ask("MAIL FROM:<>").await.starts_with("530 5.7.0"));
+    let authority = world.authority();
+    let postfix = mail_system(&world, Onward::LmtpOverTls(secure, &authority)).await;
+    let mut sender = Sender::connect(postfix.addr(), "EHLO").await;
+    sender.send("under TLS", &[&account], 1).await;
+    let log = postfix.log();
+    let verified = ["Verified TLS connection established to 127.0.0.1"];
+    log.wait_for(&verified, SOON).await.unwrap();
+    log.wait_for(&[&account, "status=sent"], SOON)
+        .await
+        .unwrap();
+    assert_eq!(subjects(world.source(), &account).await, ["under TLS"]);
+    drop(postfix);
+    world.stop().await.unwrap();
+}
+
+/// Waits until a destination's LMTP was found to be well.
+async fn is_reachable(world: &World, role: Role) {
+    let admin = world.admin(0);
+    eventually("it is reachable by LMTP", SOON, || async {
+        let stats = admin.stats().await.map_err(|error| error.to_string())?;
+        let found = &stats["destinations"][role.name()]["lmtp"];
+        match found["word"].as_str() {
+            Some("reachable") => Ok(()),
+            _ => Err(found.to_string()),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// What a mail system is offered.
+async fn offered(world: &World) -> Vec<String> {
+    let address = world.data_planes()[0].deliveries().unwrap();
+    let mut sender = Sender::connect(address, "LHLO").await;
+    sender.0.send("LHLO mx.example.org\r\n").await.unwrap();
+    let mut offered = Vec::new();
+    loop {
+        let line = sender.0.line().await.unwrap().unwrap();
+        offered.push(line[4..].to_owned());
+        if line.starts_with("250 ") {
+            offered.remove(0);
+            return offered;
+        }
+    }
+}
+
+async fn is_offered(world: &World, expected: &[&str]) {
+    eventually("what both servers take is offered", SOON, || async {
+        let offered = offered(world).await;
+        (offered == *expected)
+            .then_some(())
+            .ok_or(offered.join(" "))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn mail_systems_and_dovecots_are_offered_what_both_servers_were_found_to_take() {
+    let world = world().await;
+    for role in [Role::Source, Role::Target] {
+        is_reachable(&world, role).await;
+    }
+    let ours = ["PIPELINING", "ENHANCEDSTATUSCODES", "XFERRYPOST"];
+    is_offered(&world, &[&["8BITMIME"], &ours[..]].concat()).await;
+    // The source's Dovecot takes more of whom it trusts.
+    let port = world.source().addr(Service::Lmtp).port();
+    let edit = |config: &mut RoutingConfig| {
+        endpoint_of(config, Role::Target, Protocol::Lmtp).port = port.into();
+    };
+    reconfigure(&world, "one server", edit).await;
+    let expected = [&["8BITMIME", "XRCPTFORWARD"], &ours[..]].concat();
+    is_offered(&world, &expected).await;
+    by_a_dovecot(&world).await;
+    world.stop().await.unwrap();
+}
+
+/// Another Dovecot, of the generation whose settings are below, delivers through the data plane.
+async fn by_a_dovecot(world: &World) {
+    if Generation::installed().unwrap() != Generation::V2_3 {
+        return;
+    }
+    let both = [0, 1].map(|n| &*world.accounts()[n]);
+    let address = world.data_planes()[0].deliveries().unwrap();
+    let proxy = DovecotProxy::start(address).await;
+    let mut sender = Sender::connect(proxy.port.addr(), "LHLO").await;
+    let said = sender.send("by a proxy", &both, 2).await;
+    assert!(said.iter().all(|it| it.starts_with("250")), "{said:?}");
+    for account in both {
+        assert_eq!(subjects(world.source(), account).await, ["by a proxy"]);
+    }
+}
+
+/// A Dovecot that passes all mail on to somebody, and tells him of each recipient what only its own servers understand.
+struct DovecotProxy {
+    port: Port,
+    _process: Process,
+    _folder: TempDir,
+}
+
+impl DovecotProxy {
+    async fn start(to: SocketAddr) -> Self {
+        let (folder, port) = (scratch().unwrap(), Port::reserve().unwrap());
+        let place = folder.path().display();
+        let config = format!(
+            "base_dir = {place}/run\nstate_dir = {place}/state\nlog_path = {place}/log\n\
+             listen = 127.0.0.1\nprotocols = lmtp\nssl = no\nlmtp_proxy = yes\n\
+             passdb {{\n  driver = static\n  args = nopassword=y proxy=y host={} port={} protocol=lmtp forward_x=y\n}}\n\
+             service lmtp {{\n  inet_listener lmtp {{\n    port = {}\n  }}\n}}\n",
+            to.ip(),
+            to.port(),
+            port.number(),
+        );
+        let file = folder.path().join("dovecot.conf");
+        std::fs::write(&file, config).unwrap();
+        let spawn = Spawn::new("dovecot", folder.path().join("out")).unwrap();
+        let spawn = spawn.arg("-F").arg("-c").arg(&file);
+        let process = spawn.terminate_with_parent().start().unwrap();
+        eventually("the proxy takes connections", SOON, || {
+            TcpStream::connect(port.addr())
+        })
+        .await
+        .unwrap();
+        Self {
+            port,
+            _process: process,
+            _folder: folder,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_xclient_sees_the_mail_system_and_not_us() {
+    let world = world().await;
+    let account = world.accounts()[0].clone();
+    let address = world.data_planes()[0].deliveries().unwrap();
+    let log = world.source().log().from_now();
+    let connect = Connect::new(address, Security::Plain).from("127.0.0.77".parse().unwrap());
+    let mut sender = Sender::open(&connect, "LHLO").await;
+    let said = sender.send("announced", &[&account], 1).await;
+    assert!(said[0].starts_with("250"), "{said:?}");
+    sender.ask("QUIT").await;
+    log.wait_for(&["lmtp(", " from 127.0.0.77"], SOON)
+        .await
+        .unwrap();
+    world.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn what_a_real_postfix_delivers_during_moves_is_on_each_accounts_home_once() {
     let world = world().await;
-    let authority = Authority::new("Ferrypost tests").unwrap();
-    let postfix = Postfix::start(
-        world.folder(),
-        postfix::Setup {
-            role: Role::Source,
-            identity: &authority.server().unwrap(),
-            accounts: world.source().addr(Service::Auth),
-            survives: false,
-            network: None,
-            lookups: None,
-            delivers_to: world.data_planes()[0].deliveries().map(Onward::Lmtp),
-        },
-    )
-    .await
-    .unwrap();
+    let through = world.data_planes()[0].deliveries().unwrap();
+    let postfix = mail_system(&world, Onward::Lmtp(through)).await;
     let [alice, bob] = [0, 1].map(|n| world.accounts()[n].clone());
     let operator = world.operator(0);
     let mut sent = Vec::new();

@@ -13,6 +13,7 @@ mod fixtures;
 mod grpcurl;
 mod guessing;
 mod inbound;
+mod large_mail;
 mod leniency;
 mod lifecycle;
 mod lmtp;

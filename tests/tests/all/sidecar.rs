@@ -33,6 +33,7 @@ use prost_types::Duration as Wait;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::lmtp::{Sender, subjects};
 use super::shell::shell;
 
 const ENTRANCES: [Entrance; 3] = [Entrance::Imaps, Entrance::Pop3s, Entrance::Sieve];
@@ -90,6 +91,48 @@ async fn a_mail_server_can_be_reached_by_its_own_data_plane_alone() {
         let sieve = world.data_planes()[side].sieve();
         let open = SocketAddr::new(network(&world, 1 - side).neighbour(), sieve.port());
         network(&world, 1 - side).reach(open).await.unwrap();
+    }
+    world.stop().await.unwrap();
+}
+
+/// A message comes in by either data plane, for an account on either side: what is for the other one goes through the
+/// data plane there.
+#[tokio::test]
+async fn one_message_reaches_both_sides_by_lmtp_before_and_after_a_move() {
+    let world = builder().deliveries().start().await.unwrap();
+    let [near, far] = [0, 1].map(|n| &*world.accounts()[n]);
+    for account in [far, near] {
+        let moved = migrate(&world.operator(0), move_to(account, "target")).await;
+        assert!(succeeded(&moved.unwrap()));
+        let home = if account == far {
+            world.source()
+        } else {
+            world.target()
+        };
+        for side in 0..2 {
+            let plane = &world.data_planes()[side];
+            let mut sender = Sender::connect(plane.deliveries().unwrap(), "LHLO").await;
+            let subject = format!("by {side} after the move of {account}");
+            let said = eventually("both may have mail", SOON, || async {
+                let mut trial = Sender::connect(plane.deliveries().unwrap(), "LHLO").await;
+                trial.ask("MAIL FROM:<>").await;
+                for account in [near, far] {
+                    let said = trial.ask(&format!("RCPT TO:<{account}>")).await;
+                    if !said.starts_with("250") {
+                        return Err(said);
+                    }
+                }
+                Ok(())
+            });
+            said.await.unwrap();
+            let said = sender.send(&subject, &[near, far], 2).await;
+            assert!(said.iter().all(|it| it.starts_with("250")), "{said:?}");
+            for (account, server) in [(near, home), (far, world.target())] {
+                let found = subjects(server, account).await;
+                let copies = found.iter().filter(|it| **it == subject).count();
+                assert_eq!(copies, 1, "{account}: {found:?}");
+            }
+        }
     }
     world.stop().await.unwrap();
 }
