@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::dovecot::{Dovecot, Role, Service};
 use crate::postfix::Postfix;
-use crate::world::{Entrance, World};
+use crate::world::{DataPlane, Entrance, World};
 
 /// Writes the file so that it is there whole or not at all.
 pub(super) fn write(world: &World, path: &Path) -> io::Result<()> {
@@ -70,6 +70,7 @@ fn describe_planes(env: &mut Env, world: &World) {
             let port = submissions.port().to_string();
             env.line(&format!("FERRYPOST_{n}_SUBMISSIONS_PORT"), &port);
         }
+        describe_ways_of_mail(env, n, data_plane);
         let admin = data_plane.admin().to_string();
         env.line(&format!("FERRYPOST_{n}_ADMIN"), &admin);
         let plane = &data_plane.plane;
@@ -92,6 +93,24 @@ fn describe_planes(env: &mut Env, world: &World) {
     env.path("FERRYPOST_ROUTING_CONFIG", &world.routing_config());
 }
 
+/// Where mail systems connect to a data plane.
+fn describe_ways_of_mail(env: &mut Env, n: usize, data_plane: &DataPlane) {
+    let [socketmap, lookup] = data_plane.lookups().map(Some);
+    for (name, at) in [
+        ("SMTP", data_plane.mx()),
+        ("LMTP", data_plane.deliveries()),
+        ("SOCKETMAP", socketmap),
+        ("LOOKUP", lookup),
+    ] {
+        if let Some(at) = at {
+            env.line(
+                &format!("FERRYPOST_{n}_{name}_PORT"),
+                &at.port().to_string(),
+            );
+        }
+    }
+}
+
 /// The port of the Postfix beside a Dovecot, in place of the Dovecot's own submission.
 fn describe_postfix(env: &mut Env, side: &str, server: &Postfix) {
     let behind = match side {
@@ -106,6 +125,13 @@ fn describe_postfix(env: &mut Env, side: &str, server: &Postfix) {
         &server.addr().port().to_string(),
     );
     env.path(&format!("{side}_SUBMISSION_LOG"), server.log().path());
+    env.comment(
+        "SMTP with STARTTLS, behind a PROXY v1 or v2 header; goes where Ferrypost's socketmap says",
+    );
+    env.line(
+        &format!("{side}_SMTP_PORT"),
+        &server.mx().port().to_string(),
+    );
 }
 
 fn describe_server(env: &mut Env, side: &str, server: &Dovecot, postfix: Option<&Postfix>) {

@@ -53,7 +53,8 @@ pub fn world() -> Builder {
         .data_planes(2)
         .delta_hook(true)
         .pace(Pace::AsShipped)
-        .accounts(&ACCOUNTS);
+        .accounts(&ACCOUNTS)
+        .deliveries();
     // Root alone can start a Postfix; without one there is no submission, and no mail arrives.
     if postfix::can_start() {
         builder.split_mail()

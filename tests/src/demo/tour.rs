@@ -102,3 +102,9 @@ fn text(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+/// What a line of the log has behind a key.
+fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let (_, behind) = line.split_once(key)?;
+    Some(behind.split_whitespace().next()?.trim_matches('"'))
+}

@@ -1,10 +1,10 @@
 //! Mail that arrives while its recipient moves. Port 25 is passed through to the target's Postfix, which asks the first
-//! data plane where each recipient lives; every message must be there once.
+//! data plane where each recipient lives and delivers through it; every message must be there once.
 
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
@@ -17,7 +17,7 @@ use crate::shell::shell;
 use crate::story::SOON;
 use crate::wait::eventually;
 
-use super::{TRAVELLER, Tour};
+use super::{TRAVELLER, Tour, word};
 
 /// Where another mail system's messages come from.
 const SENDER: &str = "127.0.0.77";
@@ -36,11 +36,26 @@ impl Tour {
         say(
             "The connection is passed through to the target's Postfix. It asks Ferrypost for the way of",
         );
-        say("each recipient, since an account may exist on the target long before it lives there.");
+        say(
+            "each recipient, since an account may exist on the target long before it lives there, and",
+        );
+        say("delivers through Ferrypost by LMTP, so that a move waits for what is on its way.");
+        let log = self.world.data_planes()[0].plane.log().from_now();
         self.receive("before").await?;
         self.is_once_at(Side::Source).await?;
         say(format!(
             "It is in {TRAVELLER}'s mailbox on source. The target's Postfix saw who sent it, {SENDER}, and passed it on."
+        ));
+        let line = log.wait_for(&[" delivery ", TRAVELLER], SOON).await?;
+        let said = |key| word(&line, key).with_context(|| format!("no {key} in {line}"));
+        let server = said("destination=")?;
+        ensure!(server == Side::Source.name(), "{line}");
+        say(format!(
+            "Ferrypost's log says: {}, rule {}, {} to {server} at {}",
+            said("name=")?,
+            said("rule=")?,
+            said("outcome=")?,
+            said("address=")?,
         ));
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::shell::shell;
 use crate::story::SOON;
 use crate::wait::eventually;
 
-use super::{TRAVELLER, Tour, text};
+use super::{TRAVELLER, Tour, text, word};
 
 impl Tour {
     /// Reloads what was staged, and looks whether people are still served there.
@@ -139,12 +139,6 @@ impl Tour {
 fn names(recipes: &[Recipe]) -> String {
     let names: Vec<_> = recipes.iter().map(|recipe| recipe.name).collect();
     names.join(", ")
-}
-
-/// What a line of the log has behind a key.
-fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    let (_, behind) = line.split_once(key)?;
-    Some(behind.split_whitespace().next()?.trim_matches('"'))
 }
 
 /// A line about a data plane and one about each server, when it serves and reaches both in all protocols.
