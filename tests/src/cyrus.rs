@@ -180,6 +180,37 @@ impl Cyrus {
         &mut self.process
     }
 
+    /// The subjects of the messages in an account's INBOX, sorted.
+    ///
+    /// # Errors
+    /// When there is no such mailbox.
+    pub async fn subjects(&self, account: &str) -> Result<Vec<String>, CyrusError> {
+        let mut command = Command::new(find_program(Path::new("setpriv"))?);
+        command
+            .args(self.owner.words())
+            .arg("--")
+            .arg(Path::new(PROGRAMS).join("mbpath"))
+            .arg("-C")
+            .arg(self.folder.join("imapd.conf"))
+            .arg(format!("user/{}", user_id(account)));
+        let inbox = run("mbpath", &mut command, None).await?;
+        let mut subjects = Vec::new();
+        for entry in fs::read_dir(inbox)? {
+            // `1.` and on; what else is there is Cyrus's own.
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.trim_end_matches('.').parse::<u32>().is_err() {
+                continue;
+            }
+            let message = fs::read_to_string(&path)?;
+            let mut lines = message.lines();
+            subjects
+                .extend(lines.find_map(|line| line.strip_prefix("Subject: ").map(str::to_owned)));
+        }
+        subjects.sort();
+        Ok(subjects)
+    }
+
     /// Stops it as an operator does.
     ///
     /// # Errors
@@ -284,6 +315,18 @@ impl Owner {
         })
     }
 
+    /// What `setpriv` is told to become it.
+    fn words(&self) -> Vec<String> {
+        let Some([user, group]) = self.ids else {
+            return Vec::new();
+        };
+        vec![
+            format!("--reuid={user}"),
+            format!("--regid={group}"),
+            "--init-groups".to_owned(),
+        ]
+    }
+
     /// Makes all that is in a folder its own.
     fn take(&self, folder: &Path) -> io::Result<()> {
         let Some([user, group]) = self.ids else {
@@ -334,13 +377,7 @@ async fn write_password(folder: &Path, account: &str, password: &str) -> Result<
 fn launch(folder: &Path, survives: bool, owner: &Owner) -> io::Result<Process> {
     // Made root's process another user's by itself, it would not be told any more when its parent ends.
     let mut spawn = Spawn::new("setpriv", folder.join("cyrus.out"))?;
-    if let Some([user, group]) = owner.ids {
-        spawn = spawn.args([
-            format!("--reuid={user}"),
-            format!("--regid={group}"),
-            "--init-groups".to_owned(),
-        ]);
-    }
+    spawn = spawn.args(owner.words());
     if !survives {
         spawn = spawn.args(["--pdeathsig", "TERM"]);
     }

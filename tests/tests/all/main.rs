@@ -6,6 +6,7 @@
 mod announcement;
 mod compression;
 mod cyrus;
+mod cyrus_mail;
 mod demo;
 mod destinations;
 mod failpoints;
