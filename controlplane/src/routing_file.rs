@@ -5,6 +5,8 @@
 //! [`v1::RoutingConfig`] can say; what it means is checked by [`RoutingConfig`], and that check's
 //! places are translated into the file's.
 
+mod http;
+
 use std::path::{Path, PathBuf};
 
 use ferrypost_proto::{RoutingConfig, SCHEMAS, v1};
@@ -37,10 +39,12 @@ impl RoutingFile {
         let document = file.read(|root| read_root(root, &mut sources));
         let checked = RoutingConfig::try_from(&document);
         if let Err(problems) = &checked {
-            for problem in &problems.0 {
-                let place = place_in_file(&problem.place);
-                // What could not be read is reported as that, not as missing as well.
-                if !file.is_wrong_at(&place) {
+            let places = problems.0.iter().map(|it| place_in_file(&it.place));
+            let fresh: Vec<_> = places
+                .map(|place| (!is_known(&file, &place)).then_some(place))
+                .collect();
+            for (problem, place) in problems.0.iter().zip(fresh) {
+                if let Some(place) = place {
                     file.wrong_at(&place, &problem.message);
                 }
             }
@@ -73,6 +77,16 @@ impl RoutingFile {
     /// The file itself and the certificates that it names: what to look at for changes.
     pub fn sources(&self) -> &[PathBuf] {
         &self.sources
+    }
+}
+
+/// What could not be read is reported as that, not as missing as well. Of a rule for HTTP the problem's place is the whole
+/// of it.
+fn is_known(file: &Document<'_>, place: &str) -> bool {
+    if place.starts_with("http.rules") {
+        file.is_wrong_within(place)
+    } else {
+        file.is_wrong_at(place)
     }
 }
 
@@ -116,6 +130,7 @@ fn read_root(root: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::RoutingConfi
         domains: root.tables("domains", read_domain),
         names: root.table("names", read_names),
         mail_split: root.word("mail_split", SPLITS).unwrap_or_default().into(),
+        http: root.table("http", http::read_rules),
     }
 }
 
@@ -206,6 +221,8 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
         ("proxy_v2", v1::Announcement::ProxyV2),
         ("imap_id", v1::Announcement::ImapId),
         ("xclient", v1::Announcement::Xclient),
+        ("forwarded", v1::Announcement::Forwarded),
+        ("x_forwarded", v1::Announcement::XForwarded),
     ];
     const AUTHORIZATION: &[(&str, v1::AuthorizationIdentity)] = &[
         ("honoured", v1::AuthorizationIdentity::Honoured),
@@ -246,6 +263,8 @@ fn read_endpoint(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> v1::Endp
             .word("acceptance", ACCEPTANCE)
             .unwrap_or_default()
             .into(),
+        versions: http::read_versions(endpoint),
+        response_limit: http::read_response_limit(endpoint),
     }
 }
 

@@ -52,6 +52,7 @@ use crate::{
     },
     config::{Admin, Config, DeliveryProtocol},
     control_plane::ControlPlaneConnector,
+    cookie_keys::CookieKeys,
     delivery::{Post, dock::Dock, offers::Offers},
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
     limits::Limits,
@@ -216,6 +217,7 @@ struct Parts {
     lines: HashMap<ProtocolKind, Arc<dyn Line>>,
     /// What mail systems share, where there is a listener for them.
     posts: HashMap<DeliveryProtocol, Arc<Post>>,
+    cookie_keys: CookieKeys,
     readiness: Readiness,
     draining: Draining,
     lookups: Shutdown,
@@ -239,6 +241,7 @@ impl Parts {
         Ok(Self {
             registry: Registry::new(tables.clone(), limits.hold, &random),
             tables,
+            cookie_keys: CookieKeys::new(random.clone()),
             random,
             dialers: Arc::new(dialers.context("servers")?),
             resolver,
@@ -367,6 +370,7 @@ impl Parts {
             tables: self.tables.clone(),
             registry: Arc::clone(&self.registry),
             readiness: self.readiness.clone(),
+            cookie_keys: self.cookie_keys.clone(),
             health: Arc::new(self.backends.clone()),
             prober: Arc::new(prober),
             random: self.random.clone(),

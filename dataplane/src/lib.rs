@@ -47,6 +47,7 @@ pub mod app;
 pub mod backend;
 pub mod config;
 pub mod control_plane;
+pub mod cookie_keys;
 pub mod delivery;
 pub mod descriptors;
 pub mod feed;

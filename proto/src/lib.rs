@@ -4,7 +4,8 @@
 //!   operator ── ferrypost.v1 ──▶ control plane ◀── ferrypost.routing.v1 ──▶ data plane
 //! ```
 //!
-//! Both planes depend on this crate; it depends on neither. It holds the generated messages and the
+//! Both planes depend on this crate; it depends on neither, but for what decides about HTTP requests
+//! (`ferrypost-http`, which has no I/O either), since the rules for them are part of the routing configuration. It holds the generated messages and the
 //! few types and functions that must mean the same on both sides: identifiers and revisions
 //! ([`types`]), versions ([`Versions`]) and traces ([`TraceParent`]), the canonicalisation of logins ([`Name`], [`NamePolicy`]), the validated
 //! [`RoutingConfig`] and the account's [`Record`].
@@ -45,6 +46,7 @@ mod name;
 mod recipient;
 mod record;
 mod routing_config;
+mod secrets;
 mod trace;
 pub mod types;
 mod versions;
@@ -57,8 +59,8 @@ pub use recipient::Recipient;
 pub use record::{Record, Rejected};
 pub use routing_config::{
     Acceptance, Announcement, AuthorizationIdentity, Destination, DisabledEndpoint, Endpoint,
-    EndpointTls, MailSplit, NoRoute, PlaintextConsent, Problem, Problems, RoutingConfig, SCHEMAS,
-    Trust, Unlisted, UnlistedRoute, UnreadableSchema, Verification,
+    EndpointTls, HttpTerms, HttpVersions, MailSplit, NoRoute, PlaintextConsent, Problem, Problems,
+    RoutingConfig, SCHEMAS, Trust, Unlisted, UnlistedRoute, UnreadableSchema, Verification,
 };
 pub use trace::{BadTraceParent, TraceParent};
 pub use types::{
@@ -69,9 +71,9 @@ pub use versions::{EmptyRange, Speaks, Versions};
 
 /// The versions of the stream's contract that this code speaks.
 ///
-/// 2: both sides state ranges; rejected endpoints; `traceparent`. What a version adds is such that a side
+/// 2: both sides state ranges; rejected endpoints; `traceparent`. 3: the keys of cookies. What a version adds is such that a side
 /// that does not know it may pass it over, or is sent only where that version is spoken.
-pub const CONTRACTS: Versions = Versions::new(1, 2);
+pub const CONTRACTS: Versions = Versions::new(1, 3);
 
 /// The largest snapshot chunk that is sent, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;

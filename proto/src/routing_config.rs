@@ -2,6 +2,7 @@
 //! place, and from then on valid by type.
 
 mod check;
+mod http;
 mod mail;
 mod second_names;
 
@@ -10,16 +11,20 @@ use std::{
     fmt,
 };
 
+use ferrypost_http::rules::Rules;
+
 use crate::{BareNames, DestinationId, DomainName, Name, NamePolicy, Speaks, Versions, v1};
 
+pub use http::{HttpTerms, HttpVersions};
 pub use mail::{Acceptance, MailSplit};
 pub use second_names::AuthorizationIdentity;
 
 /// The versions of the document that this code reads.
 ///
-/// 2: the certificate that is to follow a pinned one; a server that ignores authorization identities. What a reader of an older version would get wrong by
-/// passing it over raises the version that a document needs ([`RoutingConfig::schema`]).
-pub const SCHEMAS: Versions = Versions::new(1, 2);
+/// 2: the certificate that is to follow a pinned one; a server that ignores authorization identities. 3: rules for HTTP,
+/// and what is spoken there. What a reader of an older version would get wrong by passing it over raises the version
+/// that a document needs ([`RoutingConfig::schema`]).
+pub const SCHEMAS: Versions = Versions::new(1, 3);
 
 /// A valid routing configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +35,7 @@ pub struct RoutingConfig {
     domains: HashMap<DomainName, Unlisted>,
     destinations: BTreeMap<DestinationId, Destination>,
     mail_split: MailSplit,
+    http_rules: Option<Rules>,
 }
 
 /// What becomes of the names of a domain that have no record.
@@ -95,7 +101,7 @@ pub struct DisabledEndpoint {
     pub protocol: i32,
     /// As in [`Endpoint`].
     pub group: Option<String>,
-    /// What is not known, as `tls.mode`.
+    /// What is not known, as `tls.mode`; `http.rules` on every endpoint for HTTP, if it is in a rule.
     pub field: &'static str,
 }
 
@@ -111,7 +117,7 @@ impl Destination {
         let disabled = self
             .disabled
             .iter()
-            .any(|e| e.protocol == protocol.into() && e.group.as_deref() == Some(group));
+            .any(|e| e.protocol == i32::from(protocol) && e.group.as_deref() == Some(group));
         of(Some(group)).or_else(|| of(None).filter(|_| !disabled))
     }
 
@@ -127,7 +133,10 @@ impl Destination {
 
     /// Whether `group` has an endpoint of its own for a protocol.
     fn has_own(&self, protocol: i32, group: &str) -> bool {
-        let usable = self.endpoints.iter().map(|e| (e.protocol.into(), &e.group));
+        let usable = self
+            .endpoints
+            .iter()
+            .map(|e| (i32::from(e.protocol), &e.group));
         let disabled = self.disabled.iter().map(|e| (e.protocol, &e.group));
         usable
             .chain(disabled)
@@ -163,6 +172,8 @@ pub struct Endpoint {
     pub master_separators: Vec<char>,
     /// What its 250 to a message says.
     pub acceptance: Acceptance,
+    /// What is spoken there, if that is HTTP.
+    pub http: HttpTerms,
 }
 
 /// How a connection to an endpoint is encrypted.
@@ -216,6 +227,10 @@ pub enum Announcement {
     ImapId,
     /// XCLIENT, as Postfix and Dovecot have it.
     Xclient,
+    /// The header field `Forwarded` (RFC 7239).
+    Forwarded,
+    /// `X-Forwarded-For` and its companions.
+    XForwarded,
 }
 
 impl Announcement {
@@ -226,6 +241,8 @@ impl Announcement {
             Self::ProxyV2 => "proxy_v2",
             Self::ImapId => "imap_id",
             Self::Xclient => "xclient",
+            Self::Forwarded => "forwarded",
+            Self::XForwarded => "x_forwarded",
         }
     }
 
@@ -233,7 +250,7 @@ impl Announcement {
     pub const fn is_in_protocol(self) -> bool {
         match self {
             Self::None | Self::ProxyV2 => false,
-            Self::ImapId | Self::Xclient => true,
+            Self::ImapId | Self::Xclient | Self::Forwarded | Self::XForwarded => true,
         }
     }
 }
@@ -361,10 +378,10 @@ impl RoutingConfig {
         }
     }
 
-    /// What an operator should know about a valid document: legs in clear, and separators that a server is
-    /// not said to know.
+    /// What an operator should know about a valid document: legs in clear, separators that a server is not said to
+    /// know, and HTTP that nobody is let through to.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<_> = self.http_without_rules().into_iter().collect();
         for (id, destination) in &self.destinations {
             for endpoint in &destination.endpoints {
                 let (protocol, host, port) =

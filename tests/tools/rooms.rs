@@ -44,7 +44,7 @@ const DATA_PLANE: &str = "
     config
     lookup tokens
     net
-    descriptors limits metrics ready redact state_dir tables
+    cookie_keys descriptors limits metrics ready redact state_dir tables
     network
 ";
 

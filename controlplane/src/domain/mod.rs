@@ -3,16 +3,18 @@
 //!
 //! * [`state`]: the whole installation at one revision. [`placement`]: an account's record. [`resolution`]: where a name goes, and whether a write would
 //!   change it.
-//! * [`start`]: what Migrate and Rollback write, and what they do not carry, `mail_risks` among it. [`migration`]: what comes next in a move. [`queue`]: whose turn it is. [`fence`]: what
+//! * [`start`]: what Migrate and Rollback write, and what they do not carry, `mail_risks` and `http_risks` among it. [`migration`]: what comes next in a move. [`queue`]: whose turn it is. [`fence`]: what
 //!   is in the way of a fence, [`limits`] and [`mod@unsettled`] among it. [`drain`]: whether it is complete. [`transition`]: what each step writes, under which guards, and
 //!   [`evidence`]: what it leaves behind for whoever asks later.
 //! * [`readers`]: which data planes read a routing configuration. [`commit`]: how every change of routing
-//!   is written.
+//!   is written. [`cookie_keys`]: when the keys of cookies are replaced.
 
 pub mod commit;
+pub mod cookie_keys;
 pub mod drain;
 pub mod evidence;
 pub mod fence;
+mod http_risks;
 pub mod limits;
 mod mail_risks;
 pub mod migration;

@@ -10,7 +10,7 @@ use ferrypost_runtime::Random;
 
 use super::{
     commit::RoutingChange,
-    mail_risks,
+    http_risks, mail_risks,
     placement::Placement,
     resolution::{Route, Subject, WriteRefused, find, resolve},
 };
@@ -78,8 +78,8 @@ pub struct MoveStart {
     config: Rev,
     /// Ways to log in as somebody else that the target does not know.
     lost_second_names: Vec<String>,
-    /// What may become of mail.
-    mail_risks: Vec<String>,
+    /// What may become of mail, and what HTTP requests may do.
+    routing_risks: Vec<String>,
 }
 
 /// Why a move does not start.
@@ -203,7 +203,8 @@ pub fn start(
         return Err(StartRefused::AlreadyThere(target));
     }
     let lost_second_names = routing.lost_second_names(&placement.home, &target);
-    let mail_risks = mail_risks::of(routing, &placement.home, &target);
+    let mut routing_risks = mail_risks::of(routing, &placement.home, &target);
+    routing_risks.extend(http_risks::of(routing, &placement.home, &target));
     Ok(MoveVerdict::Start(Box::new(MoveStart {
         kind: match request.destination {
             Some(_) => v1::MigrationKind::Migrate,
@@ -215,7 +216,7 @@ pub fn start(
         terms,
         config: config.version,
         lost_second_names,
-        mail_risks,
+        routing_risks,
     })))
 }
 
@@ -382,7 +383,7 @@ impl MoveStart {
                 self.lost_second_names.join(", ")
             ));
         }
-        risks.extend_from_slice(&self.mail_risks);
+        risks.extend_from_slice(&self.routing_risks);
         risks
     }
 

@@ -13,6 +13,7 @@
 mod ask;
 mod bounds;
 mod claimable;
+mod cookie_keys;
 mod dialogue;
 mod join;
 mod lease;

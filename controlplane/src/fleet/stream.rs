@@ -183,6 +183,7 @@ impl Fleet {
                 )),
                 outcome = listener.run(requests) => outcome,
                 outcome = self.talk(&joined, &outgoing, &view) => outcome,
+                outcome = self.tell_cookie_keys(&joined, &outgoing) => outcome,
             }
         };
         drop(listener);

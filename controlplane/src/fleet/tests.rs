@@ -1,5 +1,6 @@
 //! The server side of the stream's rules, on the embedded store.
 
+mod cookie_keys;
 mod versions;
 pub(crate) mod world;
 

@@ -1,7 +1,7 @@
 //! Every key of the installation, built and parsed in this one place.
 //!
 //! ```text
-//! /meta/installation  /meta/head  /meta/fleet  /meta/rewound  /config/current  /leader
+//! /meta/installation  /meta/head  /meta/fleet  /meta/rewound  /config/current  /leader  /secrets/cookies
 //! /accounts/<bucket>/<account>            /names/<bucket>/<canonical name>
 //! /registrations/<instance>               /live/<instance>
 //! /departed/<instance>/<boot>             /expelled/<instance>/<boot>
@@ -33,6 +33,8 @@ pub const FLEET: &[u8] = b"/meta/fleet";
 pub const REWOUND: &[u8] = b"/meta/rewound";
 /// The routing configuration.
 pub const CONFIG: &[u8] = b"/config/current";
+/// The keys of cookies. A secret: nothing but the stream says it.
+pub const COOKIE_KEYS: &[u8] = b"/secrets/cookies";
 /// Who drives migrations. Its store revision is the fencing token.
 pub const LEADER: &[u8] = b"/leader";
 
@@ -68,6 +70,8 @@ pub enum Key {
     Rewound,
     /// `/config/current`
     Config,
+    /// `/secrets/cookies`
+    CookieKeys,
     /// `/accounts/<bucket>/<account>`
     Account(AccountId),
     /// `/names/<bucket>/<canonical name>`
@@ -111,6 +115,7 @@ impl Key {
                 _ => return None,
             },
             "config" if rest == "current" => Self::Config,
+            "secrets" if rest == "cookies" => Self::CookieKeys,
             "leader" if key == LEADER => Self::Leader,
             "accounts" => Self::Account(AccountId::parse(bucketed(rest)?).ok()?),
             "names" => Self::Name(bucketed(rest)?.into()),
@@ -274,6 +279,7 @@ mod tests {
             (FLEET.to_vec(), Key::Fleet),
             (REWOUND.to_vec(), Key::Rewound),
             (CONFIG.to_vec(), Key::Config),
+            (COOKIE_KEYS.to_vec(), Key::CookieKeys),
             (LEADER.to_vec(), Key::Leader),
             (account(&account_id), Key::Account(account_id)),
             (name("a/b@example.org"), Key::Name("a/b@example.org".into())),

@@ -63,6 +63,7 @@ values! {
     MigrationRecord: 24,
     RequestEntry: 3,
     DrainedReport: 3,
+    CookieKeys: 3,
     Leader: 2,
     StoredCommand: 3,
     StoredResult: 2,

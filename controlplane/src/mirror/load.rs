@@ -53,6 +53,7 @@ async fn load_by_ranges(store: &dyn Store) -> Result<State, StoreError> {
 fn order() -> [Vec<Vec<u8>>; 4] {
     let small = [
         b"/config/".as_slice(),
+        keys::COOKIE_KEYS,
         keys::LEADER,
         keys::REGISTRATIONS,
         keys::DEPARTED,

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     OrchestratorOptions,
+    cookie_keys::keep_cookie_keys,
     driver::Driver,
     prune::prune,
     settle::{Seen, settle},
@@ -73,7 +74,13 @@ pub(super) async fn lead(
     });
     // What happened before this replica led must be in the mirror before it decides anything.
     term.catch_up().await;
-    tokio::join!(drive(&term), settle(&term), sweep(&term), prune(&term));
+    tokio::join!(
+        drive(&term),
+        settle(&term),
+        sweep(&term),
+        prune(&term),
+        keep_cookie_keys(&term)
+    );
 }
 
 /// Keeps a driver for every migration that is due, and none for those that wait behind others.

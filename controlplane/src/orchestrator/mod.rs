@@ -6,12 +6,14 @@
 //!          ─▶ settle: waits out what nobody saw close
 //!          ─▶ sweep: removes reports that no fence waits for
 //!          ─▶ prune: removes what ended long ago
+//!          ─▶ keep_cookie_keys: makes the keys by which data planes seal sign-ins, and replaces them
 //! ```
 //!
 //! Nothing is remembered that matters: a leader that takes over finds every move where the store has it. The one
 //! thing that it cannot find there is how long a fence has lasted, so it withdraws the fences that it finds. A
 //! transaction whose outcome is unknown is not repeated but looked at; whatever it did, the records say.
 
+mod cookie_keys;
 mod driver;
 mod lead;
 mod memory;

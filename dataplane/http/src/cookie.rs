@@ -8,6 +8,8 @@
 //! Sealing is the data plane's (an AEAD; [`Envelope::associated_data`] is bound by it). Here is what is sealed,
 //! and how that travels.
 
+use std::collections::BTreeSet;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{
     HeaderMap, HeaderValue,
@@ -52,6 +54,9 @@ pub enum NotValid {
     /// It is not in its form, or of a version that is not known here.
     #[error("the cookie is not in its form")]
     Malformed,
+    /// No key in force opens it: it was changed, or sealed by a key that is over or nobody's of ours.
+    #[error("the cookie is not sealed by a key in force")]
+    NotOurs,
     /// Its time is over.
     #[error("the cookie has expired")]
     Expired,
@@ -182,6 +187,16 @@ pub(crate) fn find(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 /// of different paths, the first is the one of the longest (RFC 6265 §5.4), and that which servers take.
 pub fn server_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     crumbs(headers).find_map(|crumb| named(crumb, name))
+}
+
+/// The cookies of a request, by name and value; of several with one name the first, as in [`server_cookie`].
+pub fn all(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut seen = BTreeSet::new();
+    crumbs(headers).filter_map(move |crumb| {
+        let at = crumb.iter().position(|&octet| octet == b'=')?;
+        let (name, value) = crumb.split_at(at);
+        seen.insert(name).then(|| (name, &value[1..]))
+    })
 }
 
 /// The values that a response gives the server's cookie of this name.
@@ -327,6 +342,8 @@ mod tests {
         let headers = cookies(&["sid=a; other=b; sid=c"]);
         assert_eq!(server_cookie(&headers, "sid"), Some(&b"a"[..]));
         assert_eq!(server_cookie(&headers, "si"), None);
+        let all: Vec<_> = all(&headers).collect();
+        assert_eq!(all, [(&b"sid"[..], &b"a"[..]), (b"other", b"b")]);
     }
 
     proptest! {

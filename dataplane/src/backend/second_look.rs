@@ -39,7 +39,11 @@ pub(super) async fn about_the_header<B: Open>(
     };
     answered.then_some(match endpoint.announcement {
         Announcement::ProxyV2 => Problem::ProxyUnexpected,
-        Announcement::None | Announcement::ImapId | Announcement::Xclient => Problem::ProxyMissing,
+        Announcement::None
+        | Announcement::ImapId
+        | Announcement::Xclient
+        | Announcement::Forwarded
+        | Announcement::XForwarded => Problem::ProxyMissing,
     })
 }
 

@@ -249,6 +249,7 @@ impl Feed {
                     stream.up.send(Up::CommandResult(result)).await?;
                 }
             }
+            Down::CookieKeys(keys) => self.cookie_keys.replace(&keys),
             Down::Heartbeat(heartbeat) => {
                 self.still_live(stream);
                 self.say_health(stream, heartbeat.sequence).await?;

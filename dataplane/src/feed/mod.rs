@@ -48,6 +48,7 @@ use self::{
     replica::Replica,
 };
 use crate::{
+    cookie_keys::CookieKeys,
     fence::Fences,
     ready::{Blocker, Readiness},
     registry::{CloseReason, Registry},
@@ -69,6 +70,8 @@ pub struct FeedSetup {
     pub registry: Arc<Registry>,
     /// Blocked until registered, and until there is a first table.
     pub readiness: Readiness,
+    /// Where the keys of cookies are kept.
+    pub cookie_keys: CookieKeys,
     /// What is known about the servers.
     pub health: Arc<dyn HealthSource>,
     /// Probes them on demand.
@@ -88,6 +91,7 @@ pub struct Feed {
     prober: Arc<dyn Prober>,
     registry: Arc<Registry>,
     readiness: Readiness,
+    cookie_keys: CookieKeys,
     timing: FeedTiming,
     backoff: Backoff,
     replica: Replica,
@@ -171,6 +175,7 @@ impl Feed {
             prober: setup.prober,
             registry: setup.registry,
             readiness: setup.readiness,
+            cookie_keys: setup.cookie_keys,
             timing: setup.timing,
             shared,
             unregistered: Some(unregistered),

@@ -31,7 +31,7 @@ pub mod stream_request {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamResponse {
-    #[prost(oneof = "stream_response::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "stream_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<stream_response::Message>,
 }
 /// Nested message and enum types in `StreamResponse`.
@@ -51,6 +51,9 @@ pub mod stream_response {
         Heartbeat(super::Heartbeat),
         #[prost(message, tag = "6")]
         GoodbyeAccepted(super::GoodbyeAccepted),
+        /// Contract 3.
+        #[prost(message, tag = "7")]
+        CookieKeys(super::CookieKeys),
     }
 }
 /// Who the data plane is and what it holds.
@@ -313,8 +316,30 @@ pub struct Welcome {
     #[prost(message, optional, tag = "9")]
     pub settle: ::core::option::Option<::prost_types::Duration>,
 }
+/// The keys by which sign-ins are sealed into cookies: all of them, in place of what was said before. Said after Welcome,
+/// under `rewound` too, and whenever they change. Contract 3.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CookieKeys {
+    /// At most two.
+    #[prost(message, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<CookieKey>,
+    /// The id of the one that seals.
+    #[prost(uint32, tag = "2")]
+    pub sealing: u32,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CookieKey {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// 32 octets. A secret.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+}
 /// A part of a snapshot, at most 1 MiB. Chunks of one snapshot come in order, with nothing but
-/// commands and heartbeats between them.
+/// commands, heartbeats and keys of cookies between them.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SnapshotChunk {

@@ -381,6 +381,32 @@ pub struct DrainedReportAccount {
     #[prost(uint32, tag = "5")]
     pub sessions_left: u32,
 }
+/// /secrets/cookies: the keys by which data planes seal sign-ins into cookies.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CookieKeys {
+    #[prost(uint32, tag = "1")]
+    pub schema: u32,
+    /// One or two, the newest last.
+    #[prost(message, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<CookieKey>,
+    /// The id of the one that seals.
+    #[prost(uint32, tag = "3")]
+    pub sealing: u32,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CookieKey {
+    /// Never given to another key.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// 32 octets. A secret.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "3")]
+    pub made_at: ::core::option::Option<::prost_types::Timestamp>,
+}
 /// /leader, under the leader's lease. Its store revision is the fencing token.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

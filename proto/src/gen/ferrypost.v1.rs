@@ -2500,6 +2500,118 @@ pub struct RoutingConfig {
     /// nothing else does, so that a reader may pass it over.
     #[prost(enumeration = "MailSplit", tag = "6")]
     pub mail_split: i32,
+    /// What becomes of HTTP requests. Unset: each is refused. Schema 3.
+    #[prost(message, optional, tag = "7")]
+    pub http: ::core::option::Option<HttpRouting>,
+}
+/// What becomes of HTTP requests.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpRouting {
+    /// In their order: the first that is for a request decides. One that none is for is refused. At most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub rules: ::prost::alloc::vec::Vec<HttpRule>,
+}
+/// A rule for HTTP requests. Every condition that is given must hold; of a condition's values, one.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpRule {
+    /// What logs and messages call it. Distinct.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Hosts: mail.example.org, *.example.org, autoconfig.*. Empty: any.
+    #[prost(string, repeated, tag = "2")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Methods, in upper case. Empty: any.
+    #[prost(string, repeated, tag = "3")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Paths: /auth/token (with a slash at its end or without), /api/\*/session (any one segment), /dav/\*\* (that and
+    /// everything below it). Empty: any.
+    #[prost(string, repeated, tag = "4")]
+    pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Header fields, each in one line: one that stands in several is refused.
+    #[prost(message, repeated, tag = "5")]
+    pub headers: ::prost::alloc::vec::Vec<HttpField>,
+    /// Parameters of the query.
+    #[prost(message, repeated, tag = "6")]
+    pub query: ::prost::alloc::vec::Vec<HttpField>,
+    /// Fields of a form. The body is read for them, if all else holds.
+    #[prost(message, repeated, tag = "7")]
+    pub form: ::prost::alloc::vec::Vec<HttpField>,
+    /// Sends the request to this destination, whoever's it is. Exactly one of this and `account_from` is set.
+    #[prost(string, tag = "8")]
+    pub pin: ::prost::alloc::string::String,
+    /// Sends the request to where its account lives, told from the first of these that is there: basic, bearer,
+    /// query:NAME, header:NAME, form:NAME, json:/MEMBER, cookie.
+    #[prost(string, repeated, tag = "9")]
+    pub account_from: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What is done with a request that none of them is in. Required with `account_from`.
+    #[prost(message, optional, tag = "10")]
+    pub without_account: ::core::option::Option<HttpWithoutAccount>,
+    /// Whether what goes to a destination without its account being known can change that account's mail or settings.
+    /// Required where something does. True: a risk that remains in moves, and such requests are held while an account
+    /// of that destination is fenced.
+    #[prost(bool, optional, tag = "11")]
+    pub writes_to_accounts: ::core::option::Option<bool>,
+    /// What is learned of a sign-in under this rule, for the requests that follow it. Unset: nothing.
+    #[prost(message, optional, tag = "12")]
+    pub learns: ::core::option::Option<HttpLearns>,
+}
+/// A condition on a named value: it must be one of `values`, or merely be there.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpField {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty: anything.
+    #[prost(string, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What is done with a request that says of no account whose it is.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpWithoutAccount {
+    #[prost(oneof = "http_without_account::Policy", tags = "1, 2, 3")]
+    pub policy: ::core::option::Option<http_without_account::Policy>,
+}
+/// Nested message and enum types in `HttpWithoutAccount`.
+pub mod http_without_account {
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Policy {
+        /// 401, with a challenge for what the rule can read.
+        #[prost(message, tag = "1")]
+        Challenge(super::HttpChallenge),
+        /// To this destination.
+        #[prost(string, tag = "2")]
+        Pin(::prost::alloc::string::String),
+        /// To where names go that have no record. Only where nothing can be written.
+        #[prost(message, tag = "3")]
+        Default(super::HttpDefault),
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpChallenge {}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpDefault {}
+/// A sign-in: a request that says whose it is, and a response that gives a cookie which does not.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpLearns {
+    /// Where the request says it, as `account_from` of the rule: one of a pin's, or the rule's.
+    #[prost(string, repeated, tag = "1")]
+    pub account_from: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The status codes by which the server says that it took the login.
+    #[prost(uint32, repeated, tag = "2")]
+    pub status: ::prost::alloc::vec::Vec<u32>,
+    /// The server's cookie.
+    #[prost(string, tag = "3")]
+    pub server_cookie: ::prost::alloc::string::String,
+    /// For how many seconds it is remembered, at most 30 days.
+    #[prost(uint32, tag = "4")]
+    pub seconds: u32,
 }
 /// The parameters of canonicalisation, the same on both planes.
 #[allow(clippy::all)]
@@ -2625,6 +2737,13 @@ pub struct Endpoint {
     /// follows from it, and nothing else does, so that a reader may pass it over.
     #[prost(enumeration = "Acceptance", tag = "10")]
     pub acceptance: i32,
+    /// The versions of HTTP that are spoken on an endpoint for it, each once. Empty: HTTP/1.1. Schema 3.
+    #[prost(enumeration = "HttpVersion", repeated, tag = "11")]
+    pub versions: ::prost::alloc::vec::Vec<i32>,
+    /// How long after a request was sent its response may begin, on an endpoint for HTTP: 1 second to 24 hours. Unset: 31
+    /// minutes, since long polls wait for half an hour. Schema 3.
+    #[prost(message, optional, tag = "12")]
+    pub response_limit: ::core::option::Option<::prost_types::Duration>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2747,6 +2866,39 @@ impl MailSplit {
         }
     }
 }
+/// A version of HTTP.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HttpVersion {
+    Unspecified = 0,
+    /// HTTP/1.1.
+    Http1 = 1,
+    /// HTTP/2, by ALPN; without TLS by prior knowledge.
+    H2 = 2,
+}
+impl HttpVersion {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HTTP_VERSION_UNSPECIFIED",
+            Self::Http1 => "HTTP_VERSION_HTTP1",
+            Self::H2 => "HTTP_VERSION_H2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HTTP_VERSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "HTTP_VERSION_HTTP1" => Some(Self::Http1),
+            "HTTP_VERSION_H2" => Some(Self::H2),
+            _ => None,
+        }
+    }
+}
 /// What a server's 250 to a message says.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2830,6 +2982,10 @@ pub enum Announcement {
     /// The XCLIENT command: Dovecot's on POP3, ManageSieve, submission and LMTP, Postfix's on submission and SMTP. The
     /// server must trust the data plane's address. Data planes of before it disable the endpoint.
     Xclient = 4,
+    /// The header field Forwarded (RFC 7239), on HTTP. The server must trust the data plane's address. Schema 3.
+    Forwarded = 5,
+    /// X-Forwarded-For, -Proto, -Host and -Port, on HTTP. The server must trust the data plane's address. Schema 3.
+    XForwarded = 6,
 }
 impl Announcement {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2843,6 +2999,8 @@ impl Announcement {
             Self::ProxyV2 => "ANNOUNCEMENT_PROXY_V2",
             Self::ImapId => "ANNOUNCEMENT_IMAP_ID",
             Self::Xclient => "ANNOUNCEMENT_XCLIENT",
+            Self::Forwarded => "ANNOUNCEMENT_FORWARDED",
+            Self::XForwarded => "ANNOUNCEMENT_X_FORWARDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2853,6 +3011,8 @@ impl Announcement {
             "ANNOUNCEMENT_PROXY_V2" => Some(Self::ProxyV2),
             "ANNOUNCEMENT_IMAP_ID" => Some(Self::ImapId),
             "ANNOUNCEMENT_XCLIENT" => Some(Self::Xclient),
+            "ANNOUNCEMENT_FORWARDED" => Some(Self::Forwarded),
+            "ANNOUNCEMENT_X_FORWARDED" => Some(Self::XForwarded),
             _ => None,
         }
     }

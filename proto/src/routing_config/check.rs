@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use ferrypost_http::rules::Rules;
+
 use super::{
     Announcement, AuthorizationIdentity, Destination, DisabledEndpoint, Endpoint, EndpointTls,
-    PlaintextConsent, Problem, Problems, RoutingConfig, Trust, Unlisted, Verification,
+    PlaintextConsent, Problem, Problems, RoutingConfig, Trust, Unlisted, Verification, http,
 };
 use crate::{
     BareNames, DestinationId, DomainName, NamePolicy, Speaks,
@@ -59,7 +61,11 @@ impl Checker {
             .as_ref()
             .map_or("", |names| names.master_separators.as_str());
         separators.clone_into(&mut self.separators);
-        let destinations = self.destinations(&wire.destinations);
+        let mut destinations = self.destinations(&wire.destinations);
+        let http_rules = self.http_rules(wire);
+        if http_rules.is_none() {
+            destinations.values_mut().for_each(http::disable);
+        }
         let known: BTreeSet<&str> = destinations.keys().map(DestinationId::as_str).collect();
         let default_destination =
             self.known_destination("default_destination", &wire.default_destination, &known);
@@ -74,9 +80,23 @@ impl Checker {
                     domains,
                     destinations,
                     mail_split: wire.mail_split().into(),
+                    http_rules,
                 })
             }
             _ => Err(Problems(self.problems)),
+        }
+    }
+
+    /// The rules for HTTP requests; `None` if one of them cannot be read.
+    fn http_rules(&mut self, wire: &v1::RoutingConfig) -> Option<Rules> {
+        match http::rules(wire) {
+            Ok(rules) => Some(rules),
+            Err(problems) => {
+                if !self.unknown_disables {
+                    self.problems.extend(problems);
+                }
+                None
+            }
         }
     }
 
@@ -239,6 +259,9 @@ impl Checker {
             // What else such an endpoint says may mean something else there.
             match unknown_value(endpoint) {
                 Some(unknown) if self.unknown_disables => disabled.push(unknown),
+                None if self.unknown_disables && http::begins_in_clear(endpoint) => {
+                    disabled.push(DisabledEndpoint::of(endpoint, "tls.mode"));
+                }
                 Some(unknown) => self.wrong(
                     format!("{place}.{}", unknown.field),
                     "is a value that this version does not know",
@@ -326,6 +349,13 @@ impl Checker {
         let announcement = self.announcement(&format!("{place}.announcement"), wire, protocol);
         self.capabilities(&format!("{place}.capabilities"), wire);
         self.acceptance(&format!("{place}.acceptance"), wire);
+        let http = match http::terms(wire) {
+            Ok(terms) => Some(terms),
+            Err((field, message)) => {
+                self.wrong(format!("{place}.{field}"), message);
+                None
+            }
+        };
         let master_separators = self.master_separators(
             &format!("{place}.master_separators"),
             &wire.master_separators,
@@ -348,6 +378,7 @@ impl Checker {
             },
             master_separators,
             acceptance: wire.acceptance().into(),
+            http: http?,
         })
     }
 
@@ -407,6 +438,13 @@ impl Checker {
             Mode::Implicit => self
                 .verification(place, endpoint, wire)
                 .map(EndpointTls::Implicit),
+            Mode::Starttls if http::begins_in_clear(endpoint) => {
+                self.wrong(
+                    format!("{place}.mode"),
+                    "http has no command for that: say implicit or none",
+                );
+                None
+            }
             Mode::Starttls => self
                 .verification(place, endpoint, wire)
                 .map(EndpointTls::StartTls),
@@ -478,7 +516,10 @@ impl Checker {
     ) -> Option<Announcement> {
         match wire.announcement() {
             v1::Announcement::Unspecified => {
-                self.wrong(place, "say none, proxy_v2, imap_id or xclient");
+                self.wrong(
+                    place,
+                    "say none, proxy_v2, imap_id, xclient, forwarded or x_forwarded",
+                );
                 None
             }
             v1::Announcement::None => Some(Announcement::None),
@@ -497,6 +538,19 @@ impl Checker {
                 self.wrong(
                     place,
                     "xclient goes with protocol pop3, managesieve, submission, smtp or lmtp only",
+                );
+                None
+            }
+            v1::Announcement::Forwarded if protocol == Some(v1::Protocol::Http) => {
+                Some(Announcement::Forwarded)
+            }
+            v1::Announcement::XForwarded if protocol == Some(v1::Protocol::Http) => {
+                Some(Announcement::XForwarded)
+            }
+            v1::Announcement::Forwarded | v1::Announcement::XForwarded => {
+                self.wrong(
+                    place,
+                    "forwarded and x_forwarded go with protocol http only",
                 );
                 None
             }
@@ -543,6 +597,9 @@ fn is_capability_line(capability: &str) -> bool {
 /// The oldest version of the document that has all that this one uses. Every field and every value that
 /// a later version adds is asked for here, unless a reader that passes it over is still right.
 fn needed(wire: &v1::RoutingConfig) -> u32 {
+    if http::is_said(wire) {
+        return 3;
+    }
     let mut endpoints = wire.destinations.iter().flat_map(|d| &d.endpoints);
     let second = endpoints.any(|endpoint| {
         let tls = endpoint.tls.as_ref();
@@ -564,14 +621,22 @@ fn unknown_value(endpoint: &v1::Endpoint) -> Option<DisabledEndpoint> {
         "announcement"
     } else if v1::AuthorizationIdentity::try_from(endpoint.authorization_identity).is_err() {
         "authorization_identity"
+    } else if http::unknown_version(endpoint) {
+        "versions"
     } else {
         return None;
     };
-    Some(DisabledEndpoint {
-        protocol: endpoint.protocol,
-        group: endpoint.when.as_ref().map(|when| when.group.clone()),
-        field,
-    })
+    Some(DisabledEndpoint::of(endpoint, field))
+}
+
+impl DisabledEndpoint {
+    fn of(endpoint: &v1::Endpoint, field: &'static str) -> Self {
+        Self {
+            protocol: endpoint.protocol,
+            group: endpoint.when.as_ref().map(|when| when.group.clone()),
+            field,
+        }
+    }
 }
 
 /// A protocol, and the group that it is spoken in (none: in each).

@@ -9,7 +9,8 @@
 use ferrypost_proto::v1::endpoint_tls::{Mode, Verification};
 use ferrypost_proto::v1::{
     Announcement, ApplyRoutingConfigRequest, ApplyRoutingConfigResponse, Condition, Endpoint,
-    EndpointTls, GetRoutingConfigRequest, MigrationState, Protocol, RoutingConfig, VersionRange,
+    EndpointTls, GetRoutingConfigRequest, HttpRouting, HttpRule, MigrationState, Protocol,
+    RoutingConfig, VersionRange,
 };
 use ferrypost_tests::story::{
     SOON, data_plane, landing, migrate, migration, move_to, roll_back, served_by, session,
@@ -25,10 +26,16 @@ fn world() -> Builder {
     World::builder().limits(short_limits())
 }
 
-/// What a program of the version before speaks and reads.
-const PREVIOUS: Option<VersionRange> = Some(VersionRange {
+/// What a program of the version before speaks.
+const PREVIOUS_CONTRACTS: Option<VersionRange> = Some(VersionRange {
     oldest: 1,
-    newest: 1,
+    newest: 2,
+});
+
+/// The schemas that it reads.
+const PREVIOUS_SCHEMAS: Option<VersionRange> = Some(VersionRange {
+    oldest: 1,
+    newest: 2,
 });
 
 async fn document(operator: &Operator) -> RoutingConfig {
@@ -37,23 +44,33 @@ async fn document(operator: &Operator) -> RoutingConfig {
     answer.unwrap().into_inner().config.unwrap()
 }
 
-/// A document that needs schema 2, by an endpoint that is nobody's.
-fn of_schema_2(mut config: RoutingConfig) -> RoutingConfig {
-    config.destinations[0].endpoints.push(Endpoint {
-        protocol: Protocol::Imap.into(),
-        when: Some(Condition {
-            group: "nobody".to_owned(),
-        }),
-        host: "127.0.0.1".to_owned(),
-        port: 1,
-        tls: Some(EndpointTls {
-            mode: Mode::Implicit.into(),
-            verification: Some(Verification::PinSha256("a".repeat(64))),
-            next_pin_sha256: "b".repeat(64),
-            ..EndpointTls::default()
-        }),
-        announcement: Announcement::None.into(),
-        ..Endpoint::default()
+/// A document that needs schema 3: with rules for HTTP, and servers that are nobody's.
+fn of_schema_3(mut config: RoutingConfig) -> RoutingConfig {
+    for destination in &mut config.destinations {
+        destination.endpoints.push(Endpoint {
+            protocol: Protocol::Http.into(),
+            when: Some(Condition {
+                group: "nobody".to_owned(),
+            }),
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            tls: Some(EndpointTls {
+                mode: Mode::Implicit.into(),
+                verification: Some(Verification::PinSha256("a".repeat(64))),
+                ..EndpointTls::default()
+            }),
+            announcement: Announcement::Forwarded.into(),
+            ..Endpoint::default()
+        });
+    }
+    config.http = Some(HttpRouting {
+        rules: vec![HttpRule {
+            name: "login page".to_owned(),
+            paths: vec!["/login".to_owned()],
+            pin: "source".to_owned(),
+            writes_to_accounts: Some(false),
+            ..HttpRule::default()
+        }],
     });
     config
 }
@@ -106,12 +123,15 @@ async fn data_planes_of_the_version_before_serve_under_a_new_control_plane() {
     let operator = world.operator(0);
     let account = world.accounts()[0].clone();
     let shown = data_plane(&operator, "gateway-1").await.unwrap();
-    assert_eq!((shown.contracts, shown.schemas), (PREVIOUS, PREVIOUS));
-    assert_eq!(contract(&world, 0).await, 1);
+    assert_eq!(
+        (shown.contracts, shown.schemas),
+        (PREVIOUS_CONTRACTS, PREVIOUS_SCHEMAS)
+    );
+    assert_eq!(contract(&world, 0).await, 2);
     moves_and_returns(&world, &operator, &account).await;
 
     // What they do not read does not come into force, until the last of them is upgraded.
-    let latest = of_schema_2(document(&operator).await);
+    let latest = of_schema_3(document(&operator).await);
     for data_plane in [1, 0] {
         let refused = apply(&operator, latest.clone()).await.unwrap_err();
         assert_eq!(reason(&refused).as_deref(), Some("SCHEMA_UNSUPPORTED"));
@@ -124,7 +144,7 @@ async fn data_planes_of_the_version_before_serve_under_a_new_control_plane() {
         world.wait_until_ready(data_plane).await.unwrap();
     }
     apply(&operator, latest).await.unwrap();
-    assert_eq!(contract(&world, 0).await, 2);
+    assert_eq!(contract(&world, 0).await, 3);
 
     // From then on one that is taken back is told so, serves nobody, and holds up no move.
     world.data_plane(1).stop().await.unwrap();
@@ -160,11 +180,14 @@ async fn new_data_planes_serve_under_a_control_plane_of_the_version_before() {
     let operator = world.operator(0);
     let account = world.accounts()[0].clone();
     let stats = operator.get_stats().await.unwrap();
-    assert_eq!((stats.contracts, stats.schemas), (PREVIOUS, PREVIOUS));
-    assert_eq!(contract(&world, 0).await, 1);
+    assert_eq!(
+        (stats.contracts, stats.schemas),
+        (PREVIOUS_CONTRACTS, PREVIOUS_SCHEMAS)
+    );
+    assert_eq!(contract(&world, 0).await, 2);
     moves_and_returns(&world, &operator, &account).await;
     // A replica that does not know what a document says does not drop it silently.
-    let refused = apply(&operator, of_schema_2(document(&operator).await)).await;
+    let refused = apply(&operator, of_schema_3(document(&operator).await)).await;
     assert_eq!(
         reason(&refused.unwrap_err()).as_deref(),
         Some("CONFIG_INVALID")
@@ -185,7 +208,7 @@ async fn replicas_of_two_versions_over_one_etcd_drive_each_others_moves() {
         let stats = operator.get_stats().await.unwrap();
         stats.contracts.map(|range| range.newest)
     };
-    assert_eq!((newest(&new).await, newest(&old).await), (Some(2), Some(1)));
+    assert_eq!((newest(&new).await, newest(&old).await), (Some(3), Some(2)));
     let accounts = world.accounts().to_vec();
     moves_and_returns(&world, &new, &accounts[0]).await;
     moves_and_returns(&world, &old, &accounts[1]).await;
@@ -199,7 +222,7 @@ async fn replicas_of_two_versions_over_one_etcd_drive_each_others_moves() {
     assert_eq!(seen.traceparent, moved.traceparent);
 
     // A document of the later version: the old replica says that it cannot use it, the new one goes on.
-    apply(&new, of_schema_2(document(&new).await))
+    apply(&new, of_schema_3(document(&new).await))
         .await
         .unwrap();
     eventually(

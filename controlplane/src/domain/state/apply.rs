@@ -94,6 +94,7 @@ impl State {
             }
             // What it says may be unreadable; that it is there is what counts.
             Key::Rewound => self.rewound = Some(Arc::new(read_or_empty(entry))),
+            Key::CookieKeys => self.cookie_keys = Some(Arc::new(read_or_empty(entry))),
             Key::Leader => {
                 self.leader = read::<stored::Leader>(entry).and_then(|found| {
                     let replica = ReplicaId::parse(&found.value.replica).ok()?;
@@ -137,6 +138,7 @@ impl State {
             Key::Fleet => self.fleet = 0,
             Key::Installation => self.installation = None,
             Key::Rewound => self.rewound = None,
+            Key::CookieKeys => self.cookie_keys = None,
             Key::Leader => self.leader = None,
             Key::Migration(id) => {
                 self.remove_migration(id);

@@ -94,6 +94,7 @@ pub struct State {
     rewound: Option<Arc<Versioned<stored::Rewound>>>,
     config: Option<Arc<Config>>,
     leader: Option<(ReplicaId, Rev)>,
+    cookie_keys: Option<Arc<Versioned<stored::CookieKeys>>>,
     accounts: RedBlackTreeMapSync<AccountId, Arc<Account>>,
     names: RedBlackTreeMapSync<Arc<str>, AccountId>,
     migrations: RedBlackTreeMapSync<MigrationId, Arc<Versioned<stored::MigrationRecord>>>,
@@ -164,6 +165,11 @@ impl State {
     /// The routing configuration in force, if this version understands it.
     pub fn routing(&self) -> Option<&RoutingConfig> {
         self.config.as_ref()?.checked.as_ref().ok()
+    }
+
+    /// The keys of cookies, if there are any.
+    pub fn cookie_keys(&self) -> Option<&Arc<Versioned<stored::CookieKeys>>> {
+        self.cookie_keys.as_ref()
     }
 
     /// The leader and its fencing token.

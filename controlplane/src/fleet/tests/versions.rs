@@ -66,7 +66,7 @@ async fn without_a_common_contract_nobody_is_registered() {
     let refused = world.connect(later).await.err().unwrap();
     assert_eq!(reason(&refused), "CONTRACT_UNSUPPORTED");
     // Each side's range, so that it is clear which of the two is to be upgraded.
-    let ranges = ["contract 3", "control plane 1 to 2"];
+    let ranges = ["contract 4", "control plane 1 to 3"];
     assert!(
         ranges.iter().all(|range| refused.message().contains(range)),
         "{refused}"

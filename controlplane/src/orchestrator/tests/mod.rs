@@ -1,5 +1,6 @@
 //! Moves driven in one process, on real stores, with data planes that only say what they are told to say.
 
+mod cookie_keys;
 mod crash;
 mod doubt;
 mod evidence;

@@ -277,7 +277,7 @@ impl Stream {
                 }
                 Heard::Heartbeat(heartbeat) => self.health(heartbeat.sequence).await,
                 Heard::Command(command) => self.obey(command).await,
-                Heard::Welcome(_) | Heard::GoodbyeAccepted(_) => {}
+                Heard::Welcome(_) | Heard::GoodbyeAccepted(_) | Heard::CookieKeys(_) => {}
             }
         }
         self.shared

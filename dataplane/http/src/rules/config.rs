@@ -13,8 +13,8 @@ use crate::identity::{JsonPointer, Source};
 /// The most rules: each is tried in turn for every request.
 const MAX_RULES: usize = 256;
 
-/// The longest that a sign-in is remembered.
-const MAX_SECONDS: u64 = 30 * 24 * 60 * 60;
+/// The longest that a sign-in is remembered, in seconds: 30 days.
+pub const MAX_SECONDS: u64 = 30 * 24 * 60 * 60;
 
 /// One rule. Every condition that is given must hold; of a condition's values, one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -90,6 +90,8 @@ pub enum WithoutAccountConfig {
 /// A mistake in the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// The rule, counted from 0; `None`: it is about all of them.
+    pub rule: Option<usize>,
     /// The rule, by its number and name.
     pub place: String,
     /// What is wrong, and how it is put right.
@@ -103,13 +105,15 @@ impl fmt::Display for Problem {
 }
 
 impl Rules {
-    /// Checks the rules as they were written, in a routing configuration with these `destinations`.
+    /// Checks the rules as they were written, in a routing configuration in which HTTP is spoken at these
+    /// `destinations`.
     ///
     /// # Errors
     /// Every mistake, not only the first.
     pub fn new(rules: &[RuleConfig], destinations: &BTreeSet<&str>) -> Result<Self, Vec<Problem>> {
         let mut checker = Checker {
             problems: Vec::new(),
+            rule: None,
             place: "rules".to_owned(),
             destinations,
         };
@@ -123,6 +127,7 @@ impl Rules {
         let mut all_taken_by = None;
         let mut valid = Vec::new();
         for (at, rule) in rules.iter().enumerate() {
+            checker.rule = Some(at);
             checker.place = format!("rule {} ({})", at + 1, rule.name);
             if rule.name.is_empty() || !names.insert(&rule.name) {
                 checker
@@ -159,6 +164,7 @@ impl RuleConfig {
 /// Collects mistakes.
 struct Checker<'a> {
     problems: Vec<Problem>,
+    rule: Option<usize>,
     place: String,
     destinations: &'a BTreeSet<&'a str>,
 }
@@ -167,6 +173,7 @@ impl Checker<'_> {
     fn wrong(&mut self, message: impl Into<String>) {
         let place = self.place.clone();
         self.problems.push(Problem {
+            rule: self.rule,
             place,
             message: message.into(),
         });
@@ -381,7 +388,7 @@ impl Checker<'_> {
             .collect::<Vec<_>>()
             .join(", ");
         self.or_wrong(known, || {
-            format!("there is no destination \"{text}\": there are {all}")
+            format!("there is no destination \"{text}\" with an endpoint for http: there are {all}")
         })
     }
 

@@ -18,7 +18,9 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
-pub use config::{FieldConfig, LearnsConfig, Problem, RuleConfig, WithoutAccountConfig};
+pub use config::{
+    FieldConfig, LearnsConfig, MAX_SECONDS, Problem, RuleConfig, WithoutAccountConfig,
+};
 
 use self::pattern::{HostPattern, PathPattern};
 use crate::identity::{self, Claim, Found, Source};
@@ -119,25 +121,30 @@ pub struct Decision<'r> {
     /// Where it goes.
     pub route: Route<'r>,
     /// The sign-in that it is, if the server takes it.
-    pub sign_in: Option<SignIn<'r>>,
+    pub sign_in: Option<SignIn>,
 }
 
 /// A sign-in whose response is to be [looked at](SignIn::outcome).
-pub struct SignIn<'r> {
+pub struct SignIn {
     /// The login that was said.
     pub login: String,
     /// For how many seconds it is remembered.
     pub seconds: u64,
-    learns: &'r Learns,
+    learns: Learns,
 }
 
-impl fmt::Debug for SignIn<'_> {
+impl fmt::Debug for SignIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SignIn")
     }
 }
 
-impl SignIn<'_> {
+impl SignIn {
+    /// The server's cookie by which it is remembered.
+    pub fn server_cookie(&self) -> &str {
+        &self.learns.server_cookie
+    }
+
     /// What a response to it says: by its status that the server took it, and by its `Set-Cookie` (RFC 6265
     /// §4.1) as what. One that sets the cookie twice says nothing, since browsers and we might keep different
     /// ones.
@@ -218,6 +225,18 @@ impl Rules {
             Match::NeedsBody(rule) => Ok(rule.needs_body()),
             Match::Rule(rule) => rule.follow(request, body),
         }
+    }
+
+    /// Whether there are none, so that no request is let through.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether any of them remembers sign-ins, for which keys are needed.
+    pub fn learn(&self) -> bool {
+        self.0.iter().any(|rule| match &rule.action {
+            Action::Pin { learns, .. } | Action::Account { learns, .. } => learns.is_some(),
+        })
     }
 
     /// The rules that pin what can write to accounts, each with its destination: risks that remain, to be
@@ -370,12 +389,12 @@ impl Rule {
 }
 
 impl Learns {
-    fn sign_in(&self, claim: &Claim) -> Option<SignIn<'_>> {
+    fn sign_in(&self, claim: &Claim) -> Option<SignIn> {
         match claim {
             Claim::Login(login) => Some(SignIn {
                 login: login.clone(),
                 seconds: self.seconds,
-                learns: self,
+                learns: self.clone(),
             }),
             Claim::Token(_) | Claim::Sealed(_) => None,
         }

@@ -368,7 +368,7 @@ fn every_mistake_is_named_with_what_puts_it_right() {
         ("rule 6 (lost)", "\"e\" is no path"),
         (
             "rule 6 (lost)",
-            "there is no destination \"elsewhere\": there are source, target",
+            "there is no destination \"elsewhere\" with an endpoint for http: there are source, target",
         ),
         ("rule 8 (all)", "needs a name of its own"),
         (

@@ -1,5 +1,6 @@
 //! The feed against a scripted control plane, on a clock that stands still.
 
+mod cookie_keys;
 mod ends;
 mod restored;
 mod rules;

@@ -37,6 +37,7 @@ use super::super::{
     HealthSource, Identity, Prober,
 };
 use crate::{
+    cookie_keys::CookieKeys,
     limits::HoldLimits,
     ready::Readiness,
     registry::{Admission, AdmitRequest, OnFence, Registry, SessionKind, Subject},
@@ -58,6 +59,7 @@ pub(super) const TIMING: FeedTiming = FeedTiming {
 pub(super) struct World {
     pub(super) registry: Arc<Registry>,
     pub(super) readiness: Readiness,
+    pub(super) cookie_keys: CookieKeys,
     pub(super) handle: FeedHandle,
     pub(super) verdicts: watch::Sender<Arc<[EndpointHealth]>>,
     pub(super) feed: JoinHandle<FeedEnd>,
@@ -93,6 +95,7 @@ impl World {
         };
         let registry = Registry::new(tables.clone(), limits, &random);
         let readiness = Readiness::new();
+        let cookie_keys = CookieKeys::new(random.clone());
         let (verdicts, known) = watch::channel(Arc::default());
         let (served, streams) = mpsc::channel(8);
         let (feed, handle) = Feed::new(FeedSetup {
@@ -109,6 +112,7 @@ impl World {
             tables,
             registry: Arc::clone(&registry),
             readiness: readiness.clone(),
+            cookie_keys: cookie_keys.clone(),
             health: Arc::new(Verdicts(known)),
             prober: Arc::new(EchoProber),
             random,
@@ -117,6 +121,7 @@ impl World {
         Self {
             registry,
             readiness,
+            cookie_keys,
             handle,
             verdicts,
             feed: tokio::spawn(feed.run()),

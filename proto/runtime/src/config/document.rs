@@ -60,6 +60,15 @@ impl<'t> Document<'t> {
         mistakes.iter().any(|mistake| mistake.place == place)
     }
 
+    /// Whether a mistake has been noted there or at anything that is part of it.
+    pub fn is_wrong_within(&self, place: &str) -> bool {
+        let mistakes = self.mistakes.borrow();
+        let mut behind = mistakes
+            .iter()
+            .filter_map(|mistake| mistake.place.strip_prefix(place));
+        behind.any(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    }
+
     /// The end of reading.
     ///
     /// # Errors

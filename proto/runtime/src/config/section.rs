@@ -97,17 +97,29 @@ impl<'d> Section<'d> {
     where
         N: TryFrom<u64> + PartialOrd + fmt::Display + Bounded,
     {
-        let number = self.of_kind(key, "a whole number", |value| {
-            let number = value.as_integer()?;
-            Some(u64::from_str_radix(number.as_str(), number.radix()).ok())
-        })?;
-        let number = number
-            .and_then(|number| N::try_from(number).ok())
-            .filter(|number| bounds.contains(number));
+        let number = self.of_kind(key, "a whole number", whole_number)?;
+        let number = within(number, &bounds);
         if number.is_none() {
             self.wrong(key, number_within(&bounds, &N::GREATEST));
         }
         number
+    }
+
+    /// A list of whole numbers within bounds; every item at fault is noted.
+    pub fn numbers<N>(&self, key: &'static str, bounds: RangeInclusive<N>) -> Option<Vec<N>>
+    where
+        N: TryFrom<u64> + PartialOrd + fmt::Display + Bounded,
+    {
+        let items = self.of_kind(key, "a list of whole numbers", DeValue::as_array)?;
+        let mut values = Vec::with_capacity(items.len());
+        for (n, item) in items.iter().enumerate() {
+            let number = whole_number(item.get_ref()).and_then(|number| within(number, &bounds));
+            match number {
+                Some(number) => values.push(number),
+                None => self.wrong(&format!("{key}[{n}]"), number_within(&bounds, &N::GREATEST)),
+            }
+        }
+        (values.len() == items.len()).then_some(values)
     }
 
     /// A string with a meaning of its own.
@@ -312,6 +324,22 @@ impl Bounded for u32 {
 
 impl Bounded for usize {
     const GREATEST: Self = Self::MAX;
+}
+
+/// `None`: it is none; `Some(None)`: there is none that large.
+#[expect(clippy::option_option, reason = "two mistakes with two messages")]
+fn whole_number(value: &DeValue<'_>) -> Option<Option<u64>> {
+    let number = value.as_integer()?;
+    Some(u64::from_str_radix(number.as_str(), number.radix()).ok())
+}
+
+fn within<N: TryFrom<u64> + PartialOrd>(
+    number: Option<u64>,
+    bounds: &RangeInclusive<N>,
+) -> Option<N> {
+    number
+        .and_then(|number| N::try_from(number).ok())
+        .filter(|number| bounds.contains(number))
 }
 
 fn wants(wanted: &str, value: &DeValue<'_>) -> String {

@@ -159,6 +159,7 @@ async fn talk(life: &Mutex<Life>, fleet: &Fleet) {
                 ready: true,
                 ..Health::default()
             })),
+            Told::CookieKeys(_) => {}
             // It comes again for a snapshot.
             Told::Delta(_) | Told::GoodbyeAccepted(_) => return,
         }
