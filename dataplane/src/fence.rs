@@ -16,7 +16,7 @@ use std::{
 };
 
 use ferrypost_proto::{
-    AccountId, Epoch, MigrationId, Name, Record, TraceParent,
+    AccountId, DestinationId, Epoch, MigrationId, Name, Record, TraceParent,
     routing::v1::{Drained, DrainedAccount, Draining},
 };
 use ferrypost_routing::{RoutingTable, Touched};
@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::registry::{Ledger, Registry};
+use crate::registry::{Ledger, Registry, Subject};
 #[cfg(feature = "sabotage")]
 use crate::sabotage::sessions_left;
 
@@ -51,6 +51,8 @@ pub struct Fences {
 #[derive(Debug, Default)]
 struct FenceState {
     fences: BTreeMap<(AccountId, Epoch), Fence>,
+    /// Where somebody is fenced.
+    at: BTreeSet<DestinationId>,
 }
 
 /// One account's fence, from the table that brings it to the table that ends it.
@@ -92,7 +94,7 @@ impl Fences {
     pub fn settle(&self, table: &RoutingTable, touched: &Touched) {
         self.begin_and_end(table);
         for name in &touched.names {
-            self.registry.close_changed(name);
+            self.registry.close_changed(&Subject::from(name));
         }
         if touched.all {
             self.registry.sweep();
@@ -173,6 +175,12 @@ impl Fences {
         for key in ended {
             state.fences.remove(&key);
         }
+        let at = table.fenced_at();
+        for destination in at.difference(&state.at) {
+            let somebody = Subject::SomebodyAt(destination.clone());
+            self.registry.close_changed(&somebody);
+        }
+        state.at = at;
     }
 
     fn due(&self, now: Instant) -> Due {

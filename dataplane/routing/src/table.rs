@@ -1,6 +1,6 @@
 //! The table.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ferrypost_proto::{
     AccountId, DestinationId, DomainName, Epoch, Name, NoRoute, Record, RoutingConfig,
@@ -80,6 +80,24 @@ impl RoutingTable {
             }),
             None => Resolution::Refused(NoRoute::UnknownDestination),
         }
+    }
+
+    /// A server by its id, for what may concern any account there and says of none which: held while one that lives
+    /// there is fenced.
+    pub fn resolve_somebody_at(&self, destination: &DestinationId) -> Resolution {
+        let named = self.resolve_destination(destination);
+        if !matches!(named, Resolution::Route(_)) {
+            return named;
+        }
+        let there = self.fenced().filter(|record| record.home == *destination);
+        let resolved = there.map(|record| of_record(record));
+        let mut held = resolved.filter(|it| matches!(it, Resolution::Fenced(_)));
+        held.next().unwrap_or(named)
+    }
+
+    /// The servers where somebody lives who is fenced, each once.
+    pub fn fenced_at(&self) -> BTreeSet<DestinationId> {
+        self.fenced().map(|record| record.home.clone()).collect()
     }
 
     /// Whether an account may be living there. No answer by error is "no": a destination that accounts

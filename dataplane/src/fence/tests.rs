@@ -82,6 +82,17 @@ impl Plane {
         }
     }
 
+    fn somebody_at(&self, destination: &str) -> Admission {
+        self.registry.admit(AdmitRequest {
+            subject: Subject::SomebodyAt(DestinationId::parse(destination).unwrap()),
+            kind: SessionKind::Exchange,
+            on_fence: OnFence::Hold,
+            protocol: Protocol::Http,
+            client: "192.0.2.1:1234".parse().ok(),
+            reference: "ref".into(),
+        })
+    }
+
     async fn drained(&self) -> Vec<(u32, u32)> {
         loop {
             if let FenceReport::Drained(drained) = self.fences.report().await {
@@ -287,4 +298,34 @@ async fn names_that_were_dropped_are_swept_up_in_the_background() {
         never = plane.fences.tend() => match never {},
         reason = session.closing() => assert_eq!(reason, CloseReason::Moved),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_write_to_anybody_at_a_server_is_held_while_somebody_there_is_fenced() {
+    let plane = Plane::new(vec![alice()]);
+    let Admission::Routed(running) = plane.somebody_at("source") else {
+        panic!("nobody is fenced");
+    };
+    let Admission::Routed(elsewhere) = plane.somebody_at("third") else {
+        panic!("nobody is fenced");
+    };
+    plane.change(6, fencing(alice(), 6));
+    assert_eq!(running.close_reason(), Some(CloseReason::Moved));
+    assert_eq!(elsewhere.close_reason(), None);
+    let Admission::Held(held) = plane.somebody_at("source") else {
+        panic!("alice is fenced there");
+    };
+    // Where she is to go, others live who must not wait for her.
+    assert!(matches!(plane.somebody_at("target"), Admission::Routed(_)));
+    // Nobody can tell whose it is, so that no fence waits for it.
+    assert_eq!(plane.drained().await, [(0, 0)]);
+    let mut moved = alice();
+    moved.epoch = Some(revision(7));
+    moved.home = "target".into();
+    plane.change(7, moved);
+    timeout(Duration::from_secs(1), held.released())
+        .await
+        .expect("the fence has ended");
+    drop(held);
+    assert!(matches!(plane.somebody_at("source"), Admission::Routed(_)));
 }

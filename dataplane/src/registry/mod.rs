@@ -246,10 +246,9 @@ impl Registry {
         });
     }
 
-    /// Closes the sessions under one name that the table in force fences or sends elsewhere.
-    pub(crate) fn close_changed(&self, name: &Name) {
-        let subject = Subject::from(name);
-        step::close_changed(self.shard(&subject), &self.tables, &subject, |_| ());
+    /// Closes the sessions under one subject that the table in force fences or sends elsewhere.
+    pub(crate) fn close_changed(&self, subject: &Subject) {
+        step::close_changed(self.shard(subject), &self.tables, subject, |_| ());
     }
 
     /// The same for everybody who has a session.

@@ -12,6 +12,9 @@ pub enum Subject {
     Domain(DomainName),
     /// A server, whoever is served there: a connection that is passed through as a whole. No fence reaches it.
     Destination(DestinationId),
+    /// Any account at a server, and nobody can tell which: a request that a rule sends there and that can write. While
+    /// any account that lives there is fenced it is held, and no fence waits for it.
+    SomebodyAt(DestinationId),
 }
 
 impl Subject {
@@ -19,7 +22,7 @@ impl Subject {
     pub const fn name(&self) -> Option<&Name> {
         match self {
             Self::Name(name) => Some(name),
-            Self::Domain(_) | Self::Destination(_) => None,
+            Self::Domain(_) | Self::Destination(_) | Self::SomebodyAt(_) => None,
         }
     }
 
@@ -29,6 +32,7 @@ impl Subject {
             Self::Name(name) => table.resolve(name),
             Self::Domain(domain) => table.resolve_unlisted_in(domain),
             Self::Destination(destination) => table.resolve_destination(destination),
+            Self::SomebodyAt(destination) => table.resolve_somebody_at(destination),
         }
     }
 
@@ -37,7 +41,9 @@ impl Subject {
         match self {
             Self::Name(name) => name.as_str().as_bytes(),
             Self::Domain(domain) => domain.as_str().as_bytes(),
-            Self::Destination(destination) => destination.as_str().as_bytes(),
+            Self::Destination(destination) | Self::SomebodyAt(destination) => {
+                destination.as_str().as_bytes()
+            }
         }
     }
 }
