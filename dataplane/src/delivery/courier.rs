@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use ferrypost_proto::{DestinationId, Endpoint, Recipient as Addressee};
+use ferrypost_proto::{DestinationId, Endpoint, NoRoute, RoutingConfig};
 use ferrypost_wire::{
     ClientFacts, HopLimit, TlsFacts,
     lmtp::{Answer, Envelope, LmtpStep},
@@ -288,8 +288,7 @@ impl<S: LegState> Courier<S> {
     fn admit(&self, to: &Envelope, trail: &mut Trail) -> Result<SessionGuard, DeliveryOutcome> {
         let services = &self.post.services;
         let table = services.tables.current().ok_or(DeliveryOutcome::NoTable)?;
-        let addressee: Addressee = table.config().names().recipient(to.address.as_str())?;
-        let subject = Subject::from(addressee);
+        let subject = whom(table.config(), to)?;
         trail.subject = Some(subject.clone());
         let admission = services.registry.admit(AdmitRequest {
             subject,
@@ -454,6 +453,17 @@ async fn offer(
     };
     drop(guard);
     (adding.await, Err(reason))
+}
+
+/// Whom a recipient is for.
+fn whom(config: &RoutingConfig, to: &Envelope) -> Result<Subject, NoRoute> {
+    match config.names().recipient(to.address.as_str()) {
+        // He needs no domain, and is there wherever mail is taken (RFC 5321 §4.5.1). Whose mailbox that is a server knows.
+        Err(NoRoute::BareName) if to.address.is_postmaster() => {
+            Ok(Subject::Destination(config.default_destination().clone()))
+        }
+        addressee => addressee.map(Subject::from),
+    }
 }
 
 /// The next recipient that is told to end; never, where there is none.

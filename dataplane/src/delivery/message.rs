@@ -250,7 +250,7 @@ impl<S: LegState> Courier<S> {
         let introduction = self.client.front.introduction();
         let hop = Hop {
             instance: &self.post.instance,
-            protocol: self.post.protocol.in_trace(),
+            protocol: self.post.protocol.in_trace(self.tls.is_some()),
             reference: &self.record.reference,
             name: introduction.helo.as_deref(),
             whence: self.record.whence,

@@ -27,11 +27,13 @@ impl DeliveryProtocol {
         }
     }
 
-    /// In a trace header (RFC 5321 §4.4, RFC 3848).
-    pub(super) const fn in_trace(self) -> &'static str {
-        match self {
-            Self::Lmtp => "LMTP",
-            Self::Smtp => "ESMTP",
+    /// In a trace header (RFC 5321 §4.4), with or without TLS (RFC 3848).
+    pub(super) const fn in_trace(self, is_secured: bool) -> &'static str {
+        match (self, is_secured) {
+            (Self::Lmtp, false) => "LMTP",
+            (Self::Lmtp, true) => "LMTPS",
+            (Self::Smtp, false) => "ESMTP",
+            (Self::Smtp, true) => "ESMTPS",
         }
     }
 

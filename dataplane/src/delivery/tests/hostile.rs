@@ -77,6 +77,8 @@ async fn nothing_that_was_said_in_clear_is_part_of_a_message_under_tls() {
     assert_eq!(mail.data().await, "354");
     assert_eq!(mail.finish("Hello.\r\n", 1).await, ["250 2.0.0"]);
     assert_eq!(world.source.seen.recipients(), [ALICE]);
+    let message = &world.source.seen.messages()[0];
+    assert!(message.contains(" with ESMTPS id "), "{message}");
     // That server had been told of a mail system in clear.
     assert_eq!(count(&world.source.seen.connections), 2);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 
+use ferrypost_proto::v1;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -94,6 +95,21 @@ async fn who_has_no_record_follows_the_rule_of_the_domain() {
         world.target.seen.recipients(),
         ["new@t.example", "\"two words\"@t.example"]
     );
+}
+
+#[tokio::test]
+async fn the_postmaster_is_there_without_a_domain_where_nobody_else_is() {
+    let world = World::without_table(Plan::default());
+    let mut config = world.config();
+    let refuse = v1::name_policy::BareNames::Refuse(v1::BareNamesRefuse {});
+    config.names.as_mut().unwrap().bare_names = Some(refuse);
+    world.publish(config);
+    let mut mail = world.mail_system().await;
+    let answers = mail.begin(&["PostMaster", "alice"]).await;
+    assert_eq!(answers, ["250 2.1.5", "550 5.1.2"]);
+    assert_eq!(mail.data().await, "354");
+    assert_eq!(mail.finish("Hello.\r\n", 1).await, ["250 2.0.0"]);
+    assert_eq!(world.source.seen.recipients(), ["PostMaster"]);
 }
 
 #[tokio::test]

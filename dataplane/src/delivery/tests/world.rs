@@ -105,7 +105,7 @@ impl World {
         world
     }
 
-    fn publish(&self, config: v1::RoutingConfig) {
+    pub(super) fn publish(&self, config: v1::RoutingConfig) {
         let accounts = vec![
             testing::entry(1, &["alice@a.example"], "source", 1),
             testing::entry(2, &["bob@a.example"], "target", 1),
@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    fn config(&self) -> v1::RoutingConfig {
+    pub(super) fn config(&self) -> v1::RoutingConfig {
         let mut config = testing::config();
         for destination in &mut config.destinations {
             let address = match &*destination.id {

@@ -23,6 +23,11 @@ impl Address {
         &self.0
     }
 
+    /// Whether it is the postmaster's, who needs no domain (RFC 5321 §4.5.1).
+    pub fn is_postmaster(&self) -> bool {
+        self.0.eq_ignore_ascii_case("postmaster")
+    }
+
     /// Whether only a server with SMTPUTF8 (RFC 6531) may be given it.
     pub fn is_international(&self) -> bool {
         !self.0.is_ascii()
