@@ -307,6 +307,8 @@ fn read_authority(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use ferrypost_proto::Acceptance;
+
     use super::*;
 
     const SMALL: &str = r#"
@@ -390,7 +392,8 @@ pins = "x"
         );
         let file = RoutingFile::parse(&text, Path::new("/etc/routing.toml")).expect("valid");
         let source = file.config().default_destination();
-        assert_eq!(file.config().queued_at(source), [v1::Protocol::Lmtp]);
+        let queued = file.config().accepting(source, Acceptance::Queued);
+        assert_eq!(queued, [v1::Protocol::Lmtp]);
         assert_eq!(file.document().mail_split(), v1::MailSplit::ByExistence);
         let elsewhere = format!("{SMALL}acceptance = \"queued\"\n");
         assert_eq!(

@@ -1,6 +1,6 @@
 //! What may become of mail in a move, and what to do about it.
 
-use ferrypost_proto::{DestinationId, MailSplit, RoutingConfig};
+use ferrypost_proto::{Acceptance, DestinationId, MailSplit, RoutingConfig};
 
 /// One sentence for each way in which a message may come to the wrong server: by who decides which one gets it, and
 /// by a server that answers for more than it has done.
@@ -10,7 +10,14 @@ pub(super) fn of(
     target: &DestinationId,
 ) -> Vec<String> {
     let mut risks: Vec<_> = of_split(routing, source, target).into_iter().collect();
-    for protocol in routing.queued_at(source) {
+    for protocol in routing.accepting(source, Acceptance::NotKnown) {
+        risks.push(format!(
+            "Nobody has said what {source} means by its 250 by {} (acceptance): if the message is only queued then, it may \
+             be stored on it after the flip. Say which it is (docs/inbound-mail.md).",
+            protocol.word()
+        ));
+    }
+    for protocol in routing.accepting(source, Acceptance::Queued) {
         risks.push(format!(
             "{source} answers 250 by {} when a message is in its queue (acceptance = \"queued\"): one that is there \
              at the fence may be stored on it after the flip. Deliver by LMTP to a server that stores before it \
@@ -79,6 +86,7 @@ mod tests {
     fn with_endpoint(document: &mut v1::RoutingConfig, n: usize, protocol: v1::Protocol) {
         let mut endpoint = document.destinations[n].endpoints[0].clone();
         endpoint.protocol = protocol.into();
+        endpoint.acceptance = v1::Acceptance::Delivered.into();
         document.destinations[n].endpoints.push(endpoint);
     }
 
@@ -130,5 +138,11 @@ mod tests {
             "{risk}"
         );
         assert!(risks(&document, &ids[1], &ids[0]).is_empty());
+        let lmtp = document.destinations[1].endpoints.last_mut();
+        lmtp.expect("it is for LMTP").acceptance = v1::Acceptance::Unspecified.into();
+        let [risk] = &risks(&document, &ids[1], &ids[0])[..] else {
+            panic!("{document:?}");
+        };
+        assert!(risk.contains("means by its 250 by lmtp"), "{risk}");
     }
 }

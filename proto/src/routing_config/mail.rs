@@ -55,23 +55,30 @@ impl RoutingConfig {
 
     /// Whether there is an endpoint by which a message could be delivered to a destination.
     pub fn takes_messages(&self, destination: &DestinationId) -> bool {
-        let endpoints = self.destination(destination).map(Destination::endpoints);
-        let is_for_messages = |endpoint: &Endpoint| {
-            matches!(endpoint.protocol, v1::Protocol::Lmtp | v1::Protocol::Smtp)
-        };
-        endpoints.unwrap_or_default().iter().any(is_for_messages)
+        self.endpoints_for_messages(destination).next().is_some()
     }
 
-    /// The protocols by which a destination takes a message before it has stored it, each once.
-    pub fn queued_at(&self, destination: &DestinationId) -> Vec<v1::Protocol> {
-        let endpoints = self.destination(destination).map(Destination::endpoints);
-        let endpoints = endpoints.unwrap_or_default().iter();
+    /// The protocols by which a destination's 250 to a message means this, each once.
+    pub fn accepting(
+        &self,
+        destination: &DestinationId,
+        acceptance: Acceptance,
+    ) -> Vec<v1::Protocol> {
+        let endpoints = self.endpoints_for_messages(destination);
         let mut protocols: Vec<_> = endpoints
-            .filter(|endpoint| endpoint.acceptance == Acceptance::Queued)
+            .filter(|endpoint| endpoint.acceptance == acceptance)
             .map(|endpoint| endpoint.protocol)
             .collect();
         protocols.sort_unstable();
         protocols.dedup();
         protocols
+    }
+
+    fn endpoints_for_messages(&self, of: &DestinationId) -> impl Iterator<Item = &Endpoint> {
+        let endpoints = self.destination(of).map(Destination::endpoints);
+        let is_for_messages = |endpoint: &&Endpoint| {
+            matches!(endpoint.protocol, v1::Protocol::Lmtp | v1::Protocol::Smtp)
+        };
+        endpoints.unwrap_or_default().iter().filter(is_for_messages)
     }
 }

@@ -453,9 +453,15 @@ fn what_is_said_of_mail_is_for_those_who_ask_and_raises_no_version() {
     }
     said.mail_split = v1::MailSplit::ByPlacement.into();
     let config = RoutingConfig::try_from(&said).expect("valid");
-    let queued = |id| config.queued_at(&DestinationId::parse(id).expect("an id"));
+    let accepting = |id, acceptance| {
+        let id = DestinationId::parse(id).expect("an id");
+        config.accepting(&id, acceptance)
+    };
+    let queued = |id| accepting(id, Acceptance::Queued);
     assert_eq!(queued("source"), [v1::Protocol::Lmtp]);
     assert!(queued("target").is_empty() && queued("nowhere").is_empty());
+    // There is nothing to be said of a protocol that brings no mail.
+    assert!(accepting("source", Acceptance::NotKnown).is_empty());
     assert_eq!(config.mail_split(), MailSplit::ByPlacement);
     // Whoever passes it over moves the same accounts and warns of less.
     assert_eq!(config.schema(), 1);
