@@ -55,6 +55,7 @@ use crate::{
     cookie_keys::CookieKeys,
     delivery::{Post, dock::Dock, offers::Offers},
     feed::{Feed, FeedHandle, FeedSetup, FeedTiming, GoodbyeError, Identity},
+    http::{Web, WebListening},
     limits::Limits,
     listener::{Door, Listening, Permits},
     lookup::{self, Lookup, next_hops::NextHops},
@@ -178,6 +179,9 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
     sockets.admin.serve(config, source, &parts.services);
     for listener in sockets.listeners {
         parts.start_listener(listener);
+    }
+    for web in sockets.web {
+        parts.start_web(web, &sessions);
     }
     for through in sockets.pass_throughs {
         parts.start_pass_through(through, &sessions);
@@ -434,6 +438,16 @@ impl Parts {
             .spawn(listener.serve(line, self.sessions.clone()));
     }
 
+    fn start_web(&self, listening: WebListening, services: &Arc<Services>) {
+        keep_fresh(listening.tls(), &self.services);
+        let web = Arc::new(Web {
+            services: Arc::clone(services),
+            cookie_keys: self.cookie_keys.clone(),
+        });
+        self.sessions
+            .spawn(listening.serve(web, self.sessions.clone()));
+    }
+
     fn start_pass_through(&self, through: PassingThrough, services: &Arc<Services>) {
         let (services, backends) = (Arc::clone(services), self.backends.clone());
         self.sessions
@@ -514,6 +528,7 @@ impl From<Stopped> for Drained {
 struct Sockets {
     listeners: Vec<Listening>,
     pass_throughs: Vec<PassingThrough>,
+    web: Vec<WebListening>,
     lookups: Vec<Lookup>,
     docks: Vec<Dock>,
     admin: AdminSockets,
@@ -545,6 +560,13 @@ impl Sockets {
                 Err(error) => failures.push(error.to_string()),
             }
         }
+        let mut web = Vec::new();
+        for listener in config.web() {
+            match WebListening::bind(listener.clone(), permits.clone()) {
+                Ok(listening) => web.push(listening),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
         let mut lookups = Vec::new();
         for settings in config.lookups() {
             match Lookup::bind(settings.clone()) {
@@ -568,6 +590,7 @@ impl Sockets {
         Ok(Self {
             listeners,
             pass_throughs,
+            web,
             lookups,
             docks,
             admin: admin?,
@@ -595,14 +618,17 @@ impl Sockets {
     /// Everything that is connected to but the admin endpoint.
     fn doors(&self) -> impl Iterator<Item = &Door> {
         let listeners = self.listeners.iter().map(Listening::door);
+        let web = self.web.iter().map(WebListening::door);
+        let listeners = listeners.chain(web);
         listeners.chain(self.pass_throughs.iter().map(PassingThrough::door))
     }
 
     /// The same as `/stats` shows it.
     fn shown(&self) -> Vec<Listener> {
         let listeners = self.listeners.iter().map(Listener::from);
+        let web = self.web.iter().map(Listener::from);
         let pass_throughs = self.pass_throughs.iter().map(Listener::from);
-        listeners.chain(pass_throughs).collect()
+        listeners.chain(web).chain(pass_throughs).collect()
     }
 }
 
@@ -656,7 +682,8 @@ fn keep_fresh(tls: ServerTls, services: &Shutdown) {
 fn spoken(config: &Config) -> HashSet<Spoken> {
     let deliveries = config.deliveries().iter().map(|it| spoken_by(it.protocol));
     let lines = protocols(config).into_iter().map(Spoken::Line);
-    lines.chain(deliveries).collect()
+    let web = (!config.web().is_empty()).then_some(Spoken::Http);
+    lines.chain(deliveries).chain(web).collect()
 }
 
 /// What servers are asked in that mail systems deliver to by this.

@@ -27,7 +27,7 @@
 //!   backend
 //! ```
 //!
-//! Mail arrives on ways of its own: [`pass_through`] takes whole connections to the server of a destination.
+//! By HTTP each request goes a way of its own: [`http`]. Mail arrives on ways of its own: [`pass_through`] takes whole connections to the server of a destination.
 //! Beside it, a mail system asks for the way of a recipient, by the same table: lookup.
 //!
 //! # The path of a change
@@ -52,6 +52,7 @@ pub mod delivery;
 pub mod descriptors;
 pub mod feed;
 pub mod fence;
+pub mod http;
 pub mod limits;
 pub mod listener;
 pub mod lookup;

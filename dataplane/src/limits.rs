@@ -37,6 +37,8 @@ pub struct Limits {
     pub tokens: TokenLimits,
     /// `[limits.deliveries]`
     pub deliveries: DeliveryLimits,
+    /// `[limits.web]`
+    pub web: WebLimits,
     /// `[limits.shutdown]`
     pub shutdown: ShutdownLimits,
     /// `[limits.<protocol>]`
@@ -248,6 +250,36 @@ impl Default for BreakerLimits {
             clients: 5,
             window: Duration::from_secs(30),
             pause: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What a request by HTTP and its connection may cost. Octets of heads and of bodies that are read for a rule have their
+/// limits in the crate `ferrypost-http`; `relay.drain` and `relay.close` are for exchanges as for sessions, and how
+/// long a response may take is an endpoint's (`response_limit`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WebLimits {
+    /// Time for a request's head, from its first octet on. Default 30 s: a header of 64 KiB on a bad mobile link. Past
+    /// it: 408 and the end of the connection.
+    pub head: Duration,
+    /// Time that a client's connection may be without a request. Default 3 min: phones keep theirs for that long, and
+    /// open another one where it was closed. Past it the connection is closed.
+    pub idle: Duration,
+    /// Time in which no octet of a body moves that is owed: one that the client sends or takes, or the server takes.
+    /// Default 2 min. Past it the exchange ends, with 408 if there was no response yet, and with it the connection.
+    pub stalled: Duration,
+    /// Time that a server's connection is kept for the client's next request. Default 1 min: servers keep theirs for
+    /// about that long. Past it, it is closed.
+    pub upstream_idle: Duration,
+}
+
+impl Default for WebLimits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(30),
+            idle: Duration::from_mins(3),
+            stalled: Duration::from_mins(2),
+            upstream_idle: Duration::from_mins(1),
         }
     }
 }

@@ -8,8 +8,8 @@ use ferrypost_wire::ProtocolKind;
 use strum::VariantNames as _;
 
 use words::{
-    Blame, DeliveryOutcome, EndStage, LoginOutcome, LookupOutcome, SessionEnd, TokenOutcome,
-    TokenWay,
+    Blame, DeliveryOutcome, EndStage, ExchangeOutcome, LoginOutcome, LookupOutcome, SessionEnd,
+    TokenOutcome, TokenWay,
 };
 
 pub mod words;
@@ -17,10 +17,21 @@ pub mod words;
 /// What mail systems speak with us.
 pub const SMTP: &str = "smtp";
 
+/// What is spoken with web clients.
+pub const HTTP: &str = "http";
+
 /// What is spoken on connections: what clients log in by, and how mail arrives.
 pub(crate) const PROTOCOL: Attribute = Attribute {
     name: "protocol",
-    values: Values::Words(&["imap", "pop3", "managesieve", "submission", SMTP, "lmtp"]),
+    values: Values::Words(&[
+        "imap",
+        "pop3",
+        "managesieve",
+        "submission",
+        SMTP,
+        "lmtp",
+        HTTP,
+    ]),
 };
 
 /// What clients log in by.
@@ -118,6 +129,23 @@ pub static DELIVERIES: Instrument = Instrument {
     ],
 };
 
+/// Requests by HTTP.
+pub static EXCHANGES: Instrument = Instrument {
+    name: "ferrypost.dataplane.exchange.duration",
+    unit: "s",
+    // From a request of a web interface to a long poll, and an event stream of a day.
+    kind: Kind::Histogram(&[5, 20, 100, 500, 2000, 10_000, 60_000, 1_800_000, 86_400_000]),
+    description: "How long requests by HTTP took, from the head of the request to the end of the response, by how each \
+                  ended and whose fault it was if it failed.",
+    attributes: &[
+        Attribute {
+            name: "outcome",
+            values: Values::Words(ExchangeOutcome::VARIANTS),
+        },
+        BLAME,
+    ],
+};
+
 /// Sessions that are over.
 pub static SESSIONS: Instrument = Instrument {
     name: "ferrypost.dataplane.session.duration",
@@ -149,6 +177,7 @@ pub const TABLE: &[&Instrument] = &[
     &TOKENS,
     &LOOKUPS,
     &DELIVERIES,
+    &EXCHANGES,
     &SESSIONS,
 ];
 

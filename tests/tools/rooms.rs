@@ -35,7 +35,7 @@ const DATA_PLANE: &str = "
     lib main
     app
     admin control_plane
-    delivery pass_through
+    delivery http pass_through
     listener feed
     session
     backend fence

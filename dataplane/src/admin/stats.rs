@@ -26,11 +26,12 @@ use crate::{
     backend::{
         Backends, Caution, Target, TargetHealth, TlsVerdict, breaker::Breakers, logins::Logins,
     },
-    config::DeliveryProtocol,
+    config::{DeliveryProtocol, ListenerTls},
     delivery::{Post, dock::Dock},
     feed::{ConnectionState, FeedStatus, Identity},
+    http::WebListening,
     listener::{ListenerCounts, Listening},
-    metrics::{RELAY_IO, SMTP},
+    metrics::{HTTP, RELAY_IO, SMTP},
     net::tls_server::ServerTls,
     pass_through::PassingThrough,
     ready::Readiness,
@@ -101,6 +102,21 @@ impl From<&Listening> for Listener {
             protocol: listening.protocol().as_str(),
             address: door.address(),
             tls: listening.mode().word(),
+            destination: None,
+            counts: door.counts(),
+            tls_server: Some(listening.tls()),
+        }
+    }
+}
+
+impl From<&WebListening> for Listener {
+    fn from(listening: &WebListening) -> Self {
+        let door = listening.door();
+        Self {
+            name: door.name().to_owned(),
+            protocol: HTTP,
+            address: door.address(),
+            tls: ListenerTls::Implicit.word(),
             destination: None,
             counts: door.counts(),
             tls_server: Some(listening.tls()),

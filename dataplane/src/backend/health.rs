@@ -31,7 +31,7 @@ use super::{
     on_the_wire,
     open::{Caller, OpenError, Opened, open},
     second_look::about_the_header,
-    stranger,
+    stranger, web,
 };
 use crate::{
     limits::ProbeLimits,
@@ -70,6 +70,8 @@ pub enum Spoken {
     Lmtp,
     /// SMTP: the same where the first recipient chooses the server.
     Smtp,
+    /// HTTP.
+    Http,
 }
 
 impl Spoken {
@@ -79,6 +81,7 @@ impl Spoken {
             Self::Line(kind) => on_the_wire(kind),
             Self::Lmtp => Protocol::Lmtp,
             Self::Smtp => Protocol::Smtp,
+            Self::Http => Protocol::Http,
         }
     }
 }
@@ -275,6 +278,7 @@ impl Prober {
                     Question::Spoken(Spoken::Smtp) => {
                         visit_for_mail(dialer, endpoint, LmtpOpening::smtp).await
                     }
+                    Question::Spoken(Spoken::Http) => web::visit(dialer, endpoint).await,
                     Question::Stranger => stranger::visit(dialer, endpoint).await,
                 }
             }

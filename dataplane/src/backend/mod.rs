@@ -4,6 +4,7 @@
 //!   dialers  who dials which server
 //!   open     from an endpoint to a server that may be given a login
 //!   health   asks every destination, for each protocol, again and again ──▶ verdicts
+//!   web      the same of web servers
 //!   stranger asks as somebody unknown would, where mail systems are passed through
 //!   (here)   the verdicts in force: for `/stats`, for the control plane, for the offer
 //!   logins   how real logins have fared there ──▶ `/stats`
@@ -25,6 +26,7 @@ mod second_look;
 pub mod stranger;
 #[cfg(test)]
 mod tests;
+mod web;
 
 use std::{
     collections::BTreeMap,

@@ -16,6 +16,7 @@ mod pass_throughs;
 mod tests;
 mod tokens;
 mod validate;
+mod web;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -40,6 +41,7 @@ use crate::{
 };
 
 pub use pass_throughs::PassThrough;
+pub use web::WebListener;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -51,6 +53,7 @@ pub struct Config {
     listeners: Vec<Listener>,
     pass_throughs: Vec<PassThrough>,
     deliveries: Vec<DeliveryListener>,
+    web: Vec<WebListener>,
     servers: Vec<ServerMeans>,
     lookups: Vec<LookupSettings>,
     limits: Limits,
@@ -242,6 +245,11 @@ impl Config {
     /// Where mail systems deliver. May be empty.
     pub fn deliveries(&self) -> &[DeliveryListener] {
         &self.deliveries
+    }
+
+    /// Where clients speak HTTP. May be empty.
+    pub fn web(&self) -> &[WebListener] {
+        &self.web
     }
 
     /// What there is for the connections to servers; no two for the same ones.

@@ -289,6 +289,12 @@ fn the_example_is_valid_and_its_comments_say_the_defaults() {
     assert_eq!(through.destination.as_str(), "new");
     assert_eq!(through.connections, Some(2000));
     assert!(through.proxy_protocol_from.len() == 1 && config.pass_throughs().is_empty());
+    let [web] = full.web() else {
+        panic!("{:?}", full.web());
+    };
+    assert_eq!((&*web.name, web.connections), ("https", Some(5000)));
+    assert_eq!(web.trusted_peers, ["192.0.2.80".parse().unwrap()]);
+    assert!(web.certificates.len() == 1 && config.web().is_empty());
     assert!(config.lookups().is_empty());
     let [lookup] = full.lookups() else {
         panic!("{:?}", full.lookups());
@@ -435,6 +441,25 @@ fn what_is_passed_through_has_a_name_an_address_and_a_destination_and_no_tls() {
             "pass_throughs[0].certificates: TLS is between the two ends of what is passed through; the server \
           shows its own certificate"
         ]
+    );
+}
+
+#[test]
+fn where_http_is_spoken_there_is_a_name_an_address_and_a_certificate() {
+    let whole = format!("[[web]]\nname = \"https\"\naddress = \"[::]:443\"\n{CERTIFICATES}");
+    assert!(appended(&whole).is_empty());
+    assert_eq!(
+        appended("[[web]]\n"),
+        [
+            "web[0].name: missing: what it is called in logs, as \"https\"",
+            "web[0].address: missing: where clients connect, as \"0.0.0.0:443\"",
+            "web[0].certificates: name at least one, as [{ cert_file = \"mail.pem\", key_file = \"mail.key\" }]",
+        ]
+    );
+    let taken = whole.replace("[::]:443", "0.0.0.0:993");
+    assert_eq!(
+        appended(&taken),
+        ["web[0].address: 0.0.0.0:993 is taken by listeners[0].address"]
     );
 }
 

@@ -56,7 +56,9 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let listeners = listeners(root);
     let deliveries = super::deliveries::read(root);
     let pass_throughs = super::pass_throughs::read(root);
-    if listeners.is_empty() && pass_throughs.is_empty() && deliveries.is_empty() {
+    let web = super::web::read(root);
+    let no_clients = listeners.is_empty() && web.is_empty();
+    if no_clients && pass_throughs.is_empty() && deliveries.is_empty() {
         root.wrong("listeners", "there is none; add a [[listeners]]");
     }
     let mut doors = Doors::beside(root, admin.as_ref());
@@ -67,6 +69,10 @@ fn read(root: &Section<'_>) -> Option<Config> {
     for (n, through) in sound(&pass_throughs) {
         let place = Place::Address(through.address);
         doors.add(&format!("pass_throughs[{n}]"), &through.name, place);
+    }
+    for (n, listener) in sound(&web) {
+        let place = Place::Address(listener.address);
+        doors.add(&format!("web[{n}]"), &listener.name, place);
     }
     for (n, delivery) in sound(&deliveries) {
         let place = delivery.place.clone();
@@ -88,6 +94,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
         listeners: listeners.into_iter().collect::<Option<_>>()?,
         pass_throughs: pass_throughs.into_iter().collect::<Option<_>>()?,
         deliveries: deliveries.into_iter().collect::<Option<_>>()?,
+        web: web.into_iter().collect::<Option<_>>()?,
         servers: servers?,
         lookups: lookups.into_iter().collect::<Option<_>>()?,
         limits,
@@ -257,12 +264,15 @@ fn protocols() -> Vec<(&'static str, ProtocolKind)> {
     all.map(|kind| (kind.as_str(), *kind)).collect()
 }
 
-/// What is spoken with servers: what clients log in by, and what mail comes by.
+/// What is spoken with servers: what clients log in by, what mail comes by, and HTTP.
 fn spoken_with_servers() -> Vec<(&'static str, v1::Protocol)> {
     let known = (1..).map_while(|number| v1::Protocol::try_from(number).ok());
     let is_spoken = |protocol: &v1::Protocol| {
-        let for_mail = matches!(protocol, v1::Protocol::Smtp | v1::Protocol::Lmtp);
-        for_mail || ProtocolKind::NAMES.contains(&protocol.word())
+        let others = matches!(
+            protocol,
+            v1::Protocol::Smtp | v1::Protocol::Lmtp | v1::Protocol::Http
+        );
+        others || ProtocolKind::NAMES.contains(&protocol.word())
     };
     known
         .filter(is_spoken)
@@ -487,6 +497,8 @@ fn limits(section: &Section<'_>) -> (Limits, Option<Vec<KnownNetwork>>) {
         group.set("max_commands", &mut deliveries.front.max_commands);
         group.set("max_errors", &mut deliveries.front.max_errors);
     });
+
+    section.section("web", |group| super::web::set(group, &mut limits.web));
 
     section.section("shutdown", |group| {
         group.set("grace", &mut limits.shutdown.grace);

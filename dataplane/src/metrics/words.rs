@@ -171,6 +171,64 @@ pub enum DeliveryOutcome {
     Expelled,
 }
 
+/// How a request by HTTP ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum ExchangeOutcome {
+    /// A server answered it, whatever it said.
+    Answered,
+    /// It was answered here: it is for no server.
+    AnsweredHere,
+    /// It is malformed, or can be read in two ways, or no rule is for it.
+    Refused,
+    /// It says of no account whose it is.
+    Challenged,
+    /// What it says is no canonical name.
+    NoName,
+    /// Two names, and a server that is not known to heed the one that it is routed by.
+    SecondName,
+    /// A bearer token whose owner nobody here can tell.
+    TokenUnread,
+    /// A bearer token that its issuer does not know.
+    TokenRefused,
+    /// The issuer of bearer tokens could not be asked.
+    IssuerAway,
+    /// The name goes nowhere, as configured.
+    NoRoute,
+    /// There was no table yet.
+    NoTable,
+    /// As many as may be were held.
+    TooManyHeld,
+    /// The name stayed fenced for as long as one is held.
+    HeldTooLong,
+    /// The destination has no endpoint for HTTP.
+    NoEndpoint,
+    /// Data planes pass it on to each other.
+    GoneRound,
+    /// The server fails one client after the other, so that it was not tried.
+    BreakerOpen,
+    /// There was no connection to the server.
+    BackendUnavailable,
+    /// The server's connection was lost before the end of its answer.
+    Lost,
+    /// The server did not answer in time.
+    Unanswered,
+    /// The server's answer is malformed.
+    BadResponse,
+    /// The client sent or took nothing for too long.
+    ClientStuck,
+    /// The client went away meanwhile.
+    ClientGone,
+    /// Told to end: the account moved.
+    Moved,
+    /// Told to end by an operator.
+    Kicked,
+    /// Told to end with the process.
+    Stopping,
+    /// Told to end with the data plane's registration.
+    Expelled,
+}
+
 /// Where a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case", const_into_str)]

@@ -65,8 +65,8 @@ pub struct Secured {
     pub leg: Leg<Encrypted>,
     /// What was agreed.
     pub facts: TlsFacts,
-    /// Whether the client named our protocol (ALPN, RFC 7301).
-    pub named_protocol: bool,
+    /// Which of our protocols was agreed on, if the client named any (ALPN, RFC 7301).
+    pub protocol: Option<Vec<u8>>,
 }
 
 impl ServerTls {
@@ -78,13 +78,21 @@ impl ServerTls {
     /// # Errors
     /// [`FileError`] for the first file that cannot be used.
     pub fn new(files: &[CertificateFiles], protocol: Option<&[u8]>) -> Result<Self, FileError> {
+        Self::offering(files, protocol.as_slice())
+    }
+
+    /// The same of several protocols, the one that we like best first.
+    ///
+    /// # Errors
+    /// [`FileError`] for the first file that cannot be used.
+    pub fn offering(files: &[CertificateFiles], protocols: &[&[u8]]) -> Result<Self, FileError> {
         let certificates = Arc::new(Certificates::load(files)?);
         let mut config = ServerConfig::builder_with_provider(crypto())
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Certificates>::clone(&certificates));
-        config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         // Our order has the cheapest suite of equal strength first.
         config.ignore_client_order = true;
         // The greeting goes out with the handshake's last flight.
@@ -119,11 +127,11 @@ impl ServerTls {
         let handshake = self.shake_hands(socket, greeting).await;
         let (stream, server_name) = handshake.map_err(|error| self.failed(error))?;
         let facts = facts(stream.common(), server_name);
-        let named_protocol = stream.common().alpn_protocol().is_some();
+        let protocol = stream.common().alpn_protocol().map(<[u8]>::to_vec);
         Ok(Secured {
             leg: Leg::encrypted(Tls::Server(stream), buffer),
             facts,
-            named_protocol,
+            protocol,
         })
     }
 

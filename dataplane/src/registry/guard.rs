@@ -46,6 +46,8 @@ pub enum Proof {
     Closed(CloseProof),
     /// Its last word on it was read. The connection may go on for others.
     Answered(Answered),
+    /// Its response was read to its end, and all of the request had been sent. The connection may go on for others.
+    Exchanged(Exchanged),
 }
 
 impl From<CloseProof> for Proof {
@@ -57,6 +59,24 @@ impl From<CloseProof> for Proof {
 impl From<Answered> for Proof {
     fn from(last: Answered) -> Self {
         Self::Answered(last)
+    }
+}
+
+/// Evidence that a server has answered a request by HTTP: the end of the response was read, and all of the request had
+/// been sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchanged(());
+
+impl Exchanged {
+    /// For whoever has just seen both ends.
+    pub(crate) const fn by_reading() -> Self {
+        Self(())
+    }
+}
+
+impl From<Exchanged> for Proof {
+    fn from(exchanged: Exchanged) -> Self {
+        Self::Exchanged(exchanged)
     }
 }
 

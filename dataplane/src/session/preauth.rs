@@ -97,7 +97,7 @@ impl<P: LineProtocol> Preauth<P> {
         let Secured {
             leg,
             facts,
-            named_protocol,
+            protocol,
         } = tokio::select! {
             biased;
             done = timeout(limits.handshake, handshake) => {
@@ -115,7 +115,7 @@ impl<P: LineProtocol> Preauth<P> {
             leg,
             front,
             tls: facts,
-            named_protocol,
+            named_protocol: protocol.is_some(),
             ends: connection.ends,
             limits,
             stopping: services.stopping.clone(),

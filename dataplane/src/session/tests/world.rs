@@ -549,7 +549,7 @@ pub(crate) fn services(
     }
 }
 
-fn position(revision: u64) -> ferrypost_proto::routing::v1::TablePosition {
+pub(crate) fn position(revision: u64) -> ferrypost_proto::routing::v1::TablePosition {
     TablePosition {
         revision: Revision::new(0, revision),
         ..TablePosition::default()
@@ -557,7 +557,7 @@ fn position(revision: u64) -> ferrypost_proto::routing::v1::TablePosition {
     .into()
 }
 
-fn entry(
+pub(crate) fn entry(
     account: &AccountId,
     name: &str,
     home: &str,

@@ -1,0 +1,280 @@
+//! One client's connection, from its handshake to its end.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Context,
+    time::Duration,
+};
+
+use ferrypost_http::{fields::Peer, guard::MAX_HEAD};
+use ferrypost_wire::{ClientFacts, Introduction, SessionReference, TlsFacts};
+use http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout;
+
+use super::{
+    Web,
+    busy::Busy,
+    exchange,
+    guarded::{Guarded, Watch},
+    lent::lend,
+    tasks::{Spawner, Tasks},
+    upstream::Upstreams,
+};
+use crate::{
+    listener::Arrival,
+    net::{
+        leg::Leg,
+        proxy::Ends,
+        tls_server::{HandshakeError, Secured, ServerTls},
+        transport::{AnyTransport, Transport as _},
+    },
+    session::relay::LINGER,
+};
+
+/// The names of the versions (ALPN, RFC 7301).
+pub(super) const H2: &[u8] = b"h2";
+pub(super) const HTTP_1: &[u8] = b"http/1.1";
+
+/// Requests of an HTTP/2 connection at once, as servers have it (RFC 9113 §6.5.2 wants no fewer).
+const STREAMS: u32 = 100;
+
+/// Octets that a stream may send before anybody takes them, the protocol's own default: all that is ever held of a
+/// request that waits for its account. The connection may send as much for each of its streams, so that those that
+/// wait take nothing from the others.
+const STREAM_WINDOW: u32 = 65_535;
+
+/// Octets of a response that wait in memory for its stream.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it may take to say so: a
+/// phone in a tunnel keeps its event stream.
+const PING: Duration = Duration::from_mins(2);
+const PONG: Duration = Duration::from_mins(1);
+
+/// What the exchanges of one connection share.
+pub(super) struct Client {
+    pub(super) web: Arc<Web>,
+    pub(super) listener: Arc<str>,
+    pub(super) reference: SessionReference,
+    pub(super) ends: Ends,
+    pub(super) peer: Peer,
+    pub(super) tls: TlsFacts,
+    /// What is spoken, as servers are told it.
+    pub(super) protocol: &'static str,
+    pub(super) busy: Arc<Busy>,
+    pub(super) upstreams: Upstreams,
+    /// Runs what outlives an exchange.
+    pub(super) tasks: Spawner,
+    /// Why nothing more comes.
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Client {
+    /// What servers are told of the client. `None`: it has gone round in circles.
+    pub(super) fn facts(&self) -> Option<ClientFacts> {
+        Some(ClientFacts {
+            peer: self.ends.peer,
+            local: self.ends.local,
+            tls: Some(self.tls.clone()),
+            session: self.reference.clone(),
+            hops: self.ends.hops?,
+            introduction: Introduction::default(),
+        })
+    }
+}
+
+/// Serves one client.
+pub(super) async fn serve(
+    web: Arc<Web>,
+    tls: ServerTls,
+    listener: Arc<str>,
+    arrival: Arrival,
+    peer: Peer,
+) {
+    let Arrival {
+        stream,
+        ends,
+        newcomer,
+    } = arrival;
+    let limit = web.services.limits.preauth.handshake;
+    let leg = Leg::new(stream, 1);
+    let shaken = timeout(limit, Box::pin(tls.accept(leg, &[])));
+    let stopping = web.services.stopping.clone();
+    let secured = match stopping.run_until_cancelled(shaken).await {
+        Some(Ok(Ok(secured))) => secured,
+        Some(Ok(Err(error))) => return not_secured(&listener, &ends, Some(&error)),
+        Some(Err(_)) => return not_secured(&listener, &ends, None),
+        None => return,
+    };
+    let Secured {
+        leg,
+        facts,
+        protocol,
+    } = secured;
+    let is_h2 = protocol.is_some_and(|name| name == H2);
+    let (transport, _) = leg.into_parts();
+    let tasks = Tasks::new();
+    let services = &web.services;
+    let reference = services.reference();
+    let client = Arc::new(Client {
+        upstreams: Upstreams::new(
+            &services.limits,
+            tasks.spawner(),
+            Arc::clone(&services.registry),
+            (ends.peer, &reference),
+        ),
+        tasks: tasks.spawner(),
+        reference,
+        web,
+        listener,
+        ends,
+        peer,
+        tls: facts,
+        protocol: if is_h2 { "h2" } else { "http/1.1" },
+        busy: Busy::new(),
+        watch: Arc::default(),
+    });
+    drop(newcomer);
+    run(&client, transport, tasks, is_h2).await;
+}
+
+/// Answers requests until one side is done, and then waits for the servers.
+async fn run(client: &Arc<Client>, transport: AnyTransport, mut tasks: Tasks, is_h2: bool) {
+    let spawner = tasks.spawner();
+    let returned = if is_h2 {
+        with_servers(&mut tasks, speak_h2(client, transport, spawner)).await
+    } else {
+        with_servers(&mut tasks, speak(client, transport)).await
+    };
+    client.upstreams.end();
+    let goodbye = async {
+        if let Some(transport) = returned {
+            leave(transport).await;
+        }
+    };
+    // Polled for as long as the goodbye takes, and then for as long as any of them takes.
+    with_servers(&mut tasks, goodbye).await;
+    poll_fn(|cx| tasks.poll(cx)).await;
+}
+
+/// Runs a future, and the connections to servers beside it.
+async fn with_servers<R>(tasks: &mut Tasks, future: impl Future<Output = R>) -> R {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        // Behind it, so that what it has just begun goes on at once.
+        _ = tasks.poll(cx);
+        polled
+    })
+    .await
+}
+
+/// HTTP/1. The connection comes back, if anybody may still be told something on it.
+async fn speak(client: &Arc<Client>, transport: AnyTransport) -> Option<AnyTransport> {
+    let limits = client.web.services.limits.web;
+    let guarded = Guarded::new(
+        transport,
+        Arc::clone(&client.watch),
+        Arc::clone(&client.busy),
+        limits.head,
+    );
+    let (lent, loan) = lend(guarded, limits.stalled);
+    let service = service_fn(|request: Request<Incoming>| {
+        let client = Arc::clone(client);
+        async move { Ok::<_, Infallible>(exchange::serve(&client, request).await) }
+    });
+    let outcome = {
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(lent), service);
+        let mut connection = pin!(connection.with_upgrades());
+        let mut enough = pin!(enough(client));
+        let mut told = false;
+        poll_fn(|cx: &mut Context<'_>| {
+            if !told && enough.as_mut().poll(cx).is_ready() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await
+    };
+    let transport = loan.returned().await?.into_inner();
+    // Where a body was cut, its client must not be told that this was its end.
+    outcome.is_ok().then_some(transport)
+}
+
+/// HTTP/2, in which each stream says of itself whether it came to its end.
+async fn speak_h2(
+    client: &Arc<Client>,
+    transport: AnyTransport,
+    spawner: Spawner,
+) -> Option<AnyTransport> {
+    let (lent, loan) = lend(transport, client.web.services.limits.web.stalled);
+    let answering = Arc::clone(client);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let client = Arc::clone(&answering);
+        async move { Ok::<_, Infallible>(exchange::serve(&client, request).await) }
+    });
+    {
+        let head = u32::try_from(MAX_HEAD).expect("64 KiB");
+        let connection = http2::Builder::new(spawner)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAMS * STREAM_WINDOW)
+            .max_header_list_size(head)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .enable_connect_protocol()
+            .serve_connection(TokioIo::new(lent), service);
+        let mut connection = pin!(connection);
+        let mut enough = pin!(enough(client));
+        let mut told = false;
+        _ = poll_fn(|cx: &mut Context<'_>| {
+            if !told && enough.as_mut().poll(cx).is_ready() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await;
+    }
+    loan.returned().await
+}
+
+/// Resolves when nothing more is to be taken: the process stops, or nothing came for long enough.
+async fn enough(client: &Client) {
+    let services = &client.web.services;
+    tokio::select! {
+        () = services.stopping.cancelled() => {}
+        () = client.busy.rested_for(services.limits.web.idle) => {}
+    }
+}
+
+/// Says that nothing more comes, and lets the client close first: a close with something of its unread would be a reset,
+/// which might overtake the last answer.
+async fn leave(mut transport: AnyTransport) {
+    let left = async {
+        poll_fn(|cx| tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut transport), cx)).await?;
+        poll_fn(|cx| transport.poll_peer_closed(cx)).await
+    };
+    _ = timeout(LINGER, left).await;
+}
+
+/// Load balancers connect all day, and scanners.
+fn not_secured(listener: &str, ends: &Ends, error: Option<&HandshakeError>) {
+    if let Some(reason) = error {
+        tracing::debug!(listener, client = %ends.peer, %reason, "no TLS");
+    } else {
+        tracing::debug!(listener, client = %ends.peer, "no TLS handshake in time");
+    }
+}

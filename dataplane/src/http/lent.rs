@@ -1,0 +1,115 @@
+//! A connection that hyper has the use of, and that comes back.
+//!
+//! hyper drops a connection that it is done with, and what is dropped with something unread in it is reset: a server
+//! that executes a request after a reset would do so with nobody waiting for its end, and a client would lose the
+//! answer that was just written. So it is lent, and whoever lent it ends it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
+
+/// What hyper has: reads and writes, and a shutdown that does no more than flush.
+pub(super) struct Lent<T> {
+    /// There until it is dropped.
+    io: Option<T>,
+    home: Option<oneshot::Sender<T>>,
+    /// How long the peer may take nothing of what is to be written.
+    patience: Duration,
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where it comes back.
+pub(super) struct Loan<T>(oneshot::Receiver<T>);
+
+/// Lends a connection.
+pub(super) fn lend<T>(io: T, patience: Duration) -> (Lent<T>, Loan<T>) {
+    let (home, back) = oneshot::channel();
+    let lent = Lent {
+        io: Some(io),
+        home: Some(home),
+        patience,
+        stuck: None,
+    };
+    (lent, Loan(back))
+}
+
+impl<T> Loan<T> {
+    /// The connection, when it is not used any more. `None`: it was lost in a panic.
+    pub(super) async fn returned(self) -> Option<T> {
+        self.0.await.ok()
+    }
+}
+
+impl<T> Lent<T> {
+    fn io(&mut self) -> &mut T {
+        self.io.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Lent<T> {
+    /// Lets a write that waits for the peer wait no longer than it may.
+    fn patiently<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        stuck
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Lent<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(self.io()).poll_read(cx, into)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Lent<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(self.io()).poll_write(cx, from);
+        self.patiently(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(self.io()).poll_flush(cx);
+        self.patiently(cx, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+impl<T> Drop for Lent<T> {
+    fn drop(&mut self) {
+        if let (Some(io), Some(home)) = (self.io.take(), self.home.take()) {
+            // Nobody waits for it: then this is its end.
+            _ = home.send(io);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What is written down about an exchange. Nothing in it is ever consulted for a decision.
+
+use std::{net::SocketAddr, time::Duration};
+
+use ferrypost_routing::Route;
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::{client::Client, failure::Failure};
+use crate::{
+    metrics::{
+        EXCHANGES,
+        words::{Blame, ExchangeOutcome},
+    },
+    registry::Subject,
+};
+
+/// Octets of bodies.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moved {
+    pub(super) up: u64,
+    pub(super) down: u64,
+}
+
+/// What is known of an exchange so far.
+pub(super) struct Record {
+    begun: Instant,
+    pub(super) method: Method,
+    /// Not before it was found to be one.
+    pub(super) path: Option<String>,
+    pub(super) rule: Option<String>,
+    pub(super) subject: Option<Subject>,
+    /// Whether the name, and the account with it, is what a stranger says of himself.
+    pub(super) is_claim: bool,
+    pub(super) route: Option<Route>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) held: Duration,
+    pub(super) status: Option<StatusCode>,
+    /// From the head of the request to that of the response.
+    pub(super) answered: Option<Duration>,
+}
+
+impl Record {
+    pub(super) fn new(method: Method) -> Self {
+        Self {
+            begun: Instant::now(),
+            method,
+            path: None,
+            rule: None,
+            subject: None,
+            is_claim: true,
+            route: None,
+            address: None,
+            held: Duration::ZERO,
+            status: None,
+            answered: None,
+        }
+    }
+
+    /// The head of a response has come.
+    pub(super) fn head(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.answered = Some(self.begun.elapsed());
+        // Somebody has been let in, so that what was claimed is what the server holds for true.
+        self.is_claim = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    }
+
+    /// It is over.
+    pub(super) fn ended(self, client: &Client, end: Result<(), &Failure>, moved: Moved) {
+        let (outcome, blame) = match end {
+            Ok(()) => (ExchangeOutcome::Answered, Blame::Nobody),
+            Err(failure) => (failure.outcome(), failure.blame()),
+        };
+        self.write(client, (outcome, blame), end.err(), moved);
+    }
+
+    /// It is over, without a server.
+    pub(super) fn answered_here(mut self, client: &Client, status: StatusCode) {
+        self.status = Some(status);
+        let words = (ExchangeOutcome::AnsweredHere, Blame::Nobody);
+        self.write(client, words, None, Moved::default());
+    }
+
+    fn write(
+        &self,
+        client: &Client,
+        (outcome, blame): (ExchangeOutcome, Blame),
+        failure: Option<&Failure>,
+        moved: Moved,
+    ) {
+        let services = &client.web.services;
+        let (outcome, blame) = (outcome.into_str(), blame.into_str());
+        let lasted = self.begun.elapsed();
+        let series = services.metrics.histogram(&EXCHANGES, &[outcome, blame]);
+        series.record(lasted);
+        let subject = self.subject.as_ref().filter(|_| !self.is_claim);
+        let name = subject.and_then(Subject::name);
+        let name = name.map(|name| services.redact.name(name));
+        let route = self.route.as_ref();
+        let account = route.and_then(|route| route.account.as_ref());
+        let account = account.filter(|_| !self.is_claim);
+        let account = account.map(|account| services.redact.text(account.as_str()));
+        let path = self.path.as_deref().map(|path| services.redact.text(path));
+        let status = self.status.or(failure.map(Failure::status));
+        tracing::info!(
+            reference = %client.reference,
+            client = %client.ends.peer,
+            listener = &*client.listener,
+            method = %self.method,
+            path = path.as_ref().map(tracing::field::display),
+            http_rule = self.rule,
+            name = name.as_ref().map(tracing::field::display),
+            account = account.as_ref().map(tracing::field::display),
+            rule = route.map(|route| route.rule.word()),
+            destination = route.map(|route| tracing::field::display(&route.destination)),
+            epoch = route.and_then(|route| route.epoch).map(tracing::field::display),
+            address = self.address.map(tracing::field::display),
+            status = status.map(|status| status.as_u16()),
+            up = moved.up,
+            down = moved.down,
+            held_us = micros(self.held),
+            head_us = self.answered.map(micros),
+            took_us = micros(lasted),
+            outcome,
+            blame,
+            reason = failure.map(tracing::field::display),
+            "exchange",
+        );
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

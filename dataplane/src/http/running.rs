@@ -1,0 +1,203 @@
+//! An exchange that a server may be executing: from before its first octet to the server's last.
+//!
+//! Its request's body and its response's share it, and whichever ends last ends it. Where both came to their ends it was
+//! [`Exchanged`], and the connection is free for another. Where one did not, nobody knows what the server still does:
+//! the registration goes over to the connection, which is ended, and ends with it.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    client::Client,
+    failure::Failure,
+    record::{Moved, Record},
+    upstream::{Lease, Line},
+};
+use crate::registry::{Ending, Exchanged, SETTLE_TIME, SessionGuard};
+
+/// The exchange.
+pub(super) struct Running {
+    client: Arc<Client>,
+    line: Arc<Line>,
+    state: Mutex<State>,
+    /// Octets of the bodies.
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+struct State {
+    /// Gone when it is over.
+    on: Option<On>,
+    /// The request was sent to its end, and when.
+    sent: Option<Instant>,
+    /// The response was read to its end.
+    read: bool,
+    /// Why the request comes to no end.
+    upload: Option<Failure>,
+}
+
+struct On {
+    guard: SessionGuard,
+    lease: Lease,
+    record: Record,
+}
+
+impl Running {
+    /// The exchange that begins now. From here on its registration ends with a proof, or as one that nobody saw the
+    /// end of.
+    pub(super) fn begin(
+        client: &Arc<Client>,
+        mut guard: SessionGuard,
+        lease: Lease,
+        record: Record,
+    ) -> Arc<Self> {
+        guard.exposed();
+        Arc::new(Self {
+            client: Arc::clone(client),
+            line: Arc::clone(&lease.line),
+            state: Mutex::new(State {
+                on: Some(On {
+                    guard,
+                    lease,
+                    record,
+                }),
+                sent: None,
+                read: false,
+                upload: None,
+            }),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+        })
+    }
+
+    /// Does something with the connection's sender, and with the record.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut Lease, &mut Record) -> R) -> Option<R> {
+        let mut state = self.lock();
+        let on = state.on.as_mut()?;
+        Some(work(&mut on.lease, &mut on.record))
+    }
+
+    /// Somebody has been let in.
+    pub(super) fn let_in(&self) {
+        if let Some(on) = &self.lock().on {
+            on.guard.relaying();
+        }
+    }
+
+    /// When it is told to end. `None`: it is over.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        Some(self.lock().on.as_ref()?.guard.ending())
+    }
+
+    /// When the request's end had been sent.
+    pub(super) fn sent_at(&self) -> Option<Instant> {
+        self.lock().sent
+    }
+
+    /// The request's end has been sent.
+    pub(super) fn sent(&self) {
+        let mut state = self.lock();
+        state.sent.get_or_insert_with(Instant::now);
+        self.answered(state);
+    }
+
+    /// The response's end has been read.
+    pub(super) fn read(&self) {
+        let mut state = self.lock();
+        state.read = true;
+        self.answered(state);
+    }
+
+    fn answered(&self, mut state: MutexGuard<'_, State>) {
+        if state.sent.is_none() || !state.read {
+            return;
+        }
+        let Some(on) = state.on.take() else { return };
+        drop(state);
+        let exchanged = Exchanged::by_reading();
+        // Before the exchange leaves the registry: at no time is the connection there and nobody registered for it.
+        self.client.upstreams.keep(on.lease, exchanged);
+        on.guard.closed(exchanged);
+        on.record.ended(&self.client, Ok(()), self.moved());
+    }
+
+    /// The request comes to no end.
+    pub(super) fn upload_failed(&self, why: Failure) {
+        self.lock().upload.get_or_insert(why);
+    }
+
+    /// Why the request came to no end, if that is so.
+    pub(super) fn upload_failure(&self) -> Option<Failure> {
+        self.lock().upload.take()
+    }
+
+    /// Whoever waited for the response has gone. The server is to end by itself, unless it has: what is left of a
+    /// request may follow its response.
+    pub(super) fn abandon(&self) {
+        if !self.lock().read {
+            self.cut(&Failure::ClientGone, SETTLE_TIME);
+        }
+    }
+
+    /// Ends it where it stands. The server is given so long for its own end.
+    pub(super) fn cut(&self, why: &Failure, limit: Duration) {
+        self.end(Err(why), limit);
+    }
+
+    /// One side of a tunnel has ended it.
+    pub(super) fn part(&self, limit: Duration) {
+        self.end(Ok(()), limit);
+    }
+
+    fn end(&self, how: Result<(), &Failure>, limit: Duration) {
+        let Some(on) = self.lock().on.take() else {
+            return;
+        };
+        self.line.leave(on.guard);
+        self.line.end(limit);
+        on.record.ended(&self.client, how, self.moved());
+    }
+
+    /// Takes back an exchange of which nothing was sent, to be begun anew. The connection is of no use.
+    pub(super) fn take_back(&self) -> Option<Record> {
+        let on = self.lock().on.take()?;
+        self.line.leave(on.guard);
+        self.line.end(self.client.web.services.limits.relay.close);
+        Some(on.record)
+    }
+
+    /// Some octets of the request's body went up.
+    pub(super) fn moved_up(&self, count: usize) {
+        self.up.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Some octets of the response's body went down.
+    pub(super) fn moved_down(&self, count: usize) {
+        self.down.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn moved(&self) -> Moved {
+        Moved {
+            up: self.up.load(Ordering::Relaxed),
+            down: self.down.load(Ordering::Relaxed),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its request came to no end behind its response.
+        self.cut(&Failure::ClientGone, SETTLE_TIME);
+    }
+}

@@ -1,0 +1,117 @@
+//! Clients that speak HTTP/2.
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::{
+    backend::count,
+    world::{World, authorization},
+};
+use crate::session::tests::eventually;
+
+async fn client(world: &World) -> SendRequest<Full<Bytes>> {
+    let stream = world.secured(&[b"h2", b"http/1.1"]).await;
+    let io = TokioIo::new(stream);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn request(method: &str, path: &str, user: &str, body: &'static [u8]) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(format!("https://mail.example.org{path}"))
+        .version(Version::HTTP_2)
+        .header("authorization", authorization(user))
+        .body(Full::new(body.into()))
+        .unwrap()
+}
+
+async fn text(response: Response<Incoming>) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn streams_of_two_accounts_are_two_connections_to_servers_and_none_waits_for_the_other() {
+    let world = World::new();
+    let mut client = client(&world).await;
+    let slow = tokio::spawn(client.send_request(request("GET", "/slow", "alice", b"")));
+    eventually("it is there", || world.old.seen.count() == 1).await;
+    let fast = client
+        .send_request(request("PUT", "/a?b", "bob", b"body"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (fast.version(), fast.status().as_u16()),
+        (Version::HTTP_2, 200)
+    );
+    assert_eq!(text(fast).await, "new /a?b");
+    let seen = world.new.seen.last();
+    assert_eq!(seen.field("host"), Some("mail.example.org"));
+    assert_eq!(count(&world.new.seen.octets), 4);
+    world.old.steps.add_permits(1);
+    assert_eq!(text(slow.await.unwrap().unwrap()).await, "old /slow");
+}
+
+#[tokio::test]
+async fn held_streams_take_nothing_from_those_of_others() {
+    const LARGE: &[u8] = &[b'x'; 1 << 20];
+    let world = World::new();
+    let mut client = client(&world).await;
+    world.fence();
+    let held: Vec<_> = (0..50)
+        .map(|_| tokio::spawn(client.send_request(request("PUT", "/a", "alice", LARGE))))
+        .collect();
+    eventually("they are held", || world.held() == 50).await;
+    let other = client
+        .send_request(request("PUT", "/b", "bob", LARGE))
+        .await
+        .unwrap();
+    assert_eq!(text(other).await, "new /b");
+    world.flip();
+    for held in held {
+        assert_eq!(text(held.await.unwrap().unwrap()).await, "new /a");
+    }
+    assert_eq!(count(&world.new.seen.octets), 51 * LARGE.len());
+}
+
+#[tokio::test]
+async fn a_stream_that_its_client_resets_leaves_its_server_to_end_by_itself() {
+    let world = World::new();
+    let mut client = client(&world).await;
+    let slow = tokio::spawn(client.send_request(request("GET", "/slow", "alice", b"")));
+    eventually("it is there", || world.old.seen.count() == 1).await;
+    slow.abort();
+    let other = client
+        .send_request(request("GET", "/", "bob", b""))
+        .await
+        .unwrap();
+    assert_eq!(text(other).await, "new /");
+    assert_eq!(world.routed(), 1, "the server is still at it");
+    world.old.steps.add_permits(1);
+    eventually("it is over", || world.routed() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_a_server_cut_is_no_whole_one() {
+    let world = World::new();
+    let mut client = client(&world).await;
+    let half = client
+        .send_request(request("GET", "/half", "alice", b""))
+        .await
+        .unwrap();
+    assert!(half.into_body().collect().await.is_err());
+    let next = client
+        .send_request(request("GET", "/", "alice", b""))
+        .await
+        .unwrap();
+    assert_eq!(text(next).await, "old /");
+}

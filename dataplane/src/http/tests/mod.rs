@@ -1,0 +1,10 @@
+mod backend;
+mod exchanges;
+mod fences;
+mod h2;
+mod message;
+mod sign_ins;
+mod smuggling;
+mod uploads;
+mod web_sockets;
+mod world;
