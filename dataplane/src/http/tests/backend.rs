@@ -215,10 +215,7 @@ impl Connection {
             self.wire.send("9\r\ndata: 1\n\n\r\n").await.ok()?;
             tokio::select! {
                 () = self.step() => {}
-                true = self.wire.has_ended() => {
-                    self.seen.ended.fetch_add(1, Ordering::SeqCst);
-                    return None;
-                }
+                true = self.wire.has_ended() => return None,
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Clients that speak HTTP/2.
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response, Version, header::SEC_WEBSOCKET_VERSION};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     body::Incoming,
     client::conn::http2::{self, SendRequest},
+    ext::Protocol,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt as _;
 
 use super::{
     backend::count,
@@ -114,4 +116,30 @@ async fn a_body_that_a_server_cut_is_no_whole_one() {
         .await
         .unwrap();
     assert_eq!(text(next).await, "old /");
+}
+
+#[tokio::test]
+async fn a_web_socket_on_a_stream_is_one_to_a_server_that_knows_only_upgrades() {
+    let world = World::new();
+    let mut client = client(&world).await;
+    // Behind the first answer the server's settings are known.
+    let first = client.send_request(request("GET", "/", "alice", b""));
+    assert_eq!(text(first.await.unwrap()).await, "old /");
+    let mut connect = request("CONNECT", "/ws", "alice", b"");
+    let version = "13".parse().unwrap();
+    connect.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
+    let websocket = Protocol::from_static("websocket");
+    connect.extensions_mut().insert(websocket);
+    let opened = client.send_request(connect).await.unwrap();
+    assert_eq!(opened.status().as_u16(), 200);
+    let mut stream = TokioIo::new(hyper::upgrade::on(opened).await.unwrap());
+    let mut frame = [0; 4];
+    stream.read_exact(&mut frame).await.unwrap();
+    assert_eq!(&frame, b"\x81\x02hi");
+    assert_eq!(world.old.seen.last().method(), "GET");
+    world.fence();
+    stream.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame, [0x88, 2, 0x03, 0xf4]);
+    eventually("the fence is drained", || world.routed() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 0);
 }
