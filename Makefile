@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is honoured; tools and the demo's files lie in ./target all the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up demo-down test lint fuzz bench gen deny
+.PHONY: help demo demo-up demo-down test check lint fuzz bench gen deny
 
 deny_version = 0.20.2
 # Run as built: `cargo run` of one package alone would choose other features and build it all anew.
@@ -31,8 +31,11 @@ build-demo:
 	@echo "==> building, optimised only where octets pass (about three minutes the first time)"
 	@cargo build --profile quick $(programs) --bin demo
 
-test: ## lints and every test, against real servers; the last line is `N passed, N failed`
-	@tests/tools/run-tests
+test: ## the tests, against real servers; the last line is `N passed, N failed`
+	@tests/tools/run-tests $(if $(EVERYTHING),--everything)
+
+check: ## what CI runs: the tests with all torture runs, and the lints
+	@$(MAKE) --no-print-directory test EVERYTHING=1
 
 lint: ## formatting, clippy, documentation, the order of the rooms, protos
 	@tests/tools/install test
