@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::certs::Authority;
+use crate::cyrus::{self, Cyrus};
 use crate::dovecot::{Dovecot, Pace, Role, Service, Setup, scratch};
 use crate::issuer::Issuer;
 use crate::network::Network;
@@ -13,10 +14,11 @@ use crate::ports::Port;
 use crate::postfix::{self, Arrival, Postfix};
 use crate::turn::Turn;
 
-use super::files::{Files, LOOKUPS, Routing, hook_command, moody};
+use super::files::{Files, LOOKUPS, Routing, hook_command, moody, with_calendars};
 use super::link::Link;
 use super::plane::{ControlPlane, DataPlane, Entrance, Plane, mark};
 use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
+use super::web::{Sites, Web};
 use super::{BareNames, Etcd, Folder, Limits, StoreKind, World, WorldError};
 
 /// What a world is to be.
@@ -42,6 +44,7 @@ pub struct Builder {
     delivery: Delivery,
     shape: Shape,
     families: Families,
+    web: Web,
 }
 
 /// How often the delta hook fails.
@@ -114,6 +117,7 @@ impl Builder {
             delivery: Delivery::Nobodys,
             shape: Shape::Gateways,
             families: Families::Fourth,
+            web: Web::Nobodys,
         }
     }
 
@@ -266,6 +270,18 @@ impl Builder {
         self
     }
 
+    /// Adds HTTP: a Cyrus beside each Dovecot, and a listener at each data plane.
+    pub fn cyruses(mut self) -> Self {
+        self.web = Web::Cyruses;
+        self
+    }
+
+    /// Adds HTTP that these servers serve, and a listener at each data plane.
+    pub fn sites(mut self, sites: Sites) -> Self {
+        self.web = Web::Sites(sites);
+        self
+    }
+
     /// Starts everything and waits until every data plane accepts clients.
     ///
     /// # Errors
@@ -297,6 +313,7 @@ impl Builder {
         let postfixes = self
             .start_postfixes(&files, &source, &target, networks)
             .await?;
+        let cyruses = self.start_cyruses(&files, &password).await?;
         let data_planes = self.lay_out_data_planes(&files, networks)?;
         let routing = Routing {
             servers: [&source, &target],
@@ -305,13 +322,15 @@ impl Builder {
             sidecars: networks.and(data_planes.first_chunk()),
             inbound_mail: matches!(self.mail, Mail::Arrives | Mail::IsSplit),
             bare_names: self.bare_names,
+            web: &self.web,
+            cyruses: cyruses.as_ref(),
         };
         files.write_routing(&routing)?;
         let etcd = match self.store {
             StoreKind::Embedded => None,
             StoreKind::Etcd => Some(Etcd::start(files.folder).await?),
         };
-        let hook = self.hook(&files, &source, &target);
+        let hook = self.hook(&files, [&source, &target], cyruses.as_ref());
         let control_planes = self
             .start_control_planes(&files, etcd.as_ref(), &hook)
             .await?;
@@ -326,6 +345,7 @@ impl Builder {
             source,
             target,
             postfixes,
+            cyruses,
             accounts: self.accounts,
             password,
             operator_token: token(files.operator_token())?,
@@ -350,8 +370,17 @@ impl Builder {
             .map(|survival| survival.marks.as_path())
     }
 
-    fn hook(&self, files: &Files<'_>, source: &Dovecot, target: &Dovecot) -> Vec<String> {
+    fn hook(
+        &self,
+        files: &Files<'_>,
+        [source, target]: [&Dovecot; 2],
+        cyruses: Option<&[Cyrus; 2]>,
+    ) -> Vec<String> {
         let hook = hook_command(source, target, &files.journal());
+        let hook = match cyruses {
+            None => hook,
+            Some(cyruses) => with_calendars(files, cyruses, hook),
+        };
         match self.moods {
             None => hook,
             Some(moods) => moody(moods.seed, moods.percent, hook),
@@ -434,6 +463,34 @@ impl Builder {
         Ok(Some([old, new]))
     }
 
+    async fn start_cyruses(
+        &self,
+        files: &Files<'_>,
+        password: &str,
+    ) -> Result<Option<[Cyrus; 2]>, WorldError> {
+        if !matches!(self.web, Web::Cyruses) {
+            return Ok(None);
+        }
+        let identity = files.authority.server()?;
+        files.write_dav_password(password)?;
+        let start = async |role: Role| -> Result<Cyrus, WorldError> {
+            let setup = cyrus::Setup {
+                role,
+                identity: &identity,
+                accounts: &self.accounts,
+                password,
+                survives: self.survives.is_some(),
+            };
+            let server = Cyrus::start(files.folder, setup).await?;
+            if let Some(marks) = self.marks() {
+                mark(marks, &format!("cyrus-{}", role.name()), server.id())?;
+            }
+            Ok(server)
+        };
+        let (source, target) = tokio::try_join!(start(Role::Source), start(Role::Target))?;
+        Ok(Some([source, target]))
+    }
+
     async fn start_control_planes(
         &self,
         files: &Files<'_>,
@@ -503,6 +560,10 @@ impl Builder {
                 mx: match self.mail {
                     Mail::Read | Mail::Submitted => None,
                     Mail::Arrives | Mail::IsSplit => Some([Port::reserve()?, Port::reserve()?]),
+                },
+                web: match self.web {
+                    Web::Nobodys => None,
+                    Web::Cyruses | Web::Sites(_) => Some(Port::reserve()?),
                 },
                 admin: Port::reserve()?,
                 links: Vec::new(),

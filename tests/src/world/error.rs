@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::certs::CertError;
+use crate::cyrus::CyrusError;
 use crate::dovecot::DovecotError;
 use crate::postfix::PostfixError;
 use crate::wait::Late;
@@ -29,6 +30,9 @@ pub enum WorldError {
     /// The other mail servers.
     #[error("{0}")]
     Postfix(#[from] PostfixError),
+    /// The servers of HTTP.
+    #[error("{0}")]
+    Cyrus(#[from] CyrusError),
     /// A certificate.
     #[error("{0}")]
     Certificate(#[from] CertError),

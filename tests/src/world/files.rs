@@ -20,6 +20,7 @@ use rand::RngExt as _;
 use rand::distr::Alphanumeric;
 
 use crate::certs::{Authority, SERVER_NAMES};
+use crate::cyrus::{self, Cyrus};
 use crate::dovecot::{Dovecot, Role, Service};
 use crate::network::Network;
 use crate::postfix::Postfix;
@@ -27,6 +28,7 @@ use crate::tools::repository;
 
 use super::link::Link;
 use super::plane::{ControlPlane, DataPlane, Entrance};
+use super::web::{self, Web};
 use super::{BareNames, Limits, WorldError};
 
 const GATEWAY: Example = Example {
@@ -108,6 +110,10 @@ pub(super) struct Routing<'a> {
     pub(super) inbound_mail: bool,
     /// What a login without a domain means.
     pub(super) bare_names: BareNames,
+    /// Who serves HTTP.
+    pub(super) web: &'a Web,
+    /// The Cyrus beside each, if they do.
+    pub(super) cyruses: Option<&'a [Cyrus; 2]>,
 }
 
 impl Files<'_> {
@@ -129,6 +135,16 @@ impl Files<'_> {
     /// Where the delta hook writes when it ran.
     pub(super) fn journal(&self) -> PathBuf {
         self.folder.join("hook.journal")
+    }
+
+    /// The password of all accounts, for a hook that copies what is reached by HTTP.
+    fn dav_password(&self) -> PathBuf {
+        self.folder.join("dav.password")
+    }
+
+    /// Writes it.
+    pub(super) fn write_dav_password(&self, password: &str) -> io::Result<()> {
+        write_secret(&self.dav_password(), password)
     }
 
     /// Writes what everybody reads.
@@ -213,7 +229,8 @@ impl Files<'_> {
             String::new()
         };
         let mx = plane.mx().map(pass_throughs).unwrap_or_default()
-            + &plane.smtp().map(smtp_listener).unwrap_or_default();
+            + &plane.smtp().map(smtp_listener).unwrap_or_default()
+            + &plane.web_bound().map(web::listener).unwrap_or_default();
         let text = format!(
             "{text}\n{}{}{sixth}{mx}{}{LIMITS}[limits.hold]\nper_name_and_address = 500\n{}\n[limits.relay]\n{}\n{}\n",
             submission.unwrap_or_default(),
@@ -344,6 +361,11 @@ impl Files<'_> {
         } else {
             text
         };
+        let text = match (routing.web, routing.cyruses) {
+            (Web::Sites(sites), _) => web::with_sites(&text, sites)?,
+            (_, Some(cyruses)) => web::with_cyruses(&text, cyruses)?,
+            _ => text,
+        };
         fs::write(self.routing(), text)?;
         Ok(())
     }
@@ -422,7 +444,7 @@ fn through_sidecars(servers: [&Dovecot; 2], sidecars: &[DataPlane; 2]) -> Vec<(S
 }
 
 /// How an endpoint says where it is, and who vouches for it.
-fn reached(address: SocketAddr) -> String {
+pub(super) fn reached(address: SocketAddr) -> String {
     format!(
         "host = \"{}\"\nport = {}\nca_file = \"ca.pem\"\nserver_name = \"mail.example.org\"",
         address.ip(),
@@ -656,6 +678,26 @@ pub(super) fn hook_command(source: &Dovecot, target: &Dovecot, journal: &Path) -
         journal.display().to_string(),
     ]
     .into()
+}
+
+/// The same hook, behind which calendars are copied.
+pub(super) fn with_calendars(
+    files: &Files<'_>,
+    servers: &[Cyrus; 2],
+    hook: Vec<String>,
+) -> Vec<String> {
+    let program = repository().join("tests/tools/dav-hook");
+    let mut command = vec![program.display().to_string()];
+    for server in servers {
+        let at = server.addr(cyrus::Service::Http);
+        command.push(format!("--dav={}=http://{at}", server.role().name()));
+    }
+    command.push(format!(
+        "--password-file={}",
+        files.dav_password().display()
+    ));
+    command.extend(hook);
+    command
 }
 
 /// The same hook, which fails in so many of a hundred moves.

@@ -18,6 +18,7 @@ mod link;
 mod operator;
 mod plane;
 mod programs;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use futures_util::future::try_join_all;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
+use crate::cyrus::Cyrus;
 use crate::dovecot::{Dovecot, DovecotError, Role};
 use crate::grpcurl::Grpcurl;
 use crate::imap::{Connect, Security};
@@ -42,6 +44,7 @@ pub use link::{Link, Traffic};
 pub use operator::{Authorized, Bearer, Operator, reason};
 pub use plane::{ControlPlane, DataPlane, Entrance, Plane};
 pub use programs::{CONTROL_PLANE, DATA_PLANE, program};
+pub use web::Sites;
 
 /// How long starting may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -110,6 +113,7 @@ pub struct World {
     source: Dovecot,
     target: Dovecot,
     postfixes: Option<[Postfix; 2]>,
+    cyruses: Option<[Cyrus; 2]>,
     accounts: Vec<String>,
     password: String,
     operator_token: String,
@@ -161,6 +165,15 @@ impl World {
     /// The Postfix beside a Dovecot, in a world that has them.
     pub fn postfix(&self, role: Role) -> Option<&Postfix> {
         let [source, target] = self.postfixes.as_ref()?;
+        Some(match role {
+            Role::Source => source,
+            Role::Target => target,
+        })
+    }
+
+    /// The Cyrus beside a Dovecot, in a world that has them.
+    pub fn cyrus(&self, role: Role) -> Option<&Cyrus> {
+        let [source, target] = self.cyruses.as_ref()?;
         Some(match role {
             Role::Source => source,
             Role::Target => target,
@@ -247,6 +260,16 @@ impl World {
     /// How a client reaches a data plane over TLS.
     pub fn imaps(&self, data_plane: usize) -> Connect {
         let address = self.data_planes[data_plane].imaps();
+        Connect::new(address, Security::Tls(self.trust()))
+    }
+
+    /// How a client reaches a data plane by HTTP.
+    ///
+    /// # Panics
+    /// In a world without servers of it.
+    pub fn web(&self, data_plane: usize) -> Connect {
+        let address = self.data_planes[data_plane].web();
+        let address = address.expect("a world with servers of HTTP");
         Connect::new(address, Security::Tls(self.trust()))
     }
 

@@ -320,6 +320,8 @@ pub struct DataPlane {
     pub(super) deliveries: Option<[Port; 2]>,
     /// Where they ask, by socketmap and by HTTP.
     pub(super) lookups: [Port; 2],
+    /// HTTP, in a world with [servers of it](super::Builder::cyruses).
+    pub(super) web: Option<Port>,
     pub(super) admin: Port,
     /// One to each replica, or none.
     pub(super) links: Vec<Link>,
@@ -346,6 +348,11 @@ impl DataPlane {
     pub(super) fn deliveries_bound(&self) -> Option<[SocketAddr; 2]> {
         let ports = self.deliveries.as_ref()?;
         Some(ports.each_ref().map(|port| self.bind(port)))
+    }
+
+    /// Where its listener for HTTP is bound.
+    pub(super) fn web_bound(&self) -> Option<SocketAddr> {
+        Some(self.bind(self.web.as_ref()?))
     }
 
     /// Where its admin endpoint is bound.
@@ -412,6 +419,11 @@ impl DataPlane {
     /// Where mail systems ask for the way of a recipient, by socketmap and by HTTP: in its own network, if it has one.
     pub fn lookups(&self) -> [SocketAddr; 2] {
         self.lookups.each_ref().map(Port::addr)
+    }
+
+    /// Its listener for HTTP, in a world with servers of it.
+    pub fn web(&self) -> Option<SocketAddr> {
+        Some(self.outward(self.web.as_ref()?))
     }
 
     /// Its listener for IMAP over TLS.

@@ -13,6 +13,7 @@ mod failpoints;
 mod fixtures;
 mod grpcurl;
 mod guessing;
+mod http;
 mod inbound;
 mod large_mail;
 mod leniency;

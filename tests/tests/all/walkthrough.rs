@@ -22,6 +22,7 @@ use super::shell::shell;
 fn world() -> Builder {
     World::builder()
         .data_planes(1)
+        .cyruses()
         .limits(short_limits())
         .pace(Pace::AsShipped)
 }

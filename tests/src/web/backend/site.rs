@@ -55,6 +55,10 @@ const FORM: &str = "<form method=\"post\" action=\"/login\"><input name=\"user\"
 pub(super) async fn answer(mut request: Request<Incoming>, peer: Peer, state: &State) -> Page {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
+    // Whoever asks whether the server is there has nothing done.
+    if head.method == Method::OPTIONS {
+        return page(StatusCode::NO_CONTENT, "");
+    }
     let asked = Asked {
         user: user(&head.headers, state),
         head,
