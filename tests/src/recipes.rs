@@ -3,6 +3,7 @@
 
 use anyhow::ensure;
 
+use crate::cyrus;
 use crate::dovecot::{Role, Service};
 use crate::shell::shell;
 use crate::world::{Entrance, World};
@@ -20,6 +21,8 @@ pub struct Entrances {
     pub submission: Option<String>,
     /// Submission over TLS.
     pub submissions: Option<String>,
+    /// HTTP over TLS.
+    pub web: Option<String>,
 }
 
 /// A command, and what it must print.
@@ -31,7 +34,12 @@ pub struct Recipe {
     pub script: String,
     /// What stands in the answers, in this order.
     pub answers: &'static [&'static str],
+    /// What a data plane's log calls it.
+    pub event: &'static str,
 }
+
+/// What a data plane's log calls a session's beginning.
+const LOGIN: &str = " login ";
 
 impl Entrances {
     /// Those of a data plane, counted from 0.
@@ -43,6 +51,7 @@ impl Entrances {
             sieve: plane.sieve().to_string(),
             submission: plane.submission().as_ref().map(ToString::to_string),
             submissions: plane.submissions().as_ref().map(ToString::to_string),
+            web: plane.web().as_ref().map(ToString::to_string),
         }
     }
 
@@ -55,6 +64,9 @@ impl Entrances {
             sieve: source.addr(Service::Sieve).to_string(),
             submission: world.postfix(Role::Source).map(|it| it.addr().to_string()),
             submissions: None,
+            web: world
+                .cyrus(Role::Source)
+                .map(|it| it.addr(cyrus::Service::Https).to_string()),
         }
     }
 
@@ -73,6 +85,9 @@ impl Entrances {
         }
         if let Some(address) = &self.submissions {
             recipes.push(submission("", address, account, password));
+        }
+        if let Some(address) = &self.web {
+            recipes.push(jmap(address, account, password));
         }
         recipes
     }
@@ -111,6 +126,7 @@ fn imap(address: &str, account: &str, password: &str) -> Recipe {
         name: "IMAP over TLS",
         script,
         answers: &["a1 OK", "* LIST", "a2 OK", "* BYE", "a3 OK"],
+        event: LOGIN,
     }
 }
 
@@ -124,6 +140,7 @@ fn pop3(address: &str, account: &str, password: &str) -> Recipe {
         script,
         // The greeting, and an answer to each.
         answers: &["+OK", "+OK", "+OK Logged in", "+OK", "+OK Logging out"],
+        event: LOGIN,
     }
 }
 
@@ -143,6 +160,7 @@ fn sieve(address: &str, account: &str, password: &str) -> Recipe {
             "OK \"Listscripts completed.\"",
             "OK \"Logout completed.\"",
         ],
+        event: LOGIN,
     }
 }
 
@@ -158,5 +176,18 @@ fn submission(options: &str, address: &str, account: &str, password: &str) -> Re
         name: "submission over TLS",
         script,
         answers: &["250", "235 ", "221 "],
+        event: LOGIN,
+    }
+}
+
+/// The session resource, found by the host's name alone, names the account.
+fn jmap(address: &str, account: &str, password: &str) -> Recipe {
+    Recipe {
+        name: "JMAP",
+        script: format!(
+            "curl -sSk -L -u '{account}:{password}' https://{address}/.well-known/jmap\n"
+        ),
+        answers: &["\"username\"", "\"isPrimary\":true"],
+        event: " exchange ",
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::cyrus;
 use crate::dovecot::{Dovecot, Role, Service};
 use crate::postfix::Postfix;
 use crate::world::{DataPlane, Entrance, World};
@@ -37,6 +38,13 @@ fn text(world: &World) -> String {
         world.target(),
         world.postfix(Role::Target),
     );
+    for (side, role) in [("SOURCE", Role::Source), ("TARGET", Role::Target)] {
+        if let Some(cyrus) = world.cyrus(role) {
+            env.comment("JMAP, CalDAV and CardDAV by Cyrus, over TLS");
+            let port = cyrus.addr(cyrus::Service::Https).port().to_string();
+            env.line(&format!("{side}_HTTPS_PORT"), &port);
+        }
+    }
     env.comment("Accounts on both servers. All live on the source by default; none has a record.");
     env.line("DEMO_ACCOUNTS", &world.accounts().join(" "));
     env.line("DEMO_PASSWORD", world.password());
@@ -71,6 +79,10 @@ fn describe_planes(env: &mut Env, world: &World) {
             env.line(&format!("FERRYPOST_{n}_SUBMISSIONS_PORT"), &port);
         }
         describe_ways_of_mail(env, n, data_plane);
+        if let Some(web) = data_plane.web() {
+            let port = web.port().to_string();
+            env.line(&format!("FERRYPOST_{n}_HTTPS_PORT"), &port);
+        }
         let admin = data_plane.admin().to_string();
         env.line(&format!("FERRYPOST_{n}_ADMIN"), &admin);
         let plane = &data_plane.plane;

@@ -108,6 +108,9 @@ fn announce(world: &World, paths: &Paths) {
         if let Some(submissions) = data_plane.submissions() {
             println!("        submission over TLS at {submissions}");
         }
+        if let Some(web) = data_plane.web() {
+            println!("        JMAP, CalDAV and CardDAV at https://{web}");
+        }
     }
     for control_plane in world.control_planes() {
         println!(

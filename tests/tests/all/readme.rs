@@ -41,6 +41,7 @@ fn the_readme_shows_the_commands_that_the_demo_types() {
         sieve: at(4190),
         submission: Some(at(587)),
         submissions: Some(at(465)),
+        web: None,
     };
     for recipe in entrances.recipes("alice@example.org", "password") {
         assert!(

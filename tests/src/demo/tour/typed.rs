@@ -79,17 +79,20 @@ impl Tour {
             command(recipe.script.trim_end().replace('\n', "\n     "));
             recipe.follow().await?;
             // The line is written when the client has its answer already.
-            let line = log.wait_for(&[" login ", "destination="], SOON).await?;
+            let line = log.wait_for(&[recipe.event, "destination="], SOON).await?;
             let said = |key| word(&line, key).with_context(|| format!("no {key} in {line}"));
             let server = said("destination=")?;
             ensure!(server == Side::Source.name(), "{line}");
+            // A connection is announced, and not each request on it.
+            let announced = word(&line, "announcement=");
+            let announced = announced.map(|by| format!(", told of the client by {by}"));
             say(format!(
-                "{} works; the log says: {}, rule {}, to {server} at {}, told of the client by {}",
+                "{} works; the log says: {}, rule {}, to {server} at {}{}",
                 recipe.name,
                 said("name=")?,
-                said("rule=")?,
+                said(" rule=")?,
                 said("address=")?,
-                said("announcement=")?
+                announced.unwrap_or_default()
             ));
         }
         Ok(())
