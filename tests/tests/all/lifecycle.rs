@@ -167,6 +167,7 @@ fn beside(first: &DataPlane) -> (Vec<Port>, Vec<(String, String)>) {
         .into_iter()
         .map(|entrance| first.addr(entrance))
         .chain([first.admin()])
+        .chain(first.lookups())
         .collect();
     let spare: Vec<_> = own.iter().map(|_| Port::reserve().unwrap()).collect();
     let others = spare.iter().map(|it| it.addr().to_string());
