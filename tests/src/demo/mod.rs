@@ -54,8 +54,7 @@ pub fn world() -> Builder {
         .delta_hook(true)
         .pace(Pace::AsShipped)
         .accounts(&ACCOUNTS)
-        .deliveries()
-        .cyruses();
+        .deliveries();
     // Root alone can start a Postfix; without one there is no submission, and no mail arrives.
     if postfix::can_start() {
         builder.split_mail()
