@@ -27,7 +27,7 @@ pub struct Sites {
     pub announcements: [&'static str; 2],
     /// What both speak, as an endpoint's `versions` say it.
     pub versions: &'static str,
-    /// Rules before [the last](ACCOUNTS): TOML, tables of `[[http.rules]]`.
+    /// Rules before the last, which tells accounts: TOML, tables of `[[http.rules]]`.
     pub rules: &'static str,
 }
 

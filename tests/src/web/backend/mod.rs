@@ -1,7 +1,7 @@
 //! A server of HTTP that a test has in its hand: it says who it is and what it was asked, and remembers what it did.
 //!
 //! It is for what no server from Debian has: WebSocket, an event stream, a web interface with a form to sign in, a client
-//! that is kept waiting. What it serves is in [`site`].
+//! that is kept waiting. What it serves is in `site`.
 
 mod site;
 #[cfg(test)]
