@@ -58,11 +58,15 @@ pub(super) fn relayed(
         return Err(Failure::UnaskedUpgrade);
     }
     clean_response(&mut parts.headers, asked.facts.reads_trailers)?;
+    // Hardly any response leads anywhere, and only those need the server's own address.
+    let leads = LEADING
+        .iter()
+        .any(|(name, _)| parts.headers.contains_key(name));
     let endpoint = running.with(|lease, record| {
         record.head(parts.status);
-        lease.endpoint.clone()
+        leads.then(|| lease.endpoint.clone())
     });
-    if let Some(endpoint) = endpoint {
+    if let Some(endpoint) = endpoint.flatten() {
         stay_public(&mut parts.headers, &asked.public(), &own(&endpoint));
     }
     if let Some(sign_in) = &asked.sign_in {

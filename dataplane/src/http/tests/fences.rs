@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     backend::count,
+    message::Wire,
     world::{Plan, World, request},
 };
 use crate::session::tests::eventually;
@@ -94,16 +95,19 @@ async fn a_fence_waits_for_what_is_being_answered_and_closes_what_is_kept() {
     assert_eq!(busy.ask("GET /b", "alice", "").await.text(), "new /b");
 }
 
+/// A client whose request the old server has when its account is fenced.
+async fn fenced_at(world: &World, line: &str, fields: &str) -> Wire {
+    let mut client = world.client().await;
+    client.send(request(line, "alice", fields)).await.unwrap();
+    eventually("it is there", || world.old.seen.count() == 1).await;
+    world.fence();
+    client
+}
+
 #[tokio::test]
 async fn a_long_poll_is_ended_by_503_and_its_server_waited_for() {
     let world = World::new();
-    let mut client = world.client().await;
-    client
-        .send(request("GET /slow", "alice", ""))
-        .await
-        .unwrap();
-    eventually("it is there", || world.old.seen.count() == 1).await;
-    world.fence();
+    let mut client = fenced_at(&world, "GET /slow", "").await;
     let ended = client.message().await.unwrap();
     assert_eq!(
         (ended.status(), ended.field("retry-after")),
@@ -118,13 +122,7 @@ async fn a_long_poll_is_ended_by_503_and_its_server_waited_for() {
 #[tokio::test]
 async fn what_writes_has_all_of_the_drain_and_is_503_behind_it() {
     let world = hasty();
-    let mut client = world.client().await;
-    client
-        .send(request("POST /slow", "alice", "Content-Length: 0\r\n"))
-        .await
-        .unwrap();
-    eventually("it is there", || world.old.seen.count() == 1).await;
-    world.fence();
+    let mut client = fenced_at(&world, "POST /slow", "Content-Length: 0\r\n").await;
     let cut = client.message().await.unwrap();
     assert_eq!(cut.status(), 503);
     assert_eq!(world.routed(), 1, "the server may be executing it");
@@ -145,13 +143,7 @@ async fn a_server_that_does_not_end_makes_the_end_unconfirmed() {
     plan.limits.relay.drain = Duration::from_millis(100);
     plan.limits.relay.close = Duration::from_millis(100);
     let world = World::with(plan);
-    let mut client = world.client().await;
-    client
-        .send(request("POST /slow", "alice", "Content-Length: 0\r\n"))
-        .await
-        .unwrap();
-    eventually("it is there", || world.old.seen.count() == 1).await;
-    world.fence();
+    let mut client = fenced_at(&world, "POST /slow", "Content-Length: 0\r\n").await;
     assert_eq!(client.message().await.unwrap().status(), 503);
     eventually("it is given up", || world.routed() == 0).await;
     assert_eq!(world.registry.unconfirmed(), 1);
