@@ -133,8 +133,14 @@ async fn a_session_that_will_not_drain_aborts_the_move_at_its_window(mut world: 
     busy.behave(|b| b.drains = Drains::Left(3));
     let _orchestrator = world.orchestrator("cp-1");
     let id = world.migrate("target").await;
-    let cause = world.aborts(&id).await;
-    assert_eq!(cause, (Phase::Fencing, vec![BlockerReason::NotDrained]));
+    let (phase, reasons) = world.aborts(&id).await;
+    assert_eq!(phase, Phase::Fencing);
+    // The other data plane may not have come to its report in half a second either.
+    let only_that = |reason: &BlockerReason| *reason == BlockerReason::NotDrained;
+    assert!(
+        !reasons.is_empty() && reasons.iter().all(only_that),
+        "{reasons:?}"
+    );
     let alice = world.alice().await;
     assert_eq!((alice.phase, alice.target), (Phase::Settled, None));
     assert_eq!(alice.home, DestinationId::parse("source").unwrap());
