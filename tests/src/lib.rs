@@ -12,6 +12,7 @@
 //!   [`checker`]: what must not have happened.
 //! - [`torture`]: moves without end while everything breaks; [`demo`]: what `make demo` shows;
 //!   [`mod@bench`]: what it costs.
+//! - [`monitoring`]: dashboards and alerts, and a real Prometheus that looks at them.
 //! - [`wait`]: waiting for facts, [`turn`]: for the machine; [`tools`]: programs that Debian does not have.
 
 pub mod bench;
@@ -26,6 +27,7 @@ pub mod imap;
 pub mod issuer;
 pub mod line;
 pub mod log_file;
+pub mod monitoring;
 pub mod network;
 pub mod ports;
 pub mod postfix;

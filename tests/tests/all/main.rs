@@ -22,6 +22,7 @@ mod lmtp;
 mod lookups;
 mod managesieve;
 mod metrics;
+mod monitoring;
 mod moves;
 mod partitions;
 mod pop3;
