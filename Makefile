@@ -8,8 +8,8 @@ deny_version = 0.20.2
 # Run as built: `cargo run` of one package alone would choose other features and build it all anew.
 built = $${CARGO_TARGET_DIR:-target}
 # The profile is of Cargo.toml; the packages give the same features to both.
-programs = --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-tests \
-	--bin ferrypost-controlplane --bin ferrypost-dataplane
+programs = --locked -p ferrypost-controlplane -p ferrypost-dataplane -p ferrypost-cli -p ferrypost-tests \
+	--bin ferrypost-controlplane --bin ferrypost-dataplane --bin ferrypost
 demo_program = $(built)/quick/demo
 
 help: ## list the targets

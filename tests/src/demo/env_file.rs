@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::cyrus;
 use crate::dovecot::{Dovecot, Role, Service};
 use crate::postfix::Postfix;
-use crate::world::{DataPlane, Entrance, World};
+use crate::world::{COMMAND_LINE, DataPlane, Entrance, World, program};
 
 /// Writes the file so that it is there whole or not at all.
 pub(super) fn write(world: &World, path: &Path) -> io::Result<()> {
@@ -59,7 +59,23 @@ fn describe_clients_side(env: &mut Env, world: &World) {
         env.line("FERRYPOST_GRPC_SCHEME", "http");
     }
     env.path("FERRYPOST_GRPC_TOKEN_FILE", &world.operator_token_file());
+    describe_command_line(env, world);
     env.path("FERRYPOST_ADMIN_TOKEN_FILE", &world.admin_token_file());
+}
+
+/// What the command line reads, once it is exported.
+fn describe_command_line(env: &mut Env, world: &World) {
+    let (Ok(program), Some(replica)) = (program(COMMAND_LINE), world.control_planes().first())
+    else {
+        return;
+    };
+    env.comment("The command line: set -a; . target/demo/env; $FERRYPOST_CLI stats");
+    env.path("FERRYPOST_CLI", &program);
+    env.line(
+        "FERRYPOST_ENDPOINT",
+        &format!("http://{}", replica.operators()),
+    );
+    env.path("FERRYPOST_TOKEN_FILE", &world.operator_token_file());
 }
 
 fn describe_planes(env: &mut Env, world: &World) {

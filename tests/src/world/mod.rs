@@ -43,7 +43,7 @@ pub use etcd::Etcd;
 pub use link::{Link, Traffic};
 pub use operator::{Authorized, Bearer, Operator, reason};
 pub use plane::{ControlPlane, DataPlane, Entrance, Plane};
-pub use programs::{CONTROL_PLANE, DATA_PLANE, program};
+pub use programs::{COMMAND_LINE, CONTROL_PLANE, DATA_PLANE, program};
 pub use web::Sites;
 
 /// How long starting may take on a busy machine.

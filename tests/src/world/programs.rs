@@ -11,6 +11,9 @@ pub const DATA_PLANE: &str = "ferrypost-dataplane";
 /// The control plane's program.
 pub const CONTROL_PLANE: &str = "ferrypost-controlplane";
 
+/// The command line's program.
+pub const COMMAND_LINE: &str = "ferrypost";
+
 /// Finds a program of ours: in `FERRYPOST_BIN_DIR`, else beside the running executable, which is where
 /// cargo puts what was built with the same profile.
 ///
@@ -42,7 +45,11 @@ fn profile_folder(executable: &Path) -> PathBuf {
 }
 
 /// The demo and the benchmark run what is released; tests need the failpoints and the defects as well.
-fn build_command(folder: &Path, package: &str) -> String {
+fn build_command(folder: &Path, program: &str) -> String {
+    let package = match program {
+        COMMAND_LINE => "ferrypost-cli",
+        program => program,
+    };
     if folder.ends_with("release") {
         format!("cargo build --release -p {package}")
     } else if folder.ends_with("quick") {

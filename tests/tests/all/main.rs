@@ -4,6 +4,7 @@
 //! A world has the machine together with others, or alone: `Builder::alone`.
 
 mod announcement;
+mod cli;
 mod compression;
 mod cyrus;
 mod cyrus_mail;

@@ -22,7 +22,7 @@ use std::{
 
 pub use document::Document;
 pub use section::Section;
-pub use value::Limit;
+pub use value::{Limit, time};
 
 /// One mistake in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,8 +31,8 @@ impl Limit for Duration {
 /// What a text must be to be one.
 pub(super) const A_TIME: &str = "a time, as \"500ms\", \"10s\", \"5m\" or \"1h\"";
 
-/// Reads `500ms`, `20s`, `2m`, `1h`.
-pub(super) fn time(text: &str) -> Option<Duration> {
+/// Reads `500ms`, `20s`, `2m`, `1h`; `None` if it is nothing of the kind.
+pub fn time(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;

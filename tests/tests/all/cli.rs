@@ -1,0 +1,396 @@
+//! The command line on real processes and servers: the walk-through's steps as they are typed, and every exit code.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use ferrypost_tests::recipes::Entrances;
+use ferrypost_tests::story::{SOON, landing, session, short_limits};
+use ferrypost_tests::wait::eventually;
+use ferrypost_tests::world::{COMMAND_LINE, Limits, World, program};
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const FAILPOINTS: &str = "FERRYPOST_FAILPOINTS";
+
+/// Longer than any command here waits by itself.
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// The program, as somebody has it who has set its environment.
+struct Ferrypost {
+    endpoint: String,
+    token_file: Option<String>,
+}
+
+/// What a command has said and how it ended.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ferrypost {
+    fn operator(world: &World) -> Self {
+        Self {
+            endpoint: format!("http://{}", world.control_planes()[0].operators()),
+            token_file: Some(world.operator_token_file().display().to_string()),
+        }
+    }
+
+    async fn says(&self, words: &str) -> Said {
+        let mut command = Command::new(program(COMMAND_LINE).unwrap());
+        command
+            .args(words.split_whitespace())
+            .env("FERRYPOST_ENDPOINT", &self.endpoint)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if let Some(file) = &self.token_file {
+            command.env("FERRYPOST_TOKEN_FILE", file);
+        }
+        let output = timeout(LIMIT, command.output())
+            .await
+            .expect("it ends")
+            .unwrap();
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// What it printed, once it has ended as it should.
+    fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn contains(&self, all: &[&str]) {
+        for text in all {
+            let said = self.out.contains(text) || self.err.contains(text);
+            assert!(said, "no {text:?} in {self:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_steps_of_the_walk_through_are_typed_and_called() {
+    let mut world = World::builder()
+        .limits(short_limits())
+        .start()
+        .await
+        .unwrap();
+    let (ferrypost, grpcurl) = (Ferrypost::operator(&world), world.grpcurl(0).unwrap());
+    let account = world.accounts()[0].clone();
+    let password = world.password().to_owned();
+
+    // Step 1: there is no placement yet, so every account resolves to the source.
+    ferrypost
+        .says(&format!("explain {account}"))
+        .await
+        .ended(0)
+        .contains(&["source", "DEFAULT"]);
+    let asked = json!({ "login": account });
+    let method = "ferrypost.v1.PlacementService/ExplainRoute";
+    let called = grpcurl.call(method, &asked).await.unwrap();
+    let typed = ferrypost
+        .says(&format!("explain {account} -o json"))
+        .await
+        .ended(0)
+        .json();
+    assert_eq!(without_header(typed), without_header(called));
+
+    // Step 2: whether it is healthy.
+    ferrypost
+        .says("check --wait 1m")
+        .await
+        .ended(0)
+        .contains(&["Nothing found."]);
+    ferrypost
+        .says("stats")
+        .await
+        .ended(0)
+        .contains(&["2 connected of 2"]);
+    let planes = ferrypost.says("dataplanes -o short").await.ended(0);
+    assert_eq!(planes.out, "gateway-1\ngateway-2\n");
+    ferrypost
+        .says("destinations")
+        .await
+        .ended(0)
+        .contains(&["source", "target", "imap"]);
+
+    // Step 5: a client is there, and is seen.
+    let client = session(&world.imaps(0), &account, &password).await.unwrap();
+    ferrypost
+        .says(&format!("sessions {account}"))
+        .await
+        .ended(0)
+        .contains(&["relaying", "gateway-1"]);
+
+    // Step 6: the plan, the move, its traces, and the way back.
+    let plan = ferrypost
+        .says(&format!("migrate {account} --to target --dry-run"))
+        .await
+        .ended(0);
+    plan.contains(&[
+        "source -> target",
+        "closes:         1 imap sessions on gateway-1",
+        "residual risk:",
+    ]);
+    let moved = ferrypost
+        .says(&format!(
+            "migrate {account} --to target --from source --request-id tour --reason tour"
+        ))
+        .await
+        .ended(0);
+    moved.contains(&["residual risk:", "SUCCEEDED"]);
+    drop(client);
+    assert_eq!(
+        landing(&world.imaps(1), &account, &password).await.unwrap(),
+        "target"
+    );
+    let again = ferrypost
+        .says(&format!(
+            "migrate {account} --to target --from source --request-id tour -o short"
+        ))
+        .await
+        .ended(0);
+    let id = again
+        .out
+        .trim()
+        .strip_prefix("SUCCEEDED ")
+        .expect("a move's id")
+        .to_owned();
+    ferrypost
+        .says(&format!("watch {id}"))
+        .await
+        .ended(0)
+        .contains(&["SUCCEEDED"]);
+    let listed = ferrypost
+        .says(&format!("migrations --account {account} -o json"))
+        .await
+        .ended(0)
+        .json();
+    assert_eq!(
+        listed["migrations"].as_array().map(Vec::len),
+        Some(1),
+        "{listed}"
+    );
+    assert_eq!(listed["migrations"][0]["migrationId"], id);
+    let home = ferrypost
+        .says(&format!("placements {account} -o short"))
+        .await
+        .ended(0);
+    assert_eq!(home.out, "target\n");
+    // Everybody who asks is told the same, whatever they ask with.
+    let method = "ferrypost.v1.MigrationService/ListMigrations";
+    let called = grpcurl.call(method, &json!({ "account": account })).await;
+    assert_eq!(without_header(called.unwrap()), without_header(listed));
+    let back = ferrypost
+        .says(&format!("rollback {account} -o json"))
+        .await
+        .ended(0)
+        .json();
+    assert_eq!(back["state"], "MIGRATION_STATE_SUCCEEDED");
+    assert_eq!(
+        landing(&world.imaps(0), &account, &password).await.unwrap(),
+        "source"
+    );
+    let kicked = ferrypost
+        .says(&format!("kick {account} -o short"))
+        .await
+        .ended(0);
+    assert_eq!(kicked.out, "0\n");
+    ferrypost
+        .says("rewound")
+        .await
+        .ended(0)
+        .contains(&["nothing to decide"]);
+    ferrypost.says("unlisted -o short").await.ended(0);
+
+    // Step 7: when Ferrypost is gone, the source still serves.
+    world.stop_ferrypost().await.unwrap();
+    for recipe in Entrances::of_source(&world).recipes(&account, &password) {
+        recipe.follow().await.unwrap();
+    }
+    ferrypost
+        .says("stats")
+        .await
+        .ended(1)
+        .contains(&["no control plane answers"]);
+    world.stop().await.unwrap();
+}
+
+fn without_header(mut answer: Value) -> Value {
+    answer.as_object_mut().expect("an answer").remove("header");
+    answer
+}
+
+#[tokio::test]
+async fn each_way_a_command_may_end_has_its_exit_code() {
+    let limits = Limits {
+        drain: Duration::from_millis(500),
+        close: Duration::from_millis(500),
+        ..short_limits()
+    };
+    let mut world = World::builder().limits(limits).start().await.unwrap();
+    let ferrypost = Ferrypost::operator(&world);
+    let account = world.accounts()[0].clone();
+
+    // 64: no meaning, for us or for the control plane.
+    for words in [
+        "",
+        "migrate",
+        "migrate alice",
+        "stats --token x",
+        "watch x --wait soon",
+    ] {
+        ferrypost.says(words).await.ended(64);
+    }
+    ferrypost
+        .says(&format!("migrate {account} --to nowhere"))
+        .await
+        .ended(64)
+        .contains(&["DESTINATION_UNKNOWN"]);
+    // 1: not done, and nothing changed.
+    ferrypost
+        .says("watch 00000000000000000000000000000000")
+        .await
+        .ended(1)
+        .contains(&["MIGRATION_NOT_FOUND"]);
+    let boot = "0".repeat(26);
+    ferrypost
+        .says(&format!("expel gateway-9 --boot {boot} --reason gone"))
+        .await
+        .ended(1)
+        .contains(&["DATA_PLANE_NOT_FOUND"]);
+    let stranger = Ferrypost {
+        endpoint: ferrypost.endpoint.clone(),
+        token_file: None,
+    };
+    stranger
+        .says("stats")
+        .await
+        .ended(1)
+        .contains(&["CREDENTIALS_REQUIRED"]);
+    // 73: a guard.
+    let guarded = format!("migrate {account} --to target --from target");
+    ferrypost
+        .says(&guarded)
+        .await
+        .ended(73)
+        .contains(&["SOURCE_MISMATCH"]);
+
+    // 79 and 124: a data plane is gone.
+    world.data_plane(1).kill();
+    eventually("the data plane is missed", SOON, || async {
+        match ferrypost.says("check").await {
+            said if said.code == 79 => Ok(said),
+            said => Err(format!("{said:?}")),
+        }
+    })
+    .await
+    .unwrap()
+    .contains(&["!!  every data plane serves", "gateway-2", "hint:"]);
+    ferrypost
+        .says("check --wait 3s -o short")
+        .await
+        .ended(124)
+        .contains(&["gateway-2: does not answer"]);
+    // A move waits for it, unfenced, and says so; ended by hand, the account stays where it is.
+    let waited = ferrypost
+        .says(&format!(
+            "migrate {account} --to target --request-id slow --wait 3s -o short"
+        ))
+        .await
+        .ended(124);
+    waited.contains(&["gateway-2", "goes on"]);
+    let id = waited.out.split_whitespace().last().unwrap().to_owned();
+    ferrypost
+        .says(&format!("abort {id} --reason enough"))
+        .await
+        .ended(0);
+    // 74: asked again, the same intention has the same outcome.
+    let again = format!("migrate {account} --to target --request-id slow -o short");
+    ferrypost
+        .says(&again)
+        .await
+        .ended(74)
+        .contains(&["the account stays at source"]);
+    ferrypost
+        .says(&format!("watch {id} -o short"))
+        .await
+        .ended(74);
+    let home = ferrypost
+        .says(&format!("explain {account} -o short"))
+        .await
+        .ended(0);
+    assert_eq!(home.out, "source\n");
+
+    // 0: it will never come back, somebody says; the next move goes through.
+    let planes = ferrypost.says("dataplanes -o json").await.ended(0).json();
+    let boot = planes["dataPlanes"][1]["boot"]
+        .as_str()
+        .expect("a boot id")
+        .to_owned();
+    ferrypost
+        .says(&format!("expel gateway-2 --boot {boot} --reason gone"))
+        .await
+        .ended(0)
+        .contains(&["expelled"]);
+    ferrypost
+        .says(&format!("migrate {account} --to target"))
+        .await
+        .ended(0)
+        .contains(&["SUCCEEDED"]);
+    world.stop().await.unwrap();
+}
+
+/// The order is written, and its answer never comes.
+#[tokio::test]
+async fn an_answer_that_is_lost_is_an_unknown_outcome_and_a_repeat_joins_what_was_begun() {
+    let mut world = World::builder()
+        .data_planes(1)
+        .limits(short_limits())
+        .control_plane_env(FAILPOINTS, "copying.after=kill")
+        .start()
+        .await
+        .unwrap();
+    let account = world.accounts()[0].clone();
+    let ferrypost = Ferrypost::operator(&world);
+    let order = format!("migrate {account} --to target");
+    let lost = ferrypost.says(&order).await.ended(78);
+    lost.contains(&[
+        "the answer was lost",
+        "repeat the same command with --request-id ",
+    ]);
+    let id = lost
+        .err
+        .lines()
+        .find_map(|line| line.strip_prefix("request id: "))
+        .expect("an id");
+
+    world.control_plane(0).wait(SOON).await.unwrap();
+    world.control_plane(0).set_env(FAILPOINTS, "");
+    world.control_plane(0).start().unwrap();
+    world.wait_for_leader(0).await.unwrap();
+    let again = ferrypost
+        .says(&format!("{order} --request-id {id} -o short"))
+        .await
+        .ended(0);
+    assert!(again.out.starts_with("SUCCEEDED "), "{again:?}");
+    let listed = ferrypost.says("migrations -o short").await.ended(0);
+    assert_eq!(listed.out.lines().count(), 1, "{listed:?}");
+    world.stop().await.unwrap();
+}
