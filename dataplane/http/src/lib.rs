@@ -17,7 +17,8 @@
 //!      who the client is               no Alt-Svc, one length             on the public host
 //! ```
 //!
-//! Where a client asks for a WebSocket, [`websocket`] says whether there is one, and where its frames end.
+//! What only waits for news, though its method may write, [`poll`] knows. Where a client asks for a WebSocket,
+//! [`websocket`] says whether there is one, and where its frames end.
 //!
 //! What is decided by is what is sent: rules see the header as it was cleaned and the path as it was
 //! normalised, and the server gets those. What can be read in two ways is refused ([`Refusal`] says why, and
@@ -36,6 +37,7 @@ pub mod guard;
 pub mod identity;
 pub mod jmap;
 pub mod location;
+pub mod poll;
 mod refusal;
 pub mod rules;
 pub mod target;

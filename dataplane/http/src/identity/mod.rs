@@ -53,6 +53,11 @@ pub enum Claim {
     Sealed(String),
 }
 
+/// The value of a query's parameter, if it stands there once and well-formed.
+pub(crate) fn parameter(query: &str, name: &str) -> Option<String> {
+    pairs::find(query.as_bytes(), name).ok().flatten()
+}
+
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
