@@ -102,6 +102,7 @@ impl Feed {
         self.welcome(welcome)?;
         let rejected = self.replica.rejected(&self.identity.group);
         if let Some(rejected) = rejected.clone() {
+            warn_of(&rejected.endpoints);
             up.send(Up::Rejected(rejected)).await?;
         }
         let now = Instant::now();
@@ -294,6 +295,7 @@ impl Feed {
         if rejected.as_ref().map(what) != stream.rejected.as_ref().map(what) {
             stream.rejected.clone_from(&rejected);
             if let Some(rejected) = rejected {
+                warn_of(&rejected.endpoints);
                 stream.up.send(Up::Rejected(rejected)).await?;
             }
         }
@@ -380,6 +382,18 @@ fn unsettled(registry: &Registry, table: &RoutingTable) -> UnsettledSessions {
     UnsettledSessions {
         account_ids: accounts.into_iter().collect(),
         more,
+    }
+}
+
+/// Says what is out of use on this data plane, since it does not know what is said of it.
+fn warn_of(endpoints: &[RejectedEndpoint]) {
+    for endpoint in endpoints {
+        warn!(
+            destination = endpoint.destination,
+            protocol = endpoint.protocol().as_str_name(),
+            field = endpoint.field,
+            "an endpoint is out of use: this version does not know what the routing configuration says there"
+        );
     }
 }
 
