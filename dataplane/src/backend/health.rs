@@ -445,7 +445,7 @@ pub(super) fn problem(error: &OpenError) -> Problem {
     }
 }
 
-fn dial_problem(error: &DialError) -> Problem {
+pub(super) fn dial_problem(error: &DialError) -> Problem {
     match error {
         DialError::Resolve(_) => Problem::Unresolved,
         DialError::Ourselves => Problem::Loop,
@@ -456,6 +456,7 @@ fn dial_problem(error: &DialError) -> Problem {
         DialError::Connect(_) | DialError::Io(_) => Problem::Unreachable,
         DialError::ConnectTimeout | DialError::HandshakeTimeout => Problem::Timeout,
         DialError::Tls(error) => tls_problem(error),
+        DialError::NoHttp2 => Problem::BadReply,
     }
 }
 

@@ -37,30 +37,41 @@ pub(super) async fn about_the_header<B: Open>(
         Ok(_) => true,
         Err(failure) => spoke(&failure),
     };
-    answered.then_some(match endpoint.announcement {
+    answered.then_some(about_the_header_of(endpoint))
+}
+
+/// What is wrong with the header, where that is wrong.
+pub(super) const fn about_the_header_of(endpoint: &Endpoint) -> Problem {
+    match endpoint.announcement {
         Announcement::ProxyV2 => Problem::ProxyUnexpected,
         Announcement::None
         | Announcement::ImapId
         | Announcement::Xclient
         | Announcement::Forwarded
         | Announcement::XForwarded => Problem::ProxyMissing,
-    })
+    }
+}
+
+/// Whether a server was reached by a connection and had nothing to say.
+pub(super) const fn is_silent(error: &DialError) -> bool {
+    match error {
+        DialError::Tls(TlsError::Handshake(_) | TlsError::Io(_))
+        | DialError::HandshakeTimeout
+        | DialError::Io(_) => true,
+        DialError::Tls(_)
+        | DialError::Resolve(_)
+        | DialError::Connect(_)
+        | DialError::Source { .. }
+        | DialError::Ourselves
+        | DialError::ConnectTimeout
+        | DialError::NoHttp2 => false,
+    }
 }
 
 /// Whether the server was reached and said nothing of its protocol or of TLS.
 fn not_a_word(failure: &OpenFailure) -> bool {
     let silent = match &failure.error {
-        OpenError::Dial(error) => match error {
-            DialError::Tls(TlsError::Handshake(_) | TlsError::Io(_))
-            | DialError::HandshakeTimeout
-            | DialError::Io(_) => true,
-            DialError::Tls(_)
-            | DialError::Resolve(_)
-            | DialError::Connect(_)
-            | DialError::Source { .. }
-            | DialError::Ourselves
-            | DialError::ConnectTimeout => false,
-        },
+        OpenError::Dial(error) => is_silent(error),
         // Postfix that has waited for a header says that it has a problem of its own.
         OpenError::Violation(BackendViolation::Bye)
         | OpenError::Leg(LegError::Ended | LegError::Io(_))

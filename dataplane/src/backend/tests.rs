@@ -1,6 +1,7 @@
 //! Verdicts on scripted servers, and what is offered because of them.
 
 mod announcement;
+mod web;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,10 +1,11 @@
-//! How a web server is: whether it answers anything at all.
+//! How a web server is: whether it answers anything at all, and if not, whether the PROXY header is to blame.
 
-use std::{pin::pin, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use ferrypost_proto::{Announcement, Endpoint};
-use http::{Method, Request, Version, header::HOST};
+use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
+use ferrypost_wire::TlsFacts;
+use http::{Method, Request, StatusCode, Uri, Version, header::HOST};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -12,52 +13,154 @@ use tokio::time::timeout;
 
 use super::{
     ProbeReport, Problem,
-    health::{certificate_verdict, problem, protection},
+    health::{certificate_verdict, dial_problem, problem, protection},
     open::OpenError,
+    second_look::{about_the_header_of, is_silent},
 };
 use crate::net::{
-    dial::{Dialer, Dialled, Fresh},
+    dial::{DialError, Dialer, Fresh},
+    h2,
     leg::BackendLeg,
     proxy,
+    tasks::Tasks,
+    tls_client::TlsError,
+    transport::AnyTransport,
 };
 
+/// Octets of a response's head.
+const MAX_HEAD: u16 = u16::MAX;
+
 /// Visits an endpoint and tells what was found there: `OPTIONS *` is about the server and of no account's (RFC 9110
-/// §9.3.7), and whatever answers it speaks HTTP.
+/// §9.3.7), and whatever answers it speaks HTTP. HTTP/2 has a path in its place, and an answer is one whatever it says.
 pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
     let mut report = ProbeReport::of(endpoint);
-    match dial(dialer, endpoint).await {
-        Ok(dialled) => {
-            report.address = Some(dialled.address);
-            report.tls = protection(endpoint, dialled.tls.as_ref());
-            report.problem = ask(dialled.leg, endpoint, dialer.limits().negotiate).await;
+    let with_header = endpoint.announcement == Announcement::ProxyV2;
+    let in_doubt = match look(dialer, endpoint, with_header).await {
+        Ok(heard) => {
+            let in_doubt = heard.is_in_doubt(with_header);
+            report.address = Some(heard.address);
+            report.tls = protection(endpoint, heard.tls.as_ref());
+            report.problem = heard.answer.err();
+            in_doubt
         }
         Err(error) => {
+            let in_doubt = is_silent(&error);
+            let error = OpenError::from(error);
             report.tls = certificate_verdict(&error).unwrap_or_else(|| protection(endpoint, None));
             report.problem = Some(problem(&error));
+            in_doubt
         }
+    };
+    if in_doubt && is_answered(dialer, endpoint, !with_header).await {
+        report.problem = Some(about_the_header_of(endpoint));
     }
     report
 }
 
-async fn dial(dialer: &Dialer, endpoint: &Endpoint) -> Result<Dialled, OpenError> {
-    let preface = match endpoint.announcement {
-        Announcement::ProxyV2 => proxy::local(),
-        _ => Vec::new(),
+/// What a server has said.
+struct Heard {
+    address: SocketAddr,
+    tls: Option<TlsFacts>,
+    answer: Result<StatusCode, Problem>,
+}
+
+impl Heard {
+    /// Whether the header may be what is wrong. Not where TLS has begun behind it, or without it. In clear a server that
+    /// knows none takes it for a bad request.
+    fn is_in_doubt(&self, with_header: bool) -> bool {
+        let is_in_doubt = match self.answer {
+            Ok(status) => with_header && status == StatusCode::BAD_REQUEST,
+            Err(_) => true,
+        };
+        is_in_doubt && self.tls.is_none()
+    }
+}
+
+/// Whether it has something to say to whoever does the opposite about the header.
+async fn is_answered(dialer: &Dialer, endpoint: &Endpoint, with_header: bool) -> bool {
+    match look(dialer, endpoint, with_header).await {
+        Ok(heard) => {
+            heard.tls.is_some() || heard.answer.is_ok_and(|it| it != StatusCode::BAD_REQUEST)
+        }
+        Err(error) => matches!(error, DialError::Tls(TlsError::Certificate(_))),
+    }
+}
+
+async fn look(dialer: &Dialer, endpoint: &Endpoint, with_header: bool) -> Result<Heard, DialError> {
+    let preface = if with_header {
+        proxy::local()
+    } else {
+        Vec::new()
     };
     let addresses = dialer.resolve(endpoint).await?;
     let dialled = dialer.dial(endpoint, &addresses, &preface).await;
-    Ok(dialled.map_err(|failure| failure.error)?)
-}
-
-/// What is wrong with what it says; nothing, if that is HTTP.
-async fn ask(leg: Fresh, endpoint: &Endpoint, limit: Duration) -> Option<Problem> {
-    let leg = match leg {
+    let dialled = dialled.map_err(|failure| failure.error)?;
+    let limit = dialer.limits().negotiate;
+    let leg = match dialled.leg {
         Fresh::Tls(leg) => BackendLeg::Tls(leg),
         Fresh::Consented(leg) => BackendLeg::Consented(leg),
         // There is no STARTTLS in HTTP.
-        Fresh::Clear(_) => return Some(Problem::NoStartTls),
+        Fresh::Clear(_) => return Err(DialError::Io(std::io::ErrorKind::Unsupported.into())),
     };
     let (transport, _) = leg.into_parts();
+    let answer = if dialled.is_h2 {
+        ask_h2(transport, endpoint, limit).await
+    } else {
+        ask(transport, endpoint, limit).await
+    };
+    Ok(Heard {
+        address: dialled.address,
+        tls: dialled.tls,
+        answer,
+    })
+}
+
+/// What an HTTP/2 server answers. Its first words alone may be said before it has read ours.
+async fn ask_h2(
+    transport: AnyTransport,
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<StatusCode, Problem> {
+    let mut tasks = Tasks::new();
+    let spawner = tasks.spawner();
+    let asked = async {
+        let begun = h2::begin(transport, &spawner, MAX_HEAD.into(), limit).await;
+        let (mut sender, connection) = begun.map_err(|error| dial_problem(&error))?;
+        spawner.spawn(async { _ = connection.await });
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = Method::OPTIONS;
+        *request.uri_mut() = root(endpoint);
+        *request.version_mut() = Version::HTTP_2;
+        let answered = timeout(limit, sender.send_request(request)).await;
+        let answered = answered.map_err(|_| Problem::Timeout)?;
+        answered
+            .map(|response| response.status())
+            .map_err(|_| Problem::BadReply)
+    };
+    tasks.beside(asked).await
+}
+
+/// The endpoint itself.
+fn root(endpoint: &Endpoint) -> Uri {
+    let scheme = match endpoint.tls {
+        EndpointTls::PlaintextByConsent(_) => "http",
+        EndpointTls::Implicit(_) | EndpointTls::StartTls(_) => "https",
+    };
+    let (host, port) = (&endpoint.host, endpoint.port);
+    let by_name = format!("{scheme}://{host}:{port}/");
+    let by_address = || format!("{scheme}://[{host}]:{port}/").parse();
+    by_name
+        .parse()
+        .or_else(|_| by_address())
+        .unwrap_or_default()
+}
+
+/// What an HTTP/1 server answers.
+async fn ask(
+    transport: AnyTransport,
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<StatusCode, Problem> {
     let asked = async {
         let io = TokioIo::new(transport);
         let (mut sender, connection) = http1::handshake(io).await?;
@@ -70,16 +173,17 @@ async fn ask(leg: Fresh, endpoint: &Endpoint, limit: Duration) -> Option<Problem
         }
         let mut connection = pin!(connection);
         let mut answer = pin!(sender.send_request(request));
-        tokio::select! {
+        let answered = tokio::select! {
             biased;
-            answered = &mut answer => answered.map(drop),
-            _ = &mut connection => answer.await.map(drop),
-        }
+            answered = &mut answer => answered,
+            _ = &mut connection => answer.await,
+        };
+        answered.map(|response| response.status())
     };
     match timeout(limit, asked).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) if error.is_parse() => Some(Problem::BadReply),
-        Ok(Err(_)) => Some(Problem::Unreachable),
-        Err(_) => Some(Problem::Timeout),
+        Ok(Ok(status)) => Ok(status),
+        Ok(Err(error)) if error.is_parse() => Err(Problem::BadReply),
+        Ok(Err(_)) => Err(Problem::Unreachable),
+        Err(_) => Err(Problem::Timeout),
     }
 }

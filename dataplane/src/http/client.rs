@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Context,
     time::Duration,
 };
@@ -26,39 +29,36 @@ use super::{
     exchange,
     guarded::{Guarded, Watch},
     lent::lend,
-    tasks::{Spawner, Tasks},
     upstream::Upstreams,
 };
 use crate::{
     listener::Arrival,
     net::{
+        dial::H2,
+        h2::{SEND_BUFFER, STREAM_WINDOW, STREAMS},
         leg::Leg,
         proxy::Ends,
+        tasks::{Spawner, Tasks},
         tls_server::{HandshakeError, Secured, ServerTls},
         transport::{AnyTransport, Transport as _},
     },
     session::relay::LINGER,
 };
 
-/// The names of the versions (ALPN, RFC 7301).
-pub(super) const H2: &[u8] = b"h2";
-pub(super) const HTTP_1: &[u8] = b"http/1.1";
-
-/// Requests of an HTTP/2 connection at once, as servers have it (RFC 9113 §6.5.2 wants no fewer).
-const STREAMS: u32 = 100;
-
-/// Octets that a stream may send before anybody takes them, the protocol's own default: all that is ever held of a
-/// request that waits for its account. The connection may send as much for each of its streams, so that those that
-/// wait take nothing from the others.
-const STREAM_WINDOW: u32 = 65_535;
-
-/// Octets of a response that wait in memory for its stream.
-const SEND_BUFFER: usize = 64 << 10;
-
 /// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it may take to say so: a
 /// phone in a tunnel keeps its event stream.
 const PING: Duration = Duration::from_mins(2);
 const PONG: Duration = Duration::from_mins(1);
+
+/// One of the exchanges that a client may have, until its server is done with it.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What the exchanges of one connection share.
 pub(super) struct Client {
@@ -68,10 +68,10 @@ pub(super) struct Client {
     pub(super) ends: Ends,
     pub(super) peer: Peer,
     pub(super) tls: TlsFacts,
-    /// What is spoken, as servers are told it.
-    pub(super) protocol: &'static str,
     pub(super) busy: Arc<Busy>,
     pub(super) upstreams: Upstreams,
+    /// How many of its exchanges have no end yet, whether anybody waits for that or not.
+    places: Arc<AtomicUsize>,
     /// Runs what outlives an exchange.
     pub(super) tasks: Spawner,
     /// Why nothing more comes.
@@ -79,6 +79,14 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// A place for one exchange more. `None`: servers are still at as much as it may ask at once, and as much again; it
+    /// has reset what they were asked, and asks for more.
+    pub(super) fn place(&self) -> Option<Arc<Place>> {
+        let taken = self.places.fetch_add(1, Ordering::Relaxed);
+        let place = Arc::new(Place(Arc::clone(&self.places)));
+        (taken < 2 * STREAMS as usize).then_some(place)
+    }
+
     /// What servers are told of the client. `None`: it has gone round in circles.
     pub(super) fn facts(&self) -> Option<ClientFacts> {
         Some(ClientFacts {
@@ -132,6 +140,7 @@ pub(super) async fn serve(
             Arc::clone(&services.registry),
             (ends.peer, &reference),
         ),
+        places: Arc::default(),
         tasks: tasks.spawner(),
         reference,
         web,
@@ -139,7 +148,6 @@ pub(super) async fn serve(
         ends,
         peer,
         tls: facts,
-        protocol: if is_h2 { "h2" } else { "http/1.1" },
         busy: Busy::new(),
         watch: Arc::default(),
     });
@@ -151,9 +159,9 @@ pub(super) async fn serve(
 async fn run(client: &Arc<Client>, transport: AnyTransport, mut tasks: Tasks, is_h2: bool) {
     let spawner = tasks.spawner();
     let returned = if is_h2 {
-        with_servers(&mut tasks, speak_h2(client, transport, spawner)).await
+        tasks.beside(speak_h2(client, transport, spawner)).await
     } else {
-        with_servers(&mut tasks, speak(client, transport)).await
+        tasks.beside(speak(client, transport)).await
     };
     client.upstreams.end();
     let goodbye = async {
@@ -162,20 +170,8 @@ async fn run(client: &Arc<Client>, transport: AnyTransport, mut tasks: Tasks, is
         }
     };
     // Polled for as long as the goodbye takes, and then for as long as any of them takes.
-    with_servers(&mut tasks, goodbye).await;
+    tasks.beside(goodbye).await;
     poll_fn(|cx| tasks.poll(cx)).await;
-}
-
-/// Runs a future, and the connections to servers beside it.
-async fn with_servers<R>(tasks: &mut Tasks, future: impl Future<Output = R>) -> R {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        let polled = future.as_mut().poll(cx);
-        // Behind it, so that what it has just begun goes on at once.
-        _ = tasks.poll(cx);
-        polled
-    })
-    .await
 }
 
 /// HTTP/1. The connection comes back, if anybody may still be told something on it.

@@ -26,6 +26,9 @@ pub(super) enum Failure {
     /// It is not one to be passed on.
     #[error("{0}")]
     Refused(#[from] Refusal),
+    /// Servers are still at what its client has asked and reset.
+    #[error("servers are still at too much of what the client has reset")]
+    TooMuchAsked,
     /// Its head did not come in time.
     #[error("the head of the request did not come in time")]
     SlowHead,
@@ -88,6 +91,11 @@ pub(super) enum Failure {
     /// It answers a WebSocket's handshake and does not.
     #[error("{0}")]
     BadUpgrade(#[from] BadUpgrade),
+    /// It speaks HTTP/2 and takes no WebSocket by it.
+    #[error(
+        "the backend's HTTP/2 takes no WebSocket (RFC 8441), and its endpoint has no HTTP/1.1 (versions)"
+    )]
+    NoWebSocket,
     /// The client's body does not come.
     #[error("the client sent nothing of its request's body for too long (limits.web.stalled)")]
     ClientStuck,
@@ -142,7 +150,7 @@ impl Failure {
     /// The word for it.
     pub(super) fn outcome(&self) -> ExchangeOutcome {
         match self {
-            Self::Refused(_) | Self::SlowHead => ExchangeOutcome::Refused,
+            Self::Refused(_) | Self::SlowHead | Self::TooMuchAsked => ExchangeOutcome::Refused,
             Self::Challenged(_) => ExchangeOutcome::Challenged,
             Self::NoName(..) => ExchangeOutcome::NoName,
             Self::SecondName(..) => ExchangeOutcome::SecondName,
@@ -159,9 +167,10 @@ impl Failure {
             Self::Unreachable(_) => ExchangeOutcome::BackendUnavailable,
             Self::Lost(_) => ExchangeOutcome::Lost,
             Self::Unanswered => ExchangeOutcome::Unanswered,
-            Self::BadResponse(_) | Self::UnaskedUpgrade | Self::BadUpgrade(_) => {
-                ExchangeOutcome::BadResponse
-            }
+            Self::BadResponse(_)
+            | Self::UnaskedUpgrade
+            | Self::BadUpgrade(_)
+            | Self::NoWebSocket => ExchangeOutcome::BadResponse,
             Self::ClientStuck => ExchangeOutcome::ClientStuck,
             Self::ClientGone => ExchangeOutcome::ClientGone,
             Self::Told(CloseReason::Moved) => ExchangeOutcome::Moved,
@@ -176,6 +185,7 @@ impl Failure {
         match self {
             Self::Refused(_)
             | Self::SlowHead
+            | Self::TooMuchAsked
             | Self::NoName(..)
             | Self::SecondName(..)
             | Self::TokenUnread
@@ -195,7 +205,8 @@ impl Failure {
             | Self::Unanswered
             | Self::BadResponse(_)
             | Self::UnaskedUpgrade
-            | Self::BadUpgrade(_) => Blame::Backend,
+            | Self::BadUpgrade(_)
+            | Self::NoWebSocket => Blame::Backend,
         }
     }
 
@@ -214,6 +225,7 @@ impl Failure {
                 None => StatusCode::FORBIDDEN,
             },
             Self::IssuerAway(_)
+            | Self::TooMuchAsked
             | Self::NoTable
             | Self::TooManyHeld(_)
             | Self::HeldTooLong
@@ -229,7 +241,8 @@ impl Failure {
             | Self::Lost(_)
             | Self::BadResponse(_)
             | Self::UnaskedUpgrade
-            | Self::BadUpgrade(_) => StatusCode::BAD_GATEWAY,
+            | Self::BadUpgrade(_)
+            | Self::NoWebSocket => StatusCode::BAD_GATEWAY,
         }
     }
 

@@ -11,7 +11,10 @@ use super::{Web, client};
 use crate::{
     config::WebListener,
     listener::{Arrival, Door, DoorSettings, Host, ListenError, Permits},
-    net::tls_server::ServerTls,
+    net::{
+        dial::{H2, HTTP_1},
+        tls_server::ServerTls,
+    },
     network::Network,
 };
 
@@ -28,11 +31,12 @@ impl WebListening {
     /// # Errors
     /// [`ListenError`].
     pub fn bind(config: WebListener, permits: Permits) -> Result<Self, ListenError> {
-        let tls = ServerTls::offering(&config.certificates, &[client::H2, client::HTTP_1])
-            .map_err(|error| ListenError::Certificate {
+        let tls = ServerTls::offering(&config.certificates, &[H2, HTTP_1]).map_err(|error| {
+            ListenError::Certificate {
                 listener: config.name.clone(),
                 error,
-            })?;
+            }
+        })?;
         let settings = DoorSettings {
             name: config.name,
             address: config.address,

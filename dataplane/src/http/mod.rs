@@ -6,9 +6,9 @@
 //!   client     one client's connection: TLS, and hyper as its server
 //!     guarded  what hyper may read of it
 //!     busy     whether it has a request
-//!     tasks    its connections to servers run in its task
 //!   exchange   one request, to the head of its response
 //!   running    an exchange that a server may be executing
+//!   rest       what is left of one when nobody waits for it
 //!   body       the bodies on their way
 //!   tunnel     a WebSocket
 //!   upstream   the connections to servers, with hyper as their client
@@ -31,8 +31,8 @@ mod guarded;
 mod lent;
 mod listener;
 mod record;
+mod rest;
 mod running;
-mod tasks;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -2,31 +2,39 @@
 //!
 //! Its request's body and its response's share it, and whichever ends last ends it. Where both came to their ends it was
 //! [`Exchanged`], and the connection is free for another. Where one did not, nobody knows what the server still does:
-//! the registration goes over to the connection, which is ended, and ends with it.
+//! the registration goes over to the connection, which is ended, and ends with it. Of several exchanges on one
+//! connection, by HTTP/2, the others go on: there the [`Rest`] of this one is seen to its end.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Context,
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 use super::{
     client::Client,
     failure::Failure,
     record::{Moved, Record},
-    upstream::{Lease, Line},
+    rest::{self, Rest},
+    upstream::{Lease, Left, Line},
 };
-use crate::registry::{Ending, Exchanged, SETTLE_TIME, SessionGuard};
+use crate::registry::{Ending, Exchanged, OnlyAsked, SETTLE_TIME};
 
 /// The exchange.
 pub(super) struct Running {
     client: Arc<Client>,
     line: Arc<Line>,
+    /// Whatever its server does with it changes nothing.
+    only_asks: bool,
     state: Mutex<State>,
+    /// Whoever sends the request's body, to hear that it is over.
+    uploading: AtomicWaker,
     /// Octets of the bodies.
     up: AtomicU64,
     down: AtomicU64,
@@ -44,7 +52,7 @@ struct State {
 }
 
 struct On {
-    guard: SessionGuard,
+    left: Left,
     lease: Lease,
     record: Record,
 }
@@ -54,17 +62,18 @@ impl Running {
     /// end of.
     pub(super) fn begin(
         client: &Arc<Client>,
-        mut guard: SessionGuard,
+        mut left: Left,
         lease: Lease,
         record: Record,
     ) -> Arc<Self> {
-        guard.exposed();
+        left.guard.exposed();
         Arc::new(Self {
             client: Arc::clone(client),
             line: Arc::clone(&lease.line),
+            only_asks: left.only_asks,
             state: Mutex::new(State {
                 on: Some(On {
-                    guard,
+                    left,
                     lease,
                     record,
                 }),
@@ -72,6 +81,7 @@ impl Running {
                 read: false,
                 upload: None,
             }),
+            uploading: AtomicWaker::new(),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
         })
@@ -87,13 +97,13 @@ impl Running {
     /// Somebody has been let in.
     pub(super) fn let_in(&self) {
         if let Some(on) = &self.lock().on {
-            on.guard.relaying();
+            on.left.guard.relaying();
         }
     }
 
     /// When it is told to end. `None`: it is over.
     pub(super) fn ending(&self) -> Option<Ending> {
-        Some(self.lock().on.as_ref()?.guard.ending())
+        Some(self.lock().on.as_ref()?.left.guard.ending())
     }
 
     /// When the request's end had been sent.
@@ -124,7 +134,7 @@ impl Running {
         let exchanged = Exchanged::by_reading();
         // Before the exchange leaves the registry: at no time is the connection there and nobody registered for it.
         self.client.upstreams.keep(on.lease, exchanged);
-        on.guard.closed(exchanged);
+        on.left.guard.closed(exchanged);
         on.record.ended(&self.client, Ok(()), self.moved());
     }
 
@@ -138,37 +148,84 @@ impl Running {
         self.lock().upload.take()
     }
 
+    /// Whether it was ended before all of the request was sent; whoever asks is woken when that is so.
+    pub(super) fn is_cut(&self, cx: &mut Context<'_>) -> bool {
+        self.uploading.register(cx.waker());
+        let state = self.lock();
+        state.on.is_none() && state.sent.is_none()
+    }
+
     /// Whoever waited for the response has gone. The server is to end by itself, unless it has: what is left of a
     /// request may follow its response.
-    pub(super) fn abandon(&self) {
+    pub(super) fn abandon(&self, rest: Rest) {
         if !self.lock().read {
-            self.cut(&Failure::ClientGone, SETTLE_TIME);
+            self.cut(&Failure::ClientGone, self.patience(), rest);
+        }
+    }
+
+    /// How long a server may take for its end where no fence waits for that.
+    fn patience(&self) -> Duration {
+        if self.only_asks {
+            self.client.web.services.limits.relay.close
+        } else {
+            SETTLE_TIME
         }
     }
 
     /// Ends it where it stands. The server is given so long for its own end.
-    pub(super) fn cut(&self, why: &Failure, limit: Duration) {
-        self.end(Err(why), limit);
+    pub(super) fn cut(&self, why: &Failure, limit: Duration, rest: Rest) {
+        self.end(Err(why), limit, rest);
     }
 
     /// One side of a tunnel has ended it.
-    pub(super) fn part(&self, limit: Duration) {
-        self.end(Ok(()), limit);
+    pub(super) fn part(&self, limit: Duration, rest: Rest) {
+        self.end(Ok(()), limit, rest);
     }
 
-    fn end(&self, how: Result<(), &Failure>, limit: Duration) {
-        let Some(on) = self.lock().on.take() else {
-            return;
+    fn end(&self, how: Result<(), &Failure>, limit: Duration, rest: Rest) {
+        let (on, is_whole) = {
+            let mut state = self.lock();
+            let Some(on) = state.on.take() else { return };
+            (on, state.sent.is_some())
         };
-        self.line.leave(on.guard);
-        self.line.end(limit);
         on.record.ended(&self.client, how, self.moved());
+        self.let_go((on.left, on.lease), limit, rest.of(is_whole));
+        self.uploading.wake();
+    }
+
+    /// Lets the server come to its end with it.
+    fn let_go(&self, (left, lease): (Left, Lease), limit: Duration, rest: Rest) {
+        match rest {
+            _ if !lease.is_h2() => {
+                self.line.leave(left);
+                self.line.end(limit);
+            }
+            Rest::Answer(_) | Rest::Tunnel(_) => self.see_out((left, lease), limit, rest),
+            Rest::Body(_) if !self.only_asks => self.see_out((left, lease), limit, rest),
+            // What goes on is reset.
+            _ if self.only_asks => {
+                let proof = OnlyAsked::by_its_kind();
+                self.client.upstreams.keep(lease, proof);
+                left.guard.closed(proof);
+            }
+            _ => {
+                self.line.leave(left);
+                self.line.end(limit);
+            }
+        }
+    }
+
+    fn see_out(&self, whose: (Left, Lease), limit: Duration, rest: Rest) {
+        let client = Arc::clone(&self.client);
+        self.client
+            .tasks
+            .spawn(rest::see_out(client, whose, rest, limit));
     }
 
     /// Takes back an exchange of which nothing was sent, to be begun anew. The connection is of no use.
     pub(super) fn take_back(&self) -> Option<Record> {
         let on = self.lock().on.take()?;
-        self.line.leave(on.guard);
+        self.line.leave(on.left);
         self.line.end(self.client.web.services.limits.relay.close);
         Some(on.record)
     }
@@ -198,6 +255,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // Its request came to no end behind its response.
-        self.cut(&Failure::ClientGone, SETTLE_TIME);
+        self.cut(&Failure::ClientGone, self.patience(), Rest::Nothing);
     }
 }

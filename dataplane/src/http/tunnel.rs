@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use super::{failure::Failure, running::Running};
+use super::{failure::Failure, rest::Rest, running::Running};
 use crate::{limits::RelayLimits, registry::CloseReason, session::relay::LINGER};
 
 /// Octets that are on their way in a direction.
@@ -37,7 +37,7 @@ pub(super) async fn carry(
 ) {
     let both = async { tokio::try_join!(client, server) };
     let Ok(Ok((client, server))) = timeout(CHANGE, both).await else {
-        return running.abandon();
+        return running.abandon(Rest::Nothing);
     };
     let mut tunnel = Tunnel {
         client: TokioIo::new(client),
@@ -49,13 +49,15 @@ pub(super) async fn carry(
         limits,
     };
     let end = tunnel.run(&running).await;
-    if let Some(reason) = end {
+    if end.is_some() {
         tunnel.say_come_again().await;
-        running.cut(&Failure::Told(reason), limits.close);
-    } else {
-        running.part(limits.close);
     }
-    // Both go back to where they were lent, and are ended there.
+    // Of HTTP/1 both go back to where they were lent, and are ended there.
+    let rest = Rest::Tunnel(tunnel.server);
+    match end {
+        Some(reason) => running.cut(&Failure::Told(reason), limits.close, rest),
+        None => running.part(limits.close, rest),
+    }
 }
 
 /// The two sides.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_proto::{Endpoint, EndpointTls};
+use ferrypost_proto::{Endpoint, EndpointTls, HttpVersions};
 use ferrypost_wire::TlsFacts;
 use tokio::time::{Instant, timeout};
 
@@ -20,6 +20,10 @@ use super::{
     tls_client::{ClientTls, TlsError},
 };
 use crate::limits::BackendLimits;
+
+/// The versions of HTTP as TLS names them (RFC 7301).
+pub(crate) const H2: &[u8] = b"h2";
+pub(crate) const HTTP_1: &[u8] = b"http/1.1";
 
 /// Octets of a backend's line end and a little more, on top of its longest line.
 const LINE_SLACK: usize = 16;
@@ -51,6 +55,8 @@ pub struct Dialled {
     pub address: SocketAddr,
     /// The backend's TLS, where it is implicit.
     pub tls: Option<TlsFacts>,
+    /// HTTP/2 is spoken there.
+    pub is_h2: bool,
     /// Time for the connection.
     pub connect: Duration,
     /// Time for the handshake; zero without one.
@@ -89,6 +95,9 @@ pub enum DialError {
     /// The connection failed before anything could be said.
     #[error("the connection failed: {0}")]
     Io(io::Error),
+    /// It speaks HTTP/2 alone by the endpoint's word, and does not.
+    #[error("the server does not speak HTTP/2, which its endpoint says (versions)")]
+    NoHttp2,
 }
 
 impl From<ConnectError> for DialError {
@@ -107,9 +116,11 @@ impl DialError {
             Self::HandshakeTimeout | Self::Io(_) | Self::Ourselves => true,
             Self::Tls(error) => matches!(error, TlsError::Handshake(_) | TlsError::Io(_)),
             // All addresses have been tried, or have this in common.
-            Self::Resolve(_) | Self::Connect(_) | Self::Source { .. } | Self::ConnectTimeout => {
-                false
-            }
+            Self::Resolve(_)
+            | Self::Connect(_)
+            | Self::Source { .. }
+            | Self::ConnectTimeout
+            | Self::NoHttp2 => false,
         }
     }
 
@@ -213,17 +224,16 @@ impl Dialer {
             });
         }
         let connect = begun.elapsed();
-        let (leg, tls) = self
-            .begin(endpoint, stream, preface)
-            .await
-            .map_err(|error| DialFailure {
-                error,
-                address: Some(address),
-            })?;
+        let begun_at = self.begin(endpoint, stream, preface).await;
+        let (leg, tls, is_h2) = begun_at.map_err(|error| DialFailure {
+            error,
+            address: Some(address),
+        })?;
         Ok(Dialled {
             leg,
             address,
             tls,
+            is_h2,
             connect,
             handshake: begun.elapsed().saturating_sub(connect),
         })
@@ -234,7 +244,7 @@ impl Dialer {
         endpoint: &Endpoint,
         stream: TcpStream,
         preface: &[u8],
-    ) -> Result<(Fresh, Option<TlsFacts>), DialError> {
+    ) -> Result<(Fresh, Option<TlsFacts>, bool), DialError> {
         let mut leg = Leg::new(stream, self.limits.back.max_line + LINE_SLACK);
         leg.write_public(preface)
             .await
@@ -243,18 +253,33 @@ impl Dialer {
                 LegError::Ended | LegError::Full => DialError::Io(io::ErrorKind::BrokenPipe.into()),
             })?;
         Ok(match &endpoint.tls {
-            EndpointTls::StartTls(_) => (Fresh::Clear(leg), None),
+            EndpointTls::StartTls(_) => (Fresh::Clear(leg), None, false),
             EndpointTls::PlaintextByConsent(consent) => {
-                (Fresh::Consented(leg.with_consent(*consent)), None)
+                let is_h2 = endpoint.http.versions == HttpVersions::H2;
+                (Fresh::Consented(leg.with_consent(*consent)), None, is_h2)
             }
             EndpointTls::Implicit(verification) => {
-                let handshake = self.tls.connect(leg, verification);
-                let (leg, facts) = timeout(self.limits.handshake, handshake)
+                let offered = offered(endpoint.http.versions);
+                let handshake = self.tls.connect_offering(leg, verification, offered);
+                let shaken = timeout(self.limits.handshake, handshake)
                     .await
                     .map_err(|_| DialError::HandshakeTimeout)??;
-                (Fresh::Tls(leg), Some(facts))
+                let is_h2 = shaken.protocol.as_deref() == Some(H2);
+                if endpoint.http.versions == HttpVersions::H2 && !is_h2 {
+                    return Err(DialError::NoHttp2);
+                }
+                (Fresh::Tls(shaken.leg), Some(shaken.facts), is_h2)
             }
         })
+    }
+}
+
+/// What a server may choose from. Of an endpoint for mail, and of one for HTTP/1.1, nothing: some servers know no name.
+const fn offered(versions: HttpVersions) -> &'static [&'static [u8]] {
+    match versions {
+        HttpVersions::Http1 => &[],
+        HttpVersions::H2 => &[H2],
+        HttpVersions::Either => &[H2, HTTP_1],
     }
 }
 

@@ -14,10 +14,13 @@
 //!   source      where connections come from, and whether they end at us again
 //!   race        one connection to whichever address answers first
 //!   dial        from an endpoint to a leg that is ready for its protocol
+//!   h2          the beginning of HTTP/2
+//!   tasks       futures that run in the task of whoever owns them
 //!   scratch     the memory that bytes are moved through
 //! ```
 
 pub mod dial;
+pub(crate) mod h2;
 pub mod leg;
 pub mod local;
 pub mod proxy;
@@ -26,6 +29,7 @@ pub mod resolver;
 pub(crate) mod scratch;
 mod socket;
 pub mod source;
+pub(crate) mod tasks;
 pub mod tls_client;
 pub mod tls_server;
 mod tls_stream;

@@ -43,7 +43,7 @@ const HOPS_OF: &[u8] = b"ferrypost-hops=";
 pub struct Announced<'a> {
     /// Who it is and how it is connected.
     pub client: &'a ClientFacts,
-    /// The protocol that it named in its TLS handshake.
+    /// The protocol behind the header: what the client named in its TLS handshake, where that goes on unchanged.
     pub alpn: Option<&'a str>,
 }
 

@@ -130,6 +130,16 @@ pub enum CertificateRefused {
     Other,
 }
 
+/// A connection whose handshake is over.
+pub struct Shaken {
+    /// The connection.
+    pub leg: Leg<Encrypted>,
+    /// What is known of its TLS.
+    pub facts: TlsFacts,
+    /// The protocol that the server has chosen.
+    pub protocol: Option<Vec<u8>>,
+}
+
 impl Default for ClientTls {
     fn default() -> Self {
         Self::new()
@@ -168,16 +178,37 @@ impl ClientTls {
         leg: Leg<Plaintext>,
         verification: &Verification,
     ) -> Result<(Leg<Encrypted>, TlsFacts), TlsError> {
+        let shaken = self.connect_offering(leg, verification, &[]).await?;
+        Ok((shaken.leg, shaken.facts))
+    }
+
+    /// The same with a server that may choose one of these protocols (ALPN, RFC 7301).
+    ///
+    /// # Errors
+    /// [`TlsError`]; the connection is closed. Nothing secret was sent.
+    pub async fn connect_offering(
+        &self,
+        leg: Leg<Plaintext>,
+        verification: &Verification,
+        protocols: &[&[u8]],
+    ) -> Result<Shaken, TlsError> {
         let (socket, buffer) = leg.into_handshake()?;
         let name = ServerName::try_from(verification.server_name.clone())
             .map_err(|_| TlsError::ServerName)?;
-        let session = UnbufferedClientConnection::new(self.config(&verification.trust)?, name)
+        let config = self.config(&verification.trust)?;
+        let protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let session = UnbufferedClientConnection::new_with_alpn(config, name, protocols)
             .map_err(TlsError::Handshake)?;
         let stream = TlsStream::handshake(socket, session, &[])
             .await
             .map_err(classify)?;
         let facts = facts(stream.common(), Some(verification.server_name.clone()));
-        Ok((Leg::encrypted(Tls::Client(stream), buffer), facts))
+        let protocol = stream.common().alpn_protocol().map(<[u8]>::to_vec);
+        Ok(Shaken {
+            leg: Leg::encrypted(Tls::Client(stream), buffer),
+            facts,
+            protocol,
+        })
     }
 
     fn config(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {

@@ -48,6 +48,8 @@ pub enum Proof {
     Answered(Answered),
     /// Its response was read to its end, and all of the request had been sent. The connection may go on for others.
     Exchanged(Exchanged),
+    /// Nobody saw its end, and whatever it still does for what it was asked, it changes nothing.
+    OnlyAsked(OnlyAsked),
 }
 
 impl From<CloseProof> for Proof {
@@ -77,6 +79,24 @@ impl Exchanged {
 impl From<Exchanged> for Proof {
     fn from(exchanged: Exchanged) -> Self {
         Self::Exchanged(exchanged)
+    }
+}
+
+/// Evidence that a request by HTTP changes nothing, whenever a server is done with it: that is what its method means
+/// (decision 0035).
+#[derive(Debug, Clone, Copy)]
+pub struct OnlyAsked(());
+
+impl OnlyAsked {
+    /// For whoever knows what the request is.
+    pub(crate) const fn by_its_kind() -> Self {
+        Self(())
+    }
+}
+
+impl From<OnlyAsked> for Proof {
+    fn from(asked: OnlyAsked) -> Self {
+        Self::OnlyAsked(asked)
     }
 }
 

@@ -31,7 +31,7 @@ use tokio::{sync::Notify, time::Instant};
 
 pub use admit::{Admission, AdmitRequest, HoldLimit, OnFence, SessionKind};
 pub use entry::{CloseReason, Stage};
-pub use guard::{Ending, Exchanged, HeldLogin, Proof, Recheck, SessionGuard};
+pub use guard::{Ending, Exchanged, HeldLogin, OnlyAsked, Proof, Recheck, SessionGuard};
 pub use list::{Counts, Group, Listing, SessionSnapshot};
 pub use subject::Subject;
 pub use unlisted::UnlistedLogin;

@@ -67,7 +67,7 @@ impl Guesses {
     }
 
     /// A login has failed, of a name if it had one. Returns how long after it came its answer is due.
-    pub(super) fn failed(&self, client: IpAddr, name: Option<&Name>) -> Duration {
+    pub(crate) fn failed(&self, client: IpAddr, name: Option<&Name>) -> Duration {
         let customer = Network::of_customer(client);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let from_there = seen.count(self.hash.hash_one(customer));

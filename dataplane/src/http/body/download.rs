@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Broken;
 use crate::{
-    http::{busy::InProgress, failure::Failure, running::Running},
+    http::{busy::InProgress, failure::Failure, rest::Rest, running::Running},
     registry::CloseReason,
 };
 
@@ -52,7 +52,8 @@ pub(in crate::http) struct Manner {
 }
 
 struct Relayed {
-    body: Incoming,
+    /// There until it is cut.
+    body: Option<Incoming>,
     running: Arc<Running>,
     manner: Manner,
     told: Option<BoxFuture<'static, CloseReason>>,
@@ -87,7 +88,7 @@ impl Download {
         }
         Self {
             kind: Kind::Relayed(Box::new(Relayed {
-                body,
+                body: Some(body),
                 running,
                 manner,
                 told,
@@ -110,7 +111,10 @@ impl Relayed {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.poll_told(cx);
         loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
+            let Some(body) = &mut self.body else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(frame) = self.pass(frame) {
                         return match self.is_too_late() {
@@ -121,7 +125,7 @@ impl Relayed {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     let why = Failure::of_response(&error);
-                    self.running.cut(&why, self.manner.close);
+                    self.running.cut(&why, self.manner.close, Rest::Nothing);
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 Poll::Ready(None) => {
@@ -150,10 +154,14 @@ impl Relayed {
                 Frame::trailers(trailers)
             }
         };
-        if self.body.is_end_stream() {
+        if self.is_at_end() {
             self.running.read();
         }
         Some(frame)
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn poll_told(&mut self, cx: &mut Context<'_>) {
@@ -183,8 +191,7 @@ impl Relayed {
     /// A body that never pauses ends at the limit no less.
     fn is_too_late(&self) -> Option<CloseReason> {
         let draining = self.draining.as_ref()?;
-        let is_over = self.body.is_end_stream();
-        (!is_over && draining.limit <= Instant::now()).then_some(draining.reason)
+        (!self.is_at_end() && draining.limit <= Instant::now()).then_some(draining.reason)
     }
 
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -202,7 +209,9 @@ impl Relayed {
 
     /// Ends it: an event stream as if its server had, whatever else so that nobody takes it for whole.
     fn cut(&mut self, reason: CloseReason) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        self.running.cut(&Failure::Told(reason), self.manner.close);
+        let rest = self.body.take().map_or(Rest::Nothing, Rest::Body);
+        let why = Failure::Told(reason);
+        self.running.cut(&why, self.manner.close, rest);
         if self.manner.is_event_stream {
             Poll::Ready(None)
         } else {
@@ -214,7 +223,8 @@ impl Relayed {
 impl Drop for Relayed {
     /// hyper lets go of a response whose client has gone.
     fn drop(&mut self) {
-        self.running.abandon();
+        let rest = self.body.take().map_or(Rest::Nothing, Rest::Body);
+        self.running.abandon(rest);
     }
 }
 
@@ -237,14 +247,17 @@ impl Body for Download {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Own(body) => body.is_end_stream(),
-            Kind::Relayed(relayed) => relayed.body.is_end_stream(),
+            Kind::Relayed(relayed) => relayed.is_at_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Own(body) => body.size_hint(),
-            Kind::Relayed(relayed) => relayed.body.size_hint(),
+            Kind::Relayed(relayed) => relayed
+                .body
+                .as_ref()
+                .map_or_else(SizeHint::default, Body::size_hint),
         }
     }
 }

@@ -89,6 +89,10 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.running.is_cut(cx) {
+            // On a stream nothing else says so.
+            return Poll::Ready(Some(Err(Broken::Cut)));
+        }
         let octets = match self.poll_octets(cx) {
             Poll::Ready(octets) => octets,
             Poll::Pending => {

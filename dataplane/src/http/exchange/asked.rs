@@ -8,6 +8,7 @@ use ferrypost_http::{
     fields::{MaxForwards, RequestFacts, Upgrade, clean_request, max_forwards},
     identity::Claim,
     location::{PublicOrigin, read_destination},
+    poll::is_ping,
     rules::{self, Body, Challenge, MAX_BODY, Route, SignIn},
     target::{NormalPath, Resource, Target},
     websocket::Handshake,
@@ -118,9 +119,15 @@ impl Asked {
         Ok((asked, source))
     }
 
-    /// Whether it may be asked again without harm.
-    pub(super) fn is_safe(&self) -> bool {
-        SAFE.contains(&self.method.as_str())
+    /// Whether it changes nothing, whatever its server does: so it may be asked again, and nobody has to know when that
+    /// is done with it (decision 0035). A WebSocket is asked for by GET, and carries anything.
+    pub(super) fn only_asks(&self) -> bool {
+        let is_ping = || match &self.target.resource {
+            Resource::Path(path, query) => is_ping(&self.method, path, query.as_deref()),
+            Resource::Server => false,
+        };
+        let is_safe = SAFE.contains(&self.method.as_str());
+        self.web_socket.is_none() && (is_safe || is_ping())
     }
 
     /// The public origin that it is for.
@@ -142,6 +149,12 @@ impl Asked {
         } else {
             Challenge::Bearer
         })
+    }
+
+    /// Whether it carries a password, of which its server says whether it is right: Basic credentials, or a sign-in that
+    /// a rule learns of. A token that is refused is one whose time is over, and nobody guesses one.
+    pub(super) fn is_login(&self) -> bool {
+        self.sign_in.is_some() || self.challenge() == Some(Challenge::Basic)
     }
 
     /// What the rules say. The body is read for it if they need that, and is then kept. Our own cookie is taken out: it

@@ -4,46 +4,43 @@
 //!   asked     the request as servers may see it, and what the rules say of it
 //!   whose     its claim made a name
 //!   admit     registered and routed in one step; held while fenced
-//!   (here)    a connection, the request on it, the wait for the response
+//!   (here)    a connection
+//!   head      the request as its server gets it
+//!   ask       the request on the connection, and the wait for the response
 //!   response  what the client may see of it
 //! ```
 
 mod admit;
+mod ask;
 mod asked;
+mod head;
 mod response;
 mod whose;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use ferrypost_http::{
-    forwarded::{self, Announcement},
-    target::Resource,
-};
+use ferrypost_http::target::Resource;
 use ferrypost_proto::{Endpoint, v1::Protocol};
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
-    header::{ACCEPT, ALLOW, HOST},
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{ACCEPT, ALLOW},
 };
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use self::{asked::Asked, whose::Whose};
 use super::{
-    body::{Download, Source, Upload},
-    client::Client,
+    body::{Download, Source},
+    client::{Client, Place},
     failure::Failure,
     record::{Moved, Record},
-    running::Running,
-    upstream::{Lease, Opening, Owner},
+    upstream::{Lease, Opening, Owner, Turn},
 };
 use crate::{
     backend::{Target, breaker::Pass},
     net::dial::DialError,
-    registry::{CloseReason, SessionGuard},
+    registry::{OnlyAsked, SessionGuard},
 };
-
-/// How long a server must be silent before a fence ends what it has been asked and may be asked again.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// Answers a request.
 pub(super) async fn serve(client: &Arc<Client>, request: Request<Incoming>) -> Response<Download> {
@@ -80,6 +77,15 @@ struct Exchange<'a> {
     held_until: Option<Instant>,
 }
 
+/// What is an exchange's own when its server is asked.
+struct Own {
+    guard: SessionGuard,
+    lease: Lease,
+    /// The breaker's word, where the connection is new.
+    pass: Option<Pass>,
+    place: Arc<Place>,
+}
+
 /// What became of one connection.
 enum Tried {
     Answered(Response<Download>),
@@ -101,13 +107,20 @@ impl Exchange<'_> {
         asked.sign_in = decided.sign_in.take();
         self.record().rule = Some(decided.rule.clone());
         let whose = self.whose(&asked, decided).await?;
+        let place = self.client.place().ok_or(Failure::TooMuchAsked)?;
         loop {
             let guard = self.admit(&whose).await?;
             let Some((guard, lease, pass)) = self.reach(&asked, &whose, guard).await? else {
                 // A fence overtook it: nothing was sent.
                 continue;
             };
-            match self.ask(&asked, (guard, lease, pass), body).await? {
+            let own = Own {
+                guard,
+                lease,
+                pass,
+                place: Arc::clone(&place),
+            };
+            match self.ask(&asked, &whose, own, body).await? {
                 Tried::Answered(response) => return Ok(response),
                 Tried::Unsent(unsent) => body = unsent,
             }
@@ -154,7 +167,7 @@ impl Exchange<'_> {
         let leased = tokio::select! {
             biased;
             reason = guard.closing() => Err(Failure::Told(reason)),
-            leased = self.lease(owner, endpoint) => leased,
+            leased = self.lease(owner, endpoint, asked.web_socket.is_some()) => leased,
         };
         match leased {
             // Whatever the server said: it is not the one to ask any more.
@@ -187,10 +200,23 @@ impl Exchange<'_> {
         &self,
         owner: Owner,
         endpoint: Endpoint,
+        for_web_socket: bool,
     ) -> Result<(Lease, Option<Pass>), Failure> {
         let client = self.client;
-        if let Some(lease) = client.upstreams.kept(&owner, &endpoint).await {
+        let upstreams = &client.upstreams;
+        let kept = || upstreams.kept(&owner, &endpoint, for_web_socket);
+        if let Some(lease) = kept().await {
             return Ok((lease, None));
+        }
+        if for_web_socket && upstreams.refuses_web_sockets(&owner, &endpoint) {
+            return Err(Failure::NoWebSocket);
+        }
+        let turn = upstreams.turn(&owner, &endpoint);
+        if let Some(Turn::Others(over)) = &turn {
+            over.cancelled().await;
+            if let Some(lease) = kept().await {
+                return Ok((lease, None));
+            }
         }
         let services = &client.web.services;
         let facts = client.facts().ok_or(Failure::GoneRound)?;
@@ -205,9 +231,15 @@ impl Exchange<'_> {
         let opening = Opening {
             dialers: &services.dialers,
             facts: &facts,
-            alpn: Some(client.protocol),
+            for_web_socket,
         };
-        match client.upstreams.open(owner, endpoint, opening).await {
+        match upstreams.open(owner, endpoint, opening).await {
+            Ok(lease) if for_web_socket && !lease.line.opens_web_sockets() => {
+                pass.answered();
+                // It was asked nothing, and may be of use for something else.
+                upstreams.keep(lease, OnlyAsked::by_its_kind());
+                Err(Failure::NoWebSocket)
+            }
             Ok(lease) => Ok((lease, Some(pass))),
             Err(error) => {
                 if !matches!(error, DialError::Ourselves | DialError::Source { .. }) {
@@ -215,172 +247,6 @@ impl Exchange<'_> {
                 }
                 Err(error.into())
             }
-        }
-    }
-
-    /// Sends the request and waits for the head of the response.
-    async fn ask(
-        &mut self,
-        asked: &Asked,
-        (guard, lease, pass): (SessionGuard, Lease, Option<Pass>),
-        body: Source,
-    ) -> Result<Tried, Failure> {
-        let head = self.head(asked, &lease.endpoint);
-        let (is_old, limit) = (lease.is_old, lease.endpoint.http.response_limit);
-        let record = self.record.take().expect("it is not at a server yet");
-        let running = Running::begin(self.client, guard, lease, record);
-        let waiting = Waiting(Some(&running));
-        let patience = self.client.web.services.limits.web.stalled;
-        let upload = Upload::new(body, Arc::clone(&running), patience);
-        let request = head.map(|()| upload);
-        let sending = running
-            .with(|lease, _| lease.sender.try_send_request(request))
-            .ok_or(Failure::ClientGone)?;
-        let answered = self.wait(asked, (&running, limit), sending).await;
-        let outcome = match answered {
-            Ok(Ok(response)) => {
-                if let Some(pass) = pass {
-                    pass.answered();
-                }
-                let response = response::relayed(self.client, asked, &running, response);
-                response.map(Tried::Answered)
-            }
-            Ok(Err(mut unanswered)) => match unanswered.take_message() {
-                // Its server had closed it. Nothing was sent, so that it is no second time.
-                Some(request) if is_old => {
-                    self.record = Some(running.take_back().ok_or(Failure::ClientGone)?);
-                    waiting.over();
-                    return Ok(Tried::Unsent(request.into_body().into_source()));
-                }
-                _ => {
-                    let of_client = running.upload_failure();
-                    if of_client.is_none()
-                        && let Some(pass) = pass
-                    {
-                        pass.failed();
-                    }
-                    let why = of_client.unwrap_or(Failure::of_response(&unanswered.into_error()));
-                    Err(why)
-                }
-            },
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = &outcome {
-            let close = self.client.web.services.limits.relay.close;
-            let limit = match failure {
-                Failure::Told(_) => close,
-                _ => crate::registry::SETTLE_TIME,
-            };
-            running.cut(failure, limit);
-        }
-        waiting.over();
-        outcome
-    }
-
-    /// Waits for the head of the response: until it comes, or is due, or a fence must wait no longer.
-    async fn wait<T>(
-        &self,
-        asked: &Asked,
-        (running, limit): (&Running, Duration),
-        sending: impl Future<Output = T>,
-    ) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            answered = sending => Ok(answered),
-            reason = self.drained(asked, running) => Err(Failure::Told(reason)),
-            () = unanswered(running, limit) => Err(Failure::Unanswered),
-        }
-    }
-
-    /// Resolves when it is told to end and has had its time: what may be asked again (RFC 9110 §9.2.1) as soon as its
-    /// server is silent, as with a long poll, and what may be writing at the limit.
-    async fn drained(&self, asked: &Asked, running: &Running) -> CloseReason {
-        let Some(ending) = running.ending() else {
-            return std::future::pending().await;
-        };
-        let reason = ending.told().await;
-        let told = Instant::now();
-        let limit = told + self.client.web.services.limits.relay.drain;
-        loop {
-            let due = match running.sent_at() {
-                Some(sent) if asked.is_safe() => limit.min(sent.max(told) + QUIET),
-                _ => limit,
-            };
-            if due <= Instant::now() {
-                return reason;
-            }
-            sleep_until(due.min(Instant::now() + QUIET)).await;
-        }
-    }
-
-    /// The head of the request as the server gets it.
-    fn head(&self, asked: &Asked, endpoint: &Endpoint) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = asked.method.clone();
-        *request.version_mut() = Version::HTTP_11;
-        let target: Uri = asked
-            .target
-            .forwarded()
-            .parse()
-            .expect("a normal path and a query that was looked at are a target");
-        *request.uri_mut() = target;
-        let mut headers = asked.headers.clone();
-        let host = asked.target.host.to_string();
-        let host = host
-            .parse()
-            .expect("a host is letters, digits and punctuation");
-        headers.insert(HOST, host);
-        if let Some((handshake, _)) = &asked.web_socket {
-            handshake.ask_by_upgrade(&mut headers);
-        }
-        let announced = forwarded::Client {
-            address: Some(self.client.ends.peer),
-            host: &asked.target.host,
-            secure: true,
-        };
-        let announcement = announcement(endpoint);
-        forwarded::announce(&mut headers, announcement, self.client.peer, &announced);
-        *request.headers_mut() = headers;
-        request
-    }
-}
-
-/// How the endpoint wants to be told of clients, where that is in the header.
-fn announcement(endpoint: &Endpoint) -> Announcement {
-    match endpoint.announcement {
-        ferrypost_proto::Announcement::Forwarded => Announcement::Forwarded,
-        ferrypost_proto::Announcement::XForwarded => Announcement::XForwarded,
-        _ => Announcement::None,
-    }
-}
-
-/// Resolves when a response is due: so long after all of the request was sent.
-async fn unanswered(running: &Running, limit: Duration) {
-    loop {
-        let due = match running.sent_at() {
-            Some(sent) => sent + limit,
-            None => Instant::now() + limit,
-        };
-        if due <= Instant::now() {
-            return;
-        }
-        sleep_until(due).await;
-    }
-}
-
-/// Whoever waits for a response. hyper drops it when the client has gone.
-struct Waiting<'a>(Option<&'a Running>);
-
-impl Waiting<'_> {
-    fn over(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(running) = self.0 {
-            running.abandon();
         }
     }
 }

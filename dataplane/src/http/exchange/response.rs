@@ -47,7 +47,12 @@ pub(super) fn relayed(
 ) -> Result<Response<Download>, Failure> {
     let (mut parts, body) = response.into_parts();
     if let Some((handshake, at_client)) = &asked.web_socket {
-        let outcome = handshake.check_upgraded(parts.status, &mut parts.headers, sha1)?;
+        let is_h2 = running.with(|lease, _| lease.is_h2()).unwrap_or_default();
+        let outcome = if is_h2 {
+            handshake.check_connected(parts.status, &mut parts.headers, sha1)?
+        } else {
+            handshake.check_upgraded(parts.status, &mut parts.headers, sha1)?
+        };
         if let Outcome::Accepted(status) = outcome {
             let at_server = parts.extensions.remove::<OnUpgrade>();
             let sides = (at_client.clone(), at_server.ok_or(BadUpgrade)?);

@@ -12,7 +12,11 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::sync::Semaphore;
 
-use super::message::{Message, Wire};
+use super::{
+    entrance::Entrance,
+    message::{Message, Wire},
+    streams,
+};
 use crate::net;
 
 /// What it has seen.
@@ -27,6 +31,10 @@ pub(super) struct Seen {
     pub(super) ended: AtomicUsize,
     /// Octets of bodies that it has read.
     pub(super) octets: AtomicUsize,
+    /// Streams that were reset before it was done with them.
+    pub(super) resets: AtomicUsize,
+    /// PROXY headers, without what they are recognised by.
+    pub(super) announced: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Seen {
@@ -40,6 +48,11 @@ impl Seen {
 
     pub(super) fn count(&self) -> usize {
         self.requests.lock().unwrap().len()
+    }
+
+    /// A request on a connection.
+    pub(super) fn note(&self, connection: usize, request: Message) {
+        self.requests.lock().unwrap().push((connection, request));
     }
 }
 
@@ -56,7 +69,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub(super) fn start(name: &'static str) -> Self {
+    pub(super) fn start(name: &'static str, entrance: Entrance) -> Self {
         let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
@@ -70,9 +83,19 @@ impl Backend {
                     number: all.connections.fetch_add(1, Ordering::SeqCst),
                     seen: Arc::clone(&all),
                     steps: Arc::clone(&permits),
-                    wire: Wire::new(Box::new(stream)),
                 };
-                tokio::spawn(connection.serve());
+                let entrance = entrance.clone();
+                tokio::spawn(async move {
+                    let Some(entered) = entrance.enter(stream, &connection.seen).await else {
+                        return;
+                    };
+                    if entered.is_h2 {
+                        streams::serve(connection, entered).await;
+                    } else {
+                        let wire = Wire::new(entered.stream);
+                        Http1 { connection, wire }.serve().await;
+                    }
+                });
             }
         });
         Self {
@@ -83,22 +106,40 @@ impl Backend {
     }
 }
 
-struct Connection {
-    name: &'static str,
-    number: usize,
-    seen: Arc<Seen>,
+/// Whose connection it is.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) name: &'static str,
+    pub(super) number: usize,
+    pub(super) seen: Arc<Seen>,
     steps: Arc<Semaphore>,
-    wire: Wire,
 }
 
 impl Connection {
+    pub(super) fn step(&self) -> impl Future<Output = ()> + Send + use<> {
+        let steps = Arc::clone(&self.steps);
+        async move { steps.acquire().await.unwrap().forget() }
+    }
+}
+
+/// A connection on which HTTP/1 is spoken.
+struct Http1 {
+    connection: Connection,
+    wire: Wire,
+}
+
+impl std::ops::Deref for Http1 {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Http1 {
     async fn serve(mut self) {
         while let Some(request) = self.wire.head().await {
-            self.seen
-                .requests
-                .lock()
-                .unwrap()
-                .push((self.number, request.clone()));
+            self.seen.note(self.number, request.clone());
             if self.answer(request).await.is_none() {
                 break;
             }
@@ -107,11 +148,6 @@ impl Connection {
         if self.wire.has_ended().await {
             self.seen.ended.fetch_add(1, Ordering::SeqCst);
         }
-    }
-
-    fn step(&self) -> impl Future<Output = ()> + Send + use<> {
-        let steps = Arc::clone(&self.steps);
-        async move { steps.acquire().await.unwrap().forget() }
     }
 
     /// `None`: nothing more is said on the connection.
@@ -135,6 +171,7 @@ impl Connection {
         }
         match path.as_str() {
             "/slow" => self.step().await,
+            "/deaf" | "/Microsoft-Server-ActiveSync" => std::future::pending().await,
             "/hangs-up" => return None,
             _ => {}
         }
@@ -150,6 +187,11 @@ impl Connection {
                 None
             }
             "/events" => self.events().await,
+            "/deaf-events" => {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+                self.wire.send(head).await.ok()?;
+                std::future::pending().await
+            }
             "/ws" | "/ws-in-two" => self.web_socket(&request).await,
             "/ws-wrong" => {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
@@ -181,6 +223,10 @@ impl Connection {
                 let to = request.field("x-to").unwrap();
                 let fields = format!("Location: {to}\r\nAlt-Svc: h3=\":443\"\r\nKeep-Alive: 5\r\n");
                 self.say("302 Found", &fields, "").await
+            }
+            "/then-deaf" => {
+                self.say("200 OK", "", "now").await?;
+                std::future::pending().await
             }
             "/nothing" => self.wire.send("HTTP/1.1 204 No Content\r\n\r\n").await.ok(),
             "/trailers" => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ferrypost_proto::v1::Announcement;
+use tokio::time::Instant;
 
 use super::{
     backend::count,
@@ -357,4 +358,17 @@ async fn a_process_that_stops_answers_what_it_has_and_takes_no_more() {
     assert!(busy.has_ended().await);
     world.old.steps.add_permits(1);
     eventually("nothing is registered", || world.registered() == 0).await;
+}
+
+#[tokio::test]
+async fn who_guesses_passwords_waits_longer_each_time_for_the_answer() {
+    let mut plan = Plan::default();
+    plan.limits.preauth.failure_floor = Duration::from_millis(200);
+    let world = World::with(plan);
+    let mut client = world.client().await;
+    for least in [200, 200, 200, 400, 800] {
+        let begun = Instant::now();
+        assert_eq!(client.ask("GET /denied", "alice", "").await.status(), 401);
+        assert!(begun.elapsed() >= Duration::from_millis(least));
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{
     backend::count,
     message::Wire,
@@ -13,6 +15,14 @@ use crate::session::tests::eventually;
 fn hasty() -> World {
     let mut plan = Plan::default();
     plan.limits.relay.drain = Duration::from_millis(300);
+    World::with(plan)
+}
+
+/// With little time for a server's end.
+fn impatient() -> World {
+    let mut plan = Plan::default();
+    plan.limits.relay.drain = Duration::from_millis(300);
+    plan.limits.relay.close = Duration::from_millis(300);
     World::with(plan)
 }
 
@@ -139,10 +149,7 @@ async fn what_writes_has_all_of_the_drain_and_is_503_behind_it() {
 
 #[tokio::test]
 async fn a_server_that_does_not_end_makes_the_end_unconfirmed() {
-    let mut plan = Plan::default();
-    plan.limits.relay.drain = Duration::from_millis(100);
-    plan.limits.relay.close = Duration::from_millis(100);
-    let world = World::with(plan);
+    let world = impatient();
     let mut client = fenced_at(&world, "POST /slow", "Content-Length: 0\r\n").await;
     assert_eq!(client.message().await.unwrap().status(), 503);
     eventually("it is given up", || world.routed() == 0).await;
@@ -177,6 +184,80 @@ async fn an_event_stream_ends_like_an_event_and_its_client_finds_the_new_home() 
         .unwrap();
     client.head().await.unwrap();
     assert_eq!(world.new.seen.count(), 1);
+}
+
+#[tokio::test]
+async fn an_event_stream_and_a_poll_end_at_a_move_and_begin_again_on_the_other_side_though_their_server_is_deaf()
+ {
+    let world = impatient();
+    let (mut stream, mut poll) = (world.client().await, world.client().await);
+    let events = request("GET /deaf-events", "alice", "");
+    stream.send(&events).await.unwrap();
+    stream.head().await.unwrap();
+    let asked = request("GET /deaf", "alice", "");
+    poll.send(&asked).await.unwrap();
+    eventually("both are there", || world.old.seen.count() == 2).await;
+    world.fence();
+    assert_eq!(stream.chunk().await.unwrap(), b"data: 1\n\n");
+    assert_eq!(stream.chunk().await.unwrap(), b"", "its proper end");
+    assert_eq!(poll.message().await.unwrap().status(), 503);
+    eventually("the fence is drained", || world.routed() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 0);
+    assert_eq!(count(&world.old.seen.ended), 0, "the server has not heard");
+    world.flip();
+    stream.send(events).await.unwrap();
+    stream.head().await.unwrap();
+    assert_eq!(stream.chunk().await.unwrap(), b"data: 1\n\n");
+    let mut poll = world.client().await;
+    poll.send(asked).await.unwrap();
+    eventually("both are at the new server", || world.new.seen.count() == 2).await;
+}
+
+#[tokio::test]
+async fn a_ping_by_post_is_ended_like_a_poll_and_a_sync_waited_for() {
+    let mut plan = Plan::default();
+    plan.limits.relay.close = Duration::from_millis(300);
+    let world = World::with(plan);
+    let line = "POST /Microsoft-Server-ActiveSync?Cmd=Ping&User=alice";
+    let mut client = fenced_at(&world, line, "Content-Length: 4\r\n\r\nping").await;
+    let told = Instant::now();
+    let ended = client.message().await.unwrap();
+    assert_eq!(
+        (ended.status(), ended.field("retry-after")),
+        (503, Some("5"))
+    );
+    assert!(
+        told.elapsed() < world.services.limits.relay.drain,
+        "at once"
+    );
+    assert_eq!(world.routed(), 1, "its server is waited for");
+    let world = impatient();
+    let line = "POST /Microsoft-Server-ActiveSync?Cmd=Sync&User=alice";
+    let mut client = fenced_at(&world, line, "Content-Length: 4\r\n\r\nsync").await;
+    assert_eq!(client.message().await.unwrap().status(), 503);
+    eventually("it is given up", || world.routed() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 1);
+}
+
+#[tokio::test]
+async fn a_web_socket_may_write_though_it_was_asked_for_by_get() {
+    let world = impatient();
+    let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let mut client = fenced_at(&world, "GET /deaf", handshake).await;
+    assert_eq!(client.message().await.unwrap().status(), 503);
+    eventually("it is given up", || world.routed() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 1);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_its_server_does_not_end_has_nothing_to_be_waited_for() {
+    let world = impatient();
+    let mut client = world.client().await;
+    client.ask("GET /then-deaf", "alice", "").await;
+    world.fence();
+    eventually("the fence is drained", || world.routed() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 0);
 }
 
 #[tokio::test]

@@ -17,15 +17,26 @@ use super::{
 };
 use crate::session::tests::eventually;
 
-async fn client(world: &World) -> SendRequest<Full<Bytes>> {
+pub(super) async fn client(world: &World) -> SendRequest<Full<Bytes>> {
+    client_of(world, &http2::Builder::new(TokioExecutor::new())).await
+}
+
+pub(super) async fn client_of(
+    world: &World,
+    builder: &http2::Builder<TokioExecutor>,
+) -> SendRequest<Full<Bytes>> {
     let stream = world.secured(&[b"h2", b"http/1.1"]).await;
-    let io = TokioIo::new(stream);
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-fn request(method: &str, path: &str, user: &str, body: &'static [u8]) -> Request<Full<Bytes>> {
+pub(super) fn request(
+    method: &str,
+    path: &str,
+    user: &str,
+    body: &'static [u8],
+) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
         .uri(format!("https://mail.example.org{path}"))
@@ -35,7 +46,7 @@ fn request(method: &str, path: &str, user: &str, body: &'static [u8]) -> Request
         .unwrap()
 }
 
-async fn text(response: Response<Incoming>) -> String {
+pub(super) async fn text(response: Response<Incoming>) -> String {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
@@ -142,4 +153,59 @@ async fn a_web_socket_on_a_stream_is_one_to_a_server_that_knows_only_upgrades() 
     assert_eq!(frame, [0x88, 2, 0x03, 0xf4]);
     eventually("the fence is drained", || world.routed() == 0).await;
     assert_eq!(world.registry.unconfirmed(), 0);
+}
+
+#[tokio::test]
+async fn who_resets_what_he_asks_gets_no_more_than_servers_are_done_with() {
+    let world = World::new();
+    let mut client = client(&world).await;
+    let mut refused = 0;
+    for _ in 0..4 {
+        let before = world.old.seen.count();
+        let asked: Vec<_> = (0..90)
+            .map(|_| tokio::spawn(client.send_request(request("POST", "/slow", "alice", b""))))
+            .collect();
+        eventually("they are there, or refused", || {
+            let answered = asked.iter().filter(|it| it.is_finished()).count();
+            world.old.seen.count() - before + answered == 90
+        })
+        .await;
+        for asked in asked {
+            if asked.is_finished() {
+                assert_eq!(asked.await.unwrap().unwrap().status(), 503);
+                refused += 1;
+            } else {
+                asked.abort();
+            }
+        }
+    }
+    assert_eq!((world.old.seen.count(), refused), (200, 160));
+    world.old.steps.add_permits(200);
+    eventually("its servers are done", || world.registered() == 0).await;
+    let next = client.send_request(request("GET", "/", "alice", b""));
+    assert_eq!(text(next.await.unwrap()).await, "old /");
+}
+
+#[tokio::test]
+async fn a_stop_lets_open_streams_come_to_their_ends_and_takes_no_more() {
+    let world = World::new();
+    let mut client = client(&world).await;
+    let slow: Vec<_> = (0..90)
+        .map(|_| tokio::spawn(client.send_request(request("POST", "/slow", "alice", b"mail"))))
+        .collect();
+    eventually("they are there", || world.old.seen.count() == 90).await;
+    let waits = client.send_request(request("GET", "/slow", "bob", b""));
+    let waits = tokio::spawn(waits);
+    eventually("it is there", || world.new.seen.count() == 1).await;
+    world.stop();
+    assert_eq!(waits.await.unwrap().unwrap().status(), 503, "a poll ends");
+    world.old.steps.add_permits(90);
+    world.new.steps.add_permits(1);
+    for slow in slow {
+        assert_eq!(text(slow.await.unwrap().unwrap()).await, "old /slow");
+    }
+    eventually("all is over", || world.registered() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 0);
+    let late = client.send_request(request("GET", "/", "alice", b""));
+    assert!(late.await.is_err(), "the connection is over");
 }

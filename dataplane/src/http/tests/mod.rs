@@ -1,10 +1,13 @@
 mod backend;
+mod entrance;
 mod exchanges;
 mod fences;
 mod h2;
+mod h2_servers;
 mod message;
 mod sign_ins;
 mod smuggling;
+mod streams;
 mod uploads;
 mod web_sockets;
 mod world;

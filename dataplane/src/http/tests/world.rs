@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ferrypost_proto::{
     AccountId, Revision,
     routing::v1::{self as wire, Change, Delta, SnapshotChunk, change},
-    v1::{self, endpoint_tls::Mode, http_without_account::Policy},
+    v1::{self, http_without_account::Policy},
 };
 use ferrypost_routing::{Assembly, RoutingTable};
 use ferrypost_runtime::shutdown::Shutdown;
@@ -22,6 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     backend::Backend,
+    entrance::{Entrance, Way},
     message::{Message, Wire},
 };
 use crate::{
@@ -52,11 +53,14 @@ pub(super) struct Plan {
     pub(super) trusted_peers: Vec<crate::network::Network>,
     pub(super) announcement: v1::Announcement,
     pub(super) response_limit: Option<Duration>,
+    /// How the old server is reached; the new one is in clear and speaks HTTP/1.1.
+    pub(super) old: Way,
 }
 
 impl Default for Plan {
     fn default() -> Self {
         let mut limits = Limits::default();
+        limits.preauth.failure_floor = Duration::ZERO;
         limits.relay.close = Duration::from_secs(20);
         Self {
             rules: rules(),
@@ -64,6 +68,7 @@ impl Default for Plan {
             trusted_peers: Vec::new(),
             announcement: v1::Announcement::None,
             response_limit: None,
+            old: Way::default(),
         }
     }
 }
@@ -150,14 +155,15 @@ impl World {
     }
 
     pub(super) fn with(plan: Plan) -> Self {
-        let (old, new) = (Backend::start("old"), Backend::start("new"));
+        let authority = Authority::new();
+        let old = Backend::start("old", Entrance::of(&plan.old, &authority));
+        let new = Backend::start("new", Entrance::default());
         let tables = Tables::new();
         let shutdown = Shutdown::new();
         let resolver = Resolver::new(System, shutdown.clone());
         let dialer = Dialer::new(ClientTls::new(), plan.limits.backend, resolver);
         let services = Arc::new(services(&tables, &plan.limits, dialer, &shutdown));
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::new();
         let listener = WebListener {
             name: "web".into(),
             address: "127.0.0.1:0".parse().unwrap(),
@@ -187,7 +193,7 @@ impl World {
             old,
             new,
             address,
-            root: authority.root,
+            root: authority.root.clone(),
             registry: Arc::clone(&services.registry),
             fences: Arc::new(Fences::new(Arc::clone(&services.registry))),
             services,
@@ -196,26 +202,23 @@ impl World {
             accounts: Mutex::new((1, AccountId::generate(random.bytes()))),
             _directory: directory,
         };
-        world.first_table(plan);
+        world.first_table(plan, &authority);
         world
     }
 
-    fn first_table(&self, plan: Plan) {
+    fn first_table(&self, plan: Plan, authority: &Authority) {
         let alice = self.accounts.lock().unwrap().1.clone();
         let bob = AccountId::generate(self.services.random.bytes());
-        let destination = |id: &str, backend: &Backend| v1::Destination {
+        let destination = |id: &str, backend: &Backend, way: &Way| v1::Destination {
             id: id.into(),
             endpoints: vec![v1::Endpoint {
                 protocol: v1::Protocol::Http.into(),
                 host: backend.address.ip().to_string(),
                 port: u32::from(backend.address.port()),
-                tls: Some(v1::EndpointTls {
-                    mode: Mode::None.into(),
-                    plaintext_consent: true,
-                    ..Default::default()
-                }),
+                tls: Some(way.tls(authority)),
                 announcement: plan.announcement.into(),
                 response_limit: plan.response_limit.map(|it| it.try_into().unwrap()),
+                versions: way.versions.iter().map(|&it| it.into()).collect(),
                 ..Default::default()
             }],
             ..Default::default()
@@ -223,7 +226,10 @@ impl World {
         let config = v1::RoutingConfig {
             schema: 3,
             http: Some(v1::HttpRouting { rules: plan.rules }),
-            destinations: vec![destination("old", &self.old), destination("new", &self.new)],
+            destinations: vec![
+                destination("old", &self.old, &plan.old),
+                destination("new", &self.new, &Way::default()),
+            ],
             default_destination: "old".into(),
             domains: vec![v1::Domain {
                 name: "example.org".into(),

@@ -2,32 +2,41 @@
 //! account: whatever state a server attaches to a connection is that account's.
 
 mod line;
+mod sender;
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use ferrypost_proto::{Announcement, DestinationId, Endpoint, v1::Protocol};
+use ferrypost_proto::{Announcement, DestinationId, Endpoint, HttpVersions, v1::Protocol};
 use ferrypost_wire::{ClientFacts, SessionReference};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(super) use line::Line;
+pub(super) use line::{Left, Line};
+pub(super) use sender::{Sending, Unsent};
 
-use super::{body::Upload, lent::lend, tasks::Spawner};
+use self::sender::Sender;
+use super::lent::lend;
 use crate::{
     backend::{Target, dialers::Dialers},
     limits::{Limits, WebLimits},
     net::{
-        dial::{DialError, Fresh},
+        dial::{DialError, Dialled, Fresh},
+        h2,
         leg::BackendLeg,
         proxy::{self, Announced},
+        tasks::Spawner,
+        transport::AnyTransport,
     },
     registry::{
-        Admission, AdmitRequest, Exchanged, OnFence, Registry, SessionGuard, SessionKind, Subject,
+        Admission, AdmitRequest, OnFence, Proof, Registry, SessionGuard, SessionKind, Subject,
     },
 };
 
@@ -35,7 +44,7 @@ use crate::{
 const MOST_IDLE: usize = 16;
 
 /// Octets of a response's head.
-const MAX_HEAD: usize = 64 << 10;
+const MAX_HEAD: u16 = u16::MAX;
 
 /// Whose a connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +56,7 @@ pub(super) struct Owner {
 
 /// A connection that is in use.
 pub(super) struct Lease {
-    pub(super) sender: SendRequest<Upload>,
+    sender: Sender,
     pub(super) line: Arc<Line>,
     pub(super) owner: Owner,
     pub(super) endpoint: Endpoint,
@@ -71,16 +80,88 @@ pub(super) struct Upstreams {
 
 #[derive(Default)]
 struct Kept {
-    idle: Vec<Lease>,
+    /// Where nothing goes on, and those of HTTP/2 that have room.
+    leases: Vec<Lease>,
+    /// Whose are being opened.
+    turns: Vec<(Owner, CancellationToken)>,
     /// The client is gone: nothing is kept any more.
     over: bool,
+}
+
+/// Whose turn it is to open a connection that others may share.
+pub(super) enum Turn {
+    /// Until this is dropped.
+    Ours(#[expect(dead_code, reason = "held for its end")] DropGuard),
+    /// Somebody else is at it, until then.
+    Others(CancellationToken),
 }
 
 /// What a connection is opened with.
 pub(super) struct Opening<'a> {
     pub(super) dialers: &'a Dialers,
     pub(super) facts: &'a ClientFacts,
-    pub(super) alpn: Option<&'a str>,
+    pub(super) for_web_socket: bool,
+}
+
+impl Lease {
+    /// Asks.
+    pub(super) fn ask(&mut self, request: http::Request<super::body::Upload>) -> Sending {
+        self.sender.ask(request)
+    }
+
+    /// Whether HTTP/2 is spoken there, so that its exchange is one stream of several.
+    pub(super) const fn is_h2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    /// The same for another exchange, where there may be several.
+    fn share(&self) -> Option<Self> {
+        Some(Self {
+            sender: self.sender.share()?,
+            line: Arc::clone(&self.line),
+            owner: self.owner.clone(),
+            endpoint: self.endpoint.clone(),
+            address: self.address,
+            is_old: true,
+        })
+    }
+}
+
+impl Kept {
+    /// Keeps one where nothing goes on any more. What comes back is to end: there are too many, or there is no client.
+    fn with_idle(&mut self, lease: Lease) -> Option<Lease> {
+        if self.over {
+            return Some(lease);
+        }
+        if !lease.is_h2() {
+            self.leases.push(lease);
+        }
+        let mut idle = self.leases.iter().enumerate();
+        let is_idle = |(_, lease): &(usize, &Lease)| lease.line.is_idle();
+        let (oldest, _) = idle.by_ref().find(is_idle)?;
+        let others = idle.filter(is_idle).count();
+        (others >= MOST_IDLE).then(|| self.leases.remove(oldest))
+    }
+}
+
+/// What a PROXY header says is spoken behind it: some servers go by that. It is not what the client speaks with us.
+fn spoken_alone(endpoint: &Endpoint) -> Option<&'static str> {
+    match endpoint.http.versions {
+        HttpVersions::Http1 => Some("http/1.1"),
+        HttpVersions::H2 => Some("h2"),
+        HttpVersions::Either => None,
+    }
+}
+
+/// What is spoken on.
+fn transport(dialled: Dialled) -> Result<AnyTransport, DialError> {
+    let leg = match dialled.leg {
+        Fresh::Tls(leg) => BackendLeg::Tls(leg),
+        Fresh::Consented(leg) => BackendLeg::Consented(leg),
+        // There is no STARTTLS in HTTP.
+        Fresh::Clear(_) => return Err(DialError::Io(std::io::ErrorKind::Unsupported.into())),
+    };
+    Ok(leg.into_parts().0)
 }
 
 impl Upstreams {
@@ -102,19 +183,56 @@ impl Upstreams {
     }
 
     /// A connection that is kept for its owner, if the endpoint is still that.
-    pub(super) async fn kept(&self, owner: &Owner, endpoint: &Endpoint) -> Option<Lease> {
-        loop {
-            let mut lease = {
-                let idle = &mut self.lock().idle;
-                let at = idle.iter().rposition(|lease| lease.owner == *owner)?;
-                idle.remove(at)
-            };
+    pub(super) async fn kept(
+        &self,
+        owner: &Owner,
+        endpoint: &Endpoint,
+        for_web_socket: bool,
+    ) -> Option<Lease> {
+        while let Some(mut lease) = self.take(owner, for_web_socket) {
             let is_fit = lease.endpoint == *endpoint && lease.line.wake();
             if is_fit && lease.sender.ready().await.is_ok() {
                 return Some(lease);
             }
             lease.line.end(self.close);
         }
+        None
+    }
+
+    /// One that is kept for its owner, or its share of one.
+    fn take(&self, owner: &Owner, for_web_socket: bool) -> Option<Lease> {
+        let mut kept = self.lock();
+        kept.leases.retain(|lease| !lease.line.is_ending());
+        let at = kept.leases.iter().rposition(|lease| {
+            lease.owner == *owner
+                && lease.line.has_room()
+                && (!for_web_socket || lease.line.opens_web_sockets())
+        })?;
+        let share = kept.leases[at].share();
+        Some(share.unwrap_or_else(|| kept.leases.remove(at)))
+    }
+
+    /// Whether an owner's server is known to take no WebSocket in any way.
+    pub(super) fn refuses_web_sockets(&self, owner: &Owner, endpoint: &Endpoint) -> bool {
+        let kept = self.lock();
+        let mut its = kept.leases.iter().filter(|lease| lease.owner == *owner);
+        endpoint.http.versions == HttpVersions::H2
+            && its.any(|it| !it.line.is_ending() && !it.line.opens_web_sockets())
+    }
+
+    /// Whose turn it is to open a connection for its owner. Where only HTTP/1.1 is spoken everybody opens his own.
+    pub(super) fn turn(&self, owner: &Owner, endpoint: &Endpoint) -> Option<Turn> {
+        if endpoint.http.versions == HttpVersions::Http1 {
+            return None;
+        }
+        let mut kept = self.lock();
+        kept.turns.retain(|(_, over)| !over.is_cancelled());
+        if let Some((_, over)) = kept.turns.iter().find(|(whose, _)| whose == owner) {
+            return Some(Turn::Others(over.clone()));
+        }
+        let over = CancellationToken::new();
+        kept.turns.push((owner.clone(), over.clone()));
+        Some(Turn::Ours(over.drop_guard()))
     }
 
     /// Opens a connection.
@@ -132,51 +250,94 @@ impl Upstreams {
             protocol: Protocol::Http,
         };
         let dialer = opening.dialers.of(&target);
+        let mut spoken = endpoint.clone();
+        if opening.for_web_socket && endpoint.http.versions == HttpVersions::Either {
+            // Whatever an HTTP/2 server allows will be known when it is too late.
+            spoken.http.versions = HttpVersions::Http1;
+        }
         let preface = match endpoint.announcement {
             Announcement::ProxyV2 => {
                 let announced = Announced {
                     client: opening.facts,
-                    alpn: opening.alpn,
+                    alpn: spoken_alone(&spoken),
                 };
                 proxy::announce(announced, &endpoint.tls)
             }
             _ => Vec::new(),
         };
         let addresses = dialer.resolve(&endpoint).await?;
-        let dialled = dialer.dial(&endpoint, &addresses, &preface).await;
+        let dialled = dialer.dial(&spoken, &addresses, &preface).await;
         let dialled = dialled.map_err(|failure| failure.error)?;
-        let leg = match dialled.leg {
-            Fresh::Tls(leg) => BackendLeg::Tls(leg),
-            Fresh::Consented(leg) => BackendLeg::Consented(leg),
-            Fresh::Clear(_) => return Err(DialError::Io(std::io::ErrorKind::Unsupported.into())),
+        let (address, is_h2) = (dialled.address, dialled.is_h2);
+        let transport = transport(dialled)?;
+        let (sender, line) = if is_h2 {
+            self.begin_h2(transport, dialer.limits().handshake).await?
+        } else {
+            self.begin(transport).await?
         };
-        let (transport, _) = leg.into_parts();
-        let (lent, loan) = lend(transport, self.limits.stalled);
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(MAX_HEAD)
-            .handshake(TokioIo::new(lent))
-            .await
-            .map_err(|error| DialError::Io(std::io::Error::other(error)))?;
-        let line = Arc::new(Line::default());
-        self.tasks.spawn(line::run(
-            Arc::clone(&line),
-            connection.with_upgrades(),
-            loan,
-            self.close,
-        ));
-        Ok(Lease {
+        let lease = Lease {
             sender,
             line,
             owner,
             endpoint,
-            address: dialled.address,
+            address,
             is_old: false,
-        })
+        };
+        if let Some(share) = lease.share() {
+            self.lock().leases.push(share);
+        }
+        Ok(lease)
     }
 
-    /// Takes a connection back whose exchange was answered. It is registered while it is kept: where its owner is fenced
-    /// or goes elsewhere now, it ends.
-    pub(super) fn keep(&self, mut lease: Lease, last: Exchanged) {
+    async fn begin(&self, transport: AnyTransport) -> Result<(Sender, Arc<Line>), DialError> {
+        let (lent, loan) = lend(transport, self.limits.stalled);
+        let (sender, connection) = http1::Builder::new()
+            .max_header_size(MAX_HEAD.into())
+            .handshake(TokioIo::new(lent))
+            .await
+            .map_err(|error| DialError::Io(std::io::Error::other(error)))?;
+        let line = Arc::new(Line::new());
+        let run = line::run(
+            Arc::clone(&line),
+            connection.with_upgrades(),
+            loan,
+            self.close,
+        );
+        self.tasks.spawn(run);
+        Ok((Sender::Http1(sender), line))
+    }
+
+    async fn begin_h2(
+        &self,
+        transport: AnyTransport,
+        limit: Duration,
+    ) -> Result<(Sender, Arc<Line>), DialError> {
+        let (lent, loan) = lend(transport, self.limits.stalled);
+        let begun = h2::begin(lent, &self.tasks, MAX_HEAD.into(), limit).await;
+        let (sender, mut connection) = begun?;
+        let line = Arc::new(Line::new());
+        let learning = Arc::clone(&line);
+        let learn = move |connection: &h2::Connection<_, _>| {
+            let opens_web_sockets = connection.is_extended_connect_protocol_enabled();
+            learning.learn(connection.current_max_send_streams(), opens_web_sockets);
+        };
+        learn(&connection);
+        let connection = poll_fn(move |cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            learn(&connection);
+            polled
+        });
+        let run = line::run(Arc::clone(&line), connection, loan, self.close);
+        self.tasks.spawn(run);
+        Ok((Sender::Http2(sender), line))
+    }
+
+    /// Takes a connection back whose exchange is over, by this proof. It is registered while it is kept: where its owner
+    /// is fenced or goes elsewhere now, it ends.
+    pub(super) fn keep(&self, mut lease: Lease, last: impl Into<Proof>) {
+        if lease.line.is_left_by_one() {
+            return;
+        }
         let Some(mut guard) = self.register(&lease.owner) else {
             lease.line.end(self.close);
             return;
@@ -184,15 +345,10 @@ impl Upstreams {
         guard.exposed();
         lease.is_old = true;
         let until = Instant::now() + self.limits.upstream_idle;
-        if !lease.line.rest(guard, last, until) {
+        if !lease.line.rest(guard, last.into(), until) {
             return;
         }
-        let mut kept = self.lock();
-        kept.idle.push(lease);
-        let is_surplus = kept.over || kept.idle.len() > MOST_IDLE;
-        let surplus = is_surplus.then(|| kept.idle.remove(0));
-        drop(kept);
-        if let Some(surplus) = surplus {
+        if let Some(surplus) = self.lock().with_idle(lease) {
             surplus.line.end(self.close);
         }
     }
@@ -216,12 +372,12 @@ impl Upstreams {
 
     /// Ends all that are kept: the client is gone.
     pub(super) fn end(&self) {
-        let idle = {
+        let leases = {
             let mut kept = self.lock();
             kept.over = true;
-            std::mem::take(&mut kept.idle)
+            std::mem::take(&mut kept.leases)
         };
-        for lease in idle {
+        for lease in leases {
             lease.line.end(self.close);
         }
     }

@@ -1,8 +1,9 @@
-//! Futures that run in the task of whoever owns them: a client's connection and its connections to servers. What goes
+//! Futures that run in the task of whoever owns them: a client's connection and its connections to servers by HTTP. What goes
 //! from one to the other wakes no other thread, and none of them outlives the connection that it was opened for.
 
 use std::{
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
@@ -15,14 +16,14 @@ use futures_util::{
 use hyper::rt::Executor;
 
 /// The futures. To be polled for as long as there may be any.
-pub(super) struct Tasks {
+pub(crate) struct Tasks {
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     inbox: Spawner,
 }
 
 /// Adds to them.
 #[derive(Clone)]
-pub(super) struct Spawner(Arc<Inbox>);
+pub(crate) struct Spawner(Arc<Inbox>);
 
 struct Inbox {
     new: Mutex<Vec<BoxFuture<'static, ()>>>,
@@ -30,7 +31,7 @@ struct Inbox {
 }
 
 impl Tasks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             running: FuturesUnordered::new(),
             inbox: Spawner(Arc::new(Inbox {
@@ -40,12 +41,24 @@ impl Tasks {
         }
     }
 
-    pub(super) fn spawner(&self) -> Spawner {
+    pub(crate) fn spawner(&self) -> Spawner {
         self.inbox.clone()
     }
 
+    /// Runs a future, and them beside it for as long as that takes.
+    pub(crate) async fn beside<R>(&mut self, future: impl Future<Output = R>) -> R {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let polled = future.as_mut().poll(cx);
+            // Behind it, so that what it has just begun goes on at once.
+            _ = self.poll(cx);
+            polled
+        })
+        .await
+    }
+
     /// Runs them; ready when there is none.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.inbox.0.waker.register(cx.waker());
         loop {
             self.running.extend(self.inbox.take());
@@ -60,7 +73,7 @@ impl Tasks {
 
 impl Spawner {
     /// Adds one.
-    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.lock().push(Box::pin(future));
         self.0.waker.wake();
     }
