@@ -62,14 +62,15 @@ pub(super) fn with_sites(text: &str, sites: &Sites) -> Result<String, WorldError
     with_endpoints(text, [endpoint(0), endpoint(1)], sites.rules)
 }
 
-/// The same with two Cyruses, under TLS, who are told nothing.
+/// The same with two Cyruses, under TLS, who are told nothing. One is left the choice of the version, which is HTTP/2.
 pub(super) fn with_cyruses(text: &str, servers: &[Cyrus; 2]) -> Result<String, WorldError> {
     let endpoint = |side: usize| {
         let at = servers[side].addr(cyrus::Service::Https);
         format!(
             "[[destinations.endpoints]]\nprotocol = \"http\"\n{}\ntls = \"implicit\"\nannouncement = \"none\"\n\
-             versions = [\"http/1.1\"]\n\n",
+             versions = {}\n\n",
             super::files::reached(at),
+            ["[\"http/1.1\"]", "[\"http/1.1\", \"h2\"]"][side],
         )
     };
     with_endpoints(text, [endpoint(0), endpoint(1)], SIGNPOSTS)

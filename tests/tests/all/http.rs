@@ -44,13 +44,22 @@ struct Rig {
 
 impl Rig {
     async fn start(builder: Builder) -> Self {
+        Self::of_version(builder, Version::Http1).await
+    }
+
+    /// The same with servers that speak this version.
+    async fn of_version(builder: Builder, version: Version) -> Self {
+        let (versions, spoken): (&[_], _) = match version {
+            Version::Http1 => (&[Version::Http1], "[\"http/1.1\"]"),
+            Version::Http2 => (&[Version::Http2], "[\"h2\"]"),
+        };
         let sessions = Sessions::default();
         let backend = async |name, announced| {
             let setup = Setup {
                 name,
                 password: "correct-horse",
                 identity: None,
-                versions: &[Version::Http1],
+                versions,
                 announced,
                 sessions: sessions.clone(),
             };
@@ -63,7 +72,7 @@ impl Rig {
         let sites = Sites {
             servers: [source.addr(), target.addr()],
             announcements: ["proxy_v2", "x_forwarded"],
-            versions: "[\"http/1.1\"]",
+            versions: spoken,
             rules: RULES,
         };
         let builder = builder.sites(sites).limits(short_limits());
@@ -245,7 +254,13 @@ async fn pages_and_tokens_stay_where_they_are_pinned_and_redirects_on_the_public
 
 #[tokio::test]
 async fn a_web_socket_is_closed_at_a_move_so_that_its_client_comes_again() {
-    let rig = Rig::start(World::builder().data_planes(1)).await;
+    for spoken in Version::ALL {
+        a_web_socket_over_a_move(spoken).await;
+    }
+}
+
+async fn a_web_socket_over_a_move(spoken: Version) {
+    let rig = Rig::of_version(World::builder().data_planes(1), spoken).await;
     let mut client = rig.client(Version::Http1).await;
     let mut socket = client
         .socket(rig.of(0, Question::get("/ws")))
@@ -273,7 +288,13 @@ async fn a_web_socket_is_closed_at_a_move_so_that_its_client_comes_again() {
 
 #[tokio::test]
 async fn an_upload_that_a_move_meets_is_done_once_or_not_at_all() {
-    let rig = Rig::start(World::builder().data_planes(1)).await;
+    for spoken in Version::ALL {
+        uploads_over_moves(spoken).await;
+    }
+}
+
+async fn uploads_over_moves(spoken: Version) {
+    let rig = Rig::of_version(World::builder().data_planes(1), spoken).await;
     for (path, ends) in [("/upload/finishes", true), ("/upload/hangs", false)] {
         let home = if ends { &rig.source } else { &rig.target };
         let (pieces, stream) = mpsc::channel(1);
@@ -306,7 +327,13 @@ async fn an_upload_that_a_move_meets_is_done_once_or_not_at_all() {
 
 #[tokio::test]
 async fn load_and_curl_get_every_answer() {
-    let rig = Rig::start(World::builder().data_planes(1)).await;
+    for spoken in Version::ALL {
+        load_and_curl(spoken).await;
+    }
+}
+
+async fn load_and_curl(spoken: Version) {
+    let rig = Rig::of_version(World::builder().data_planes(1), spoken).await;
     let (account, password) = (&rig.world.accounts()[0], rig.world.password());
     let url = format!(
         "https://127.0.0.1:{}",
