@@ -21,6 +21,9 @@ use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
 use super::web::{Sites, Web};
 use super::{BareNames, Etcd, Folder, Limits, StoreKind, World, WorldError};
 
+/// Everybody's password.
+pub const PASSWORD: &str = "correct-horse";
+
 /// What a world is to be.
 #[must_use]
 pub struct Builder {
@@ -45,6 +48,7 @@ pub struct Builder {
     shape: Shape,
     families: Families,
     web: Web,
+    site_folders: Option<[PathBuf; 2]>,
 }
 
 /// How often the delta hook fails.
@@ -118,6 +122,7 @@ impl Builder {
             shape: Shape::Gateways,
             families: Families::Fourth,
             web: Web::Nobodys,
+            site_folders: None,
         }
     }
 
@@ -282,6 +287,12 @@ impl Builder {
         self
     }
 
+    /// Lets the delta hook copy the files of the [sites](Self::sites), which lie in these folders.
+    pub fn site_folders(mut self, folders: [PathBuf; 2]) -> Self {
+        self.site_folders = Some(folders);
+        self
+    }
+
     /// Starts everything and waits until every data plane accepts clients.
     ///
     /// # Errors
@@ -303,7 +314,7 @@ impl Builder {
             both_families: self.families == Families::Both,
         };
         files.write_shared()?;
-        let password = "correct-horse".to_owned();
+        let password = PASSWORD.to_owned();
         let networks = match self.shape {
             Shape::Gateways => None,
             Shape::Sidecars => Some(Network::pair(files.folder).await?),
@@ -376,7 +387,7 @@ impl Builder {
         [source, target]: [&Dovecot; 2],
         cyruses: Option<&[Cyrus; 2]>,
     ) -> Vec<String> {
-        let hook = hook_command(source, target, &files.journal());
+        let hook = hook_command(source, target, self.site_folders.as_ref(), &files.journal());
         let hook = match cyruses {
             None => hook,
             Some(cyruses) => with_calendars(files, cyruses, hook),

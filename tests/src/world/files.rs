@@ -658,8 +658,13 @@ fn with_deliveries(
     Ok(format!("{first}{source}{SECOND}\n{target}{second}"))
 }
 
-/// The delta hook as the control plane starts it.
-pub(super) fn hook_command(source: &Dovecot, target: &Dovecot, journal: &Path) -> Vec<String> {
+/// The delta hook as the control plane starts it. `sites`: the folders of two servers of HTTP, whose files it copies.
+pub(super) fn hook_command(
+    source: &Dovecot,
+    target: &Dovecot,
+    sites: Option<&[PathBuf; 2]>,
+    journal: &Path,
+) -> Vec<String> {
     let server = |server: &Dovecot| {
         format!(
             "{}={}",
@@ -668,7 +673,7 @@ pub(super) fn hook_command(source: &Dovecot, target: &Dovecot, journal: &Path) -
         )
     };
     let program = repository().join("tests/tools/delta-hook");
-    [
+    let mut command = vec![
         program.display().to_string(),
         "--server".to_owned(),
         server(source),
@@ -676,8 +681,14 @@ pub(super) fn hook_command(source: &Dovecot, target: &Dovecot, journal: &Path) -
         server(target),
         "--journal".to_owned(),
         journal.display().to_string(),
-    ]
-    .into()
+    ];
+    for (role, folder) in [source.role(), target.role()]
+        .iter()
+        .zip(sites.into_iter().flatten())
+    {
+        command.push(format!("--site={}={}", role.name(), folder.display()));
+    }
+    command
 }
 
 /// The same hook, behind which calendars are copied.

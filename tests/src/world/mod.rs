@@ -37,7 +37,7 @@ use crate::turn::Turn;
 use crate::wait::eventually;
 
 pub use admin::Admin;
-pub use build::Builder;
+pub use build::{Builder, PASSWORD};
 pub use error::WorldError;
 pub use etcd::Etcd;
 pub use link::{Link, Traffic};

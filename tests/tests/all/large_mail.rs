@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::announcement::{endpoint_of, reconfigure};
 use super::lmtp::Sender;
+use super::memory::Memory;
 
 /// 204.8 MB.
 const LARGE: u32 = 3200;
@@ -130,36 +131,6 @@ async fn send(sender: &mut Sender, to: [&str; 2], count: u32, sent: &AtomicU32) 
     }
     sender.0.send(".\r\n").await.unwrap();
     [sender.reply().await, sender.reply().await]
-}
-
-/// What a process has, and the most that it has had since its peak was forgotten.
-struct Memory(PathBuf);
-
-impl Memory {
-    fn of(id: u32) -> Self {
-        Self(format!("/proc/{id}").into())
-    }
-
-    fn forget_peak(&self) {
-        // proc_pid_clear_refs(5)
-        fs::write(self.0.join("clear_refs"), "5").unwrap();
-    }
-
-    fn octets(&self, field: &str) -> u64 {
-        let status = fs::read_to_string(self.0.join("status")).unwrap();
-        let mut lines = status.lines();
-        let line = lines.find_map(|line| line.strip_prefix(field)).unwrap();
-        let kib = line.trim_start_matches(':').trim().strip_suffix(" kB");
-        kib.unwrap().parse::<u64>().unwrap() * 1024
-    }
-
-    fn now(&self) -> u64 {
-        self.octets("VmRSS")
-    }
-
-    fn peak(&self) -> u64 {
-        self.octets("VmHWM")
-    }
 }
 
 /// The largest file in a folder, at whatever depth.
