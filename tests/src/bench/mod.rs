@@ -2,6 +2,7 @@
 //!
 //! - `relay` drives HAProxy, nginx and Ferrypost in turn; `rig` starts them, `load` is their clients (`visit` logs in and
 //!   out, `client` stays), [`backend`] is the server behind them, `meter` reads what the kernel counts.
+//! - `web` does the same by HTTP.
 //! - `crowd` asks what ten thousand sessions that wait do to those who log in.
 //! - `churn` asks what an idle session costs among many that come and go.
 //! - `handshakes` asks what TLS costs by the kind of the key.
@@ -32,6 +33,7 @@ mod rig;
 mod routes;
 mod table;
 mod visit;
+mod web;
 
 use crate::postfix;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -45,6 +47,8 @@ pub enum Part {
     Routes,
     /// Sessions beside HAProxy and nginx.
     Relay,
+    /// Requests beside HAProxy and nginx.
+    Web,
     /// Deliveries beside Postfix and Dovecot.
     Deliveries,
     /// Look-ups by socketmap.
@@ -80,7 +84,10 @@ pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
         table::print_handshakes(&handshakes::measure()?);
     }
     if wants(Part::Relay) {
-        table::print_relay(&relay::measure(amounts).await?);
+        table::print_relay(&Box::pin(relay::measure(amounts)).await?);
+    }
+    if wants(Part::Web) {
+        table::print_web(&Box::pin(web::measure(amounts)).await?);
     }
     if wants(Part::Deliveries) && postfix::can_start() {
         table::print_deliveries(&deliveries::measure(amounts).await?);

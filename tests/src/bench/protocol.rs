@@ -1,4 +1,4 @@
-//! The protocols whose logins are measured.
+//! The protocols that are measured.
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,11 +9,16 @@ pub(super) enum Protocol {
     Pop3,
     /// Submission.
     Submission,
+    /// HTTP, in any version.
+    Http,
 }
 
 impl Protocol {
     /// All of them, in the order in which their ports are listed.
-    pub(super) const ALL: [Self; 3] = [Self::Imap, Self::Pop3, Self::Submission];
+    pub(super) const ALL: [Self; 4] = [Self::Imap, Self::Pop3, Self::Submission, Self::Http];
+
+    /// Those of mail, whose logins are measured.
+    pub(super) const MAIL: [Self; 3] = [Self::Imap, Self::Pop3, Self::Submission];
 
     /// As Ferrypost's configuration calls it.
     pub(super) const fn name(self) -> &'static str {
@@ -21,13 +26,14 @@ impl Protocol {
             Self::Imap => "imap",
             Self::Pop3 => "pop3",
             Self::Submission => "submission",
+            Self::Http => "http",
         }
     }
 
-    /// As nginx calls it.
+    /// As nginx's mail proxy calls it.
     pub(super) const fn nginx_name(self) -> &'static str {
         match self {
-            Self::Imap | Self::Pop3 => self.name(),
+            Self::Imap | Self::Pop3 | Self::Http => self.name(),
             Self::Submission => "smtp",
         }
     }
@@ -38,6 +44,7 @@ impl Protocol {
             Self::Imap => "IMAP",
             Self::Pop3 => "POP3",
             Self::Submission => "submission",
+            Self::Http => "HTTP",
         }
     }
 }

@@ -18,13 +18,13 @@ pub struct Amounts {
     /// Rounds, each with fresh proxies; the median is shown.
     #[arg(long, default_value_t = 3)]
     pub(super) rounds: usize,
-    /// Logins a round and protocol.
+    /// Logins a round and protocol, and connections with one request.
     #[arg(long, default_value_t = 2000)]
     pub(super) logins: usize,
-    /// Mebibytes each way a round.
+    /// Mebibytes each way a round, and version of HTTP.
     #[arg(long, default_value_t = 1024)]
-    mebibytes: usize,
-    /// Idle sessions.
+    pub(super) mebibytes: usize,
+    /// Idle sessions; idle connections by HTTP, and as many with an open WebSocket.
     #[arg(long, default_value_t = 2000)]
     pub(super) sessions: usize,
     /// Logins between the first idle session and the last, in the part `churn`.
@@ -36,6 +36,9 @@ pub struct Amounts {
     /// Messages a round that each mail system is given to pass on.
     #[arg(long, default_value_t = 2000)]
     pub(super) deliveries: usize,
+    /// Requests a round and version of HTTP.
+    #[arg(long, default_value_t = 20_000)]
+    pub(super) requests: usize,
     /// Look-ups a round.
     #[arg(long, default_value_t = 100_000)]
     pub(super) lookups: usize,
@@ -45,7 +48,7 @@ pub struct Amounts {
 }
 
 /// Slices of a round's logins and bulk.
-const SLICES: usize = 4;
+pub(super) const SLICES: usize = 4;
 
 /// Logins before anything is measured.
 pub(super) const WARM_UP: usize = 200;
@@ -53,7 +56,7 @@ pub(super) const WARM_UP: usize = 200;
 /// What one proxy used, or several medians of that.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Costs {
-    /// CPU seconds, by protocol in the order of [`Protocol::ALL`].
+    /// CPU seconds, by protocol in the order of [`Protocol::MAIL`].
     pub(super) login: [f64; 3],
     /// CPU seconds.
     pub(super) gibibyte_down: f64,
@@ -101,7 +104,7 @@ pub(super) async fn measure(amounts: Amounts) -> anyhow::Result<ByKind<Measured>
     }))
 }
 
-async fn start(rig: &Rig) -> anyhow::Result<ByKind<Proxy>> {
+pub(super) async fn start(rig: &Rig) -> anyhow::Result<ByKind<Proxy>> {
     let [haproxy, nginx, in_clear, under_tls] = Kind::ALL.map(|kind| rig.proxy(kind));
     Ok([
         haproxy.await?,
@@ -124,7 +127,7 @@ async fn run(proxies: &ByKind<Proxy>, amounts: Amounts) -> anyhow::Result<ByKind
         costs.idle_session = idle_session(proxy, amounts.sessions).await?;
     }
     let slice = amounts.logins.div_ceil(SLICES);
-    for protocol in Protocol::ALL.repeat(SLICES) {
+    for protocol in Protocol::MAIL.repeat(SLICES) {
         for (proxy, costs) in proxies.iter().zip(&mut costs) {
             let used = used(proxy, load::logins(proxy.target(protocol), slice)).await?;
             costs.login[protocol as usize] += used.as_secs_f64() / per(slice * SLICES);
@@ -163,7 +166,7 @@ async fn idle_session(proxy: &Proxy, sessions: usize) -> anyhow::Result<f64> {
 }
 
 /// The CPU time that a proxy uses for some work, its aftermath included.
-async fn used(
+pub(super) async fn used(
     proxy: &Proxy,
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Duration> {
@@ -176,7 +179,7 @@ async fn used(
 fn medians(rounds: &[Costs]) -> Costs {
     let of = |what: fn(&Costs) -> f64| median(rounds.iter().map(what));
     Costs {
-        login: Protocol::ALL
+        login: Protocol::MAIL
             .map(|protocol| median(rounds.iter().map(|costs| costs.login[protocol as usize]))),
         gibibyte_down: of(|costs| costs.gibibyte_down),
         gibibyte_up: of(|costs| costs.gibibyte_up),

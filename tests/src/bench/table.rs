@@ -15,6 +15,7 @@ use super::protocol::Protocol;
 use super::queue::Queue;
 use super::relay::{ByKind, Costs, Measured};
 use super::routes::{Routes, Times};
+use super::web;
 
 /// A goal and how it is met.
 struct Goal {
@@ -90,10 +91,10 @@ pub(super) fn print_routes(tables: &[Routes]) {
 pub(super) fn print_relay(all: &ByKind<Measured>) {
     println!();
     println!(
-        "{:27}{:>9}{:>9}{:>11}  {:27}of nginx",
+        "{:36}{:>9}{:>9}{:>11}  {:27}of nginx",
         "", "HAProxy", "nginx", "Ferrypost", "of HAProxy"
     );
-    for protocol in Protocol::ALL {
+    for protocol in Protocol::MAIL {
         let row = Row {
             what: &format!("CPU a login, {}, us", protocol.title()),
             unit: 1e-6,
@@ -128,6 +129,24 @@ pub(super) fn print_relay(all: &ByKind<Measured>) {
     );
 }
 
+/// What HTTP costs, and the ratios as of sessions.
+pub(super) fn print_web(all: &ByKind<web::Costs>) {
+    println!();
+    println!(
+        "{:36}{:>9}{:>9}{:>11}  {:27}of nginx",
+        "", "HAProxy", "nginx", "Ferrypost", "of HAProxy"
+    );
+    for figure in web::Figure::ALL {
+        let row = Row {
+            what: figure.title(),
+            unit: figure.unit(),
+            digits: figure.digits(),
+            goals: [figure.goal(), None],
+        };
+        row.print(all.each_ref().map(|it| it.of(figure)));
+    }
+}
+
 /// What is known of a figure.
 struct Row<'a> {
     what: &'a str,
@@ -149,13 +168,13 @@ impl Row<'_> {
             }
         };
         println!(
-            "{:27}{haproxy:>9.digits$}{nginx:>9.digits$}{in_clear:>11.digits$}  {:27}{}",
+            "{:36}{haproxy:>9.digits$}{nginx:>9.digits$}{in_clear:>11.digits$}  {:27}{}",
             self.what,
             ratio(in_clear, haproxy, self.goals[0]),
             ratio(in_clear, nginx, self.goals[1]),
         );
         println!(
-            "{:45}{under_tls:>11.digits$}  {:27}{}",
+            "{:54}{under_tls:>11.digits$}  {:27}{}",
             "  with TLS behind",
             ratio(under_tls, haproxy, None),
             ratio(under_tls, nginx, None),

@@ -5,6 +5,7 @@
 //! (`auth_http`).
 
 mod auth_http;
+mod http;
 mod imap;
 mod lines;
 mod lmtp;
@@ -24,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+pub(super) use http::SMALL;
 pub(super) use imap::{FETCHED, MESSAGE, message};
 pub(super) use lmtp::Sink;
 
@@ -33,11 +35,11 @@ use lines::Lines;
 /// Where it listens, and what it shows under TLS.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// The addresses in clear: IMAP, POP3, submission.
-    #[arg(long, num_args = 3)]
+    /// The addresses in clear: IMAP, POP3, submission, HTTP.
+    #[arg(long, num_args = 4)]
     plain: Vec<SocketAddr>,
     /// The addresses under TLS, in the same order.
-    #[arg(long, num_args = 3)]
+    #[arg(long, num_args = 4)]
     tls: Vec<SocketAddr>,
     /// Where nginx asks; it is sent to the addresses in clear.
     #[arg(long)]
@@ -118,6 +120,7 @@ async fn serve(
         Protocol::Imap => imap::serve(&mut lines).await?,
         Protocol::Pop3 => pop3::serve(&mut lines).await?,
         Protocol::Submission => submission::serve(&mut lines).await?,
+        Protocol::Http => http::serve(&mut lines).await?,
     }
     lines.end().await
 }

@@ -11,10 +11,11 @@ use crate::ports::Port;
 const SESSIONS: usize = 9000;
 
 /// Ports in the order of [`Protocol::ALL`].
-pub(super) type Ports = [Port; 3];
+pub(super) type Ports = [Port; 4];
 
 pub(super) fn reserve() -> std::io::Result<Ports> {
-    Ok([Port::reserve()?, Port::reserve()?, Port::reserve()?])
+    let one = || Port::reserve();
+    Ok([one()?, one()?, one()?, one()?])
 }
 
 fn by_protocol(ports: &Ports) -> impl Iterator<Item = (Protocol, SocketAddr)> {
@@ -30,9 +31,13 @@ pub(super) fn haproxy(ports: &Ports, backend: &Ports, certificate: &Path) -> Str
         threads()
     );
     for ((protocol, address), backend) in by_protocol(ports).zip(backend) {
+        let (mode, alpn) = match protocol {
+            Protocol::Http => (" mode http\n option forwardfor\n", " alpn h2,http/1.1"),
+            _ => ("", ""),
+        };
         _ = write!(
             text,
-            "listen {}\n bind {address} ssl crt {}\n server backend {}\n",
+            "listen {}\n{mode} bind {address} ssl crt {}{alpn}\n server backend {}\n",
             protocol.name(),
             certificate.display(),
             backend.addr()
@@ -42,8 +47,8 @@ pub(super) fn haproxy(ports: &Ports, backend: &Ports, certificate: &Path) -> Str
 }
 
 /// A worker a core and no resumption, as here. TLS 1.3 is not among its defaults, and to log in to a submission server is not
-/// either.
-pub(super) fn nginx(ports: &Ports, auth_http: &Port, module: &Path) -> String {
+/// either, nor to keep a server's connections. It logs no accesses, as HAProxy does not, and has more room for bodies.
+pub(super) fn nginx(ports: &Ports, backend: &Ports, auth_http: &Port, module: &Path) -> String {
     let mut text = format!(
         "load_module {};\nworker_processes {};\ndaemon off;\npid nginx.pid;\nerror_log nginx-errors.log;\n\
          events {{ worker_connections {}; }}\n\
@@ -59,9 +64,29 @@ pub(super) fn nginx(ports: &Ports, auth_http: &Port, module: &Path) -> String {
     );
     for (protocol, address) in by_protocol(ports) {
         let name = protocol.nginx_name();
-        _ = writeln!(text, "server {{ listen {address} ssl; protocol {name}; }}");
+        if protocol != Protocol::Http {
+            _ = writeln!(text, "server {{ listen {address} ssl; protocol {name}; }}");
+        }
     }
-    text + "}\n"
+    let [.., web] = ports;
+    let [.., backend] = backend;
+    _ = write!(
+        text,
+        "}}\nhttp {{\naccess_log off;\nclient_max_body_size 16m;\nclient_body_temp_path nginx-bodies;\n\
+         proxy_temp_path nginx-proxied;\nfastcgi_temp_path nginx-fastcgi;\nuwsgi_temp_path nginx-uwsgi;\n\
+         scgi_temp_path nginx-scgi;\nkeepalive_requests 1000000;\n\
+         ssl_certificate mail.pem;\nssl_certificate_key mail.key;\nssl_protocols TLSv1.2 TLSv1.3;\n\
+         ssl_session_cache none;\nssl_session_tickets off;\n\
+         map $http_upgrade $wanted {{ default upgrade; '' ''; }}\n\
+         upstream backend {{ server {}; keepalive 64; keepalive_requests 1000000; }}\n\
+         server {{ listen {} ssl http2; location / {{ proxy_pass http://backend; proxy_http_version 1.1;\n\
+         proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;\n\
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $wanted;\n\
+         proxy_read_timeout 35m; }} }}\n}}\n",
+        backend.addr(),
+        web.addr(),
+    );
+    text
 }
 
 /// Every client comes from one address. Everything else is the default, the log included. `mail_systems` are where mail
@@ -91,6 +116,14 @@ pub(super) fn data_plane(
     );
     for (protocol, address) in by_protocol(ports) {
         let name = protocol.name();
+        if protocol == Protocol::Http {
+            _ = write!(
+                text,
+                "[[web]]\nname = \"{name}\"\naddress = \"{address}\"\n\
+                 certificates = [{{ cert_file = \"mail.pem\", key_file = \"mail.key\" }}]\n"
+            );
+            continue;
+        }
         _ = write!(
             text,
             "[[listeners]]\nname = \"{name}\"\nprotocol = \"{name}\"\naddress = \"{address}\"\n\
@@ -132,10 +165,16 @@ pub(super) fn routing(in_clear: &Ports, under_tls: &Ports, sink: Option<SocketAd
             _ = writeln!(
                 text,
                 "[[destinations.endpoints]]\nprotocol = \"{}\"\nhost = \"{}\"\nport = {}\n\
-                 announcement = \"none\"\n{tls}",
+                 announcement = \"{}\"\n{tls}",
                 protocol.name(),
                 address.ip(),
-                address.port()
+                address.port(),
+                // Those beside us announce clients, too.
+                if protocol == Protocol::Http {
+                    "x_forwarded"
+                } else {
+                    "none"
+                },
             );
         }
         if let Some(sink) = sink {
@@ -148,7 +187,7 @@ pub(super) fn routing(in_clear: &Ports, under_tls: &Ports, sink: Option<SocketAd
             );
         }
     }
-    text
+    text + "[[http.rules]]\nname = \"accounts\"\naccount_from = [\"basic\"]\nwithout_account = \"challenge\"\n"
 }
 
 /// One a core.

@@ -103,7 +103,7 @@ pub(super) struct Rig {
 /// A running proxy.
 pub(super) struct Proxy {
     process: Process,
-    targets: [Target; 3],
+    targets: [Target; 4],
     /// What it uses.
     pub(super) meter: Meter,
     own: Option<OwnPorts>,
@@ -213,7 +213,10 @@ impl Rig {
         let module = module.context("nginx's module for mail is not installed")?;
         let ports = reserve()?;
         let config = self.path("nginx.conf");
-        fs::write(&config, files::nginx(&ports, &self.auth_http, module))?;
+        fs::write(
+            &config,
+            files::nginx(&ports, &self.backend_in_clear, &self.auth_http, module),
+        )?;
         let process = Spawn::new("nginx", self.path("nginx.log"))?
             .arg("-p")
             .arg(self.folder.path())
