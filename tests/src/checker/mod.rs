@@ -11,9 +11,15 @@
 //! What an acknowledgement means, by protocol: a message or a flag that IMAP stored and a script that
 //! `ManageSieve` stored are on the final home; POP3 shows all that was stored before its login, and what
 //! it has deleted by its QUIT does not come back; a message that was submitted gets its answer, or its
-//! client would send it again; one that was delivered is on the final home, once.
+//! client would send it again; one that was delivered is on the final home, once; a file that was PUT is on the final
+//! home, whoever reads it later sees that version or a later one, and no server executed it a second time.
+//!
+//! Servers of HTTP tell what they have executed, and when. So a request is judged of which nobody heard any more: it may
+//! not have been executed where its account did not live, unless its data plane was killed, whose last requests a server
+//! may be reading still.
 
 mod deletions;
+mod files;
 mod refusals;
 mod timeline;
 mod violation;
@@ -28,6 +34,7 @@ use std::time::Duration;
 use crate::history::{Action, Disturbance, FinalState, History, HookRun, Mailbox, Operation};
 
 use deletions::Deletions;
+use files::{executed_twice, outdated, strayed};
 use refusals::is_temporary;
 use timeline::Timeline;
 pub use violation::{Misplaced, Violation};
@@ -67,7 +74,7 @@ impl Verdict {
 /// Judges a run.
 pub fn judge(history: &History, finally: &FinalState, floors: &Floors) -> Verdict {
     let mut violations = judge_so_far(history);
-    for (account, operations) in by_account(history) {
+    for (account, operations) in by_account(&history.operations) {
         let deletions = Deletions::of(&operations);
         if let Some(mailbox) = finally.get(&account) {
             violations.extend(deletions.undone_at_the_end(mailbox));
@@ -87,7 +94,7 @@ pub fn judge(history: &History, finally: &FinalState, floors: &Floors) -> Verdic
 /// [`Recorder::settled`]: crate::history::Recorder::settled
 pub fn judge_so_far(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for (account, operations) in by_account(history) {
+    for (account, operations) in by_account(&history.operations) {
         let timeline = Timeline::of(&account, history);
         violations.extend(misplaced(&timeline, &operations));
         violations.extend(both_sides(&timeline, &operations));
@@ -96,15 +103,21 @@ pub fn judge_so_far(history: &History) -> Vec<Violation> {
         let deletions = Deletions::of(&operations);
         violations.extend(deletions.undone(&operations));
         violations.extend(deletions.unseen(&operations));
+        violations.extend(outdated(&operations));
+    }
+    for (account, executed) in by_account(&history.executed) {
+        let timeline = Timeline::of(&account, history);
+        violations.extend(strayed(&timeline, &executed, &history.disturbances));
+        violations.extend(executed_twice(&executed));
     }
     violations.extend(outlived(history));
     violations.extend(twice(history));
     violations
 }
 
-fn by_account(history: &History) -> BTreeMap<Arc<str>, Vec<&Operation>> {
+fn by_account(all: &[Operation]) -> BTreeMap<Arc<str>, Vec<&Operation>> {
     let mut accounts: BTreeMap<Arc<str>, Vec<&Operation>> = BTreeMap::new();
-    for operation in &history.operations {
+    for operation in all {
         let account = Arc::clone(&operation.account);
         accounts.entry(account).or_default().push(operation);
     }
@@ -159,7 +172,10 @@ fn lost(
 ) -> Vec<Violation> {
     let nothing = Mailbox::default();
     let Mailbox {
-        messages, scripts, ..
+        messages,
+        scripts,
+        files,
+        ..
     } = mailbox.unwrap_or(&nothing);
     let is_there = |operation: &Operation| match &operation.action {
         Action::Append(message) | Action::Deliver(message) => {
@@ -171,6 +187,7 @@ fn lost(
         }
         // A later one may have been stored without an answer.
         Action::PutScript { name, version } => scripts.get(name) >= Some(version),
+        Action::PutFile { name, version } => files.get(name) >= Some(version),
         _ => true,
     };
     operations

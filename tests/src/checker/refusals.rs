@@ -21,5 +21,7 @@ pub(super) fn is_temporary(protocol: Protocol, code: Option<&str>) -> bool {
         Protocol::ManageSieve => is_known(&MANAGE_SIEVE),
         // RFC 5321 §4.2.1.
         Protocol::Submission | Protocol::Lmtp => code.starts_with('4'),
+        // RFC 9110 §15.6.4. No server of a torture run is ever away, so that no gateway's status is right.
+        Protocol::Http => code == "503",
     }
 }

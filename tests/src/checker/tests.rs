@@ -364,7 +364,10 @@ fn violations(history: &History, finally: &FinalState) -> Vec<String> {
         Violation::Undeleted(_) => "undeleted",
         Violation::Unseen { .. } => "unseen",
         Violation::Unanswered(_) => "unanswered",
-        other => panic!("not about POP3, ManageSieve or submission: {other}"),
+        Violation::Outdated { .. } => "outdated",
+        Violation::ExecutedTwice(_) => "executed twice",
+        Violation::Misplaced { .. } => "misplaced",
+        other => panic!("not about what is stored, deleted or sent: {other}"),
     });
     names.map(str::to_owned).collect()
 }
@@ -564,4 +567,96 @@ fn a_delivered_message_is_on_the_final_home_once_and_none_is_taken_while_the_acc
     };
     let kinds = |copies| found(&unanswered, copies).len();
     assert_eq!((kinds(0), kinds(1), kinds(2)), (1, 1, 2));
+}
+
+fn put(version: u64, server: Side, begun: u64, ended: u64) -> Operation {
+    let name = "c1".into();
+    Operation {
+        protocol: Protocol::Http,
+        ..operation(Action::PutFile { name, version }, server, begun, ended)
+    }
+}
+
+fn saw(version: u64, server: Side, begun: u64, ended: u64) -> Operation {
+    let name = "c1".into();
+    Operation {
+        protocol: Protocol::Http,
+        ..operation(Action::SawFile { name, version }, server, begun, ended)
+    }
+}
+
+#[test]
+fn a_file_that_was_put_is_on_the_final_home_and_seen_by_whoever_looks_later() {
+    let history = History {
+        operations: vec![
+            put(1, Side::Source, 1, 2),
+            put(2, Side::Source, 3, 5),
+            saw(1, Side::Source, 4, 6),
+            saw(1, Side::Target, 25, 26),
+        ],
+        ..moved()
+    };
+    let finally = |version| {
+        let mailbox = Mailbox {
+            files: BTreeMap::from([("c1".into(), version)]),
+            ..Mailbox::default()
+        };
+        FinalState::from([(ALICE.into(), mailbox)])
+    };
+    assert_eq!(violations(&history, &finally(3)), ["outdated"]);
+    assert_eq!(violations(&history, &finally(1)), ["outdated", "lost"]);
+}
+
+#[test]
+fn what_a_server_says_that_it_did_is_judged_though_nobody_heard_of_it() {
+    let executed = |executed: Vec<Operation>| History {
+        executed,
+        ..moved()
+    };
+    let innocent = executed(vec![
+        put(1, Side::Source, 13, 13),
+        put(2, Side::Target, 17, 17),
+    ]);
+    assert!(violations(&innocent, &FinalState::new()).is_empty());
+    let guilty = executed(vec![
+        put(1, Side::Source, 13, 13),
+        put(2, Side::Source, 15, 15),
+        put(1, Side::Target, 17, 17),
+    ]);
+    let found = violations(&guilty, &FinalState::new());
+    assert_eq!(found, ["misplaced", "executed twice"]);
+    let late = put(3, Side::Source, 15, 15);
+    let kill = Disturbance {
+        data_plane: Some(0),
+        killed: true,
+        begun: at(12),
+        mended: at(14),
+    };
+    for (data_plane, excused) in [(0, true), (1, false)] {
+        let history = History {
+            disturbances: vec![Disturbance {
+                data_plane: Some(data_plane),
+                ..kill
+            }],
+            ..executed(vec![late.clone()])
+        };
+        let found = violations(&history, &FinalState::new());
+        assert_eq!(found.is_empty(), excused, "{found:?}");
+    }
+}
+
+#[test]
+fn a_request_is_told_to_come_again_and_nothing_else() {
+    for (code, is_right) in [("503", true), ("502", false), ("401", false)] {
+        let refused = Action::LoginRefused {
+            code: Some(code.to_owned()),
+            from: None,
+        };
+        let refused = Operation {
+            protocol: Protocol::Http,
+            ..operation(refused, Side::Source, 1, 2)
+        };
+        let verdict = verdict(History::default(), vec![refused]);
+        assert_eq!(verdict.is_clean(), is_right, "{code}");
+    }
 }

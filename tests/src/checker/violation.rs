@@ -32,6 +32,15 @@ pub enum Violation {
         /// How many were not shown, at least.
         missing: usize,
     },
+    /// A file that was shown as it had been before a version that was acknowledged.
+    Outdated {
+        /// What showed it.
+        operation: Operation,
+        /// The version that had been acknowledged.
+        acknowledged: u64,
+    },
+    /// A request that was sent once and that servers executed more than once: the last time.
+    ExecutedTwice(Operation),
     /// A message that was sent once and is on the account's final home more than once.
     Twice(Operation),
     /// A message taken whole for sending or delivery, and no answer.
@@ -94,6 +103,23 @@ impl fmt::Display for Violation {
             Self::Twice(operation) => {
                 let sent = Described(operation);
                 write!(f, "{sent}, and the account's final home has it twice")
+            }
+            Self::Outdated {
+                operation,
+                acknowledged,
+            } => {
+                let seen = Described(operation);
+                write!(
+                    f,
+                    "{seen}, and version {acknowledged} had been acknowledged"
+                )
+            }
+            Self::ExecutedTwice(operation) => {
+                write!(
+                    f,
+                    "{}, and it had been executed before",
+                    Described(operation)
+                )
             }
             Self::Undeleted(operation) => {
                 write!(f, "{}, and the message came back", Described(operation))
@@ -161,6 +187,8 @@ fn describe(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Action::Retrieved(message) => write!(f, "sight of {message}"),
         Action::Delete(message) => write!(f, "deletion of {message}"),
         Action::PutScript { name, version } => write!(f, "version {version} of script {name}"),
+        Action::PutFile { name, version } => write!(f, "version {version} of file {name}"),
+        Action::SawFile { name, version } => write!(f, "sight of version {version} of file {name}"),
         Action::Submit(message) => write!(f, "submission of {message}"),
         Action::Deliver(message) => write!(f, "delivery of {message}"),
         Action::Unanswered(sent) => {

@@ -102,16 +102,19 @@ pub enum Protocol {
     Submission,
     /// Delivers mail. There is no login.
     Lmtp,
+    /// Keeps files, and listens. The first request of a connection stands for a login.
+    Http,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Imap,
         Self::Pop3,
         Self::ManageSieve,
         Self::Submission,
         Self::Lmtp,
+        Self::Http,
     ];
 
     /// As people call it.
@@ -122,6 +125,7 @@ impl Protocol {
             Self::ManageSieve => "ManageSieve",
             Self::Submission => "submission",
             Self::Lmtp => "LMTP",
+            Self::Http => "HTTP",
         }
     }
 }
@@ -168,9 +172,9 @@ pub enum Action {
         /// When the session before was lost.
         lost: Option<Moment>,
     },
-    /// A login with the right password, refused.
+    /// A login with the right password, refused; with HTTP any request, since each is one.
     LoginRefused {
-        /// The response code, for example `UNAVAILABLE`; with submission the reply's number.
+        /// The response code, for example `UNAVAILABLE`; with submission the reply's number, with HTTP the status.
         code: Option<String>,
         /// The client's end of the connection, as the data plane's log has it.
         from: Option<SocketAddr>,
@@ -196,6 +200,20 @@ pub enum Action {
         /// Which version.
         version: u64,
     },
+    /// A version of a client's own file stored. Versions of one file only grow, and each is sent once.
+    PutFile {
+        /// Its name.
+        name: Arc<str>,
+        /// Which version.
+        version: u64,
+    },
+    /// A client's own file shown, as it was not before the operation began.
+    SawFile {
+        /// Its name.
+        name: Arc<str>,
+        /// Which version; 0 where there is no such file.
+        version: u64,
+    },
     /// A message taken for sending.
     Submit(MessageId),
     /// A message delivered, each sent once.
@@ -213,6 +231,7 @@ impl Action {
                 | Self::Flag(..)
                 | Self::Delete(_)
                 | Self::PutScript { .. }
+                | Self::PutFile { .. }
                 | Self::Submit(_)
                 | Self::Deliver(_)
         )
@@ -269,6 +288,8 @@ pub struct Move {
 pub struct History {
     /// What clients did, in no order.
     pub operations: Vec<Operation>,
+    /// What servers did by their own account, each at one moment, whether or not its client heard of it: files stored.
+    pub executed: Vec<Operation>,
     /// Moves, in any order; those of one account do not overlap.
     pub moves: Vec<Move>,
     /// Runs of the delta hook.
@@ -286,6 +307,8 @@ pub struct Mailbox {
     pub twice: BTreeSet<MessageId>,
     /// Scripts by name, with their versions.
     pub scripts: BTreeMap<Arc<str>, u64>,
+    /// Files by name, with their versions.
+    pub files: BTreeMap<Arc<str>, u64>,
 }
 
 /// The mailboxes on their final homes, by account.

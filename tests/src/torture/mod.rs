@@ -13,15 +13,16 @@
 //!
 //! Submission needs Postfixes, which only root can start: elsewhere nobody submits, and the report says so.
 
+mod clients;
 mod liveness;
 mod mover;
 mod nemesis;
+mod report;
 mod sent_away;
+mod sites;
 mod upgrade;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,21 +32,23 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::checker::{Floors, Verdict, judge, judge_so_far};
+use crate::checker::{Floors, judge, judge_so_far};
 use crate::history::{
-    Action, FinalState, History, LongestWait, Move, Operation, Protocol, Recorder, Summary,
-    longest_wait, read_journal,
+    FinalState, History, LongestWait, Move, Recorder, Side, Summary, longest_wait, read_journal,
 };
 use crate::postfix;
-use crate::workload::{Habit, Job, Place, Tls, Workload, read_mailbox};
+use crate::workload::{read_files, read_mailbox};
 use crate::world::{Builder, Limits, World};
 
+pub use report::Report;
 pub use sent_away::SentAway;
 
+use clients::{deliveries, logins, silent, start_clients};
 use liveness::come_to_rest;
 use mover::Mover;
 use nemesis::{LONGEST_ABSENCE, LONGEST_STUPOR, Nemesis};
 use sent_away::outcomes;
+use sites::Sites;
 
 /// Small windows, so that a short run sees many moves end in many ways.
 pub const LIMITS: Limits = Limits {
@@ -76,20 +79,6 @@ const PATIENCE: u32 = 5;
 /// How often a run without faults is judged as far as it has come.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What a writer does by IMAP.
-const WRITER: Habit = Habit {
-    pause: 5..80,
-    slow_percent: 25,
-    login_percent: 15,
-};
-
-/// What everybody else does: each login costs a handshake on either leg, and a process of the server's.
-const OTHERS: Habit = Habit {
-    pause: 100..700,
-    slow_percent: 50,
-    login_percent: 20,
-};
-
 /// In how many of a hundred moves the delta hook fails, in a run with faults.
 const MOODS: u32 = 8;
 
@@ -110,6 +99,17 @@ pub enum Aim {
     Upgrade,
 }
 
+/// What clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// All that the world has.
+    Everything,
+    /// Mail alone: the servers of HTTP are not where data planes in networks of their own could reach them.
+    Mail,
+    /// HTTP alone.
+    Http,
+}
+
 /// What to do to which world.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -119,106 +119,12 @@ pub struct Plan {
     pub duration: Duration,
     /// What is to be shown.
     pub aim: Aim,
+    /// What clients speak.
+    pub speaks: Speaks,
     /// How many writers each account has on each data plane, beside one client of every other protocol.
     pub writers: usize,
     /// How much must have happened.
     pub floors: Floors,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct Report {
-    /// The seed, to do it again.
-    pub seed: u64,
-    /// What the checker found.
-    pub verdict: Verdict,
-    /// What did not come to rest, or was refused without a reason, in words.
-    pub complaints: Vec<String>,
-    /// What the clients did.
-    pub summary: Summary,
-    /// Logins that were granted, by protocol.
-    pub logins: BTreeMap<Protocol, usize>,
-    /// Messages delivered, one for each recipient.
-    pub deliveries: usize,
-    /// The longest time in which no login of an account was admitted anywhere.
-    pub longest_wait: Option<LongestWait>,
-    /// Logins that were refused while their account was in a move that took less than a login is held (G4).
-    pub sent_away: SentAway,
-    /// Moves that ended on the other side, and that ended where they began.
-    pub moves: (usize, usize),
-    /// What was done to which process how often.
-    pub faults: BTreeMap<String, usize>,
-    /// Where the logs are, when something was found.
-    pub kept: Option<PathBuf>,
-}
-
-impl Report {
-    /// Whether nothing bad was found in a run in which enough happened.
-    pub fn is_clean(&self) -> bool {
-        self.verdict.is_clean() && self.complaints.is_empty()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 20;
-        let (flipped, stayed) = self.moves;
-        let Summary {
-            accepted,
-            logins,
-            writes,
-            refused,
-            unanswered,
-            ..
-        } = self.summary;
-        writeln!(f, "torture with seed {}", self.seed)?;
-        writeln!(
-            f,
-            "  operations: {accepted}, of them {writes} writes, {logins} logins; \
-             {refused} logins refused, {unanswered} not answered"
-        )?;
-        let by_protocol = self.logins.iter();
-        let by_protocol: Vec<_> = by_protocol.map(|(p, n)| format!("{n} by {p}")).collect();
-        writeln!(f, "  logins: {}", by_protocol.join(", "))?;
-        writeln!(f, "  deliveries: {}", self.deliveries)?;
-        if !self.logins.contains_key(&Protocol::Submission) {
-            writeln!(f, "  nobody submitted: only root can start a Postfix")?;
-        }
-        writeln!(
-            f,
-            "  moves: {flipped} flipped, {stayed} stayed; faults: {:?}",
-            self.faults
-        )?;
-        if let Some(LongestWait {
-            account,
-            since,
-            time,
-        }) = &self.longest_wait
-        {
-            writeln!(
-                f,
-                "  no login of {account} was admitted anywhere for {time:.1?} from {since} on, the longest time; \
-                 a window and a take-over are {:.1?}",
-                longest_hold()
-            )?;
-        }
-        writeln!(
-            f,
-            "  sent away in moves shorter than {:?}: {}",
-            LIMITS.hold, self.sent_away
-        )?;
-        writeln!(f, "  violations: {}", self.verdict.violations.len())?;
-        for violation in self.verdict.violations.iter().take(SHOWN) {
-            writeln!(f, "    {violation}")?;
-        }
-        for complaint in self.complaints.iter().chain(&self.verdict.shortfalls) {
-            writeln!(f, "  complaint: {complaint}")?;
-        }
-        if let Some(folder) = &self.kept {
-            writeln!(f, "  logs: {}", folder.display())?;
-        }
-        Ok(())
-    }
 }
 
 /// Starts a world, tortures it, and judges.
@@ -226,7 +132,7 @@ impl fmt::Display for Report {
 /// # Errors
 /// When the world does not come up or its state cannot be read; what was found wrong is in the report.
 pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
-    let mut world = world.limits(LIMITS).deliveries();
+    let mut world = world.limits(LIMITS);
     let faults = plan.aim == Aim::Endurance;
     if faults {
         world = world.links().moody_hook(plan.seed, MOODS);
@@ -237,9 +143,21 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     if plan.aim == Aim::Upgrade {
         world = upgrade::beginning(world);
     }
-    let submits = postfix::can_start();
-    if submits {
-        world = world.postfixes();
+    // The version before reads no rules of HTTP.
+    let surfs = plan.speaks != Speaks::Mail && plan.aim != Aim::Upgrade;
+    let sites = if surfs {
+        Some(Sites::start().await?)
+    } else {
+        None
+    };
+    if let Some(sites) = &sites {
+        world = sites.within(world);
+    }
+    if plan.speaks != Speaks::Http {
+        world = world.deliveries();
+        if postfix::can_start() {
+            world = world.postfixes();
+        }
     }
     let mut world = world.start().await?;
     let recorder = Recorder::new();
@@ -275,17 +193,11 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
     complaints.extend(too_long(&history));
     history.hook_runs = read_journal(world.journal())?;
     history.disturbances = nemesis.disturbances().to_vec();
-    let logins = logins(&history);
-    complaints.extend(silent(&logins, submits));
-    let deliveries = deliveries(&history);
-    let delivers = world
-        .data_planes()
-        .iter()
-        .any(|it| it.deliveries().is_some());
-    if delivers && deliveries == 0 {
-        complaints.push("nobody delivered".to_owned());
+    history.executed = sites.as_ref().map(Sites::executed).unwrap_or_default();
+    if plan.speaks != Speaks::Http {
+        complaints.extend(silent(&world, &history));
     }
-    let finally = final_state(&world).await?;
+    let finally = final_state(&world, sites.as_ref()).await?;
     let flipped = history.flips().count();
     let longest_wait = longest_wait(&history);
     if plan.aim == Aim::Leaders {
@@ -297,8 +209,9 @@ pub async fn torture(world: Builder, plan: Plan) -> anyhow::Result<Report> {
         complaints,
         longest_wait,
         summary: Summary::of(&history, |_| true),
-        logins,
-        deliveries,
+        logins: logins(&history),
+        deliveries: deliveries(&history),
+        executed: history.executed.len(),
         sent_away: SentAway::of(&history, &outcomes(&world)),
         moves: (flipped, history.moves.len() - flipped),
         faults: nemesis.done().into_iter().chain(upgraded).collect(),
@@ -341,70 +254,6 @@ fn too_long(history: &History) -> impl Iterator<Item = String> + '_ {
         let (account, migration) = (&movement.account, &movement.migration);
         Some(format!("{migration} held {account} for {held:?}"))
     })
-}
-
-async fn start_clients(
-    world: &World,
-    recorder: &Recorder,
-    plan: &Plan,
-) -> anyhow::Result<Workload> {
-    let mut workload = Workload::new(world, recorder.clone(), plan.seed);
-    workload.sow(world, world.accounts()).await?;
-    for data_plane in 0..world.data_planes().len() {
-        for (n, account) in world.accounts().iter().enumerate() {
-            let tls = if n % 2 == 0 {
-                Tls::Implicit
-            } else {
-                Tls::Starttls
-            };
-            let place = Place {
-                account,
-                data_plane,
-                tls,
-            };
-            workload.add(place, Job::Idle);
-            for _ in 0..plan.writers {
-                workload.add(place, Job::Busy(Protocol::Imap, WRITER));
-            }
-            for protocol in [
-                Protocol::Pop3,
-                Protocol::ManageSieve,
-                Protocol::Submission,
-                Protocol::Lmtp,
-            ] {
-                workload.add(place, Job::Busy(protocol, OTHERS));
-            }
-        }
-    }
-    Ok(workload)
-}
-
-/// How many logins were granted, by protocol.
-fn logins(history: &History) -> BTreeMap<Protocol, usize> {
-    let mut logins = BTreeMap::new();
-    for operation in &history.operations {
-        if operation.action.is_login() && operation.action.is_accepted() {
-            *logins.entry(operation.protocol).or_default() += 1;
-        }
-    }
-    logins
-}
-
-/// How many recipients had a message delivered.
-fn deliveries(history: &History) -> usize {
-    let is_delivery = |operation: &&Operation| matches!(operation.action, Action::Deliver(_));
-    history.operations.iter().filter(is_delivery).count()
-}
-
-/// Protocols in which nobody ever got in.
-fn silent(logins: &BTreeMap<Protocol, usize>, submits: bool) -> impl Iterator<Item = String> + '_ {
-    Protocol::ALL
-        .into_iter()
-        .filter(move |protocol| submits || *protocol != Protocol::Submission)
-        // Nobody logs in to deliver.
-        .filter(|protocol| *protocol != Protocol::Lmtp)
-        .filter(|protocol| !logins.contains_key(protocol))
-        .map(|protocol| format!("nobody logged in by {protocol}"))
 }
 
 /// A mover for each account.
@@ -452,17 +301,18 @@ impl Movers {
 }
 
 /// Every account's mailbox on the server where the control plane says that it lives.
-async fn final_state(world: &World) -> anyhow::Result<FinalState> {
+async fn final_state(world: &World, sites: Option<&Sites>) -> anyhow::Result<FinalState> {
     let mut finally = FinalState::new();
     for account in world.accounts() {
         let destination = liveness::destination(world, account).await?;
         let server = world
             .server(&destination)
             .ok_or_else(|| anyhow::anyhow!("{account} lives at {destination:?}"))?;
-        finally.insert(
-            Arc::from(account.as_str()),
-            read_mailbox(server, account).await?,
-        );
+        let mut mailbox = read_mailbox(server, account).await?;
+        if let (Some(sites), Some(side)) = (sites, Side::named(&destination)) {
+            mailbox.files = read_files(sites.of(side), account)?;
+        }
+        finally.insert(Arc::from(account.as_str()), mailbox);
     }
     Ok(finally)
 }

@@ -17,6 +17,7 @@ pub(super) struct Doors {
     sieve: SieveConnect,
     submission: Option<Connect>,
     lmtp: Option<Connect>,
+    web: Option<Connect>,
     is_on_loopback: bool,
 }
 
@@ -36,6 +37,7 @@ impl Doors {
             lmtp: plane
                 .deliveries()
                 .map(|at| Connect::new(at, Security::Plain)),
+            web: plane.web().map(tls),
             is_on_loopback: plane.imaps().ip().is_loopback(),
         }
     }
@@ -73,6 +75,11 @@ impl Doors {
     /// In clear; nothing in a world without deliveries.
     pub(super) fn lmtp(&self) -> Option<Connect> {
         self.lmtp.clone()
+    }
+
+    /// Over TLS; nothing in a world without HTTP.
+    pub(super) fn web(&self) -> Option<Connect> {
+        self.web.clone()
     }
 
     /// Always with STARTTLS; nothing in a world without submission.

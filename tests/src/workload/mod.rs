@@ -12,6 +12,7 @@ mod seeds;
 mod sieve;
 mod submission;
 mod user;
+mod web;
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::history::{Protocol, Recorder};
 use crate::world::World;
 
-use client::run;
+use client::{Session, run};
 use doors::Doors;
 use imap::Imap;
 use landings::Landings;
@@ -32,9 +33,11 @@ use seeds::sow;
 use sieve::Sieve;
 use submission::Submission;
 use user::User;
+use web::{Events, Files, Sockets};
 
 pub use mailbox::read_mailbox;
 pub use user::Habit;
+pub use web::{executed, read_files};
 
 /// The habit of whoever only waits.
 const NOTHING: Habit = Habit {
@@ -72,6 +75,10 @@ pub enum Job {
     Busy(Protocol, Habit),
     /// Waits in IMAP's IDLE for as long as it is let.
     Idle,
+    /// Writes over a WebSocket.
+    Socket(Habit),
+    /// Listens to an event stream for as long as it is let.
+    Listen,
 }
 
 /// Whose client it is, and how it connects.
@@ -114,12 +121,14 @@ impl Workload {
         sow(world, accounts, &self.recorder).await
     }
 
-    /// Starts one more client. In a world without submission nobody submits, and in one without deliveries nobody
-    /// delivers.
+    /// Starts one more client. In a world without submission nobody submits, in one without deliveries nobody delivers,
+    /// and in one without HTTP nobody speaks it.
     pub fn add(&mut self, place: Place<'_>, job: Job) {
         let (protocol, habit) = match job {
             Job::Busy(protocol, habit) => (protocol, Some(habit)),
             Job::Idle => (Protocol::Imap, None),
+            Job::Socket(habit) => return self.surf::<Sockets>(self.user(place, habit)),
+            Job::Listen => return self.surf::<Events>(self.user(place, NOTHING)),
         };
         let idles = habit.is_none();
         let user = self.user(place, habit.unwrap_or(NOTHING));
@@ -156,6 +165,15 @@ impl Workload {
                     self.clients.spawn(lmtp::run(user, door));
                 }
             }
+            Protocol::Http => self.surf::<Files>(user),
+        }
+    }
+
+    /// Starts a client that speaks HTTP.
+    fn surf<S: Session<Door = web::Door> + 'static>(&mut self, user: User) {
+        if let Some(connect) = self.doors[user.data_plane].web() {
+            let door = web::Door::of(&user, connect);
+            self.clients.spawn(run::<S>(user, door));
         }
     }
 

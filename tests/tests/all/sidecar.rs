@@ -26,7 +26,7 @@ use ferrypost_tests::story::{
     SOON, closed, data_plane, data_planes, landing, migrate, migration_until, move_to, served_by,
     session, short_limits,
 };
-use ferrypost_tests::torture::{Aim, Plan, torture};
+use ferrypost_tests::torture::{Aim, Plan, Speaks, torture};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::{Builder, Entrance, Operator, World};
 use prost_types::Duration as Wait;
@@ -229,6 +229,7 @@ async fn moves_both_ways_under_load_lose_nothing() {
         seed: 1,
         duration: Duration::from_secs(12),
         aim: Aim::Quiet,
+        speaks: Speaks::Mail,
         writers: 2,
         floors: Floors {
             operations: 300,

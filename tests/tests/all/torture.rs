@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use ferrypost_tests::checker::Floors;
 use ferrypost_tests::history::Summary;
-use ferrypost_tests::torture::{Aim, Plan, Report, torture};
+use ferrypost_tests::torture::{Aim, Plan, Report, Speaks, torture};
 use ferrypost_tests::world::{Builder, StoreKind, World};
 
 fn setting(name: &str) -> Option<u64> {
@@ -38,6 +38,7 @@ fn plan(seconds: u64, aim: Aim) -> Plan {
         seed: setting("FERRYPOST_TORTURE_SEED").unwrap_or(1),
         duration: Duration::from_secs(seconds),
         aim,
+        speaks: Speaks::Everything,
         writers: 2,
         floors: Floors {
             operations: 100 * moves,
@@ -144,4 +145,19 @@ async fn a_build_that_releases_early_is_found_out() {
     let defect = "release-early";
     let world = World::builder().control_plane_env("FERRYPOST_SABOTAGE", defect);
     is_found_out(world, defect).await;
+}
+
+/// Requests are routed one by one: nothing that mail's sessions do helps to find it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_without_a_fence_is_found_out_by_http_alone() {
+    let defect = "fence-off";
+    let world = World::builder().data_plane_env("FERRYPOST_SABOTAGE", defect);
+    let mut plan = plan(300, Aim::Violation);
+    plan.speaks = Speaks::Http;
+    let report = run(world, plan).await;
+    let mut violations = report.verdict.violations.iter();
+    assert!(
+        violations.any(|it| it.to_string().contains("HTTP")),
+        "{report}"
+    );
 }

@@ -3,6 +3,7 @@
 //! It is for what no server from Debian has: WebSocket, an event stream, a web interface with a form to sign in, a client
 //! that is kept waiting. What it serves is in `site`.
 
+mod files;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -11,10 +12,10 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Method;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -30,8 +31,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::certs::{CertError, Identity};
+use crate::history::Moment;
 
 use super::Version;
+use files::Files;
 
 /// A handshake, and what comes before it.
 const OPENING: Duration = Duration::from_mins(1);
@@ -72,10 +75,14 @@ pub struct Done {
     pub method: Method,
     /// Its path, without a query.
     pub path: String,
+    /// The query, or nothing.
+    pub query: String,
     /// Who asked, if that was proved.
     pub user: Option<String>,
     /// Octets of its body.
     pub octets: u64,
+    /// When.
+    pub at: Moment,
 }
 
 /// A running server. It ends with the value, and its connections with it.
@@ -96,7 +103,7 @@ struct State {
     sessions: Sessions,
     done: Mutex<Vec<Done>>,
     read: Mutex<HashMap<String, u64>>,
-    files: Mutex<HashMap<(String, String), Bytes>>,
+    files: Files,
     announcements: broadcast::Sender<String>,
     stalled: watch::Receiver<bool>,
     closing: CancellationToken,
@@ -125,7 +132,7 @@ impl Backend {
             sessions: setup.sessions,
             done: Mutex::default(),
             read: Mutex::default(),
-            files: Mutex::default(),
+            files: Files::new()?,
             announcements: broadcast::channel(ANNOUNCEMENTS).0,
             stalled,
             closing: closing.clone(),
@@ -157,6 +164,19 @@ impl Backend {
     /// What it has done so far, in order.
     pub fn done(&self) -> Vec<Done> {
         lock(&self.state.done).clone()
+    }
+
+    /// Where files lie, a folder for each user. Whoever copies it into another server's has moved them.
+    pub fn folder(&self) -> &Path {
+        self.state.files.folder()
+    }
+
+    /// A user's files, by name.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn files_of(&self, user: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+        self.state.files.of(user)
     }
 
     /// How many octets of an upload to this path it has read, whether or not it is whole.
@@ -257,8 +277,8 @@ async fn announced(stream: &mut TcpStream) -> io::Result<SocketAddr> {
     }
 }
 
-/// A client that ends its side is answered to the end, as servers do: the end of the connection is then the proof that
-/// nothing more of it will be done.
+/// A client that ends its side is answered no more, as most servers have it: what it waited for ends, and so does the
+/// connection, which is the proof that nothing more of it will be done.
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     speaks_2: bool,
@@ -277,7 +297,6 @@ async fn speak(
             .await
     } else {
         http1::Builder::new()
-            .half_close(true)
             .serve_connection(stream, service)
             .with_upgrades()
             .await

@@ -4,16 +4,17 @@
 //! |---|---|
 //! | `/whoami` | a JSON document of the server and of what it was asked |
 //! | `/echo` | the body as it came, and `x-framing` how |
-//! | `/files/NAME` | PUT and GET, for each user his own |
+//! | `/files/NAME` | PUT and GET, for each user his own; the answer names the server, as `x-server` |
 //! | `/upload/NAME` | PUT, counted as it comes and thrown away |
 //! | `/events`, `/poll` | what is announced, as an event stream, and once |
-//! | `/ws` | a WebSocket that says everything back with the server's name |
+//! | `/ws` | a WebSocket that says everything back with the server's name, after it did what it was told: `put NAME QUERY CONTENT` |
 //! | `/away` | a redirect to the server's own address |
 //! | `/login`, `/mail`, `/api/me` | a web interface: its form, its page, who has signed in |
 //! | `/auth/token` | which server and which `client_id` |
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
@@ -37,6 +38,7 @@ use rand::RngExt as _;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::history::Moment;
 use crate::web::socket::{End, Message, Socket};
 
 use super::{Done, Peer, State, lock};
@@ -52,7 +54,7 @@ const SESSION: &str = "sid";
 const FORM: &str = "<form method=\"post\" action=\"/login\"><input name=\"user\" id=\"user\">\
     <input name=\"password\" id=\"password\" type=\"password\"><button id=\"go\">Sign in</button></form>";
 
-pub(super) async fn answer(mut request: Request<Incoming>, peer: Peer, state: &State) -> Page {
+pub(super) async fn answer(mut request: Request<Incoming>, peer: Peer, state: &Arc<State>) -> Page {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     // Whoever asks whether the server is there has nothing done.
@@ -71,8 +73,10 @@ pub(super) async fn answer(mut request: Request<Incoming>, peer: Peer, state: &S
     lock(&state.done).push(Done {
         method: asked.head.method.clone(),
         path: asked.path().to_owned(),
+        query: asked.head.uri.query().unwrap_or_default().to_owned(),
         user: asked.user.clone(),
         octets: body.octets,
+        at: Moment::now(),
     });
     serve(&asked, body, upgrade, state).await
 }
@@ -139,7 +143,7 @@ async fn read(asked: &Asked, mut body: Incoming, state: &State) -> Option<Read> 
     })
 }
 
-async fn serve(asked: &Asked, body: Read, upgrade: OnUpgrade, state: &State) -> Page {
+async fn serve(asked: &Asked, body: Read, upgrade: OnUpgrade, state: &Arc<State>) -> Page {
     match (asked.head.method.as_str(), asked.path()) {
         (_, "/whoami") => json_page(&whoami(asked, state)),
         (_, "/echo") => echo(asked, body.content),
@@ -160,27 +164,54 @@ async fn serve(asked: &Asked, body: Read, upgrade: OnUpgrade, state: &State) -> 
 }
 
 /// What is somebody's.
-async fn of_user(asked: &Asked, user: &str, body: Read, upgrade: OnUpgrade, state: &State) -> Page {
+async fn of_user(
+    asked: &Asked,
+    user: &str,
+    body: Read,
+    upgrade: OnUpgrade,
+    state: &Arc<State>,
+) -> Page {
     let path = asked.path();
-    let file = || (user.to_owned(), path.to_owned());
     match (asked.head.method.as_str(), path) {
-        ("GET" | "CONNECT", "/ws") if asked.is_handshake() => web_socket(asked, upgrade, state),
+        ("GET" | "CONNECT", "/ws") if asked.is_handshake() => {
+            web_socket(asked, user, upgrade, state)
+        }
         ("GET", "/events") => events(state),
         ("GET", "/poll") => poll(state).await,
         ("PUT", path) if path.starts_with("/upload/") => {
             json_page(&json!({"server": state.name, "octets": body.octets}))
         }
-        ("PUT", path) if path.starts_with("/files/") => {
-            let before = lock(&state.files).insert(file(), body.content);
-            let status = before.map_or(StatusCode::CREATED, |_| StatusCode::NO_CONTENT);
-            page(status, "")
-        }
-        ("GET", path) if path.starts_with("/files/") => match lock(&state.files).get(&file()) {
-            Some(content) => with_body(StatusCode::OK, "text/plain", content.clone()),
+        (method, path) => match path.strip_prefix("/files/") {
+            Some(name) => file(method, (user, name), &body.content, state),
             None => page(StatusCode::NOT_FOUND, ""),
         },
-        _ => page(StatusCode::NOT_FOUND, ""),
     }
+}
+
+/// Somebody's file.
+fn file(method: &str, (user, name): (&str, &str), content: &[u8], state: &State) -> Page {
+    let files = &state.files;
+    let answer = match method {
+        "PUT" => files.put(user, name, content).map(|is_new| {
+            let status = if is_new {
+                StatusCode::CREATED
+            } else {
+                StatusCode::NO_CONTENT
+            };
+            page(status, "")
+        }),
+        "GET" => files.get(user, name).map(|content| match content {
+            Some(content) => with_body(StatusCode::OK, "text/plain", content),
+            None => page(StatusCode::NOT_FOUND, ""),
+        }),
+        _ => Ok(page(StatusCode::METHOD_NOT_ALLOWED, "")),
+    };
+    let mut answer = answer.unwrap_or_else(|_| page(StatusCode::INTERNAL_SERVER_ERROR, ""));
+    let server = HeaderValue::from_str(&state.name).expect("a server's name is a value");
+    answer
+        .headers_mut()
+        .insert(HeaderName::from_static("x-server"), server);
+    answer
 }
 
 fn whoami(asked: &Asked, state: &State) -> serde_json::Value {
@@ -319,13 +350,14 @@ async fn poll(state: &State) -> Page {
 }
 
 /// Accepts in the way that was asked in.
-fn web_socket(asked: &Asked, upgrade: OnUpgrade, state: &State) -> Page {
-    let (name, closing) = (state.name.clone(), state.closing.clone());
+fn web_socket(asked: &Asked, user: &str, upgrade: OnUpgrade, state: &Arc<State>) -> Page {
+    let closing = state.closing.clone();
+    let (user, of) = (user.to_owned(), Arc::clone(state));
     tokio::spawn(closing.run_until_cancelled_owned(async move {
         if let Ok(stream) = upgrade.await {
             let socket = Socket::new(TokioIo::new(stream), End::Server);
             // Its end is the client's to see.
-            _ = say_back(socket, &name).await;
+            _ = say_back(socket, &user, &of).await;
         }
     }));
     let mut page = page(StatusCode::OK, "");
@@ -346,12 +378,14 @@ fn web_socket(asked: &Asked, upgrade: OnUpgrade, state: &State) -> Page {
 
 async fn say_back(
     mut socket: Socket<TokioIo<hyper::upgrade::Upgraded>>,
-    name: &str,
+    user: &str,
+    state: &State,
 ) -> std::io::Result<()> {
     while let Some(message) = socket.next().await? {
         match message {
             Message::Text(text) => {
-                let text = format!("{name}: {text}");
+                put_as_told(&text, user, state)?;
+                let text = format!("{}: {text}", state.name);
                 socket.send(&Message::Text(text)).await?;
             }
             Message::Ping(payload) => socket.send(&Message::Pong(payload)).await?,
@@ -360,6 +394,24 @@ async fn say_back(
         }
     }
     Ok(())
+}
+
+/// Does what a PUT does, if the text is one.
+fn put_as_told(text: &str, user: &str, state: &State) -> std::io::Result<()> {
+    let Some(put) = text.strip_prefix("put ") else {
+        return Ok(());
+    };
+    let mut words = put.splitn(3, ' ');
+    let [name, query, content] = [(); 3].map(|()| words.next().unwrap_or_default());
+    lock(&state.done).push(Done {
+        method: Method::PUT,
+        path: format!("/files/{name}"),
+        query: query.to_owned(),
+        user: Some(user.to_owned()),
+        octets: content.len() as u64,
+        at: Moment::now(),
+    });
+    state.files.put(user, name, content.as_bytes()).map(drop)
 }
 
 fn json_page(document: &serde_json::Value) -> Page {

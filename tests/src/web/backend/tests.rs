@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http_body_util::BodyExt as _;
