@@ -78,7 +78,7 @@ mod tests {
         }
         assert!(!is_ping(&Method::POST, "/other?Cmd=Ping"));
         assert!(!is_ping(
-            Method::PUT,
+            &Method::PUT,
             "/Microsoft-Server-ActiveSync?Cmd=Ping"
         ));
     }
