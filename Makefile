@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is honoured; tools and the demo's files lie in ./target all the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up demo-down test check lint fuzz bench gen deny
+.PHONY: help demo demo-up demo-down test check lint fuzz bench gen deny install deb
 
 deny_version = 0.20.2
 # Run as built: `cargo run` of one package alone would choose other features and build it all anew.
@@ -48,6 +48,39 @@ bench: ## CPU and memory beside HAProxy, and the routing table's speed
 	@tests/tools/install bench
 	@cargo build --release $(programs) --bin bench
 	@$(built)/release/bench
+
+# What is installed comes from here; whoever packages a build of his own says where that is. COMPRESSION: of dpkg-deb.
+PROGRAMS ?= $(built)/release
+PREFIX ?= /usr/local
+installed = $(DESTDIR)$(PREFIX)
+documents = $(installed)/share/doc/ferrypost
+
+install: ## the programs, systemd units, examples and the API's descriptors, below PREFIX (/usr/local) and DESTDIR
+	@[ -x "$(PROGRAMS)/ferrypost-dataplane" ] || cargo build --release $(programs)
+	install -d $(installed)/bin $(installed)/lib/systemd/system $(installed)/lib/sysusers.d $(installed)/share/ferrypost $(documents)
+	install -m 755 $(PROGRAMS)/ferrypost-dataplane $(PROGRAMS)/ferrypost-controlplane $(installed)/bin
+	for unit in dataplane controlplane; do \
+	  sed 's|/usr/|$(PREFIX)/|g' docs/packaging/systemd/ferrypost-$$unit.service \
+	    > $(installed)/lib/systemd/system/ferrypost-$$unit.service || exit; \
+	done
+	install -m 644 docs/packaging/sysusers.conf $(installed)/lib/sysusers.d/ferrypost.conf
+	install -m 644 proto/src/gen/descriptor.bin $(installed)/share/ferrypost/ferrypost.protoset
+	cp -r helm/monitoring $(installed)/share/ferrypost/
+	install -m 644 README.md ARCHITECTURE.md CHANGELOG.md LICENSE SECURITY.md $(documents)
+	cp -r docs/*.md docs/examples $(documents)
+	install -m 644 dataplane/examples/gateway.toml controlplane/examples/*.toml $(documents)/examples
+
+package = $(built)/debian
+version = $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+
+deb: ## a Debian package of it, in target/
+	rm -rf $(package)
+	$(MAKE) --no-print-directory install DESTDIR=$(package) PREFIX=/usr
+	install -d $(package)/DEBIAN
+	install -m 755 docs/packaging/debian/postinst docs/packaging/debian/prerm $(package)/DEBIAN
+	sed "s/@VERSION@/$(version)/; s/@ARCHITECTURE@/$$(dpkg --print-architecture)/" docs/packaging/debian/control \
+	  > $(package)/DEBIAN/control
+	dpkg-deb $(COMPRESSION) --build --root-owner-group $(package) $(built)
 
 gen: ## write the generated code of proto/ anew
 	UPDATE_GEN=1 cargo test --locked -p ferrypost-proto --test generated

@@ -27,6 +27,7 @@ mod memory;
 mod metrics;
 mod monitoring;
 mod moves;
+mod packaging;
 mod partitions;
 mod pop3;
 mod processes;
