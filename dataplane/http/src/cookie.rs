@@ -213,6 +213,29 @@ pub(crate) fn given<'a>(response: &'a HeaderMap, name: &str) -> impl Iterator<It
     pairs.filter_map(move |pair| named(pair.trim_ascii(), name))
 }
 
+/// Takes our cookie out of a response: no server gives it, and one that did would take the browser's own away.
+pub(crate) fn remove_given(response: &mut HeaderMap) {
+    let lines: Vec<_> = response.get_all(SET_COOKIE).iter().cloned().collect();
+    let is_kept = |line: &&HeaderValue| !gives_ours(line.as_bytes());
+    if lines.iter().all(|line| is_kept(&line)) {
+        return;
+    }
+    response.remove(SET_COOKIE);
+    for line in lines.iter().filter(is_kept) {
+        response.append(SET_COOKIE, line.clone());
+    }
+}
+
+/// Whether a `Set-Cookie` gives a cookie that comes back under our name, as browsers read it (RFC 6265bis §5.6): blanks
+/// around a name are none of it, and a cookie without a name comes back as its value alone.
+fn gives_ours(line: &[u8]) -> bool {
+    let pair = line.split(|&octet| octet == b';').next();
+    let pair = pair.unwrap_or_default().trim_ascii();
+    let pair = pair.strip_prefix(b"=").unwrap_or(pair);
+    let name = pair.split(|&octet| octet == b'=').next();
+    name.unwrap_or_default().trim_ascii() == NAME.as_bytes()
+}
+
 /// Takes our cookie out of a request: no server has any business with it.
 pub fn remove(headers: &mut HeaderMap) {
     let kept: Vec<&[u8]> = crumbs(headers)
@@ -335,6 +358,23 @@ mod tests {
             remove(&mut headers);
             assert_eq!(headers.get(COOKIE).map(|it| it.to_str().unwrap()), left);
         }
+    }
+
+    #[test]
+    fn no_server_gives_a_cookie_of_our_name() {
+        let mut headers = HeaderMap::new();
+        for line in [
+            "sid=1; Path=/",
+            "__Host-ferrypost=x; Path=/; Secure",
+            " __Host-ferrypost = x",
+            "=__Host-ferrypost=x",
+            "a=__Host-ferrypost=x",
+        ] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(line));
+        }
+        remove_given(&mut headers);
+        let left: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(left, ["sid=1; Path=/", "a=__Host-ferrypost=x"]);
     }
 
     #[test]

@@ -36,10 +36,15 @@ impl PublicOrigin {
 
 /// What is to be said instead of a response's `Location` or `Content-Location`, or `None` where it may stay.
 ///
-/// A relative reference stays. An absolute one goes to the public origin if it names that without TLS, or one
+/// A relative reference stays, unless it names one of those without a scheme. An absolute one goes to the public origin if it names that without TLS, or one
 /// of the destination's `own` addresses, which clients cannot reach or must not. Others stay: a login may well
 /// lead to somebody else's server. So does what is no URL; a server that says such a thing is not made worse.
 pub fn public_location(location: &str, public: &PublicOrigin, own: &[Host]) -> Option<String> {
+    if location.starts_with("//") {
+        // By whatever scheme the client has come.
+        let scheme = if public.secure { "https" } else { "http" };
+        return public_location(&format!("{scheme}:{location}"), public, own);
+    }
     let rest = after_authority(location)?;
     let uri: Uri = location.parse().ok()?;
     let host = Host::parse(uri.authority()?.as_str().as_bytes()).ok()?;
@@ -162,6 +167,8 @@ mod tests {
             ),
             ("https://old.internal/a", "https://mail.example.org/a"),
             ("https://old.internal?a", "https://mail.example.org/?a"),
+            ("//old.internal/a", "https://mail.example.org/a"),
+            ("//10.0.0.5:8080/a", "https://mail.example.org/a"),
         ] {
             assert_eq!(location(text).as_deref(), Some(expected), "{text}");
         }
@@ -173,6 +180,7 @@ mod tests {
             "/dav/",
             "dav",
             "//evil.example/",
+            "//mail.example.org/a",
             "https://mail.example.org/a",
             "https://mail.example.org:443/a",
             "https://mail.example.org:8443/admin",

@@ -3,7 +3,7 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, MAX_FORWARDS, SEC_WEBSOCKET_KEY,
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, MAX_FORWARDS, SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
     },
 };
@@ -49,7 +49,8 @@ pub enum Upgrade {
 /// cookie (RFC 9113 §8.2.3) become one line.
 ///
 /// # Errors
-/// [`Refusal::HeaderTooLarge`], [`Refusal::Length`], [`Refusal::Coding`], [`Refusal::Expectation`].
+/// [`Refusal::HeaderTooLarge`], [`Refusal::Malformed`], [`Refusal::Repeated`], [`Refusal::Length`], [`Refusal::Coding`],
+/// [`Refusal::Expectation`].
 pub fn clean_request(
     method: &Method,
     version: Version,
@@ -57,8 +58,16 @@ pub fn clean_request(
     peer: Peer,
 ) -> Result<RequestFacts, Refusal> {
     within_bounds(headers)?;
+    if !headers.values().all(is_trimmed) {
+        return Err(Refusal::Malformed);
+    }
+    stands_once(headers, &CONTENT_TYPE)?;
     let lines = |name: &HeaderName| headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let framing = Framing::read(version, lines(&TRANSFER_ENCODING), lines(&CONTENT_LENGTH))?;
+    // RFC 9110 §9.3.6: none belongs to it. Asked by an upgrade, a server would wait for a body and get frames.
+    if method == Method::CONNECT && framing != Framing::None {
+        return Err(Refusal::Length);
+    }
     let facts = RequestFacts {
         framing,
         expects_continue: expectation(version, headers)?,
@@ -76,6 +85,23 @@ pub fn clean_request(
     }
     join_cookies(headers);
     Ok(facts)
+}
+
+/// A field of HTTP/2 may not begin or end with white space (RFC 9113 §8.2.1), which nothing in front of us minds. A
+/// server of HTTP/1 leaves it out, and would read credentials or a name where we see none.
+fn is_trimmed(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    let is_white = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
+    !is_white(value.first()) && !is_white(value.last())
+}
+
+/// What stands once (RFC 9110 §5.3, §8.3) and decides what is seen in a body. Of two servers take the first, or the
+/// last.
+fn stands_once(headers: &HeaderMap, name: &HeaderName) -> Result<(), Refusal> {
+    match headers.get_all(name).iter().nth(1) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::Repeated),
+    }
 }
 
 /// HTTP/2 has no [guard](crate::guard) in front of it.
@@ -131,7 +157,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     if lines.len() < 2 {
         return;
     }
-    let joined = HeaderValue::from_bytes(&lines.join(&b"; "[..]));
+    let said: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    let joined = HeaderValue::from_bytes(&said.join(&b"; "[..]));
     headers.insert(
         COOKIE,
         joined.expect("values with a separator between them are a value"),
@@ -203,12 +230,25 @@ mod tests {
             ("X-Forwarded-Anything", "1"),
             ("X-Real-IP", "1"),
             ("X-Client-IP", "1"),
+            ("Client-IP", "1"),
+            ("Proxy-Client-IP", "1"),
+            ("WL-Proxy-Client-IP", "1"),
+            ("X-True-Client-IP", "1"),
+            ("X-Original-Forwarded-For", "1"),
+            ("X-Envoy-External-Address", "1"),
+            ("X-Azure-ClientIP", "1"),
+            ("X-AppEngine-User-IP", "1"),
+            ("X-ProxyUser", "1"),
+            ("X-WebAuth-User", "1"),
+            ("X-Authenticated-User", "1"),
             ("True-Client-IP", "1"),
             ("CF-Connecting-IP", "1"),
             ("Client-Cert", "1"),
             ("X-Remote-User", "1"),
             ("X-SSL-Client-Verify", "1"),
             ("X_Forwarded_For", "1"),
+            ("X.Forwarded.For", "1"),
+            ("X~Real~IP", "1"),
             ("Content_Length", "1"),
             ("X-Original-URL", "/admin"),
             ("X-HTTP-Method-Override", "DELETE"),
@@ -224,6 +264,7 @@ mod tests {
         for name in [
             "x-original-url",
             "x_forwarded_for",
+            "x.forwarded.for",
             "proxy",
             "x-http-method-override",
         ] {
@@ -319,6 +360,46 @@ mod tests {
         clean_request(&Method::GET, Version::HTTP_2, &mut headers, Peer::Stranger).unwrap();
         let lines: Vec<_> = headers.get_all(COOKIE).iter().collect();
         assert_eq!(lines, ["a=b; c=d; e=f"]);
+        headers.append(COOKIE, HeaderValue::from_static(""));
+        clean_request(&Method::GET, Version::HTTP_2, &mut headers, Peer::Stranger).unwrap();
+        assert_eq!(headers[COOKIE], "a=b; c=d; e=f");
+    }
+
+    #[test]
+    fn nothing_is_hidden_from_us_by_white_space_that_a_server_leaves_out() {
+        for value in [
+            " Basic eDp5",
+            "\tBasic eDp5",
+            "Basic eDp5 ",
+            "Basic eDp5\t",
+            " ",
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(AUTHORIZATION, HeaderValue::from_static(value));
+            let refused = clean_request(&Method::GET, Version::HTTP_2, &mut fields, Peer::Stranger);
+            assert_eq!(refused, Err(Refusal::Malformed), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_connect_has_no_body() {
+        let mut fields = headers(&[("Content-Length", "5")]);
+        let refused = clean_request(
+            &Method::CONNECT,
+            Version::HTTP_2,
+            &mut fields,
+            Peer::Stranger,
+        );
+        assert_eq!(refused, Err(Refusal::Length));
+    }
+
+    #[test]
+    fn a_body_is_of_one_media_type() {
+        let fields = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Content-Type", "multipart/form-data; boundary=x"),
+        ];
+        assert_eq!(clean(&fields, Peer::Stranger), Err(Refusal::Repeated));
     }
 
     #[test]

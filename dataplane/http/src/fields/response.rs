@@ -11,7 +11,7 @@ use http::{
 };
 
 use super::{trust, without_hops};
-use crate::framing::digits;
+use crate::{cookie, framing::digits};
 
 /// A response whose end cannot be told (RFC 9112 §6.3). It is answered by a 502, and its connection is not used
 /// again.
@@ -23,7 +23,8 @@ pub struct BadResponse;
 /// its `Connection` names; `Alt-Svc`, by which the client would go round us the next time (RFC 7838); and,
 /// unless the client [reads trailers](super::RequestFacts::reads_trailers), the announcement of some.
 ///
-/// `Set-Cookie` stays as it is, its domain too: the public host is the one that the server was asked by. A
+/// `Set-Cookie` stays as it is, its domain too: the public host is the one that the server was asked by. Only
+/// [ours](crate::cookie::NAME) is not a server's to set. A
 /// 101's `Connection` and `Upgrade` are taken out as well; who carries the upgrade says its own.
 ///
 /// # Errors
@@ -33,6 +34,7 @@ pub fn clean_response(headers: &mut HeaderMap, reads_trailers: bool) -> Result<(
     let trailer = headers.get(TRAILER).filter(|_| reads_trailers).cloned();
     without_hops(headers);
     headers.remove(ALT_SVC);
+    cookie::remove_given(headers);
     if let Some(trailer) = trailer {
         headers.insert(TRAILER, trailer);
     }
@@ -127,6 +129,7 @@ mod tests {
             ("Keep-Alive", "timeout=5"),
             ("Upgrade", "h2c"),
             ("Set-Cookie", "a=b; Domain=example.org"),
+            ("Set-Cookie", "__Host-ferrypost=x; Path=/; Secure"),
             ("WWW-Authenticate", "Basic"),
             ("WWW-Authenticate", "Bearer"),
         ];

@@ -61,12 +61,21 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<Option<&'a [u
     };
     let length = line
         .iter()
-        .position(|&octet| octet == b' ')
+        .position(|&octet| !is_in_token(octet))
         .unwrap_or(line.len());
     let (said, rest) = line.split_at(length);
+    // Servers differ about what else parts a scheme from what follows, and would read credentials where we see none.
+    if said.is_empty() || !matches!(rest.first(), None | Some(b' ')) {
+        return Err(Refusal::Credentials);
+    }
     Ok(said
         .eq_ignore_ascii_case(scheme.as_bytes())
         .then_some(rest.trim_ascii()))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_in_token(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
 /// RFC 9110 §11.2.
@@ -139,6 +148,23 @@ mod tests {
             basic(&headers(&["Basic YTpi", "Basic YTpi"])),
             Err(Refusal::Repeated)
         );
+    }
+
+    #[test]
+    fn a_scheme_that_some_servers_see_and_others_do_not_is_refused() {
+        for line in [
+            "Basic\tYTpi",
+            "Basic,YTpi",
+            "Basic:YTpi",
+            "\tBasic YTpi",
+            " Basic YTpi",
+            "\"Basic\" YTpi",
+            "",
+        ] {
+            let lines = headers(&[line]);
+            assert_eq!(basic(&lines), Err(Refusal::Credentials), "{line:?}");
+            assert_eq!(bearer(&lines).err(), Some(Refusal::Credentials), "{line:?}");
+        }
     }
 
     #[test]

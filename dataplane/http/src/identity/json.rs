@@ -7,7 +7,7 @@ use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
-use super::Wrong;
+use super::{Wrong, folded};
 use crate::Refusal;
 
 /// The most steps of a pointer.
@@ -109,9 +109,11 @@ impl<'de> Visitor<'de> for Find<'_> {
         let Some((step, rest)) = self.steps.split_first() else {
             return Err(A::Error::custom("not a string"));
         };
-        let (mut found, mut count) = (None, 0);
+        let (mut found, mut count, mut is_exact) = (None, 0, true);
         while let Some(name) = members.next_key::<String>()? {
-            count += usize::from(name.eq_ignore_ascii_case(step));
+            let is_like = folded(&name) == folded(step);
+            count += usize::from(is_like);
+            is_exact &= !is_like || name == *step;
             if count > 1 {
                 self.repeated.set(true);
                 return Err(A::Error::custom("a member stands twice"));
@@ -125,7 +127,10 @@ impl<'de> Visitor<'de> for Find<'_> {
                 members.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(found)
+        // Said to servers that do not mind case, and not to us.
+        is_exact
+            .then_some(found)
+            .ok_or_else(|| A::Error::custom("a member of a like name"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
@@ -196,6 +201,16 @@ mod tests {
             find("/a/b", r#"{"a": {"b": "x"}, "a": {}}"#),
             Err(Wrong::Repeated)
         );
+    }
+
+    #[test]
+    fn a_member_that_is_one_to_servers_that_do_not_mind_case_is_not_passed_over() {
+        for document in [r#"{"USER": "x"}"#, r#"{"uſer": "x"}"#, r#"{"User": {}}"#] {
+            assert_eq!(find("/user", document), Err(Wrong::Malformed), "{document}");
+            let twice = document.replace('}', r#","user":"y"}"#);
+            assert!(find("/user", &twice).is_err(), "{twice}");
+        }
+        assert_eq!(find("/user", r#"{"x": {"USER": "x"}}"#), Ok(None));
     }
 
     #[test]

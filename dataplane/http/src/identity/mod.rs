@@ -142,6 +142,12 @@ fn login(text: String) -> Result<Claim, Refusal> {
     Ok(Claim::Login(text))
 }
 
+/// A name as one reads it who does not mind case, nor whether a letter is ASCII's: Go's JSON takes `ſ` for an `s`.
+fn folded(name: &str) -> String {
+    let upper = name.chars().flat_map(char::to_uppercase);
+    upper.flat_map(char::to_lowercase).collect()
+}
+
 /// Why a value was not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wrong {

@@ -1,17 +1,18 @@
 //! Names and values as queries and forms write them (`application/x-www-form-urlencoded`).
 
-use super::Wrong;
+use super::{Wrong, folded};
 use crate::target::hex;
 
 /// The value of this name, decoded. A name that stands twice is refused, also where it does so only to servers
-/// that part pairs at semicolons or do not mind case: they may take the other one.
+/// that part pairs at semicolons, do not mind case or make names of other names, as PHP does: they may take the other
+/// one. One that only they would take for it is refused as well: it is said, and not to us.
 pub(super) fn find(pairs: &[u8], name: &str) -> Result<Option<String>, Wrong> {
-    let mut found = None;
-    let mut count = 0;
+    let (mut found, mut count) = (None, 0);
+    let like = loose(name);
     for pair in pairs.split(|&octet| octet == b'&') {
         for (at, part) in pair.split(|&octet| octet == b';').enumerate() {
             let (key, value) = key_and_value(part);
-            if !is_named(key, name) {
+            if !is_like(key, &like) {
                 continue;
             }
             count += 1;
@@ -26,10 +27,11 @@ pub(super) fn find(pairs: &[u8], name: &str) -> Result<Option<String>, Wrong> {
             }
         }
     }
-    if count > 1 {
-        Err(Wrong::Repeated)
-    } else {
-        Ok(found)
+    match (count, found) {
+        (0, _) => Ok(None),
+        (1, Some(value)) => Ok(Some(value)),
+        (1, None) => Err(Wrong::Malformed),
+        _ => Err(Wrong::Repeated),
     }
 }
 
@@ -40,8 +42,16 @@ fn key_and_value(part: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn is_named(key: &[u8], name: &str) -> bool {
-    decode(key).is_some_and(|key| key.eq_ignore_ascii_case(name))
+fn is_like(key: &[u8], like: &str) -> bool {
+    decode(key).is_some_and(|key| loose(&key) == like)
+}
+
+/// A name as the most generous of servers reads it: PHP ends it at a NUL, takes what has brackets for a part of an
+/// array, leaves out blanks in front and puts an underscore for each dot and blank.
+fn loose(name: &str) -> String {
+    let whole = name.trim_start_matches(' ');
+    let end = whole.find(['\0', '[']).unwrap_or(whole.len());
+    folded(&whole[..end].replace(['.', ' '], "_"))
 }
 
 /// Decodes; `None` if an encoding is incomplete or what comes out is not UTF-8.
@@ -77,7 +87,7 @@ mod tests {
         assert_eq!(find("user"), Some(String::new()));
         assert_eq!(find("user="), Some(String::new()));
         assert_eq!(find("user=a=b;c"), Some("a=b;c".into()));
-        assert_eq!(find("username=x&User2=y&%zz=1"), None);
+        assert_eq!(find("username=x&User2=y&%zz=1&x[user]=z"), None);
         assert_eq!(find(""), None);
     }
 
@@ -97,7 +107,31 @@ mod tests {
                 "{pairs}"
             );
         }
-        for pairs in ["user=%", "user=%4", "user=%zz", "user=%ff"] {
+        for pairs in [
+            "user=a&+user=b",
+            "user=a&%20%20user=b",
+            "user[]=b&user=a",
+            "user%5B0%5D=b&user=a",
+            "user%00x=b&user=a",
+            "u%C5%BFer=b&user=a",
+        ] {
+            assert_eq!(
+                find(pairs.as_bytes(), "user"),
+                Err(Wrong::Repeated),
+                "{pairs}"
+            );
+        }
+        for name in ["_user", ".user", "+user_", "_user.x"] {
+            let pairs = format!("_user_x=a&{name}=b");
+            let found = find(pairs.as_bytes(), "_user_x");
+            let is_same = name == "_user.x";
+            assert_eq!(found.is_err(), is_same, "{pairs}");
+        }
+        for pairs in [
+            "user=%", "user=%4", "user=%zz", "user=%ff",
+            // Said to some servers, and not to us.
+            "User=a", "user[]=a", "x;user=a",
+        ] {
             assert_eq!(
                 find(pairs.as_bytes(), "user"),
                 Err(Wrong::Malformed),

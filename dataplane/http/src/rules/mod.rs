@@ -467,7 +467,8 @@ impl<'a> Body<'a> {
             return Ok(Some(empty));
         }
         // A compressed login form: no client sends one, and who does wants us not to see what is in it.
-        if request.headers.contains_key(CONTENT_ENCODING) {
+        if request.headers.contains_key(CONTENT_ENCODING) || is_of_another_charset(request.headers)
+        {
             return Err(Refusal::BodyForm);
         }
         match self {
@@ -479,20 +480,44 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Whether the body is said to be of this media type, whatever its parameters (RFC 9110 §8.3.1).
+/// Whether the body is said to be of this media type, whatever its parameters (RFC 9110 §8.3.1). To PHP it ends at a
+/// comma or a blank as well, so it does here: what is read in vain does no harm.
 fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
-    let said = |value: &HeaderValue| {
-        let essence = value
-            .as_bytes()
-            .split(|&octet| octet == b';')
-            .next()
-            .unwrap_or_default();
-        essence
-            .trim_ascii()
-            .eq_ignore_ascii_case(media_type.as_bytes())
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return false;
     };
-    headers.get_all(CONTENT_TYPE).iter().any(said)
+    let mut parts = value
+        .as_bytes()
+        .split(|octet| matches!(octet, b';' | b',' | b' ' | b'\t'));
+    parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case(media_type.as_bytes()))
 }
+
+/// Whether the body's characters are said to be others than those in which it is looked at. Java's servers take the
+/// charset for granted, and in one that has its letters elsewhere a form has other names.
+fn is_of_another_charset(headers: &HeaderMap) -> bool {
+    const LIKE_ASCII: [&[u8]; 4] = [b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1"];
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return false;
+    };
+    let said = value.as_bytes().to_ascii_lowercase();
+    let mut charsets = said
+        .windows(CHARSET.len())
+        .enumerate()
+        .filter_map(|(at, it)| (it == CHARSET).then_some(&said[at + CHARSET.len()..]));
+    charsets.any(|rest| {
+        let name = rest.strip_prefix(b"=").unwrap_or_default();
+        let name = name.split(|octet| matches!(octet, b';' | b',' | b' ' | b'\t'));
+        let name = name.map(<[u8]>::trim_ascii).next().unwrap_or_default();
+        let bare = name
+            .strip_prefix(b"\"")
+            .and_then(|it| it.strip_suffix(b"\""));
+        !LIKE_ASCII.contains(&bare.unwrap_or(name))
+    })
+}
+
+const CHARSET: &[u8] = b"charset";
 
 #[cfg(test)]
 mod tests;

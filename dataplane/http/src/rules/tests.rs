@@ -238,6 +238,20 @@ fn a_body_is_read_only_where_the_head_does_not_decide() {
     );
     let compressed = tokens().with("content-encoding", "gzip");
     assert_eq!(compressed.by_head(&rules), Err(Refusal::BodyForm));
+    let elsewhere = "application/x-www-form-urlencoded; charset=IBM500";
+    let elsewhere = asked("POST", "/auth/token").with("content-type", elsewhere);
+    assert_eq!(elsewhere.by_head(&rules), Err(Refusal::BodyForm));
+    for quoted in ["charset=\"utf-8\"", "x=y; charset=ISO-8859-1"] {
+        let media_type = format!("application/x-www-form-urlencoded; {quoted}");
+        let read = asked("POST", "/auth/token").with("content-type", &media_type);
+        assert_eq!(read.by_head(&rules).as_deref(), Ok("old tokens: body"));
+    }
+    // A form to PHP.
+    for said in [", x", " x"] {
+        let media_type = format!("application/x-www-form-urlencoded{said}");
+        let read = asked("POST", "/auth/token").with("content-type", &media_type);
+        assert_eq!(read.by_head(&rules).as_deref(), Ok("old tokens: body"));
+    }
     let other = asked("POST", "/auth/token").with("content-type", "application/json");
     assert_eq!(
         other.by_head(&rules).as_deref(),

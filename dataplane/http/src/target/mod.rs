@@ -14,6 +14,9 @@ use crate::Refusal;
 /// Longest query in octets: authorization requests carry whole tokens in it.
 pub const MAX_QUERY: usize = 16 * 1024;
 
+/// Longest method in octets: twice the longest that is registered.
+pub const MAX_METHOD: usize = 36;
+
 /// What a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -39,7 +42,7 @@ impl Target {
     /// CONNECT (RFC 8441), whose target is a path like any other's.
     ///
     /// # Errors
-    /// - [`Refusal::Method`]: TRACE, or CONNECT to somewhere else.
+    /// - [`Refusal::Method`]: TRACE, CONNECT to somewhere else, or longer than any method is.
     /// - [`Refusal::Host`]: no host, several, or one that is none.
     /// - [`Refusal::HostMismatch`]: `Host` and the target name different ones. RFC 9112 §3.2.2 would have the
     ///   first ignored; nobody honest says two, and the next server might ignore the other.
@@ -52,7 +55,8 @@ impl Target {
         secure: bool,
         is_extended: bool,
     ) -> Result<Self, Refusal> {
-        if method == Method::TRACE || (method == Method::CONNECT) != is_extended {
+        let is_too_long = method.as_str().len() > MAX_METHOD;
+        if method == Method::TRACE || is_too_long || (method == Method::CONNECT) != is_extended {
             return Err(Refusal::Method);
         }
         let resource = resource(method, uri)?;
@@ -214,6 +218,8 @@ mod tests {
             Err(Refusal::Method)
         );
         assert_eq!(read_11("TRACE", "/", hosts), Err(Refusal::Method));
+        assert!(read_11(&"M".repeat(36), "/", hosts).is_ok());
+        assert_eq!(read_11(&"M".repeat(37), "/", hosts), Err(Refusal::Method));
         assert_eq!(
             read_11("GET", "mail.example.org", hosts),
             Err(Refusal::Target)
