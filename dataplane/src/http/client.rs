@@ -29,6 +29,7 @@ use super::{
     exchange,
     guarded::{Guarded, Watch},
     lent::lend,
+    streams::Streams,
     upstream::Upstreams,
 };
 use crate::{
@@ -70,6 +71,8 @@ pub(super) struct Client {
     pub(super) tls: TlsFacts,
     pub(super) busy: Arc<Busy>,
     pub(super) upstreams: Upstreams,
+    /// Looked after where the client speaks HTTP/2.
+    pub(super) streams: Option<Streams>,
     /// How many of its exchanges have no end yet, whether anybody waits for that or not.
     places: Arc<AtomicUsize>,
     /// Runs what outlives an exchange.
@@ -148,6 +151,7 @@ pub(super) async fn serve(
         ends,
         peer,
         tls: facts,
+        streams: is_h2.then(Streams::default),
         busy: Busy::new(),
         watch: Arc::default(),
     });
@@ -234,12 +238,14 @@ async fn speak_h2(
             .serve_connection(TokioIo::new(lent), service);
         let mut connection = pin!(connection);
         let mut enough = pin!(enough(client));
+        let mut stuck = pin!(end_stuck(client));
         let mut told = false;
         _ = poll_fn(|cx: &mut Context<'_>| {
             if !told && enough.as_mut().poll(cx).is_ready() {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
+            _ = stuck.as_mut().poll(cx);
             connection.as_mut().poll(cx)
         })
         .await;
@@ -253,6 +259,13 @@ async fn enough(client: &Client) {
     tokio::select! {
         () = services.stopping.cancelled() => {}
         () = client.busy.rested_for(services.limits.web.idle) => {}
+    }
+}
+
+/// Ends responses that are not taken, for as long as it is polled.
+async fn end_stuck(client: &Client) {
+    if let Some(streams) = &client.streams {
+        match streams.tend(client.web.services.limits.web.stalled).await {}
     }
 }
 

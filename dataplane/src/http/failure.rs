@@ -96,8 +96,10 @@ pub(super) enum Failure {
         "the backend's HTTP/2 takes no WebSocket (RFC 8441), and its endpoint has no HTTP/1.1 (versions)"
     )]
     NoWebSocket,
-    /// The client's body does not come.
-    #[error("the client sent nothing of its request's body for too long (limits.web.stalled)")]
+    /// The client's body does not come, or it does not take the server's.
+    #[error(
+        "the client sent nothing of its request, or took nothing of its response, for too long (limits.web.stalled)"
+    )]
     ClientStuck,
     /// The client has gone.
     #[error("the client went away")]

@@ -8,6 +8,7 @@
 //!     busy     whether it has a request
 //!   exchange   one request, to the head of its response
 //!   running    an exchange that a server may be executing
+//!   streams    those of an HTTP/2 client, which nobody polls if their responses are not taken
 //!   rest       what is left of one when nobody waits for it
 //!   body       the bodies on their way
 //!   tunnel     a WebSocket
@@ -33,6 +34,7 @@ mod listener;
 mod record;
 mod rest;
 mod running;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use ferrypost_http::target::MAX_METHOD;
 use ferrypost_routing::Route;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
@@ -106,7 +107,8 @@ impl Record {
             reference = %client.reference,
             client = %client.ends.peer,
             listener = &*client.listener,
-            method = %self.method,
+            // Refused where it is longer.
+            method = self.method.as_str().get(..MAX_METHOD).unwrap_or(self.method.as_str()),
             path = path.as_ref().map(tracing::field::display),
             http_rule = self.rule,
             name = name.as_ref().map(tracing::field::display),

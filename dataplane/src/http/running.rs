@@ -6,8 +6,9 @@
 //! connection, by HTTP/2, the others go on: there the [`Rest`] of this one is seen to its end.
 
 use std::{
+    fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::Context,
@@ -15,7 +16,10 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     client::Client,
@@ -24,7 +28,10 @@ use super::{
     rest::{self, Rest},
     upstream::{Lease, Left, Line},
 };
-use crate::registry::{Ending, Exchanged, OnlyAsked, SETTLE_TIME};
+use crate::{
+    net::tasks::Spawner,
+    registry::{CloseReason, Ending, Exchanged, OnlyAsked, SETTLE_TIME, SessionGuard, Told},
+};
 
 /// The exchange.
 pub(super) struct Running {
@@ -32,6 +39,7 @@ pub(super) struct Running {
     line: Arc<Line>,
     /// Whatever its server does with it changes nothing.
     only_asks: bool,
+    limit: Arc<Limit>,
     state: Mutex<State>,
     /// Whoever sends the request's body, to hear that it is over.
     uploading: AtomicWaker,
@@ -47,6 +55,8 @@ struct State {
     sent: Option<Instant>,
     /// The response was read to its end.
     read: bool,
+    /// Since when its client has a piece of the response to take.
+    owed: Option<Instant>,
     /// Why the request comes to no end.
     upload: Option<Failure>,
 }
@@ -67,10 +77,11 @@ impl Running {
         record: Record,
     ) -> Arc<Self> {
         left.guard.exposed();
-        Arc::new(Self {
+        Arc::new_cyclic(|running| Self {
             client: Arc::clone(client),
             line: Arc::clone(&lease.line),
             only_asks: left.only_asks,
+            limit: Limit::of(client, &left.guard, running),
             state: Mutex::new(State {
                 on: Some(On {
                     left,
@@ -79,6 +90,7 @@ impl Running {
                 }),
                 sent: None,
                 read: false,
+                owed: None,
                 upload: None,
             }),
             uploading: AtomicWaker::new(),
@@ -106,6 +118,31 @@ impl Running {
         Some(self.lock().on.as_ref()?.left.guard.ending())
     }
 
+    /// When it must be over, if it was told to end.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.limit.due.get().copied()
+    }
+
+    /// Its client has a piece of the response to take, or has taken all there was.
+    pub(super) fn owes_its_client(&self, owes: bool) {
+        if self.client.streams.is_some() {
+            self.lock().owed = owes.then(Instant::now);
+        }
+    }
+
+    /// Ends it if its client has taken nothing for so long.
+    pub(super) fn end_if_stuck(&self, patience: Duration) {
+        let owed = {
+            let state = self.lock();
+            state.owed.filter(|_| state.on.is_some())
+        };
+        if owed.is_some_and(|since| since.elapsed() >= patience) {
+            self.cut(&Failure::ClientStuck, SETTLE_TIME, Rest::Nothing);
+            // Whatever else of this account's is there: its server would wait as long.
+            self.line.end(SETTLE_TIME);
+        }
+    }
+
     /// When the request's end had been sent.
     pub(super) fn sent_at(&self) -> Option<Instant> {
         self.lock().sent
@@ -131,6 +168,7 @@ impl Running {
         }
         let Some(on) = state.on.take() else { return };
         drop(state);
+        self.limit.over.notify_one();
         let exchanged = Exchanged::by_reading();
         // Before the exchange leaves the registry: at no time is the connection there and nobody registered for it.
         self.client.upstreams.keep(on.lease, exchanged);
@@ -188,6 +226,7 @@ impl Running {
             let Some(on) = state.on.take() else { return };
             (on, state.sent.is_some())
         };
+        self.limit.over.notify_one();
         on.record.ended(&self.client, how, self.moved());
         self.let_go((on.left, on.lease), limit, rest.of(is_whole));
         self.uploading.wake();
@@ -225,6 +264,7 @@ impl Running {
     /// Takes back an exchange of which nothing was sent, to be begun anew. The connection is of no use.
     pub(super) fn take_back(&self) -> Option<Record> {
         let on = self.lock().on.take()?;
+        self.limit.over.notify_one();
         self.line.leave(on.left);
         self.line.end(self.client.web.services.limits.relay.close);
         Some(on.record)
@@ -256,5 +296,63 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Its request came to no end behind its response.
         self.cut(&Failure::ClientGone, self.patience(), Rest::Nothing);
+    }
+}
+
+/// How long behind the limit of its drain an exchange is cut that did not end at it by itself: by then nobody polls it,
+/// such as the response of a client that takes nothing, or what is left of a request behind its response.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Cuts an exchange that was told to end, whoever should be polled for it and is not.
+struct Limit {
+    running: Weak<Running>,
+    tasks: Spawner,
+    drain: Duration,
+    close: Duration,
+    /// When it must be over.
+    due: OnceLock<Instant>,
+    over: Notify,
+}
+
+impl Limit {
+    fn of(client: &Client, guard: &SessionGuard, running: &Weak<Running>) -> Arc<Self> {
+        let limits = client.web.services.limits.relay;
+        let limit = Arc::new(Self {
+            running: Weak::clone(running),
+            tasks: client.tasks.clone(),
+            drain: limits.drain,
+            close: limits.close,
+            due: OnceLock::new(),
+            over: Notify::new(),
+        });
+        guard.alarm(Arc::clone(&limit) as Arc<dyn Told>);
+        limit
+    }
+
+    async fn cut(&self, due: Instant, reason: CloseReason) {
+        tokio::select! {
+            () = self.over.notified() => {}
+            () = sleep_until(due + LATE) => {
+                if let Some(running) = self.running.upgrade() {
+                    running.cut(&Failure::Told(reason), self.close, Rest::Nothing);
+                }
+            }
+        }
+    }
+}
+
+impl Told for Limit {
+    fn told(self: Arc<Self>, reason: CloseReason) {
+        let due = *self.due.get_or_init(|| Instant::now() + self.drain);
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move { self.cut(due, reason).await });
+    }
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limit")
+            .field("due", &self.due)
+            .finish_non_exhaustive()
     }
 }

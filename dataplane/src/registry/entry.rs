@@ -1,8 +1,11 @@
 //! One session in the registry, and how it is told to end.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ferrypost_routing::Route;
@@ -51,6 +54,12 @@ pub enum Stage {
     Closing,
 }
 
+/// Whoever hears of a session's end at once, and need not be polled for it.
+pub trait Told: Debug + Send + Sync {
+    /// The session is to end. It is said under a lock of the registry's: nothing here may wait, or drop a guard.
+    fn told(self: Arc<Self>, reason: CloseReason);
+}
+
 /// What registry and guard share.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -61,6 +70,7 @@ pub(super) struct Entry {
     relaying: AtomicBool,
     reason: OnceLock<CloseReason>,
     told: Notify,
+    alarm: OnceLock<Arc<dyn Told>>,
 }
 
 impl Entry {
@@ -72,14 +82,26 @@ impl Entry {
             relaying: AtomicBool::new(false),
             reason: OnceLock::new(),
             told: Notify::new(),
+            alarm: OnceLock::new(),
         }
     }
 
-    /// Tells the session to end. False if it had been told before.
+    /// Tells the session to end. False if it had been told before. Under the lock of its shard.
     pub(super) fn close(&self, reason: CloseReason) -> bool {
         let first = self.reason.set(reason).is_ok();
         self.told.notify_waiters();
+        if first && let Some(alarm) = self.alarm.get() {
+            Arc::clone(alarm).told(reason);
+        }
         first
+    }
+
+    /// Tells somebody of the end as well. Under the same lock, so that he is not missed.
+    pub(super) fn alarm(&self, whom: Arc<dyn Told>) {
+        if let Some(reason) = self.close_reason() {
+            Arc::clone(&whom).told(reason);
+        }
+        _ = self.alarm.set(whom);
     }
 
     pub(super) fn close_reason(&self) -> Option<CloseReason> {

@@ -7,7 +7,8 @@ use ferrypost_wire::Answered;
 
 use super::{
     Registry, SessionKind, Stage, Subject,
-    entry::{CloseReason, Entry},
+    entry::{CloseReason, Entry, Told},
+    step::Lock as _,
 };
 use crate::{net::CloseProof, tables::Published as _};
 
@@ -142,6 +143,15 @@ impl SessionGuard {
     /// The same for whoever cannot hold the guard meanwhile.
     pub fn ending(&self) -> Ending {
         Ending(Arc::clone(&self.0.entry))
+    }
+
+    /// Tells somebody when the session must end, at once if it was told before. One is told, the first.
+    pub fn alarm(&self, whom: Arc<dyn Told>) {
+        let Registered {
+            registry, entry, ..
+        } = &self.0;
+        let shard = registry.shard(&entry.request.subject);
+        shard.with(|_| entry.alarm(whom));
     }
 
     /// Why the session must end, if it must.

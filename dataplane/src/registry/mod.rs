@@ -30,7 +30,7 @@ use ferrypost_runtime::Random;
 use tokio::{sync::Notify, time::Instant};
 
 pub use admit::{Admission, AdmitRequest, HoldLimit, OnFence, SessionKind};
-pub use entry::{CloseReason, Stage};
+pub use entry::{CloseReason, Stage, Told};
 pub use guard::{Ending, Exchanged, HeldLogin, OnlyAsked, Proof, Recheck, SessionGuard};
 pub use list::{Counts, Group, Listing, SessionSnapshot};
 pub use subject::Subject;

@@ -108,7 +108,14 @@ impl Download {
 }
 
 impl Relayed {
+    /// Whoever asks has taken what there was before.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let polled = self.poll_next(cx);
+        self.running.owes_its_client(polled.is_ready());
+        polled
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.poll_told(cx);
         loop {
             let Some(body) = &mut self.body else {
@@ -168,7 +175,8 @@ impl Relayed {
         let Some(told) = &mut self.told else { return };
         if let Poll::Ready(reason) = told.as_mut().poll(cx) {
             self.told = None;
-            let limit = Instant::now() + self.manner.drain;
+            let limit = self.running.due();
+            let limit = limit.unwrap_or_else(|| Instant::now() + self.manner.drain);
             self.draining = Some(Draining {
                 reason,
                 limit,

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{super::failure::Failure, Exchange, whose::Whose};
+use super::{super::failure::Failure, Exchange, asked::Asked, whose::Whose};
 use crate::registry::{Admission, AdmitRequest, HeldLogin, OnFence, SessionGuard, SessionKind};
 use ferrypost_proto::v1::Protocol;
 
 impl Exchange<'_> {
     /// Registers the exchange; waits while its name is fenced.
-    pub(super) async fn admit(&mut self, whose: &Whose) -> Result<SessionGuard, Failure> {
+    pub(super) async fn admit(
+        &mut self,
+        asked: &Asked,
+        whose: &Whose,
+    ) -> Result<SessionGuard, Failure> {
         let began = Instant::now();
         loop {
             let request = AdmitRequest {
@@ -30,7 +34,9 @@ impl Exchange<'_> {
                 Admission::Held(held) => self.hold(held).await?,
                 // Said of who would not wait, which this does.
                 Admission::Deferred => return Err(Failure::HeldTooLong),
-                Admission::Refused(no_route) => return Err(Failure::NoRoute(no_route, None)),
+                Admission::Refused(no_route) => {
+                    return Err(Failure::NoRoute(no_route, asked.challenge()));
+                }
                 Admission::NoTable => return Err(Failure::NoTable),
                 Admission::TooManyHeld(limit) => return Err(Failure::TooManyHeld(limit)),
                 Admission::Closed(reason) => return Err(Failure::Told(reason)),

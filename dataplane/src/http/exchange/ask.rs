@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Response, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderValue, Response, StatusCode, Version, header::TRANSFER_ENCODING};
+use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -51,7 +51,15 @@ impl Exchange<'_> {
         let running = Running::begin(self.client, left, lease, record);
         let patience = self.client.web.services.limits.web.stalled;
         let upload = Upload::new(body, Arc::clone(&running), patience);
-        let request = head.map(|()| upload);
+        let mut request = head.map(|()| upload);
+        if request.version() == Version::HTTP_11
+            && !request.body().is_end_stream()
+            && request.body().size_hint().exact().is_none()
+        {
+            // hyper would leave out the body of a GET, whose server would get another request than was asked.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         let sending = running.with(|lease, _| lease.ask(request));
         let mut waiting = Waiting {
             sending: Some(sending.ok_or(Failure::ClientGone)?),

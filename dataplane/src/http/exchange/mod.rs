@@ -109,7 +109,7 @@ impl Exchange<'_> {
         let whose = self.whose(&asked, decided).await?;
         let place = self.client.place().ok_or(Failure::TooMuchAsked)?;
         loop {
-            let guard = self.admit(&whose).await?;
+            let guard = self.admit(&asked, &whose).await?;
             let Some((guard, lease, pass)) = self.reach(&asked, &whose, guard).await? else {
                 // A fence overtook it: nothing was sent.
                 continue;

@@ -77,11 +77,12 @@ pub(super) fn relayed(
     if let Some(sign_in) = &asked.sign_in {
         remember(client, sign_in, (parts.status, &mut parts.headers));
     }
-    if !matches!(
-        parts.status,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-    ) {
+    // Of all others a stranger gets as many, under whatever name.
+    if parts.status.is_success() || parts.status == StatusCode::NOT_MODIFIED {
         running.let_in();
+    }
+    if let Some(streams) = &client.streams {
+        streams.add(running);
     }
     let limits = client.web.services.limits.relay;
     let manner = Manner {

@@ -155,6 +155,8 @@ impl Http1 {
         let path = request.target().split('?').next().unwrap().to_owned();
         match path.as_str() {
             "/unread" => self.step().await,
+            // Whatever follows is read as before.
+            "/denied-first" => self.say("401 Unauthorized", "", "no").await?,
             "/early" => {
                 return self
                     .say("413 Content Too Large", "Connection: close\r\n", "")
@@ -177,6 +179,8 @@ impl Http1 {
         }
         self.seen.executed.fetch_add(1, Ordering::SeqCst);
         match path.as_str() {
+            "/denied-first" => Some(()),
+            "/missing" => self.say("404 Not Found", "", "no").await,
             "/closes" => {
                 self.say("200 OK", "Connection: close\r\n", "bye").await;
                 None

@@ -4,6 +4,7 @@ mod exchanges;
 mod fences;
 mod h2;
 mod h2_servers;
+mod hostile;
 mod message;
 mod sign_ins;
 mod smuggling;

@@ -46,6 +46,9 @@ const MOST_IDLE: usize = 16;
 /// Octets of a response's head.
 const MAX_HEAD: u16 = u16::MAX;
 
+/// Octets that are read or written at once, which is what a client has to take within its time.
+const MAX_PIECE: usize = 128 << 10;
+
 /// Whose a connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner {
@@ -293,6 +296,7 @@ impl Upstreams {
         let (lent, loan) = lend(transport, self.limits.stalled);
         let (sender, connection) = http1::Builder::new()
             .max_header_size(MAX_HEAD.into())
+            .max_buf_size(MAX_PIECE)
             .handshake(TokioIo::new(lent))
             .await
             .map_err(|error| DialError::Io(std::io::Error::other(error)))?;
