@@ -109,9 +109,13 @@ fn opened(
     running.let_in();
     client.watch.upgrade();
     let limits = client.web.services.limits.relay;
-    client
-        .tasks
-        .spawn(carry(sides, Arc::clone(running), limits));
+    let carried = carry(sides, Arc::clone(running), limits);
+    // Until then its connection is in use, also where it is a stream among others.
+    let in_progress = client.busy.enter();
+    client.tasks.spawn(async move {
+        carried.await;
+        drop(in_progress);
+    });
     let mut response = Response::new(Download::own(bytes::Bytes::new()));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -1,5 +1,7 @@
 //! Clients that speak HTTP/2.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response, Version, header::SEC_WEBSOCKET_VERSION};
 use http_body_util::{BodyExt as _, Full};
@@ -13,7 +15,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::{
     backend::count,
-    world::{World, authorization},
+    world::{Plan, World, authorization},
 };
 use crate::session::tests::eventually;
 
@@ -129,6 +131,32 @@ async fn a_body_that_a_server_cut_is_no_whole_one() {
     assert_eq!(text(next).await, "old /");
 }
 
+/// The handshake of a WebSocket (RFC 8441).
+fn handshake() -> Request<Full<Bytes>> {
+    let mut connect = request("CONNECT", "/ws", "alice", b"");
+    let version = "13".parse().unwrap();
+    connect.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
+    let websocket = Protocol::from_static("websocket");
+    connect.extensions_mut().insert(websocket);
+    connect
+}
+
+#[tokio::test]
+async fn a_connection_with_an_open_web_socket_is_in_use() {
+    let mut plan = Plan::default();
+    plan.limits.web.idle = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = client(&world).await;
+    let first = client.send_request(request("GET", "/", "alice", b""));
+    assert_eq!(text(first.await.unwrap()).await, "old /");
+    let opened = client.send_request(handshake()).await.unwrap();
+    let stream = hyper::upgrade::on(opened).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let next = client.send_request(request("GET", "/b", "alice", b""));
+    assert_eq!(text(next.await.unwrap()).await, "old /b");
+    drop(stream);
+}
+
 #[tokio::test]
 async fn a_web_socket_on_a_stream_is_one_to_a_server_that_knows_only_upgrades() {
     let world = World::new();
@@ -136,11 +164,7 @@ async fn a_web_socket_on_a_stream_is_one_to_a_server_that_knows_only_upgrades() 
     // Behind the first answer the server's settings are known.
     let first = client.send_request(request("GET", "/", "alice", b""));
     assert_eq!(text(first.await.unwrap()).await, "old /");
-    let mut connect = request("CONNECT", "/ws", "alice", b"");
-    let version = "13".parse().unwrap();
-    connect.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
-    let websocket = Protocol::from_static("websocket");
-    connect.extensions_mut().insert(websocket);
+    let connect = handshake();
     let opened = client.send_request(connect).await.unwrap();
     assert_eq!(opened.status().as_u16(), 200);
     let mut stream = TokioIo::new(hyper::upgrade::on(opened).await.unwrap());
