@@ -35,6 +35,10 @@ pub(super) fn end(input: &[u8], seen: &mut usize, max: usize) -> Result<Option<u
             _ => *seen = at + 1,
         }
     }
+    // The end of a line may lie across the limit, and whatever follows it beyond.
+    if *seen >= max {
+        return Err(Refusal::HeaderTooLarge);
+    }
     Ok(None)
 }
 

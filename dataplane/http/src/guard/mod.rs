@@ -192,6 +192,12 @@ mod tests {
             pass(head(1025).as_bytes(), 100).1,
             Some(Refusal::HeaderTooLarge)
         );
+        let start = GET.trim_end().to_owned() + "\r\nX: ";
+        let across = start.clone() + &"x".repeat(1023 - start.len()) + "\r\nY: z\r\n\r\n";
+        for piece in [1, across.len()] {
+            let refusal = pass(across.as_bytes(), piece).1;
+            assert_eq!(refusal, Some(Refusal::HeaderTooLarge));
+        }
         let many = GET.replace("\r\n\r\n", &"\r\nX:".repeat(MAX_FIELDS + 1)) + "\r\n\r\n";
         assert_eq!(pass(many.as_bytes(), 100).1, Some(Refusal::HeaderTooLarge));
     }
