@@ -92,6 +92,7 @@ pub enum NoRoute {
 pub struct Destination {
     endpoints: Vec<Endpoint>,
     disabled: Vec<DisabledEndpoint>,
+    without: Vec<i32>,
 }
 
 /// An endpoint that says something that this version does not know, so that nothing may be sent there.
@@ -146,6 +147,11 @@ impl Destination {
     /// All endpoints.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// Whether it lacks a protocol on purpose.
+    pub fn is_without(&self, protocol: v1::Protocol) -> bool {
+        self.without.contains(&protocol.into())
     }
 }
 

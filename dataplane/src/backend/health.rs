@@ -227,11 +227,14 @@ impl Prober {
         }
     }
 
-    /// Everything that there is to know something about.
+    /// Everything that there is to know something about. What a destination is without on purpose is nothing that could
+    /// be reached there.
     fn targets(&self, config: &RoutingConfig) -> BTreeMap<Target, Question> {
         let mut targets = BTreeMap::new();
-        for id in config.destinations().keys() {
-            targets.extend(self.protocols.iter().map(|&kind| {
+        for (id, destination) in config.destinations() {
+            let asked = self.protocols.iter();
+            let asked = asked.filter(|kind| !destination.is_without(kind.on_the_wire()));
+            targets.extend(asked.map(|&kind| {
                 let target = Target {
                     destination: id.clone(),
                     protocol: kind.on_the_wire(),

@@ -407,6 +407,19 @@ struct Following {
     shutdown: Shutdown,
 }
 
+impl Following {
+    /// What is found at a destination by IMAP, as soon as anything is.
+    async fn verdict(&self, destination: &str) -> TargetHealth {
+        let mut changes = self.backends.watch();
+        loop {
+            if let Some(verdict) = self.backends.verdict(&target(destination)) {
+                return verdict;
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+}
+
 fn following() -> Following {
     let backends = Backends::new();
     let breakers = Breakers::new(BreakerLimits {
@@ -599,7 +612,22 @@ async fn a_server_that_a_probe_finds_well_and_logins_do_not_has_its_word() {
 }
 
 #[tokio::test]
-async fn a_destination_without_the_listeners_protocol_is_told_as_a_problem() {
+async fn a_listener_whose_protocol_leads_nowhere_is_told_as_a_problem() {
+    let old = start(Way::Implicit, Manners::default());
+    let following = following();
+    let mut document = config(&[("old", old.clone()), ("new", old)]);
+    for destination in &mut document.destinations {
+        destination.endpoints[0].protocol = v1::Protocol::Pop3.into();
+    }
+    publish(&following.tables, document, &[]);
+    let verdict = following.verdict("new").await;
+    assert_eq!(verdict.word(), "no_endpoint");
+    assert_eq!(following.shutdown.wait(PATIENCE).await, 0);
+}
+
+/// Nothing is in the way of a move to or from there, then.
+#[tokio::test]
+async fn what_a_destination_is_without_on_purpose_is_no_problem() {
     let old = start(Way::Implicit, Manners::default());
     let following = following();
     let mut document = config(&[("old", old.clone()), ("new", old)]);
@@ -608,12 +636,11 @@ async fn a_destination_without_the_listeners_protocol_is_told_as_a_problem() {
     document.destinations[1].without = vec![imap.into()];
     document.destinations[1].endpoints[0].protocol = pop3.into();
     publish(&following.tables, document, &[]);
-    let mut changes = following.backends.watch();
-    while following.backends.verdict(&target("new")).is_none() {
-        changes.changed().await.unwrap();
-    }
-    let verdict = following.backends.verdict(&target("new")).unwrap();
-    assert_eq!(verdict.word(), "no_endpoint");
+    let verdict = following.verdict("old").await;
+    assert!(verdict.reachable(), "{}", verdict.word());
+    let told = following.prober.probe(None).await;
+    let told: Vec<_> = told.iter().map(|it| &*it.destination).collect();
+    assert_eq!(told, ["old"]);
     assert_eq!(following.shutdown.wait(PATIENCE).await, 0);
 }
 

@@ -226,7 +226,7 @@ impl Checker {
         }
         for (n, destination) in wire.iter().enumerate() {
             let place = format!("destinations[{n}]");
-            let read = self.endpoints(&place, &destination.endpoints);
+            let read = self.destination(&place, destination);
             self.same_protocols(&place, destination, wire);
             match DestinationId::parse(&destination.id) {
                 Err(_) => self.wrong(
@@ -243,14 +243,14 @@ impl Checker {
         destinations
     }
 
-    fn endpoints(&mut self, place: &str, wire: &[v1::Endpoint]) -> Destination {
-        if wire.is_empty() {
+    fn destination(&mut self, place: &str, wire: &v1::Destination) -> Destination {
+        if wire.endpoints.is_empty() {
             self.wrong(format!("{place}.endpoints"), "there must be at least one");
         }
         let mut seen = BTreeSet::new();
         let mut endpoints = Vec::new();
         let mut disabled = Vec::new();
-        for (n, endpoint) in wire.iter().enumerate() {
+        for (n, endpoint) in wire.endpoints.iter().enumerate() {
             let place = format!("{place}.endpoints[{n}]");
             let group = endpoint.when.as_ref().map(|when| when.group.clone());
             if !seen.insert((endpoint.protocol, group)) {
@@ -272,6 +272,7 @@ impl Checker {
         Destination {
             endpoints,
             disabled,
+            without: wire.without.clone(),
         }
     }
 
