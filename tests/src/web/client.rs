@@ -28,7 +28,7 @@ use crate::imap::{Connect, ImapError};
 use super::socket::{End, Socket};
 
 /// The public host.
-const PUBLIC: &str = "mail.example.org";
+pub(super) const PUBLIC: &str = "mail.example.org";
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]

@@ -5,11 +5,13 @@
 
 mod announcement;
 mod cli;
+mod browser;
 mod compression;
 mod cyrus;
 mod cyrus_mail;
 mod demo;
 mod destinations;
+mod examples;
 mod failpoints;
 mod fixtures;
 mod grpcurl;
