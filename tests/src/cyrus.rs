@@ -142,11 +142,10 @@ impl Cyrus {
             .collect::<io::Result<Vec<_>>>()?;
         let owner = Owner::find().await?;
         write(&folder, &setup, &ports, &owner)?;
-        for account in setup.accounts {
-            write_password(&folder, account, setup.password).await?;
-        }
         owner.take(&folder)?;
         let process = launch(&folder, setup.survives, &owner)?;
+        // Each takes a process, and nobody has asked for one yet.
+        let passwords = write_passwords(folder.join("sasldb2"), owner.ids, setup);
         let mut server = Self {
             role: setup.role,
             folder,
@@ -155,8 +154,11 @@ impl Cyrus {
             owner,
             process,
         };
-        server.wait_until_up().await?;
-        server.make_mailboxes(setup.accounts).await?;
+        let mailboxes = async {
+            server.wait_until_up().await?;
+            server.make_mailboxes(setup.accounts).await
+        };
+        tokio::try_join!(passwords, mailboxes)?;
         Ok(server)
     }
 
@@ -365,12 +367,21 @@ fn write(folder: &Path, setup: &Setup<'_>, ports: &[Port], owner: &Owner) -> io:
 }
 
 /// SASL's file has no other writer than its own program.
-async fn write_password(folder: &Path, account: &str, password: &str) -> Result<(), CyrusError> {
-    let (user, realm) = account.split_once('@').unwrap_or((account, REALM));
-    let mut command = Command::new(find_program(Path::new("saslpasswd2"))?);
-    command.args(["-p", "-c", "-f"]).arg(folder.join("sasldb2"));
-    command.args(["-u", realm, user]);
-    run("saslpasswd2", &mut command, Some(password)).await?;
+async fn write_passwords(
+    file: PathBuf,
+    owner: Option<[u32; 2]>,
+    setup: Setup<'_>,
+) -> Result<(), CyrusError> {
+    for account in setup.accounts {
+        let (user, realm) = account.split_once('@').unwrap_or((account, REALM));
+        let mut command = Command::new(find_program(Path::new("saslpasswd2"))?);
+        command.args(["-p", "-c", "-f"]).arg(&file);
+        command.args(["-u", realm, user]);
+        run("saslpasswd2", &mut command, Some(setup.password)).await?;
+    }
+    if let Some([user, group]) = owner {
+        chown(file, Some(user), Some(group))?;
+    }
     Ok(())
 }
 

@@ -54,7 +54,8 @@ pub fn world() -> Builder {
         .delta_hook(true)
         .pace(Pace::AsShipped)
         .accounts(&ACCOUNTS)
-        .deliveries();
+        .deliveries()
+        .cyruses();
     // Root alone can start a Postfix; without one there is no submission, and no mail arrives.
     if postfix::can_start() {
         builder.split_mail()

@@ -34,7 +34,7 @@ pub(super) fn write(folder: &Path, setup: &Setup<'_>, ports: &[Port]) -> Result<
         chown(&mail, Some(owner.user), Some(owner.group))?;
     }
     setup.identity.write(folder, "server")?;
-    fs::write(folder.join("trust.conf"), trust(setup.role))?;
+    fs::write(folder.join("trust.conf"), trust(setup.told_as))?;
     fs::write(
         folder.join("users"),
         password_file(setup.accounts, setup.password),

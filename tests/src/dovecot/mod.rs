@@ -145,8 +145,10 @@ pub enum Pace {
 /// What to start.
 #[derive(Clone, Copy)]
 pub struct Setup<'a> {
-    /// How it is told the client's address.
+    /// Its name.
     pub role: Role,
+    /// As which of the two it is told the client's address.
+    pub told_as: Role,
     /// The certificate that it shows.
     pub identity: &'a Identity,
     /// The full addresses that exist.

@@ -14,11 +14,11 @@ use crate::ports::Port;
 use crate::postfix::{self, Arrival, Postfix};
 use crate::turn::Turn;
 
-use super::files::{Files, LOOKUPS, Routing, hook_command, moody, with_calendars};
+use super::files::{Files, LOOKUPS, Routing, dav_command, hook_command, moody};
 use super::link::Link;
 use super::plane::{ControlPlane, DataPlane, Entrance, Plane, mark};
 use super::programs::{CONTROL_PLANE, DATA_PLANE, program};
-use super::web::{Sites, Web};
+use super::web::{Shipped, Sites, Web};
 use super::{BareNames, Etcd, Folder, Limits, StoreKind, World, WorldError};
 
 /// Everybody's password.
@@ -293,6 +293,13 @@ impl Builder {
         self
     }
 
+    /// Lets the routing configuration be a shipped one with HTTP, which these servers serve, and adds a listener at each
+    /// data plane. Nothing but IMAP and HTTP leads anywhere then.
+    pub fn shipped(mut self, shipped: Shipped) -> Self {
+        self.web = Web::Shipped(shipped);
+        self
+    }
+
     /// Starts everything and waits until every data plane accepts clients.
     ///
     /// # Errors
@@ -312,6 +319,7 @@ impl Builder {
             issuer: self.issuer.as_deref(),
             apart: self.shape == Shape::Sidecars,
             both_families: self.families == Families::Both,
+            imap_alone: matches!(self.web, Web::Shipped(_)),
         };
         files.write_shared()?;
         let password = PASSWORD.to_owned();
@@ -320,11 +328,14 @@ impl Builder {
             Shape::Sidecars => Some(Network::pair(files.folder).await?),
         };
         let networks = networks.as_ref();
-        let (source, target) = self.start_servers(&files, &password, networks).await?;
-        let postfixes = self
-            .start_postfixes(&files, &source, &target, networks)
-            .await?;
-        let cyruses = self.start_cyruses(&files, &password).await?;
+        let of_mail = async {
+            let (source, target) = self.start_servers(&files, &password, networks).await?;
+            let postfixes = self.start_postfixes(&files, &source, &target, networks);
+            let postfixes = postfixes.await?;
+            Ok::<_, WorldError>((source, target, postfixes))
+        };
+        let of_web = self.start_cyruses(&files, &password);
+        let ((source, target, postfixes), cyruses) = tokio::try_join!(of_mail, of_web)?;
         let data_planes = self.lay_out_data_planes(&files, networks)?;
         let routing = Routing {
             servers: [&source, &target],
@@ -341,7 +352,8 @@ impl Builder {
             StoreKind::Embedded => None,
             StoreKind::Etcd => Some(Etcd::start(files.folder).await?),
         };
-        let hook = self.hook(&files, [&source, &target], cyruses.as_ref());
+        let dav = cyruses.as_ref().map(|it| dav_command(&files, it));
+        let hook = self.hook(&files, [&source, &target], dav.as_deref());
         let control_planes = self
             .start_control_planes(&files, etcd.as_ref(), &hook)
             .await?;
@@ -357,6 +369,7 @@ impl Builder {
             target,
             postfixes,
             cyruses,
+            dav,
             accounts: self.accounts,
             password,
             operator_token: token(files.operator_token())?,
@@ -385,13 +398,10 @@ impl Builder {
         &self,
         files: &Files<'_>,
         [source, target]: [&Dovecot; 2],
-        cyruses: Option<&[Cyrus; 2]>,
+        dav: Option<&[String]>,
     ) -> Vec<String> {
         let hook = hook_command(source, target, self.site_folders.as_ref(), &files.journal());
-        let hook = match cyruses {
-            None => hook,
-            Some(cyruses) => with_calendars(files, cyruses, hook),
-        };
+        let hook = [dav.unwrap_or_default(), &hook].concat();
         match self.moods {
             None => hook,
             Some(moods) => moody(moods.seed, moods.percent, hook),
@@ -417,6 +427,7 @@ impl Builder {
         let [first, second] = networks.map_or([None; 2], |pair| pair.each_ref().map(Some));
         let setup = |role| Setup {
             role,
+            told_as: self.web.told_as(role),
             identity: &identity,
             accounts: &self.accounts,
             password,
@@ -574,7 +585,7 @@ impl Builder {
                 },
                 web: match self.web {
                     Web::Nobodys => None,
-                    Web::Cyruses | Web::Sites(_) => Some(Port::reserve()?),
+                    Web::Cyruses | Web::Sites(_) | Web::Shipped(_) => Some(Port::reserve()?),
                 },
                 admin: Port::reserve()?,
                 links: Vec::new(),

@@ -58,14 +58,14 @@ const LIMITS: &str = "[limits.connections]\nper_address = 19000\nper_network = 1
 pub(super) const LOOKUPS: &str = "lookups";
 
 /// A file of the repository that shows a whole configuration.
-struct Example {
-    file: &'static str,
-    text: &'static str,
+pub(super) struct Example {
+    pub(super) file: &'static str,
+    pub(super) text: &'static str,
 }
 
 impl Example {
     /// The example with every `(line, replacement)` carried out.
-    fn filled_in(&self, values: &[(&str, String)]) -> Result<String, WorldError> {
+    pub(super) fn filled_in(&self, values: &[(&str, String)]) -> Result<String, WorldError> {
         let mut text = self.text.to_owned();
         for (line, value) in values {
             if !text.contains(line) {
@@ -94,6 +94,8 @@ pub(super) struct Files<'a> {
     pub(super) apart: bool,
     /// Whether clients enter by IPv6 as well.
     pub(super) both_families: bool,
+    /// Whether mail is read by IMAP alone.
+    pub(super) imap_alone: bool,
 }
 
 /// What the routing configuration tells of.
@@ -215,7 +217,10 @@ impl Files<'_> {
             let bound = plane.bound(entrance);
             values.push((listener, format!("\"{bound}\"{}", believed(plane))));
         }
-        let text = GATEWAY.filled_in(&values)?;
+        let mut text = GATEWAY.filled_in(&values)?;
+        if self.imap_alone {
+            text = without_listeners(&text, &["pop3", "managesieve"]);
+        }
         let submission = plane
             .submission_bound()
             .map(|bound| submission_listeners(bound, &believed(plane)));
@@ -327,47 +332,65 @@ impl Files<'_> {
 
     /// Writes the routing configuration.
     pub(super) fn write_routing(&self, routing: &Routing<'_>) -> Result<(), WorldError> {
-        let bare_names = match routing.bare_names {
-            BareNames::OfDefaultDomain => "{ default_domain = \"example.org\" }",
-            BareNames::Listed => "\"listed\"",
-        };
-        let bare_names = (
-            "bare_names = { default_domain = \"example.org\" }",
-            format!("bare_names = {bare_names}"),
-        );
-        let text = match routing.sidecars {
-            None => {
-                let values = [vec![bare_names], through_gateways(routing.servers)].concat();
-                ROUTING.filled_in(&values)?
-            }
-            Some(sidecars) => {
-                let ways = through_sidecars(routing.servers, sidecars);
-                let ways = ways
-                    .iter()
-                    .map(|(example, ours)| (&**example, ours.clone()));
-                let values: Vec<_> = ways.chain([bare_names]).collect();
-                SIDECARS.filled_in(&values)?
-            }
-        };
-        let text = match routing.postfixes {
-            Some(postfixes) => {
-                let mx = routing.inbound_mail;
-                with_postfixes(&text, postfixes, routing.sidecars, mx)?
-            }
-            None => text,
-        };
-        let text = if routing.deliveries {
-            with_deliveries(&text, routing.servers, routing.sidecars)?
-        } else {
-            text
-        };
-        let text = match (routing.web, routing.cyruses) {
-            (Web::Sites(sites), _) => web::with_sites(&text, sites)?,
-            (_, Some(cyruses)) => web::with_cyruses(&text, cyruses)?,
-            _ => text,
+        let text = match routing.web {
+            Web::Shipped(shipped) => web::shipped(shipped, routing.servers)?,
+            _ => routing_text(routing)?,
         };
         fs::write(self.routing(), text)?;
         Ok(())
+    }
+}
+
+/// A data plane's configuration without the listeners for some protocols, which each end with an empty line.
+fn without_listeners(text: &str, protocols: &[&str]) -> String {
+    let is_left = |section: &&str| {
+        let is_for = |protocol| section.contains(&format!("protocol = \"{protocol}\"\n"));
+        !protocols.iter().any(is_for)
+    };
+    let sections: Vec<_> = text.split("\n\n").filter(is_left).collect();
+    sections.join("\n\n")
+}
+
+/// The example with what else a world has.
+fn routing_text(routing: &Routing<'_>) -> Result<String, WorldError> {
+    let bare_names = match routing.bare_names {
+        BareNames::OfDefaultDomain => "{ default_domain = \"example.org\" }",
+        BareNames::Listed => "\"listed\"",
+    };
+    let bare_names = (
+        "bare_names = { default_domain = \"example.org\" }",
+        format!("bare_names = {bare_names}"),
+    );
+    let text = match routing.sidecars {
+        None => {
+            let values = [vec![bare_names], through_gateways(routing.servers)].concat();
+            ROUTING.filled_in(&values)?
+        }
+        Some(sidecars) => {
+            let ways = through_sidecars(routing.servers, sidecars);
+            let ways = ways
+                .iter()
+                .map(|(example, ours)| (&**example, ours.clone()));
+            let values: Vec<_> = ways.chain([bare_names]).collect();
+            SIDECARS.filled_in(&values)?
+        }
+    };
+    let text = match routing.postfixes {
+        Some(postfixes) => {
+            let mx = routing.inbound_mail;
+            with_postfixes(&text, postfixes, routing.sidecars, mx)?
+        }
+        None => text,
+    };
+    let text = if routing.deliveries {
+        with_deliveries(&text, routing.servers, routing.sidecars)?
+    } else {
+        text
+    };
+    match (routing.web, routing.cyruses) {
+        (Web::Sites(sites), _) => web::with_sites(&text, sites),
+        (_, Some(cyruses)) => web::with_cyruses(&text, cyruses),
+        _ => Ok(text),
     }
 }
 
@@ -691,23 +714,18 @@ pub(super) fn hook_command(
     command
 }
 
-/// The same hook, behind which calendars are copied.
-pub(super) fn with_calendars(
-    files: &Files<'_>,
-    servers: &[Cyrus; 2],
-    hook: Vec<String>,
-) -> Vec<String> {
+/// What copies calendars and contacts, and runs the hook that is named behind it meanwhile.
+pub(super) fn dav_command(files: &Files<'_>, servers: &[Cyrus; 2]) -> Vec<String> {
     let program = repository().join("tests/tools/dav-hook");
     let mut command = vec![program.display().to_string()];
     for server in servers {
         let at = server.addr(cyrus::Service::Http);
-        command.push(format!("--dav={}=http://{at}", server.role().name()));
+        command.push(format!("--dav={}={at}", server.role().name()));
     }
     command.push(format!(
         "--password-file={}",
         files.dav_password().display()
     ));
-    command.extend(hook);
     command
 }
 

@@ -44,10 +44,13 @@ pub use link::{Link, Traffic};
 pub use operator::{Authorized, Bearer, Operator, reason};
 pub use plane::{ControlPlane, DataPlane, Entrance, Plane};
 pub use programs::{COMMAND_LINE, CONTROL_PLANE, DATA_PLANE, program};
-pub use web::Sites;
+pub use web::{Family, Shipped, Sites};
 
 /// How long starting may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a copy may take that nobody waits for.
+const COPY_LIMIT: Duration = Duration::from_mins(1);
 
 /// Where the control plane keeps everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +117,8 @@ pub struct World {
     target: Dovecot,
     postfixes: Option<[Postfix; 2]>,
     cyruses: Option<[Cyrus; 2]>,
+    /// What copies calendars and contacts between them.
+    dav: Option<Vec<String>>,
     accounts: Vec<String>,
     password: String,
     operator_token: String,
@@ -368,6 +373,19 @@ impl World {
     /// When doveadm fails.
     pub async fn copy(&self, account: &str) -> Result<(), DovecotError> {
         self.source.sync_to(&self.target, account).await
+    }
+
+    /// The command by which an operator does the same with calendars and contacts; `None` in a world without Cyruses.
+    pub fn dav_copy(&self, account: &str) -> Option<String> {
+        let [source, target] = self.cyruses.as_ref()?;
+        let job = serde_json::json!({
+            "source": source.role().name(),
+            "target": target.role().name(),
+            "accounts": [{"names": [account]}],
+            "deadline_seconds": COPY_LIMIT.as_secs(),
+        });
+        let words = self.dav.as_ref()?.join(" ");
+        Some(format!("{words} <<'END'\n{job}\nEND\n"))
     }
 
     /// Ends the planes as an operator would, the data planes first, and leaves the servers.

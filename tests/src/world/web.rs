@@ -1,10 +1,13 @@
 //! HTTP in a world: who serves it on either side, and by which rules requests go there.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::cyrus::{self, Cyrus};
+use crate::dovecot::{Dovecot, Role, Service};
 
 use super::WorldError;
+use super::files::{Example, reached};
 
 /// Who serves HTTP.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +19,18 @@ pub(super) enum Web {
     Cyruses,
     /// Servers that a test has in its hand, in clear.
     Sites(Sites),
+    /// The servers of a shipped routing configuration.
+    Shipped(Shipped),
+}
+
+impl Web {
+    /// As which of the two a Dovecot is told the client's address.
+    pub(super) fn told_as(&self, role: Role) -> Role {
+        match self {
+            Self::Shipped(shipped) if shipped.family == Family::WebSource => Role::Target,
+            _ => role,
+        }
+    }
 }
 
 /// Two servers in clear, and how requests find them.
@@ -29,6 +44,43 @@ pub struct Sites {
     pub versions: &'static str,
     /// Rules before the last, which tells accounts: TOML, tables of `[[http.rules]]`.
     pub rules: &'static str,
+}
+
+/// Which of the routing configurations with HTTP that ship.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// The source has a web interface, and demands a PROXY header.
+    WebSource,
+    /// The source is a Dovecot, and all HTTP is the target's.
+    DovecotSource,
+}
+
+impl Family {
+    fn example(self) -> Example {
+        match self {
+            Self::WebSource => Example {
+                file: "docs/examples/web-source/routing.toml",
+                text: include_str!("../../../docs/examples/web-source/routing.toml"),
+            },
+            Self::DovecotSource => Example {
+                file: "docs/examples/dovecot-source/routing.toml",
+                text: include_str!("../../../docs/examples/dovecot-source/routing.toml"),
+            },
+        }
+    }
+}
+
+/// A shipped routing configuration, and who serves HTTP under TLS there.
+#[derive(Debug, Clone)]
+pub struct Shipped {
+    /// Which.
+    pub family: Family,
+    /// The source's server, where it has one.
+    pub source: Option<SocketAddr>,
+    /// The target's.
+    pub target: SocketAddr,
+    /// Who vouches for both: a file, from the root on.
+    pub authority: PathBuf,
 }
 
 /// Whoever says who he is goes to where his account lives, and everybody else is asked.
@@ -69,11 +121,34 @@ pub(super) fn with_cyruses(text: &str, servers: &[Cyrus; 2]) -> Result<String, W
         format!(
             "[[destinations.endpoints]]\nprotocol = \"http\"\n{}\ntls = \"implicit\"\nannouncement = \"none\"\n\
              versions = {}\n\n",
-            super::files::reached(at),
+            reached(at),
             ["[\"http/1.1\"]", "[\"http/1.1\", \"h2\"]"][side],
         )
     };
     with_endpoints(text, [endpoint(0), endpoint(1)], SIGNPOSTS)
+}
+
+/// The shipped routing configuration with the servers where they are.
+pub(super) fn shipped(shipped: &Shipped, servers: [&Dovecot; 2]) -> Result<String, WorldError> {
+    let mut values = Vec::new();
+    for (line, server) in [
+        ("host = \"old.example.org\"\nport = 993", servers[0]),
+        ("host = \"new.example.org\"\nport = 993", servers[1]),
+    ] {
+        values.push((line, reached(server.addr(Service::Imaps))));
+    }
+    let site = |at: SocketAddr| {
+        let (host, port) = (at.ip(), at.port());
+        let authority = shipped.authority.display();
+        format!(
+            "host = \"{host}\"\nport = {port}\nca_file = \"{authority}\"\nserver_name = \"mail.example.org\""
+        )
+    };
+    let source = "host = \"old.example.org\"\nport = 443";
+    values.extend(shipped.source.map(|at| (source, site(at))));
+    let target = "host = \"new.example.org\"\nport = 443";
+    values.push((target, site(shipped.target)));
+    shipped.family.example().filled_in(&values)
 }
 
 fn with_endpoints(

@@ -46,6 +46,7 @@ impl Servers {
         let accounts = [ALICE.to_owned(), "bob@example.org".to_owned()];
         let setup = Setup {
             role,
+            told_as: role,
             identity: &identity,
             accounts: &accounts,
             password: PASSWORD,

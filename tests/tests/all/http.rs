@@ -8,7 +8,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use ferrypost_tests::cyrus::{calls_in_request, user_id};
+use ferrypost_tests::cyrus::{Service, calls_in_request, user_id};
 use ferrypost_tests::dovecot::Role;
 use ferrypost_tests::story::{SOON, migrate, move_to, short_limits};
 use ferrypost_tests::wait::until;
@@ -202,6 +202,82 @@ async fn vdirsyncer(world: &World, folder: &std::path::Path) {
         "yes | {program} discover 2>&1; {program} sync 2>&1"
     ))
     .await;
+}
+
+#[tokio::test]
+async fn curl_is_told_to_go_on_and_gets_ranges_and_compressed_answers_as_the_server_gives_them() {
+    let builder = World::builder().data_planes(1).cyruses();
+    let world = builder.limits(short_limits()).start().await.unwrap();
+    let (account, password) = (&world.accounts()[0], world.password());
+    let event = EVENT.replace(
+        "SUMMARY:Lunch",
+        &format!("SUMMARY:{}", "Lunch ".repeat(500)),
+    );
+    let file = world.folder().join("lunch.ics");
+    std::fs::write(&file, &event).unwrap();
+    let path = format!("dav/calendars/user/{}/Default/lunch.ics", user_id(account));
+    let through = world.data_planes()[0].web().unwrap();
+    for home in [Role::Source, Role::Target] {
+        let own = world.cyrus(home).unwrap().addr(Service::Https);
+        for version in ["--http1.1", "--http2"] {
+            let curl = format!("curl -sSk {version}");
+            let put = format!(
+                "-v --expect100-timeout 60 -H 'Expect: 100-continue' -H 'Content-Type: text/calendar' -T {} https://{through}/{path} 2>&1",
+                file.display()
+            );
+            let refused = shell(&format!("{curl} {put}")).await;
+            let curl = format!("{curl} -u '{account}:{password}'");
+            let taken = shell(&format!("{curl} {put}")).await;
+            // Whoever is not let in is not told to go on. HTTP/2's word for it curl does not show.
+            assert!(
+                !refused.contains("100 Continue") && refused.contains(" 401 "),
+                "{refused}"
+            );
+            assert!(
+                taken.contains("100 Continue") || version == "--http2",
+                "{taken}"
+            );
+            assert!(
+                taken.contains(" 201 ") || taken.contains(" 204 "),
+                "{taken}"
+            );
+            for wanted in [
+                "",
+                "-r 20-39",
+                "-r -10",
+                "-H 'Accept-Encoding: gzip'",
+                "-H 'Accept-Encoding: gzip' -r 0-19",
+            ] {
+                let get = async |from| {
+                    let get = format!("{curl} {wanted} -D- https://{from}/{path} | base64 -w0");
+                    let said = STANDARD.decode(shell(&get).await).unwrap();
+                    parted(&said)
+                };
+                let (expected, got) = (get(own).await, get(through).await);
+                assert_eq!(got, expected, "{wanted}");
+            }
+        }
+        // Refused the second time, for it lives there already.
+        _ = migrate(&world.operator(0), move_to(account, "target")).await;
+    }
+    world.stop().await.unwrap();
+}
+
+/// An answer's status, the fields that say what its body is, and the body.
+fn parted(answer: &[u8]) -> (Vec<String>, Vec<u8>) {
+    let end = answer.windows(4).position(|octets| octets == b"\r\n\r\n");
+    let (head, body) = answer.split_at(end.unwrap() + 4);
+    let head = String::from_utf8_lossy(head).to_lowercase();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let fields = lines.filter(|line| {
+        let described = ["accept-ranges:", "content-", "etag:", "vary:"];
+        described.iter().any(|name| line.starts_with(name))
+    });
+    let mut said: Vec<_> = fields.map(str::to_owned).collect();
+    said.sort();
+    said.insert(0, status);
+    (said, body.to_vec())
 }
 
 #[tokio::test]

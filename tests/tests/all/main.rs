@@ -4,8 +4,8 @@
 //! A world has the machine together with others, or alone: `Builder::alone`.
 
 mod announcement;
-mod cli;
 mod browser;
+mod cli;
 mod compression;
 mod cyrus;
 mod cyrus_mail;

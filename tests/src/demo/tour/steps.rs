@@ -9,9 +9,11 @@ use ferrypost_proto::v1::MigrationState;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::cyrus;
 use crate::demo::console::{command, say, time};
 use crate::dovecot::{Role, Service};
 use crate::history::{Moment, Move, Outcome, Protocol, Side};
+use crate::shell::shell;
 use crate::story::SOON;
 use crate::wait::{eventually, until};
 use crate::workload::{Habit, Job, Place, Tls};
@@ -58,6 +60,12 @@ impl Tour {
                 say(format!(
                     "{side}   a Postfix beside it for submission at {}",
                     postfix.addr()
+                ));
+            }
+            if let Some(cyrus) = self.world.cyrus(role) {
+                say(format!(
+                    "{side}   a Cyrus beside it for JMAP, CalDAV and CardDAV at {}",
+                    cyrus.addr(cyrus::Service::Https)
                 ));
             }
         }
@@ -148,10 +156,17 @@ impl Tour {
             source.configuration().display(),
             target.configuration().display()
         ));
+        let dav = self.world.dav_copy(TRAVELLER);
+        if let Some(dav) = &dav {
+            command(dav.trim_end().replace('\n', "\n     "));
+        }
         say("An account has to exist on the target before it can be filled. That is not");
         say("placement: nobody is sent there before the move. What is written from now on");
         say("is carried over by the delta hook, while the account is held.");
         self.world.copy(TRAVELLER).await?;
+        if let Some(dav) = &dav {
+            shell(dav).await?;
+        }
         Ok(())
     }
 

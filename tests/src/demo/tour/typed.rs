@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
+use crate::cyrus::calls_in_request;
 use crate::demo::console::{command, lines, say};
 use crate::dovecot::Role;
 use crate::history::Side;
@@ -101,12 +102,30 @@ impl Tour {
     /// The same commands after a move. (Where they land, everybody's clients have shown.)
     pub(super) async fn validate(&self, home: Side) -> anyhow::Result<()> {
         let recipes = self.recipes();
+        let mut said = String::new();
         for recipe in &recipes {
-            recipe.follow().await?;
+            said = recipe.follow().await?;
         }
         say(format!(
             "The commands from before work on {home}: {}.",
             names(&recipes)
+        ));
+        self.recognize_session(&said, home)
+    }
+
+    /// What JMAP has said, which comes last, says which server that was.
+    fn recognize_session(&self, said: &str, home: Side) -> anyhow::Result<()> {
+        let role = match home {
+            Side::Source => Role::Source,
+            Side::Target => Role::Target,
+        };
+        if self.world.cyrus(role).is_none() {
+            return Ok(());
+        }
+        let mark = format!("\"maxCallsInRequest\":{}", calls_in_request(role));
+        ensure!(said.contains(&mark), "no {mark} in {said}");
+        say(format!(
+            "JMAP's session of {TRAVELLER} is the one of the Cyrus beside {home}."
         ));
         Ok(())
     }
