@@ -58,7 +58,9 @@ documents = $(installed)/share/doc/ferrypost
 install: ## the programs, systemd units, examples and the API's descriptors, below PREFIX (/usr/local) and DESTDIR
 	@[ -x "$(PROGRAMS)/ferrypost-dataplane" ] || cargo build --release $(programs)
 	install -d $(installed)/bin $(installed)/lib/systemd/system $(installed)/lib/sysusers.d $(installed)/share/ferrypost $(documents)
-	install -m 755 $(PROGRAMS)/ferrypost-dataplane $(PROGRAMS)/ferrypost-controlplane $(installed)/bin
+	install -m 755 $(PROGRAMS)/ferrypost-dataplane $(PROGRAMS)/ferrypost-controlplane $(PROGRAMS)/ferrypost $(installed)/bin
+	install -d $(installed)/share/bash-completion/completions
+	$(PROGRAMS)/ferrypost completion bash > $(installed)/share/bash-completion/completions/ferrypost
 	for unit in dataplane controlplane; do \
 	  sed 's|/usr/|$(PREFIX)/|g' docs/packaging/systemd/ferrypost-$$unit.service \
 	    > $(installed)/lib/systemd/system/ferrypost-$$unit.service || exit; \
