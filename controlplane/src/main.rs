@@ -15,9 +15,11 @@ fn main() -> ExitCode {
     {
         return guard::main(arguments);
     }
-    let outcome = match Call::parse("ferrypost-controlplane", ABOUT) {
+    let call: Call = Call::parse("ferrypost-controlplane", ABOUT);
+    let outcome = match call {
         Call::Check(path) => app::check(&path).map(|report| println!("{report}")),
         Call::Run(path) => run(&path),
+        Call::Own(none) => match none {},
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

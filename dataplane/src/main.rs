@@ -1,16 +1,39 @@
 //! `ferrypost-dataplane`: see [`ferrypost_dataplane`].
 
-use std::{future::Future, pin::pin, process::ExitCode};
+use std::{future::Future, path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
+use clap::Subcommand;
 use ferrypost_dataplane::{
+    admin::order,
     app::{self, Bound},
     config::Config,
     descriptors, lookup,
 };
-use ferrypost_runtime::{Random, cli::Call, core_dump, logging, shutdown::Signals, tls};
+use ferrypost_runtime::{Random, cli::Call, config, core_dump, logging, shutdown::Signals, tls};
 use tokio::runtime::Handle;
 
 const ABOUT: &str = "Relays each mail session to the server that holds its account.";
+
+/// What a data plane can be asked to do beside what both planes can.
+#[derive(Subcommand)]
+enum Order {
+    /// Makes the data plane that runs with this configuration let go of everybody, and returns when it has.
+    ///
+    /// The process stays, not ready, until a signal ends it: for whoever has to wait before something else is stopped, as
+    /// a preStop hook of Kubernetes does.
+    Drain {
+        /// The configuration file (TOML) of the running data plane.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Go on serving for so long first: whoever sends clients here is told that it ends.
+        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = a_time)]
+        after: Duration,
+    },
+}
+
+fn a_time(text: &str) -> Result<Duration, &'static str> {
+    config::time(text).ok_or("must be a time, as \"500ms\", \"10s\" or \"5m\"")
+}
 
 fn main() -> ExitCode {
     match start(Call::parse("ferrypost-dataplane", ABOUT)) {
@@ -22,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(call: Call) -> anyhow::Result<()> {
+fn start(call: Call<Order>) -> anyhow::Result<()> {
     core_dump::forbid()?;
     #[cfg(feature = "sabotage")]
     ferrypost_dataplane::sabotage::begin();
@@ -33,6 +56,7 @@ fn start(call: Call) -> anyhow::Result<()> {
             println!("on every leg: {}", tls::spoken());
             Ok(())
         }
+        Call::Own(Order::Drain { config, after }) => order_to_drain(&Config::load(&config)?, after),
         Call::Run(path) => {
             let config = Config::load(&path)?;
             logging::install(config.log().lines)?;
@@ -47,6 +71,20 @@ fn start(call: Call) -> anyhow::Result<()> {
             outcome
         }
     }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn order_to_drain(config: &Config, after: Duration) -> anyhow::Result<()> {
+    tokio::time::sleep(after).await;
+    let drained = order::drain(config.admin(), config.limits().shutdown).await?;
+    println!("{drained:#}");
+    let goodbye = drained["goodbye"].as_str().unwrap_or("not said");
+    anyhow::ensure!(
+        goodbye == "accepted",
+        "nobody is served any more, but the control plane took no note ({goodbye}): moves wait until this data plane \
+         is succeeded or expelled"
+    );
+    Ok(())
 }
 
 async fn serve(config: Config, beside: &Handle) -> anyhow::Result<()> {

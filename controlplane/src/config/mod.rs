@@ -16,7 +16,7 @@ use std::{
 
 use ferrypost_proto::{InstallationId, ReplicaId};
 use ferrypost_runtime::{
-    config::{Mistakes, read_text},
+    config::{Environment, Mistakes, read_text},
     logging,
     tls::CertificateFiles,
 };
@@ -39,12 +39,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file, and what this process's environment says in its place.
     ///
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        Self::parse(&read_text(path)?, path)
+        read::config(&read_text(path)?, path, &Environment::of_process())
     }
 
     /// Reads a text; `path` names it in messages and is what its relative paths are relative to.
@@ -52,7 +52,7 @@ impl Config {
     /// # Errors
     /// Every mistake in it.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Mistakes> {
-        read::config(text, path)
+        read::config(text, path, &Environment::default())
     }
 
     /// `replica`: this process's name among the replicas. Default: `controlplane`, which is enough

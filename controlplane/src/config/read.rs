@@ -8,7 +8,7 @@ use std::{
 
 use ferrypost_proto::{InstallationId, ReplicaId};
 use ferrypost_runtime::{
-    config::{Document, Mistakes, Section},
+    config::{Document, Environment, Mistakes, Section},
     logging,
 };
 
@@ -40,8 +40,12 @@ const ROLES: &[(&str, Role)] = &[
     ("admin", Role::Admin),
 ];
 
-pub(super) fn config(text: &str, path: &Path) -> Result<Config, Mistakes> {
-    let document = Document::parse(text, path);
+pub(super) fn config(
+    text: &str,
+    path: &Path,
+    environment: &Environment,
+) -> Result<Config, Mistakes> {
+    let document = Document::parse(text, path).with(environment);
     let directory = document.directory();
     let config = document.read(|root| {
         let store = read_store(root, directory);

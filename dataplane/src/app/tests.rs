@@ -14,6 +14,7 @@ use ferrypost_proto::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
+use crate::admin::order::{self, OrderError};
 use crate::session::tests::{
     backend::{Backend, Manners},
     client::{Client, PATIENCE},
@@ -268,7 +269,8 @@ async fn who_asks_to_drain_is_answered_when_nobody_is_served_any_more() {
     let surroundings = Surroundings::new();
     let mut control_plane = ControlPlane::start();
     let backend = Backend::start(Manners::default());
-    let mut bound = start(&surroundings.config(&in_clear(&control_plane)));
+    let config = surroundings.config(&in_clear(&control_plane));
+    let mut bound = start(&config);
     let mut conversation = admitted(&mut control_plane, &backend).await;
     let (listener, admin) = (bound.addresses.listeners["imaps"], bound.addresses.admin);
     let root = &surroundings.authority.root;
@@ -304,7 +306,23 @@ async fn who_asks_to_drain_is_answered_when_nobody_is_served_any_more() {
         (&false.into(), &"stopping".into())
     );
     assert_eq!(ask(admin, &surroundings, "POST /drain").await, expected);
+    // The program's own order reaches it with what the configuration says, and nobody else's certificate will do.
+    let mut local = config.admin().clone();
+    local.listen = admin;
+    let limits = config.limits().shutdown;
+    assert_eq!(order::drain(&local, limits).await.unwrap(), expected);
+    let other = surroundings.authority.sign("localhost");
+    other.write(surroundings.path(), "other");
+    let mut mistaken = local.clone();
+    mistaken.certificate.cert_file = surroundings.path().join("other.pem");
+    let stranger = order::drain(&mistaken, limits).await.unwrap_err();
+    assert!(
+        matches!(stranger, OrderError::Stranger { .. }),
+        "{stranger}"
+    );
     bound.end().await;
+    let nobody = order::drain(&local, limits).await.unwrap_err();
+    assert!(matches!(nobody, OrderError::Unreachable { .. }), "{nobody}");
     assert!(net::connect(admin).await.is_err());
 }
 

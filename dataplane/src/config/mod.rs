@@ -5,7 +5,7 @@
 //!   file ── text ──▶ sections, key by key ──▶ validate ──▶ Config
 //! ```
 //!
-//! A [`Config`] in hand is valid: its only constructor is [`Config::parse`], which reports every
+//! A [`Config`] in hand is valid: its only constructors, [`Config::load`] and [`Config::parse`], report every
 //! mistake at once, each with its line and key.
 
 mod deliveries;
@@ -25,7 +25,7 @@ use std::{
 
 use ferrypost_proto::{DestinationId, InstanceId, v1};
 use ferrypost_runtime::{
-    config::{Mistakes, read_text},
+    config::{Environment, Mistakes, read_text},
     logging,
     tls::CertificateFiles,
 };
@@ -195,12 +195,13 @@ pub struct Log {
 }
 
 impl Config {
-    /// Reads and checks a file. Relative paths in it are relative to its own directory.
+    /// Reads and checks a file, and what this process's environment says in its place. Relative paths in it are
+    /// relative to its own directory.
     ///
     /// # Errors
     /// Every mistake, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        Self::parse(&read_text(path)?, path)
+        validate::config(&read_text(path)?, path, &Environment::of_process())
     }
 
     /// Checks a text; `path` names it in messages and is what its relative paths are relative to. Files
@@ -209,7 +210,7 @@ impl Config {
     /// # Errors
     /// Every mistake, each with its line and key.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Mistakes> {
-        validate::config(text, path)
+        validate::config(text, path, &Environment::default())
     }
 
     /// This data plane's name among all of the installation's.

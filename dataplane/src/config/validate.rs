@@ -8,7 +8,7 @@ use std::{
 
 use ferrypost_proto::{DestinationId, InstanceId, v1};
 use ferrypost_runtime::{
-    config::{Document, Mistakes, Section},
+    config::{Document, Environment, Mistakes, Section},
     logging,
     tls::CertificateFiles,
 };
@@ -32,8 +32,12 @@ use crate::{
 /// Where the admin endpoint is bound unless the file says otherwise.
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443);
 
-pub(super) fn config(text: &str, path: &Path) -> Result<Config, Mistakes> {
-    let document = Document::parse(text, path);
+pub(super) fn config(
+    text: &str,
+    path: &Path,
+    environment: &Environment,
+) -> Result<Config, Mistakes> {
+    let document = Document::parse(text, path).with(environment);
     let config = document.read(read);
     document.finish()?;
     Ok(config.expect("a part that is missing has been noted as a mistake"))

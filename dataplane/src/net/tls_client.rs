@@ -257,6 +257,22 @@ impl ClientTls {
     }
 }
 
+/// For a peer that shows this certificate and no other, whatever it says about itself.
+pub(crate) fn pinned_to(certificate: &CertificateDer<'_>) -> ClientConfig {
+    let crypto = crypto();
+    let verifier = Pinned {
+        sha256: Sha256::digest(certificate).into(),
+        next: None,
+        crypto: Arc::clone(&crypto),
+    };
+    ClientConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth()
+}
+
 fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {

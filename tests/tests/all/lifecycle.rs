@@ -18,6 +18,7 @@ use ferrypost_tests::story::{
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::{Builder, DATA_PLANE, DataPlane, Entrance, World, program, reason};
 use prost_types::Duration as Wait;
+use tokio::time::timeout;
 
 fn world() -> Builder {
     World::builder().limits(short_limits())
@@ -124,6 +125,15 @@ async fn a_data_plane_that_is_drained_by_a_call_blocks_nothing_and_ends_at_a_sig
         .await
         .unwrap();
     assert!(succeeded(&moved), "{moved:?}");
+    // The order on the command line joins in, and returns once that is so.
+    let config = world.data_plane(1).config().to_owned();
+    let mut order = tokio::process::Command::new(program(DATA_PLANE).unwrap());
+    let order = order.args(["drain", "--after", "10ms", "--config"]);
+    let ordered = timeout(SOON, order.arg(&config).output());
+    let ordered = ordered.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&ordered.stdout).into_owned();
+    assert!(ordered.status.success(), "{ordered:?}");
+    assert!(said.contains("\"goodbye\": \"accepted\""), "{said}");
     // It runs until it is told to end, and then exits with 0.
     assert_eq!(admin.get("/healthz").await.unwrap().0, 200);
     world.data_plane(1).stop().await.unwrap();

@@ -4,7 +4,7 @@ use std::{cell::RefCell, path::Path};
 
 use toml::{Spanned, de::DeTable};
 
-use super::{Mistake, Mistakes, Section};
+use super::{Environment, Mistake, Mistakes, Section};
 
 /// A file under examination, and the mistakes found in it so far.
 pub struct Document<'t> {
@@ -13,6 +13,8 @@ pub struct Document<'t> {
     file: &'t Path,
     /// It is no TOML as a whole: what is not found may be behind the mistake.
     broken: bool,
+    /// Places that the environment has said, and the variables that did.
+    set: Vec<(String, &'t str)>,
     mistakes: RefCell<Vec<Mistake>>,
 }
 
@@ -34,8 +36,21 @@ impl<'t> Document<'t> {
             root,
             file,
             broken: !errors.is_empty(),
+            set: Vec::new(),
             mistakes: RefCell::new(mistakes),
         }
+    }
+
+    /// What the environment says in place of the file.
+    #[must_use]
+    pub fn with(mut self, environment: &'t Environment) -> Self {
+        for variable in environment.variables() {
+            self.set.push((variable.place(), variable.name()));
+            if let Err(message) = variable.put_into(self.root.get_mut()) {
+                self.note(variable.place(), None, message);
+            }
+        }
+        self
     }
 
     /// Reads the top level, then notes the keys that `read` did not ask for.
@@ -63,10 +78,8 @@ impl<'t> Document<'t> {
     /// Whether a mistake has been noted there or at anything that is part of it.
     pub fn is_wrong_within(&self, place: &str) -> bool {
         let mistakes = self.mistakes.borrow();
-        let mut behind = mistakes
-            .iter()
-            .filter_map(|mistake| mistake.place.strip_prefix(place));
-        behind.any(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        let mut places = mistakes.iter().map(|mistake| &mistake.place);
+        places.any(|it| is_within(it, place))
     }
 
     /// The end of reading.
@@ -92,11 +105,20 @@ impl<'t> Document<'t> {
     }
 
     pub(super) fn note(&self, place: String, offset: Option<usize>, message: String) {
-        self.mistakes.borrow_mut().push(Mistake {
-            place,
-            line: offset.map(|offset| line_of(self.text, offset)),
-            message,
-        });
+        let mut set = self.set.iter();
+        let mistake = match set.find(|(set, _)| is_within(&place, set)) {
+            Some((_, variable)) => Mistake {
+                place,
+                line: None,
+                message: format!("{message} (set by {variable})"),
+            },
+            None => Mistake {
+                place,
+                line: offset.map(|offset| line_of(self.text, offset)),
+                message,
+            },
+        };
+        self.mistakes.borrow_mut().push(mistake);
     }
 
     /// Where the deepest part of `place` that the file has begins: the key, or the item of a list.
@@ -131,6 +153,12 @@ impl<'t> Document<'t> {
         }
         found
     }
+}
+
+/// Whether a place is another one or part of it.
+fn is_within(place: &str, other: &str) -> bool {
+    let rest = place.strip_prefix(other);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //!   file ── text ──▶ Document ── Section, key by key ──▶ the program's own Config
-//!                        └── Mistakes: file, line, key, what is wrong and what would be right
+//!   Environment ────────┘└── Mistakes: file, line, key, what is wrong and what would be right
 //! ```
 //!
 //! Every key that is asked for is known; what is left over in a table is unknown, and said with the key
 //! that may have been meant.
 
 mod document;
+mod environment;
 mod files;
 mod nearest;
 mod section;
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub use document::Document;
+pub use environment::Environment;
 pub use section::Section;
 pub use value::{Limit, time};
 
