@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_program_may_have_orders_of_its_own_beside_those_of_both() {
-        let sing = call_with::<Own>(&["sing", "a song"]).unwrap();
+        let asked = call_with::<Own>(&["sing", "a song"]).unwrap();
         let song = "a song".to_owned();
-        assert_eq!(sing, Call::Own(Own::Sing { song }));
+        assert_eq!(asked, Call::Own(Own::Sing { song }));
         let check = call_with::<Own>(&["check", "--config", "a.toml"]).unwrap();
         assert_eq!(check, Call::Check("a.toml".into()));
         let run = call_with::<Own>(&["--config", "a.toml"]).unwrap();

@@ -16,6 +16,7 @@ mod failpoints;
 mod fixtures;
 mod grpcurl;
 mod guessing;
+mod helm;
 mod http;
 mod inbound;
 mod large_mail;

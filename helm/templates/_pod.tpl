@@ -1,0 +1,73 @@
+{{- /* What the restricted pod security standard asks of a container, and a file system that is not written to. */ -}}
+{{- define "ferrypost.securityContext" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- /* The same of a pod. `fsGroup` lets it read secrets and write its volumes. */ -}}
+{{- define "ferrypost.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- /* Ports below 1024 without a capability; a safe sysctl under the restricted standard. */ -}}
+{{- define "ferrypost.lowPorts" -}}
+- name: net.ipv4.ip_unprivileged_port_start
+  value: "0"
+{{- end -}}
+
+{{- /* Replicas apart: a dict of `root` and `component`. */ -}}
+{{- define "ferrypost.spread" -}}
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: {{ .root.Values.spread }}
+  labelSelector:
+    matchLabels:
+      {{- include "ferrypost.selector" . | nindent 6 }}
+- maxSkew: 1
+  topologyKey: topology.kubernetes.io/zone
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "ferrypost.selector" . | nindent 6 }}
+{{- end -}}
+
+{{- /* Where a plane's pods may run: its values. */ -}}
+{{- define "ferrypost.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "ferrypost.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
