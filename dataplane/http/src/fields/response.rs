@@ -13,10 +13,12 @@ use http::{
 use super::{trust, without_hops};
 use crate::{cookie, framing::digits};
 
-/// A response whose end cannot be told (RFC 9112 §6.3). It is answered by a 502, and its connection is not used
-/// again.
+/// A response whose end cannot be told (RFC 9112 §6.3), or whose body is coded for its connection in another way than
+/// in chunks, which no client could know any more. It is answered by a 502, and its connection is not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server's response says its length in two ways, or not in digits")]
+#[error(
+    "the server's response says its length in two ways or not in digits, or has a transfer coding that is not ours"
+)]
 pub struct BadResponse;
 
 /// Takes out of a response's header what is not for the client: the fields of the server's connection and what
@@ -31,6 +33,11 @@ pub struct BadResponse;
 /// [`BadResponse`].
 pub fn clean_response(headers: &mut HeaderMap, reads_trailers: bool) -> Result<(), BadResponse> {
     let length = length(headers)?;
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if codings.any(|coding| length.is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(BadResponse);
+    }
     let trailer = headers.get(TRAILER).filter(|_| reads_trailers).cloned();
     without_hops(headers);
     headers.remove(ALT_SVC);
@@ -88,9 +95,6 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
     let Some(first) = said.next() else {
         return Ok(None);
     };
-    if headers.contains_key(TRANSFER_ENCODING) {
-        return Err(BadResponse);
-    }
     let read = |text: &[u8]| digits(text.trim_ascii()).map_err(|_| BadResponse);
     let length = read(first)?;
     for other in said {
@@ -151,6 +155,15 @@ mod tests {
         }
         let both = [("Content-Length", "5"), ("Transfer-Encoding", "chunked")];
         assert_eq!(clean(&both, false), Err(BadResponse));
+    }
+
+    #[test]
+    fn no_body_comes_to_a_client_without_the_coding_that_it_has() {
+        let coded = |coding| clean(&[("Transfer-Encoding", coding)], false);
+        assert!(coded("Chunked").unwrap().is_empty());
+        for coding in ["gzip, chunked", "gzip", "chunked, chunked"] {
+            assert_eq!(coded(coding), Err(BadResponse), "{coding}");
+        }
     }
 
     #[test]
