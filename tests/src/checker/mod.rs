@@ -227,12 +227,12 @@ fn wrongly_refused(operations: &[&Operation]) -> Vec<Violation> {
         .collect()
 }
 
-/// Messages of which the server had the end, and their clients no answer, though nothing took the connection away:
-/// they are sent again.
+/// Messages whose end was sent and that got no answer, though nothing took the connection away: they are sent again. A
+/// data plane that was frozen may wake to a drain that is over, before it has passed that end on.
 fn unanswered(operations: &[&Operation], disturbances: &[Disturbance]) -> Vec<Violation> {
     let is_excused = |operation: &Operation| {
-        let mut killed = disturbances.iter().filter(|it| it.killed);
-        killed.any(|it| it.is_around(operation, Duration::ZERO))
+        let mut stopped = disturbances.iter().filter(|it| it.killed || it.frozen);
+        stopped.any(|it| it.is_around(operation, Duration::ZERO))
     };
     let is_message = |operation: &Operation| match &operation.action {
         Action::Unanswered(sent) => matches!(**sent, Action::Submit(_) | Action::Deliver(_)),

@@ -447,7 +447,7 @@ fn a_script_that_was_stored_is_on_the_final_home_or_a_later_one_is() {
 }
 
 #[test]
-fn a_message_whose_end_was_sent_gets_an_answer_unless_the_data_plane_is_killed() {
+fn a_message_whose_end_was_sent_gets_an_answer_unless_the_data_plane_is_killed_or_frozen() {
     let mut history = moved();
     history.operations = vec![unanswered(Action::Submit("mail".into()), 3, 5)];
     let finally = FinalState::new();
@@ -455,11 +455,16 @@ fn a_message_whose_end_was_sent_gets_an_answer_unless_the_data_plane_is_killed()
     let mut disturbance = Disturbance {
         data_plane: Some(0),
         killed: true,
+        frozen: false,
         begun: at(4),
         mended: at(6),
     };
     history.disturbances = vec![disturbance];
     assert_eq!(violations(&history, &finally), [""; 0]);
+    (disturbance.killed, disturbance.frozen) = (false, true);
+    history.disturbances = vec![disturbance];
+    assert_eq!(violations(&history, &finally), [""; 0]);
+    disturbance.frozen = false;
     // What else can be broken takes no connection away.
     for (data_plane, killed) in [(Some(0), false), (None, false), (Some(1), true)] {
         (disturbance.data_plane, disturbance.killed) = (data_plane, killed);
@@ -629,6 +634,7 @@ fn what_a_server_says_that_it_did_is_judged_though_nobody_heard_of_it() {
     let kill = Disturbance {
         data_plane: Some(0),
         killed: true,
+        frozen: false,
         begun: at(12),
         mended: at(14),
     };

@@ -11,6 +11,9 @@ pub struct Disturbance {
     pub data_plane: Option<usize>,
     /// That data plane was killed, and with it all of its connections.
     pub killed: bool,
+    /// That data plane stood still: limits that ran out meanwhile act at once when it goes on, before it has read what
+    /// its clients had sent.
+    pub frozen: bool,
     /// When it was broken.
     pub begun: Moment,
     /// When it was whole again.

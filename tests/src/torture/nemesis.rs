@@ -89,6 +89,10 @@ impl Fault {
                 Victim::ControlPlane(_) | Victim::Etcd | Victim::Store(_) => None,
             },
             killed: matches!((self.victim, self.deed), (Victim::DataPlane(_), Deed::Kill)),
+            frozen: matches!(
+                (self.victim, self.deed),
+                (Victim::DataPlane(_), Deed::Freeze)
+            ),
             begun,
             mended: Moment::now(),
         }
