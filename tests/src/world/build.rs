@@ -328,13 +328,13 @@ impl Builder {
             Shape::Sidecars => Some(Network::pair(files.folder).await?),
         };
         let networks = networks.as_ref();
-        let of_mail = async {
+        let of_mail = Box::pin(async {
             let (source, target) = self.start_servers(&files, &password, networks).await?;
             let postfixes = self.start_postfixes(&files, &source, &target, networks);
             let postfixes = postfixes.await?;
             Ok::<_, WorldError>((source, target, postfixes))
-        };
-        let of_web = self.start_cyruses(&files, &password);
+        });
+        let of_web = Box::pin(self.start_cyruses(&files, &password));
         let ((source, target, postfixes), cyruses) = tokio::try_join!(of_mail, of_web)?;
         let data_planes = self.lay_out_data_planes(&files, networks)?;
         let routing = Routing {
