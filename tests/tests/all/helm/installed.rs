@@ -12,9 +12,9 @@ use ferrypost_tests::helm::{Container, Manifests, Secrets};
 use ferrypost_tests::imap::{Connect, Security};
 use ferrypost_tests::ports::Port;
 use ferrypost_tests::process::Process;
-use ferrypost_tests::story::{closed, session};
-use ferrypost_tests::wait::eventually;
-use ferrypost_tests::world::{CONTROL_PLANE, DATA_PLANE, World, program};
+use ferrypost_tests::story::{closed, landing, session, short_limits};
+use ferrypost_tests::wait::{eventually, until};
+use ferrypost_tests::world::{CONTROL_PLANE, DATA_PLANE, Etcd, World, program};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -393,5 +393,85 @@ async fn a_release_behind_a_balancer_that_sends_proxy_headers_knows_who_clients_
         !passed && doors(&said, "FAILED").len() == LINES.len(),
         "{said}"
     );
+    world.stop().await.unwrap();
+}
+
+/// Who leads, as a replica knows it.
+async fn leader(operator: &Grpcurl) -> Option<String> {
+    let stats = operator
+        .call("ferrypost.v1.StatsService/GetStats", &json!({}))
+        .await;
+    Some(stats.ok()?["header"]["leader"].as_str()?.to_owned())
+}
+
+#[tokio::test]
+async fn a_move_survives_the_death_of_the_leader_of_three_that_the_chart_describes() {
+    let world = World::builder().data_planes(1).limits(short_limits());
+    let world = world.start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(folder.path()).await.unwrap();
+    let replicas = [(); 3].map(|()| ReplicaPorts::reserve());
+    let stream = replicas.each_ref().map(|it| it.stream.addr());
+    // At its first run the hook takes so long that the leader can die meanwhile.
+    let mark = folder.path().join("the-hook-runs");
+    let hook = format!("[ -e {0} ] || {{ : > {0}; exec sleep 7; }}", mark.display());
+    // The window is beyond what a data plane may take to drain, or no fence would begin.
+    let relay = json!({ "drain": "2s", "close": "2s" });
+    let values = json!({ "dataplane": { "config": { "limits": { "relay": relay } } }, "controlplane": {
+        "store": { "etcd": {
+            "endpoints": [etcd.endpoint()], "tlsSecret": "", "clientCertificate": false,
+            "serverName": "", "username": "", "passwordSecret": "",
+        } },
+        "config": {
+            "migrations": { "window": "12s", "settle": "1s", "leader_ttl": "2s" },
+            "hooks": { "delta": { "command": ["/bin/sh", "-c", hook], "timeout": "8s" } },
+        },
+    } });
+    let mut release = Release::new(&world, "high-availability", &values, &stream);
+    let mut operators = Vec::new();
+    for (n, ports) in replicas.iter().enumerate() {
+        let container = release.control_plane(n, ports);
+        let process = release.start(&container, CONTROL_PLANE, &format!("controlplane-{n}"));
+        assert_eq!(process, n);
+        operators.push(release.operator(ports.operators.addr()));
+    }
+    for (n, ports) in replicas.iter().enumerate() {
+        release.ready(n, ports.health.addr()).await;
+    }
+    let pod = release.data_plane("ferrypost-dataplane-0");
+    let process = release.start(&pod, DATA_PLANE, "dataplane");
+    release.ready(process, release.port("health")).await;
+
+    let led = eventually("somebody leads", LIMIT, || async {
+        leader(&operators[0]).await.ok_or("nobody does")
+    });
+    let led = led.await.unwrap();
+    let dead = (0..3)
+        .find(|n| led == format!("ferrypost-controlplane-{n}"))
+        .unwrap();
+    let survivor = &operators[(dead + 1) % 3];
+    let account = &world.accounts()[0];
+    let request = json!({ "account": account, "destination": "target", "wait": "0s" });
+    let begun = survivor
+        .call("ferrypost.v1.MigrationService/Migrate", &request)
+        .await;
+    let asked = json!({ "migrationId": begun.unwrap()["migration"]["migrationId"] });
+    let runs = until("the hook runs", LIMIT, || mark.exists());
+    runs.await.unwrap();
+    release.processes[dead].kill();
+
+    let over = eventually("the move is over", LIMIT, || async {
+        let seen = survivor.call("ferrypost.v1.MigrationService/GetMigration", &asked);
+        let seen = seen.await.map_err(|error| error.to_string())?["migration"].clone();
+        match seen["state"].as_str() {
+            Some("MIGRATION_STATE_SUCCEEDED" | "MIGRATION_STATE_ABORTED") => Ok(seen),
+            _ => Err(seen.to_string()),
+        }
+    });
+    let over = over.await.unwrap();
+    assert_eq!(over["state"], "MIGRATION_STATE_SUCCEEDED", "{over}");
+    assert_ne!(leader(survivor).await.unwrap(), led);
+    let landed = landing(&release.imaps(), account, world.password()).await;
+    assert_eq!(landed.unwrap(), "target");
     world.stop().await.unwrap();
 }
