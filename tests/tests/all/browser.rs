@@ -7,7 +7,7 @@
 
 use ferrypost_tests::story::{SOON, migrate, move_to, roll_back, short_limits};
 use ferrypost_tests::web::{Backend, Browser, Front, Sessions, Setup, Version};
-use ferrypost_tests::world::{Sites, World};
+use ferrypost_tests::world::{DataPlane, Sites, World};
 use http::Method;
 use serde_json::json;
 
@@ -57,7 +57,7 @@ impl Rig {
         let world = World::builder().sites(sites).limits(short_limits());
         let world = world.start().await.unwrap();
         let planes = world.data_planes().iter();
-        let front = Front::start(planes.filter_map(|it| it.web()).collect());
+        let front = Front::start(planes.filter_map(DataPlane::web).collect());
         Self {
             source,
             target,
