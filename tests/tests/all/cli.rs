@@ -5,9 +5,10 @@
     reason = "a helper that fails is a test that fails"
 )]
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use ferrypost_tests::grpcurl::Grpcurl;
 use ferrypost_tests::recipes::Entrances;
 use ferrypost_tests::story::{SOON, landing, session, short_limits};
 use ferrypost_tests::wait::eventually;
@@ -44,28 +45,35 @@ impl Ferrypost {
     }
 
     async fn says(&self, words: &str) -> Said {
+        let output = timeout(LIMIT, self.command(words).output());
+        Said::of(&output.await.expect("it ends").unwrap())
+    }
+
+    fn command(&self, words: &str) -> Command {
         let mut command = Command::new(program(COMMAND_LINE).unwrap());
         command
             .args(words.split_whitespace())
             .env("FERRYPOST_ENDPOINT", &self.endpoint)
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
         if let Some(file) = &self.token_file {
             command.env("FERRYPOST_TOKEN_FILE", file);
         }
-        let output = timeout(LIMIT, command.output())
-            .await
-            .expect("it ends")
-            .unwrap();
-        Said {
+        command
+    }
+}
+
+impl Said {
+    fn of(output: &Output) -> Self {
+        Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
-}
 
-impl Said {
     /// What it printed, once it has ended as it should.
     fn ended(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:?}");
@@ -84,152 +92,201 @@ impl Said {
     }
 }
 
+/// An operator's day, by the command line and by bare calls.
+struct Day {
+    world: World,
+    ferrypost: Ferrypost,
+    grpcurl: Grpcurl,
+    account: String,
+    password: String,
+}
+
+impl Day {
+    async fn starts() -> Self {
+        let builder = World::builder().limits(short_limits());
+        let world = builder.start().await.unwrap();
+        Self {
+            ferrypost: Ferrypost::operator(&world),
+            grpcurl: world.grpcurl(0).unwrap(),
+            account: world.accounts()[0].clone(),
+            password: world.password().to_owned(),
+            world,
+        }
+    }
+
+    /// There is no placement yet, so every account resolves to the source.
+    async fn every_account_resolves_to_the_source(&self) {
+        let account = &self.account;
+        self.ferrypost
+            .says(&format!("explain {account}"))
+            .await
+            .ended(0)
+            .contains(&["source", "DEFAULT"]);
+        let asked = json!({ "login": account });
+        let method = "ferrypost.v1.PlacementService/ExplainRoute";
+        let called = self.grpcurl.call(method, &asked).await.unwrap();
+        let typed = self
+            .ferrypost
+            .says(&format!("explain {account} -o json"))
+            .await
+            .ended(0)
+            .json();
+        assert_eq!(without_header(typed), without_header(called));
+    }
+
+    async fn it_is_healthy(&self) {
+        self.ferrypost
+            .says("check --wait 1m")
+            .await
+            .ended(0)
+            .contains(&["Nothing found."]);
+        self.ferrypost
+            .says("stats")
+            .await
+            .ended(0)
+            .contains(&["2 connected of 2"]);
+        let planes = self.ferrypost.says("dataplanes -o short").await.ended(0);
+        assert_eq!(planes.out, "gateway-1\ngateway-2\n");
+        self.ferrypost
+            .says("destinations")
+            .await
+            .ended(0)
+            .contains(&["source", "target", "imap"]);
+    }
+
+    /// A client is there and is seen; the plan, the move, and its traces.
+    async fn an_account_moves(&self) {
+        let (account, password) = (&self.account, &self.password);
+        let client = session(&self.world.imaps(0), account, password)
+            .await
+            .unwrap();
+        self.ferrypost
+            .says(&format!("sessions {account}"))
+            .await
+            .ended(0)
+            .contains(&["relaying", "gateway-1"]);
+
+        // Step 6: the plan, the move, its traces, and the way back.
+        let plan = self
+            .ferrypost
+            .says(&format!("migrate {account} --to target --dry-run"))
+            .await
+            .ended(0);
+        plan.contains(&[
+            "source -> target",
+            "closes:         1 imap sessions on gateway-1",
+            "residual risk:",
+        ]);
+        let moved = self
+            .ferrypost
+            .says(&format!(
+                "migrate {account} --to target --from source --request-id tour --reason tour"
+            ))
+            .await
+            .ended(0);
+        moved.contains(&["residual risk:", "SUCCEEDED"]);
+        drop(client);
+        assert_eq!(
+            landing(&self.world.imaps(1), account, password)
+                .await
+                .unwrap(),
+            "target"
+        );
+        let again = self
+            .ferrypost
+            .says(&format!(
+                "migrate {account} --to target --from source --request-id tour -o short"
+            ))
+            .await
+            .ended(0);
+        let id = again
+            .out
+            .trim()
+            .strip_prefix("SUCCEEDED ")
+            .expect("a move's id")
+            .to_owned();
+        self.ferrypost
+            .says(&format!("watch {id}"))
+            .await
+            .ended(0)
+            .contains(&["SUCCEEDED"]);
+        let listed = self
+            .ferrypost
+            .says(&format!("migrations --account {account} -o json"))
+            .await
+            .ended(0)
+            .json();
+        assert_eq!(
+            listed["migrations"].as_array().map(Vec::len),
+            Some(1),
+            "{listed}"
+        );
+        assert_eq!(listed["migrations"][0]["migrationId"], id);
+        let home = self
+            .ferrypost
+            .says(&format!("placements {account} -o short"))
+            .await
+            .ended(0);
+        assert_eq!(home.out, "target\n");
+        // Everybody who asks is told the same, whatever they ask with.
+        let method = "ferrypost.v1.MigrationService/ListMigrations";
+        let called = self
+            .grpcurl
+            .call(method, &json!({ "account": account }))
+            .await;
+        assert_eq!(without_header(called.unwrap()), without_header(listed));
+    }
+
+    async fn it_moves_back(&self) {
+        let (account, password) = (&self.account, &self.password);
+        let back = self
+            .ferrypost
+            .says(&format!("rollback {account} -o json"))
+            .await
+            .ended(0)
+            .json();
+        assert_eq!(back["state"], "MIGRATION_STATE_SUCCEEDED");
+        assert_eq!(
+            landing(&self.world.imaps(0), account, password)
+                .await
+                .unwrap(),
+            "source"
+        );
+        let kicked = self
+            .ferrypost
+            .says(&format!("kick {account} -o short"))
+            .await
+            .ended(0);
+        assert_eq!(kicked.out, "0\n");
+        self.ferrypost
+            .says("rewound")
+            .await
+            .ended(0)
+            .contains(&["nothing to decide"]);
+        self.ferrypost.says("unlisted -o short").await.ended(0);
+    }
+
+    /// When Ferrypost is gone, the source still serves.
+    async fn it_is_undone(mut self) {
+        self.world.stop_ferrypost().await.unwrap();
+        let recipes = Entrances::of_source(&self.world).recipes(&self.account, &self.password);
+        for recipe in recipes {
+            recipe.follow().await.unwrap();
+        }
+        let said = self.ferrypost.says("stats").await.ended(1);
+        said.contains(&["no control plane answers"]);
+        self.world.stop().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_steps_of_the_walk_through_are_typed_and_called() {
-    let mut world = World::builder()
-        .limits(short_limits())
-        .start()
-        .await
-        .unwrap();
-    let (ferrypost, grpcurl) = (Ferrypost::operator(&world), world.grpcurl(0).unwrap());
-    let account = world.accounts()[0].clone();
-    let password = world.password().to_owned();
-
-    // Step 1: there is no placement yet, so every account resolves to the source.
-    ferrypost
-        .says(&format!("explain {account}"))
-        .await
-        .ended(0)
-        .contains(&["source", "DEFAULT"]);
-    let asked = json!({ "login": account });
-    let method = "ferrypost.v1.PlacementService/ExplainRoute";
-    let called = grpcurl.call(method, &asked).await.unwrap();
-    let typed = ferrypost
-        .says(&format!("explain {account} -o json"))
-        .await
-        .ended(0)
-        .json();
-    assert_eq!(without_header(typed), without_header(called));
-
-    // Step 2: whether it is healthy.
-    ferrypost
-        .says("check --wait 1m")
-        .await
-        .ended(0)
-        .contains(&["Nothing found."]);
-    ferrypost
-        .says("stats")
-        .await
-        .ended(0)
-        .contains(&["2 connected of 2"]);
-    let planes = ferrypost.says("dataplanes -o short").await.ended(0);
-    assert_eq!(planes.out, "gateway-1\ngateway-2\n");
-    ferrypost
-        .says("destinations")
-        .await
-        .ended(0)
-        .contains(&["source", "target", "imap"]);
-
-    // Step 5: a client is there, and is seen.
-    let client = session(&world.imaps(0), &account, &password).await.unwrap();
-    ferrypost
-        .says(&format!("sessions {account}"))
-        .await
-        .ended(0)
-        .contains(&["relaying", "gateway-1"]);
-
-    // Step 6: the plan, the move, its traces, and the way back.
-    let plan = ferrypost
-        .says(&format!("migrate {account} --to target --dry-run"))
-        .await
-        .ended(0);
-    plan.contains(&[
-        "source -> target",
-        "closes:         1 imap sessions on gateway-1",
-        "residual risk:",
-    ]);
-    let moved = ferrypost
-        .says(&format!(
-            "migrate {account} --to target --from source --request-id tour --reason tour"
-        ))
-        .await
-        .ended(0);
-    moved.contains(&["residual risk:", "SUCCEEDED"]);
-    drop(client);
-    assert_eq!(
-        landing(&world.imaps(1), &account, &password).await.unwrap(),
-        "target"
-    );
-    let again = ferrypost
-        .says(&format!(
-            "migrate {account} --to target --from source --request-id tour -o short"
-        ))
-        .await
-        .ended(0);
-    let id = again
-        .out
-        .trim()
-        .strip_prefix("SUCCEEDED ")
-        .expect("a move's id")
-        .to_owned();
-    ferrypost
-        .says(&format!("watch {id}"))
-        .await
-        .ended(0)
-        .contains(&["SUCCEEDED"]);
-    let listed = ferrypost
-        .says(&format!("migrations --account {account} -o json"))
-        .await
-        .ended(0)
-        .json();
-    assert_eq!(
-        listed["migrations"].as_array().map(Vec::len),
-        Some(1),
-        "{listed}"
-    );
-    assert_eq!(listed["migrations"][0]["migrationId"], id);
-    let home = ferrypost
-        .says(&format!("placements {account} -o short"))
-        .await
-        .ended(0);
-    assert_eq!(home.out, "target\n");
-    // Everybody who asks is told the same, whatever they ask with.
-    let method = "ferrypost.v1.MigrationService/ListMigrations";
-    let called = grpcurl.call(method, &json!({ "account": account })).await;
-    assert_eq!(without_header(called.unwrap()), without_header(listed));
-    let back = ferrypost
-        .says(&format!("rollback {account} -o json"))
-        .await
-        .ended(0)
-        .json();
-    assert_eq!(back["state"], "MIGRATION_STATE_SUCCEEDED");
-    assert_eq!(
-        landing(&world.imaps(0), &account, &password).await.unwrap(),
-        "source"
-    );
-    let kicked = ferrypost
-        .says(&format!("kick {account} -o short"))
-        .await
-        .ended(0);
-    assert_eq!(kicked.out, "0\n");
-    ferrypost
-        .says("rewound")
-        .await
-        .ended(0)
-        .contains(&["nothing to decide"]);
-    ferrypost.says("unlisted -o short").await.ended(0);
-
-    // Step 7: when Ferrypost is gone, the source still serves.
-    world.stop_ferrypost().await.unwrap();
-    for recipe in Entrances::of_source(&world).recipes(&account, &password) {
-        recipe.follow().await.unwrap();
-    }
-    ferrypost
-        .says("stats")
-        .await
-        .ended(1)
-        .contains(&["no control plane answers"]);
-    world.stop().await.unwrap();
+    let day = Day::starts().await;
+    day.every_account_resolves_to_the_source().await;
+    day.it_is_healthy().await;
+    day.an_account_moves().await;
+    day.it_moves_back().await;
+    day.it_is_undone().await;
 }
 
 fn without_header(mut answer: Value) -> Value {
@@ -237,17 +294,7 @@ fn without_header(mut answer: Value) -> Value {
     answer
 }
 
-#[tokio::test]
-async fn each_way_a_command_may_end_has_its_exit_code() {
-    let limits = Limits {
-        drain: Duration::from_millis(500),
-        close: Duration::from_millis(500),
-        ..short_limits()
-    };
-    let mut world = World::builder().limits(limits).start().await.unwrap();
-    let ferrypost = Ferrypost::operator(&world);
-    let account = world.accounts()[0].clone();
-
+async fn codes_of_what_is_not_begun(ferrypost: &Ferrypost, account: &str) {
     // 64: no meaning, for us or for the control plane.
     for words in [
         "",
@@ -291,6 +338,20 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
         .await
         .ended(73)
         .contains(&["SOURCE_MISMATCH"]);
+}
+
+#[tokio::test]
+async fn each_way_a_command_may_end_has_its_exit_code() {
+    let limits = Limits {
+        drain: Duration::from_millis(500),
+        close: Duration::from_millis(500),
+        ..short_limits()
+    };
+    let mut world = World::builder().limits(limits).start().await.unwrap();
+    let ferrypost = Ferrypost::operator(&world);
+    let account = world.accounts()[0].clone();
+
+    codes_of_what_is_not_begun(&ferrypost, &account).await;
 
     // 79 and 124: a data plane is gone.
     world.data_plane(1).kill();
