@@ -6,7 +6,7 @@
 )]
 
 use ferrypost_tests::story::{SOON, migrate, move_to, roll_back, short_limits};
-use ferrypost_tests::web::{Backend, Browser, Front, Sessions, Setup, Version};
+use ferrypost_tests::web::{Backend, Browser, Front, Version};
 use ferrypost_tests::world::{DataPlane, Sites, World};
 use http::Method;
 use serde_json::json;
@@ -32,22 +32,8 @@ struct Rig {
 
 impl Rig {
     async fn start() -> Self {
-        let sessions = Sessions::default();
-        let backend = async |name, announced| {
-            let setup = Setup {
-                name,
-                password: "correct-horse",
-                identity: None,
-                versions: &[Version::Http1],
-                announced,
-                sessions: sessions.clone(),
-            };
-            Backend::start(setup).await.unwrap()
-        };
-        let (source, target) = (
-            backend("source", true).await,
-            backend("target", false).await,
-        );
+        let servers = Backend::pair(&[Version::Http1], [true, false]).await;
+        let [source, target] = servers.unwrap();
         let sites = Sites {
             servers: [source.addr(), target.addr()],
             announcements: ["proxy_v2", "x_forwarded"],

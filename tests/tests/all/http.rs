@@ -12,9 +12,7 @@ use ferrypost_tests::cyrus::{Service, calls_in_request, user_id};
 use ferrypost_tests::dovecot::Role;
 use ferrypost_tests::story::{SOON, migrate, move_to, short_limits};
 use ferrypost_tests::wait::until;
-use ferrypost_tests::web::{
-    Answer, Backend, Message, Question, Sessions, Setup, Version, WebClient,
-};
+use ferrypost_tests::web::{Answer, Backend, Message, Question, Version, WebClient};
 use ferrypost_tests::world::{Builder, Sites, World};
 use http::header::LOCATION;
 use http::{Method, StatusCode};
@@ -53,22 +51,8 @@ impl Rig {
             Version::Http1 => (&[Version::Http1], "[\"http/1.1\"]"),
             Version::Http2 => (&[Version::Http2], "[\"h2\"]"),
         };
-        let sessions = Sessions::default();
-        let backend = async |name, announced| {
-            let setup = Setup {
-                name,
-                password: "correct-horse",
-                identity: None,
-                versions,
-                announced,
-                sessions: sessions.clone(),
-            };
-            Backend::start(setup).await.unwrap()
-        };
-        let (source, target) = (
-            backend("source", true).await,
-            backend("target", false).await,
-        );
+        let servers = Backend::pair(versions, [true, false]).await;
+        let [source, target] = servers.unwrap();
         let sites = Sites {
             servers: [source.addr(), target.addr()],
             announcements: ["proxy_v2", "x_forwarded"],

@@ -17,7 +17,7 @@ use ferrypost_tests::story::{
 };
 use ferrypost_tests::tools::{repository, tool};
 use ferrypost_tests::wait::eventually;
-use ferrypost_tests::web::{Backend, Question, Sessions, Setup, Version, WebClient};
+use ferrypost_tests::web::{Backend, Question, Version, WebClient};
 use ferrypost_tests::world::{Sites, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -138,19 +138,8 @@ struct Watched {
 
 impl Watched {
     async fn start(folder: &Path) -> Self {
-        let sessions = Sessions::default();
-        let server = async |name| {
-            let setup = Setup {
-                name,
-                password: "correct-horse",
-                identity: None,
-                versions: &[Version::Http1],
-                announced: false,
-                sessions: sessions.clone(),
-            };
-            Backend::start(setup).await.unwrap()
-        };
-        let servers = [server("source").await, server("target").await];
+        let servers = Backend::pair(&[Version::Http1], [false, false]).await;
+        let servers = servers.unwrap();
         let sites = Sites {
             servers: [servers[0].addr(), servers[1].addr()],
             announcements: ["x_forwarded", "x_forwarded"],

@@ -32,6 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::certs::{CertError, Identity};
 use crate::history::Moment;
+use crate::world::PASSWORD;
 
 use super::Version;
 use files::Files;
@@ -116,6 +117,29 @@ struct Peer {
 }
 
 impl Backend {
+    /// Starts the two servers of a world, in clear, named as its destinations are. Both know who has signed in at either.
+    /// `announced`: which of them are told a connection's client by PROXY.
+    ///
+    /// # Errors
+    /// As [`Backend::start`].
+    pub async fn pair(versions: &[Version], announced: [bool; 2]) -> io::Result<[Self; 2]> {
+        let sessions = Sessions::default();
+        let start = |name, announced| {
+            Self::start(Setup {
+                name,
+                password: PASSWORD,
+                identity: None,
+                versions,
+                announced,
+                sessions: sessions.clone(),
+            })
+        };
+        Ok([
+            start("source", announced[0]).await?,
+            start("target", announced[1]).await?,
+        ])
+    }
+
     /// Starts one.
     ///
     /// # Errors
