@@ -205,7 +205,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     keep_apart(restore.clone(), &shutdown);
     let services = OperatorServices {
         migrations: Migrations(MigrationUseCases::new(core.clone(), fleet.clone())),
-        placements: Placements(PlacementUseCases::new(core)),
+        placements: Placements(PlacementUseCases::new(core), stats.clone()),
         stats: Stats(stats.clone(), restore),
         routing_configs: RoutingConfigs(routing),
     };

@@ -78,7 +78,7 @@ pub(crate) enum Command {
     Abort(Abort),
     /// Lists moves, newest first.
     Migrations(Migrations),
-    /// Shows each change of a move until it has ended.
+    /// Shows each change of a move until it has ended; without one, of all moves that fit.
     Watch(Watch),
     /// Says where a login goes, and why.
     Explain(Explain),
@@ -124,6 +124,9 @@ pub(crate) struct MoveFlags {
         hide_default_value = true
     )]
     pub(crate) reason: String,
+    /// What the move is to be found by, as wave=1.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = a_label)]
+    pub(crate) labels: Vec<(String, String)>,
     /// Print the plan and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -176,6 +179,9 @@ pub(crate) struct Migrations {
     /// Only those in this state.
     #[arg(long, value_enum)]
     pub(crate) state: Option<MoveState>,
+    /// Only those that have this label; of several, all.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = a_label)]
+    pub(crate) labels: Vec<(String, String)>,
     /// At most this many.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     pub(crate) limit: u32,
@@ -197,7 +203,19 @@ pub(crate) enum MoveState {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Watch {
     /// The move's id.
-    pub(crate) migration: String,
+    pub(crate) migration: Option<String>,
+    /// Only moves of this account, by id or name.
+    #[arg(long, conflicts_with = "migration")]
+    pub(crate) account: Option<String>,
+    /// Only moves in this state; one that leaves it is shown once more.
+    #[arg(long, value_enum, conflicts_with = "migration")]
+    pub(crate) state: Option<MoveState>,
+    /// Only moves that have this label; of several, all.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = a_label, conflicts_with = "migration")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// End when none of those that were shown is under way any more.
+    #[arg(long, conflicts_with = "migration")]
+    pub(crate) until_done: bool,
     /// How long to watch at most.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = a_time)]
     pub(crate) wait: Duration,
@@ -207,6 +225,9 @@ pub(crate) struct Watch {
 pub(crate) struct Explain {
     /// A login as a client would type it.
     pub(crate) login: String,
+    /// Ask every data plane as well where it sends that login.
+    #[arg(long)]
+    pub(crate) data_planes: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -290,6 +311,12 @@ pub(crate) struct Completion {
     /// The shell.
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn a_label(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = parts.ok_or_else(|| "give a label as key=value".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn a_time(text: &str) -> Result<Duration, String> {

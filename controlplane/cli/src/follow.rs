@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// For how long a lost control plane is looked for. A leader that died has a successor after some six seconds.
-const LOST: Duration = Duration::from_secs(30);
+pub(crate) const LOST: Duration = Duration::from_secs(30);
 
 /// Between attempts.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
 /// What to follow, and how far.
 pub(crate) struct Follow {
@@ -122,7 +122,7 @@ impl Follow {
 }
 
 /// Whether the same question would be answered the same way again.
-fn is_final(status: &Status) -> bool {
+pub(crate) fn is_final(status: &Status) -> bool {
     !matches!(
         status.code(),
         Code::Unavailable

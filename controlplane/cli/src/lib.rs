@@ -22,6 +22,7 @@ mod docs;
 mod exit;
 mod failure;
 mod follow;
+mod follow_all;
 mod json;
 mod progress;
 mod request;

@@ -37,7 +37,8 @@ pub(crate) fn has_ended(migration: &v1::Migration) -> bool {
     }
 }
 
-fn line(migration: &v1::Migration) -> String {
+/// Where it stands.
+pub(crate) fn line(migration: &v1::Migration) -> String {
     let names: Vec<_> = migration
         .accounts
         .iter()

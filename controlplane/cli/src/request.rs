@@ -1,5 +1,7 @@
 //! From what was typed to what is asked.
 
+use std::collections::BTreeMap;
+
 use ferrypost_proto::v1;
 
 use crate::args;
@@ -17,6 +19,7 @@ pub(crate) fn migrate(order: &args::Migrate, request_id: &str) -> v1::MigrateReq
         validate_only: false,
         reason: order.flags.reason.clone(),
         wait: Some(AT_ONCE),
+        labels: labels(&order.flags.labels),
     }
 }
 
@@ -28,6 +31,7 @@ pub(crate) fn rollback(order: &args::Rollback, request_id: &str) -> v1::Rollback
         validate_only: false,
         reason: order.flags.reason.clone(),
         wait: Some(AT_ONCE),
+        labels: labels(&order.flags.labels),
     }
 }
 
@@ -46,7 +50,20 @@ pub(crate) fn migrations(
         page_token,
         account: asked.account.clone().unwrap_or_default(),
         state: state(asked.state).into(),
+        labels: labels(&asked.labels),
     }
+}
+
+pub(crate) fn watch(asked: &args::Watch) -> v1::WatchMigrationsRequest {
+    v1::WatchMigrationsRequest {
+        account: asked.account.clone().unwrap_or_default(),
+        state: state(asked.state).into(),
+        labels: labels(&asked.labels),
+    }
+}
+
+fn labels(given: &[(String, String)]) -> BTreeMap<String, String> {
+    given.iter().cloned().collect()
 }
 
 fn state(state: Option<args::MoveState>) -> v1::MigrationState {
@@ -110,9 +127,9 @@ mod tests {
 
     #[test]
     fn a_move_carries_all_that_was_said_of_it() {
-        let Command::Migrate(order) =
-            typed("migrate alice --to target --name al --from source --reason tour --wait 0s")
-        else {
+        let Command::Migrate(order) = typed(
+            "migrate alice --to target --name al --from source --reason tour --wait 0s --label wave=1",
+        ) else {
             panic!("another command");
         };
         let request = migrate(&order, "r");
@@ -127,6 +144,7 @@ mod tests {
                 validate_only: false,
                 reason: "tour".into(),
                 wait: Some(AT_ONCE),
+                labels: BTreeMap::from([("wave".into(), "1".into())]),
             }
         );
     }

@@ -1,6 +1,6 @@
 //! Runs a command: asks, shows, and says how it ended.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::CommandFactory as _;
 use ferrypost_proto::v1;
@@ -17,7 +17,8 @@ use crate::{
     exit::Exit,
     failure::{Failure, Intent},
     follow::Follow,
-    progress::{has_ended, is_decided},
+    follow_all::FollowAll,
+    progress::{has_ended, is_decided, line},
     request,
     show::{self, View},
 };
@@ -130,8 +131,19 @@ async fn look(connection: &Connection) -> Result<Report, Failure> {
         destinations,
         routing: looked(client.routing_config().get_routing_config(asked).await)?,
         unlisted,
+        now: now(),
     };
     Ok(Report::of(&facts))
+}
+
+/// Certificates end by the time of day.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it decides about nothing but what a person is told"
+)]
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |it| i64::try_from(it.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// One command's way to the control plane and to whoever typed it.
@@ -262,10 +274,35 @@ impl Session<'_> {
     }
 
     async fn watch(&mut self, asked: &args::Watch) -> Result<(), Failure> {
-        let follow = Follow {
-            migration_id: asked.migration.clone(),
-            until: has_ended,
+        match &asked.migration {
+            Some(migration) => self.watch_one(migration, asked.wait).await,
+            None => self.watch_all(asked).await,
+        }
+    }
+
+    async fn watch_all(&mut self, asked: &args::Watch) -> Result<(), Failure> {
+        let follow = FollowAll {
+            filter: request::watch(asked),
+            until_done: asked.until_done,
             wait: asked.wait,
+        };
+        let (output, console) = (self.output, &mut *self.console);
+        let mut seen = |migration: &v1::Migration| {
+            let text = match output {
+                Output::Table => line(migration),
+                other => show::moves::migration(migration).render_one_of_many(other),
+            };
+            console.result(&text);
+        };
+        let tally = follow.run(&mut self.client, &mut seen).await?;
+        tally.outcome()
+    }
+
+    async fn watch_one(&mut self, migration: &str, wait: Duration) -> Result<(), Failure> {
+        let follow = Follow {
+            migration_id: migration.to_owned(),
+            until: has_ended,
+            wait,
         };
         let output = self.output;
         let each = |console: &mut Console, migration: &v1::Migration| {
@@ -320,6 +357,7 @@ impl Session<'_> {
     async fn explain(&mut self, asked: &args::Explain) -> Result<(), Failure> {
         let request = v1::ExplainRouteRequest {
             login: asked.login.clone(),
+            ask_data_planes: asked.data_planes,
         };
         let answer = looked(self.client.placements().explain_route(request).await)?;
         self.answer(&show::places::route(&answer), answer.header.as_ref());

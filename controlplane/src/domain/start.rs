@@ -1,6 +1,10 @@
 //! The start of a move: what Migrate and Rollback write, or why they do not.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ferrypost_proto::{
     AccountId, DestinationId, MigrationId, Name, NameError, NoRoute, Phase, RoutingConfig,
@@ -50,6 +54,8 @@ pub struct Requester {
     pub requested_by: String,
     /// Why; may be empty.
     pub reason: String,
+    /// What the move is to be found by.
+    pub labels: BTreeMap<String, String>,
     /// The trace that the request belongs to.
     pub trace: Option<TraceParent>,
 }
@@ -416,6 +422,7 @@ impl MoveStart {
             request_id: requester.request_id,
             requested_by: requester.requested_by,
             reason: requester.reason,
+            labels: requester.labels,
             requested_at: Some(requested_at),
             residual_risks: self.residual_risks(),
             state: v1::MigrationState::Queued.into(),

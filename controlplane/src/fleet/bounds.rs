@@ -8,10 +8,14 @@ use ferrypost_proto::{
     AccountId,
     routing::v1::{EndpointHealth, Hello, Rejected, RejectedEntry, UnsettledSessions},
     store::v1 as stored,
+    v1,
 };
 
 /// Most verdicts that are kept of one data plane.
 const ENDPOINTS: usize = 1_000;
+
+/// Most capabilities that are kept of one endpoint: twice what the longest list of a server has.
+const CAPABILITIES: usize = 128;
 
 /// Most rejected accounts that are kept of one data plane: they stand in one value of the store. It holds
 /// the accounts beyond them all the same, so a move of one of those is aborted instead of waiting.
@@ -54,9 +58,22 @@ pub(super) fn endpoints(said: Vec<EndpointHealth>) -> Vec<EndpointHealth> {
         .take(ENDPOINTS)
         .map(|endpoint| EndpointHealth {
             problem: cut(&endpoint.problem),
+            facts: endpoint.facts.as_ref().map(facts),
             ..endpoint
         })
         .collect()
+}
+
+fn facts(said: &v1::ServerFacts) -> v1::ServerFacts {
+    let capabilities = said.capabilities.iter().take(CAPABILITIES);
+    v1::ServerFacts {
+        tls: cut(&said.tls),
+        trust: cut(&said.trust),
+        tls_version: cut(&said.tls_version),
+        certificate_not_after: said.certificate_not_after,
+        greeting: cut(&said.greeting),
+        capabilities: capabilities.map(|it| cut(it)).collect(),
+    }
 }
 
 /// The same for `/live`.
@@ -141,11 +158,17 @@ mod tests {
         let endpoint = |n: usize| EndpointHealth {
             destination: format!("d{n}"),
             problem: "ü".repeat(10_000),
+            facts: (n == 0).then(|| v1::ServerFacts {
+                capabilities: vec!["x".repeat(10_000); 1_000],
+                ..v1::ServerFacts::default()
+            }),
             ..EndpointHealth::default()
         };
         let kept = endpoints((0..5_000).map(endpoint).collect());
         assert_eq!(kept.len(), ENDPOINTS);
         assert!(kept.iter().all(|endpoint| endpoint.problem.len() <= TEXT));
+        let listed = &kept[0].facts.as_ref().expect("facts").capabilities;
+        assert_eq!((listed.len(), listed[0].len()), (CAPABILITIES, TEXT));
         assert_eq!(to_live(&kept).len(), ENDPOINTS);
         let random = Random::seeded(1);
         let entry = |_| RejectedEntry {

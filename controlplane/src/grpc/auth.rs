@@ -35,6 +35,10 @@ pub(crate) const OPERATOR_METHODS: &[(&str, Role)] = &[
         Role::Viewer,
     ),
     (
+        "/ferrypost.v1.MigrationService/WatchMigrations",
+        Role::Viewer,
+    ),
+    (
         "/ferrypost.v1.MigrationService/AbortMigration",
         Role::Operator,
     ),

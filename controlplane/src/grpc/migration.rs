@@ -61,6 +61,7 @@ impl MigrationService for Migrations {
             expected_source: request.expected_source,
             request_id: request.request_id,
             reason: request.reason,
+            labels: request.labels,
             requested_by,
             trace,
         };
@@ -87,6 +88,7 @@ impl MigrationService for Migrations {
             expected_source: request.expected_source,
             request_id: request.request_id,
             reason: request.reason,
+            labels: request.labels,
             requested_by,
             trace,
         };
@@ -120,6 +122,7 @@ impl MigrationService for Migrations {
         let filter = MigrationFilter {
             account: request.account,
             state: wanted_state(request.state)?,
+            labels: request.labels,
         };
         let before = page::position(LIST, &request.page_token, |text| text.parse::<Rev>().ok())?;
         let size = page::size(request.page_size) as usize;
@@ -158,6 +161,30 @@ impl MigrationService for Migrations {
             Ok(v1::WatchMigrationResponse {
                 header: Some(desk.header(&state, Vec::new())),
                 migration: Some(migration),
+            })
+        });
+        Ok(Response::new(Box::pin(changes)))
+    }
+
+    type WatchMigrationsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchMigrationsResponse, Status>> + Send>>;
+
+    async fn watch_migrations(
+        &self,
+        request: Request<v1::WatchMigrationsRequest>,
+    ) -> Result<Response<Self::WatchMigrationsStream>, Status> {
+        let request = request.into_inner();
+        let filter = MigrationFilter {
+            account: request.account,
+            state: wanted_state(request.state)?,
+            labels: request.labels,
+        };
+        let desk = self.0.clone();
+        let changes = self.0.watch_all(&filter).await?.map(move |change| {
+            let (state, migration) = change?;
+            Ok(v1::WatchMigrationsResponse {
+                header: Some(desk.header(&state, Vec::new())),
+                migration,
             })
         });
         Ok(Response::new(Box::pin(changes)))

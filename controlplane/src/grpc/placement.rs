@@ -6,16 +6,19 @@ use ferrypost_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{caller, page};
+use super::{caller, page, traceparent};
 use crate::refusal::{Reason, Refusal};
-use crate::service::placement::{DeleteOrder, PlacementUseCases, RecordOrder};
+use crate::service::{
+    placement::{DeleteOrder, PlacementUseCases, RecordOrder},
+    stats::{FleetAnswer, StatsUseCases},
+};
 
 /// The name of the list in page tokens.
 const LIST: &str = "placements";
 
 /// The adapter.
 #[derive(Debug)]
-pub(crate) struct Placements(pub(crate) PlacementUseCases);
+pub(crate) struct Placements(pub(crate) PlacementUseCases, pub(crate) StatsUseCases);
 
 #[tonic::async_trait]
 impl PlacementService for Placements {
@@ -99,9 +102,21 @@ impl PlacementService for Placements {
         &self,
         request: Request<v1::ExplainRouteRequest>,
     ) -> Result<Response<v1::ExplainRouteResponse>, Status> {
-        let (state, explanation) = self.0.explain(&request.into_inner().login).await?;
+        let trace = self.1.trace(traceparent(&request));
+        let request = request.into_inner();
+        let (state, explanation) = self.0.explain(&request.login).await?;
+        let (data_planes, unreachable) = match &explanation.name {
+            Some(name) if request.ask_data_planes => self.1.routes(name, trace).await,
+            _ => (Vec::new(), Vec::new()),
+        };
+        let answer = FleetAnswer {
+            state,
+            unreachable,
+            answer: data_planes,
+        };
         Ok(Response::new(v1::ExplainRouteResponse {
-            header: Some(self.0.header(&state)),
+            header: Some(self.1.header(&answer)),
+            data_planes: answer.answer,
             name: explanation
                 .name
                 .map(|name| name.as_str().to_owned())

@@ -60,7 +60,7 @@ values! {
     Expelled: 5,
     Departed: 2,
     Live: 10,
-    MigrationRecord: 24,
+    MigrationRecord: 25,
     RequestEntry: 3,
     DrainedReport: 3,
     CookieKeys: 3,

@@ -330,6 +330,8 @@ struct Tls {
     trust: Option<&'static str>,
     version: Option<&'static str>,
     cipher: Option<&'static str>,
+    /// When the server's certificate ends.
+    certificate_not_after: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -552,25 +554,27 @@ impl From<TargetHealth> for Destination {
 
 impl From<&TlsVerdict> for Tls {
     fn from(verdict: &TlsVerdict) -> Self {
-        let bare = |verdict| Self {
-            verdict,
+        let bare = Self {
+            verdict: verdict.word(),
             trust: None,
             version: None,
             cipher: None,
+            certificate_not_after: None,
         };
         match *verdict {
-            TlsVerdict::Unknown => bare("unknown"),
-            TlsVerdict::Refused => bare("refused"),
-            TlsVerdict::Plaintext => bare("plaintext"),
+            TlsVerdict::Unknown | TlsVerdict::Refused | TlsVerdict::Plaintext => bare,
             TlsVerdict::Verified {
                 trust,
                 version,
                 cipher,
+                certificate_end,
             } => Self {
-                verdict: "verified",
                 trust: Some(trust),
                 version: Some(version),
                 cipher: Some(cipher),
+                certificate_not_after: certificate_end
+                    .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }.to_string()),
+                ..bare
             },
         }
     }

@@ -337,7 +337,7 @@ async fn look<B: Open>(
     match open(dialer, endpoint, Caller::Probe, machine).await {
         Ok(opened) => {
             report.address = Some(opened.address);
-            report.tls = protection(endpoint, opened.tls.as_ref());
+            report.tls = protection(endpoint, opened.tls.as_ref(), opened.leg.certificate_end());
             opened.back.greeting().clone_into(&mut report.greeting);
             seen(&opened.back, &mut report);
             leave(opened).await;
@@ -345,7 +345,7 @@ async fn look<B: Open>(
         Err(failure) => {
             report.address = failure.address;
             report.tls = certificate_verdict(&failure.error)
-                .unwrap_or_else(|| protection(endpoint, failure.tls.as_ref()));
+                .unwrap_or_else(|| protection(endpoint, failure.tls.as_ref(), None));
             let header = about_the_header(dialer, endpoint, (&failure, machine)).await;
             report.problem = Some(header.unwrap_or_else(|| problem(&failure.error)));
             report.greeting = failure.greeting;
@@ -404,7 +404,11 @@ impl ProbeReport {
     }
 }
 
-pub(super) fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVerdict {
+pub(super) fn protection(
+    endpoint: &Endpoint,
+    facts: Option<&TlsFacts>,
+    certificate_end: Option<i64>,
+) -> TlsVerdict {
     let trust = match &endpoint.tls {
         EndpointTls::PlaintextByConsent(_) => return TlsVerdict::Plaintext,
         EndpointTls::Implicit(verification) | EndpointTls::StartTls(verification) => {
@@ -419,6 +423,7 @@ pub(super) fn protection(endpoint: &Endpoint, facts: Option<&TlsFacts>) -> TlsVe
         trust,
         version: facts.version,
         cipher: facts.cipher,
+        certificate_end,
     })
 }
 

@@ -102,6 +102,33 @@ impl TargetHealth {
         self.report.problem.map_or("", Problem::word)
     }
 
+    /// What was seen there, as the control plane is told it.
+    fn facts(&self) -> v1::ServerFacts {
+        let tls = &self.report.tls;
+        let mut facts = v1::ServerFacts {
+            tls: tls.word().to_owned(),
+            greeting: self.report.greeting.clone(),
+            capabilities: self
+                .capabilities
+                .as_ref()
+                .map_or_else(Vec::new, |it| it.items().to_vec()),
+            ..v1::ServerFacts::default()
+        };
+        if let TlsVerdict::Verified {
+            trust,
+            version,
+            certificate_end,
+            ..
+        } = *tls
+        {
+            trust.clone_into(&mut facts.trust);
+            version.clone_into(&mut facts.tls_version);
+            facts.certificate_not_after =
+                certificate_end.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 });
+        }
+        facts
+    }
+
     /// Why not; when reachable, what there is to know all the same.
     fn told(&self) -> &'static str {
         let caution = self.report.caution.map_or("", Caution::word);
@@ -176,11 +203,25 @@ pub enum TlsVerdict {
         version: &'static str,
         /// The cipher suite.
         cipher: &'static str,
+        /// When the certificate ends, in seconds since 1970, if that can be read.
+        certificate_end: Option<i64>,
     },
     /// It was not; the problem says why.
     Refused,
     /// There is none, as the routing configuration wants it.
     Plaintext,
+}
+
+impl TlsVerdict {
+    /// In one word, as `/stats` and the control plane say it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Verified { .. } => "verified",
+            Self::Refused => "refused",
+            Self::Plaintext => "plaintext",
+        }
+    }
 }
 
 /// Why sessions cannot be relayed to a server: a closed set of words, as `/stats` and the control plane
@@ -376,8 +417,10 @@ impl Backends {
             log(target, old.as_ref(), &new);
         }
         let doubt = new.capabilities != new.said;
+        // A certificate that was renewed is told, and nothing to log. A greeting that differs each time is no news.
+        let is_told = news || old.is_none_or(|old| old.report.tls != new.report.tls);
         *slot = Some(new);
-        if news {
+        if is_told {
             self.changed(&known);
         }
         doubt
@@ -398,6 +441,7 @@ impl Backends {
                 protocol: target.protocol.into(),
                 reachable: verdict.reachable(),
                 problem: verdict.told().to_owned(),
+                facts: Some(verdict.facts()),
             })
             .collect();
         self.0.endpoints.send_if_modified(|told| {

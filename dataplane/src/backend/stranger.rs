@@ -79,7 +79,7 @@ pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
     match open(dialer, endpoint, caller, Submission::back).await {
         Ok(opened) => {
             report.address = Some(opened.address);
-            report.tls = protection(endpoint, opened.tls.as_ref());
+            report.tls = protection(endpoint, opened.tls.as_ref(), opened.leg.certificate_end());
             opened.back.greeting().clone_into(&mut report.greeting);
             report.capabilities = opened.back.offered().map(Offered::of);
             report.problem = believes_strangers(&opened).then_some(Problem::BelievesStrangers);
@@ -88,7 +88,7 @@ pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
         Err(failure) => {
             report.address = failure.address;
             report.tls = certificate_verdict(&failure.error)
-                .unwrap_or_else(|| protection(endpoint, failure.tls.as_ref()));
+                .unwrap_or_else(|| protection(endpoint, failure.tls.as_ref(), None));
             if !turned_away(&failure.error) {
                 let header = about_the_header(dialer, endpoint, (&failure, Submission::back)).await;
                 report.problem = Some(header.unwrap_or_else(|| problem(&failure.error)));

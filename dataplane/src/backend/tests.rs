@@ -225,10 +225,18 @@ async fn a_server_with_implicit_tls_is_reported_whole() {
             .read::<Capabilities>()
             .has("AUTH=PLAIN")
     );
-    let TlsVerdict::Verified { trust, version, .. } = report.tls else {
+    let TlsVerdict::Verified {
+        trust,
+        version,
+        certificate_end,
+        ..
+    } = report.tls
+    else {
         panic!("{:?}", report.tls);
     };
     assert_eq!((trust, version), ("ca", "TLSv1.3"));
+    // What rcgen writes where nobody says otherwise: the first of January 4096.
+    assert_eq!(certificate_end, Some(67_090_118_400));
 }
 
 #[tokio::test]

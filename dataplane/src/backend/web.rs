@@ -39,14 +39,15 @@ pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
         Ok(heard) => {
             let in_doubt = heard.is_in_doubt(with_header);
             report.address = Some(heard.address);
-            report.tls = protection(endpoint, heard.tls.as_ref());
+            report.tls = protection(endpoint, heard.tls.as_ref(), heard.certificate_end);
             report.problem = heard.answer.err();
             in_doubt
         }
         Err(error) => {
             let in_doubt = is_silent(&error);
             let error = OpenError::from(error);
-            report.tls = certificate_verdict(&error).unwrap_or_else(|| protection(endpoint, None));
+            report.tls =
+                certificate_verdict(&error).unwrap_or_else(|| protection(endpoint, None, None));
             report.problem = Some(problem(&error));
             in_doubt
         }
@@ -61,6 +62,7 @@ pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
 struct Heard {
     address: SocketAddr,
     tls: Option<TlsFacts>,
+    certificate_end: Option<i64>,
     answer: Result<StatusCode, Problem>,
 }
 
@@ -102,6 +104,7 @@ async fn look(dialer: &Dialer, endpoint: &Endpoint, with_header: bool) -> Result
         // There is no STARTTLS in HTTP.
         Fresh::Clear(_) => return Err(DialError::Io(std::io::ErrorKind::Unsupported.into())),
     };
+    let certificate_end = leg.certificate_end();
     let (transport, _) = leg.into_parts();
     let answer = if dialled.is_h2 {
         ask_h2(transport, endpoint, limit).await
@@ -111,6 +114,7 @@ async fn look(dialer: &Dialer, endpoint: &Endpoint, with_header: bool) -> Result
     Ok(Heard {
         address: dialled.address,
         tls: dialled.tls,
+        certificate_end,
         answer,
     })
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use ferrypost_proto::{
     DestinationId, Name, NamePolicy, TraceParent,
     routing::v1::{
-        Command, CommandResult, KickedSessions, ListSessions, ListUnlisted, Probe, Probed,
-        SessionInfo, SessionList, UnlistedName, UnlistedNames, command::Command as Kind,
+        Command, CommandResult, KickedSessions, ListSessions, ListUnlisted, NameRoute, Probe,
+        Probed, SessionInfo, SessionList, UnlistedName, UnlistedNames, command::Command as Kind,
         command_result::Result as Outcome,
     },
+    v1::RouteRule,
 };
+use ferrypost_routing::{Resolution, Rule};
 use tokio::task::JoinSet;
 
 use super::Prober;
@@ -28,6 +30,10 @@ const MOST_UNLISTED: usize = 1000;
 
 /// Probes that may run at once. They are asked for by people.
 const MOST_PROBES: usize = 4;
+
+const NO_TABLE: &str = "there is no table yet";
+
+const NO_NAME: &str = "not a name under the policy in force";
 
 /// Runs commands.
 pub(super) struct Commands {
@@ -62,6 +68,7 @@ impl Commands {
                 Err(failed) => Err(failed),
             },
             Some(Kind::ListUnlisted(list)) => Ok(self.list_unlisted(&list)),
+            Some(Kind::ExplainName(explain)) => self.explain(&explain.name),
             // The feed answers these itself.
             Some(Kind::ListDoubts(_) | Kind::HoldDoubts(_)) | None => {
                 Err("this version does not know the command")
@@ -114,6 +121,25 @@ impl Commands {
         })
     }
 
+    fn explain(&self, name: &str) -> Result<Outcome, &'static str> {
+        let table = self.tables.current().ok_or(NO_TABLE)?;
+        let name = table
+            .config()
+            .names()
+            .canonicalise(name)
+            .map_err(|_| NO_NAME)?;
+        let (rule, destination) = match table.resolve(&name) {
+            Resolution::Route(route) => (rule_on_the_wire(route.rule), route.destination.into()),
+            Resolution::Fenced(_) => (RouteRule::Held, String::new()),
+            Resolution::Refused(_) => (RouteRule::Refused, String::new()),
+        };
+        Ok(Outcome::NameRoute(NameRoute {
+            rule: rule.into(),
+            destination,
+            applied: Some(table.position().revision.into()),
+        }))
+    }
+
     fn kick(&self, names: &[String]) -> Result<Outcome, &'static str> {
         let names = self.names(names)?;
         if names.is_empty() {
@@ -145,13 +171,23 @@ impl Commands {
     }
 
     fn names(&self, texts: &[String]) -> Result<Vec<Name>, &'static str> {
-        let table = self.tables.current().ok_or("there is no table yet")?;
+        let table = self.tables.current().ok_or(NO_TABLE)?;
         let policy: &NamePolicy = table.config().names();
         texts
             .iter()
             .map(|text| policy.canonicalise(text))
             .collect::<Result<_, _>>()
-            .map_err(|_| "not a name under the policy in force")
+            .map_err(|_| NO_NAME)
+    }
+}
+
+fn rule_on_the_wire(rule: Rule) -> RouteRule {
+    match rule {
+        Rule::Placement => RouteRule::Placement,
+        Rule::DomainDefault => RouteRule::DomainDefault,
+        Rule::Default => RouteRule::Default,
+        // No name is routed by it.
+        Rule::Named => RouteRule::Unspecified,
     }
 }
 

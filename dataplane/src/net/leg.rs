@@ -250,6 +250,11 @@ impl Leg<Encrypted> {
             mid_write: false,
         }
     }
+
+    /// When the peer's certificate ends, in seconds since 1970. `None`: it has shown none, or one that cannot be read.
+    pub fn certificate_end(&self) -> Option<i64> {
+        self.io.certificate_end()
+    }
 }
 
 /// A backend's side that may be given credentials.
@@ -271,6 +276,14 @@ macro_rules! on_either {
 }
 
 impl BackendLeg {
+    /// As [`Leg::certificate_end`]; `None` without TLS.
+    pub fn certificate_end(&self) -> Option<i64> {
+        match self {
+            Self::Tls(leg) => leg.certificate_end(),
+            Self::Consented(_) => None,
+        }
+    }
+
     /// As [`Leg::fill`].
     ///
     /// # Errors

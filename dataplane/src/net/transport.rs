@@ -11,6 +11,7 @@ use std::{
 
 use rustls::{client::UnbufferedClientConnection, server::UnbufferedServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{
     socket::{CloseProof, Socket},
@@ -59,6 +60,19 @@ pub(crate) enum Tls {
     Server(Box<TlsStream<UnbufferedServerConnection>>),
     /// The backend's side: we are its client.
     Client(Box<TlsStream<UnbufferedClientConnection>>),
+}
+
+impl Tls {
+    /// When the peer's certificate ends, in seconds since 1970. It is read anew with every call: for probes.
+    pub(super) fn certificate_end(&self) -> Option<i64> {
+        let common = match self {
+            Self::Server(stream) => stream.common(),
+            Self::Client(stream) => stream.common(),
+        };
+        let end_entity = common.peer_certificates()?.first()?;
+        let (_, certificate) = X509Certificate::from_der(end_entity).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
 }
 
 /// The transport of a leg whose kind no longer matters: what a relay moves bytes between.

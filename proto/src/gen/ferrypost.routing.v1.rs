@@ -276,6 +276,9 @@ pub struct EndpointHealth {
     /// Why not; when reachable, what to know all the same: one of the words of `docs/probe.md`, or empty.
     #[prost(string, tag = "4")]
     pub problem: ::prost::alloc::string::String,
+    /// What was seen there. Unset: it does not say. For people and for checks: nothing is decided by it.
+    #[prost(message, optional, tag = "5")]
+    pub facts: ::core::option::Option<super::super::v1::ServerFacts>,
 }
 /// All sessions are closed, none will be admitted, the process is about to end. Answered by
 /// GoodbyeAccepted once the registration has ended.
@@ -433,7 +436,7 @@ pub struct Command {
     /// The trace of the call that asks (W3C Trace Context). What is not valid is none. Contract 2.
     #[prost(string, tag = "5")]
     pub traceparent: ::prost::alloc::string::String,
-    #[prost(oneof = "command::Command", tags = "2, 3, 4, 6, 7, 8")]
+    #[prost(oneof = "command::Command", tags = "2, 3, 4, 6, 7, 8, 9")]
     pub command: ::core::option::Option<command::Command>,
 }
 /// Nested message and enum types in `Command`.
@@ -454,6 +457,9 @@ pub mod command {
         /// Contract 2.
         #[prost(message, tag = "8")]
         ListUnlisted(super::ListUnlisted),
+        /// One that does not know it answers that it could not be run.
+        #[prost(message, tag = "9")]
+        ExplainName(super::ExplainName),
     }
 }
 #[allow(clippy::all)]
@@ -486,7 +492,7 @@ pub struct Probe {
 pub struct CommandResult {
     #[prost(string, tag = "1")]
     pub command_id: ::prost::alloc::string::String,
-    #[prost(oneof = "command_result::Result", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "command_result::Result", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub result: ::core::option::Option<command_result::Result>,
 }
 /// Nested message and enum types in `CommandResult`.
@@ -509,7 +515,30 @@ pub mod command_result {
         HeldDoubts(super::HeldDoubts),
         #[prost(message, tag = "8")]
         Unlisted(super::UnlistedNames),
+        #[prost(message, tag = "9")]
+        NameRoute(super::NameRoute),
     }
+}
+/// Asks where a name goes.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainName {
+    /// Canonical.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// Where a name goes by the table in force.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NameRoute {
+    #[prost(enumeration = "super::super::v1::RouteRule", tag = "1")]
+    pub rule: i32,
+    /// Empty when it is held or refused.
+    #[prost(string, tag = "2")]
+    pub destination: ::prost::alloc::string::String,
+    /// How far the table reaches.
+    #[prost(message, optional, tag = "3")]
+    pub applied: ::core::option::Option<super::super::v1::Revision>,
 }
 /// Asks for names without a record under which somebody was let in lately.
 #[allow(clippy::all)]

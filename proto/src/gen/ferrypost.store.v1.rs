@@ -342,6 +342,12 @@ pub struct MigrationRecord {
     /// What became of its fences and waits.
     #[prost(message, optional, tag = "24")]
     pub evidence: ::core::option::Option<super::super::v1::MigrationEvidence>,
+    /// What it is to be found by.
+    #[prost(btree_map = "string, string", tag = "25")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// /requests/<request id>
 #[allow(clippy::all)]

@@ -78,6 +78,31 @@ pub struct UnlistedLogin {
     #[prost(string, repeated, tag = "6")]
     pub instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// What a data plane's last probe has seen of a server on an endpoint.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServerFacts {
+    /// How the connection is protected: "verified", "refused" (`problem` says why), "plaintext" (as the routing
+    /// configuration wants it) or "unknown" (the probe did not get so far).
+    #[prost(string, tag = "1")]
+    pub tls: ::prost::alloc::string::String,
+    /// What the certificate was verified by: "platform", "ca" or "pin". Empty: it was not.
+    #[prost(string, tag = "2")]
+    pub trust: ::prost::alloc::string::String,
+    /// As "TLSv1.3". Empty: none.
+    #[prost(string, tag = "3")]
+    pub tls_version: ::prost::alloc::string::String,
+    /// When the server's certificate ends. Unset: it has shown none, or one that cannot be read.
+    #[prost(message, optional, tag = "4")]
+    pub certificate_not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// The greeting, printable and shortened. May be empty.
+    #[prost(string, tag = "5")]
+    pub greeting: ::prost::alloc::string::String,
+    /// What it offers after TLS and before login, one by one, as its last two answers said; kept while it is down. Empty:
+    /// not known, or its protocol has no such list.
+    #[prost(string, repeated, tag = "6")]
+    pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// The protocols that clients speak.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -187,7 +212,7 @@ impl Phase {
     }
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MigrateRequest {
     /// The account's id or any of its names. For an account without a record: the name that it gets.
     #[prost(string, tag = "1")]
@@ -218,6 +243,14 @@ pub struct MigrateRequest {
     /// is over first, the answer is OK with the migration as it stands.
     #[prost(message, optional, tag = "8")]
     pub wait: ::core::option::Option<::prost_types::Duration>,
+    /// What the migration is to be found by, as {"wave": "1"}: at most 16. Keys of 1 to 63 of a-z, 0-9, hyphen, dot and
+    /// slash; values of at most 128 printable ASCII characters. A call that joins a move which is under way leaves that
+    /// move's labels as they are. Unset: none.
+    #[prost(btree_map = "string, string", tag = "9")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -231,7 +264,7 @@ pub struct MigrateResponse {
     pub plan: ::core::option::Option<MigrationPlan>,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RollbackRequest {
     /// The account's id or any of its names.
     #[prost(string, tag = "1")]
@@ -251,6 +284,12 @@ pub struct RollbackRequest {
     /// As in MigrateRequest.
     #[prost(message, optional, tag = "6")]
     pub wait: ::core::option::Option<::prost_types::Duration>,
+    /// As in MigrateRequest.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -278,7 +317,7 @@ pub struct GetMigrationResponse {
     pub migration: ::core::option::Option<Migration>,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListMigrationsRequest {
     #[prost(int32, tag = "1")]
     pub page_size: i32,
@@ -290,6 +329,12 @@ pub struct ListMigrationsRequest {
     /// Only those in this state. Unset: all.
     #[prost(enumeration = "MigrationState", tag = "4")]
     pub state: i32,
+    /// Only those that have all of these labels. Unset: all.
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -329,6 +374,31 @@ pub struct WatchMigrationRequest {
 pub struct WatchMigrationResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
+    #[prost(message, optional, tag = "2")]
+    pub migration: ::core::option::Option<Migration>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchMigrationsRequest {
+    /// Only those of this account (id or name). Unset: all.
+    #[prost(string, tag = "1")]
+    pub account: ::prost::alloc::string::String,
+    /// Only those in this state; one that leaves it is sent once more. Unset: all.
+    #[prost(enumeration = "MigrationState", tag = "2")]
+    pub state: i32,
+    /// Only those that have all of these labels. Unset: all.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchMigrationsResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// One that has changed. Unset: all that there was to say at first has been said.
     #[prost(message, optional, tag = "2")]
     pub migration: ::core::option::Option<Migration>,
 }
@@ -411,6 +481,12 @@ pub struct Migration {
     /// What is written down of its fences and waits, as far as they have ended.
     #[prost(message, optional, tag = "21")]
     pub evidence: ::core::option::Option<MigrationEvidence>,
+    /// As the call that started it gave them.
+    #[prost(btree_map = "string, string", tag = "22")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// What became of a move, for whoever asks later: written into its record with every step, and completed in the
 /// transaction of the flip, the abort or the withdrawal. Durations are by the monotonic clock of the leader of the
@@ -1053,6 +1129,34 @@ pub mod migration_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Sends every migration that fits and has not ended, and from then on each that changes or begins, with its last
+        /// change too, until the caller leaves. Changes that follow on each other may be sent as one, some four times a second.
+        pub async fn watch_migrations(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchMigrationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchMigrationsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ferrypost.v1.MigrationService/WatchMigrations",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ferrypost.v1.MigrationService", "WatchMigrations"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Ends a migration before FLIPPED: the account stays where it is.
         pub async fn abort_migration(
             &mut self,
@@ -1148,6 +1252,21 @@ pub mod migration_service_server {
             request: tonic::Request<super::WatchMigrationRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::WatchMigrationStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchMigrations method.
+        type WatchMigrationsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchMigrationsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Sends every migration that fits and has not ended, and from then on each that changes or begins, with its last
+        /// change too, until the caller leaves. Changes that follow on each other may be sent as one, some four times a second.
+        async fn watch_migrations(
+            &self,
+            request: tonic::Request<super::WatchMigrationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchMigrationsStream>,
             tonic::Status,
         >;
         /// Ends a migration before FLIPPED: the account stays where it is.
@@ -1511,6 +1630,54 @@ pub mod migration_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/ferrypost.v1.MigrationService/WatchMigrations" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchMigrationsSvc<T: MigrationService>(pub Arc<T>);
+                    impl<
+                        T: MigrationService,
+                    > tonic::server::ServerStreamingService<
+                        super::WatchMigrationsRequest,
+                    > for WatchMigrationsSvc<T> {
+                        type Response = super::WatchMigrationsResponse;
+                        type ResponseStream = T::WatchMigrationsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchMigrationsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MigrationService>::watch_migrations(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchMigrationsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/ferrypost.v1.MigrationService/AbortMigration" => {
                     #[allow(non_camel_case_types)]
                     struct AbortMigrationSvc<T: MigrationService>(pub Arc<T>);
@@ -1695,9 +1862,13 @@ pub struct ExplainRouteRequest {
     /// A login as a client would type it.
     #[prost(string, tag = "1")]
     pub login: ::prost::alloc::string::String,
+    /// Ask every data plane as well where it sends that login. Those that do not answer, as a version does not that knows no
+    /// such question, are in the header's `unreachable`. Unset: false.
+    #[prost(bool, tag = "2")]
+    pub ask_data_planes: bool,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainRouteResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
@@ -1718,6 +1889,24 @@ pub struct ExplainRouteResponse {
     /// One sentence for people.
     #[prost(string, tag = "7")]
     pub explanation: ::prost::alloc::string::String,
+    /// What the data planes say, by instance; empty if they were not asked, and for a login without a name.
+    #[prost(message, repeated, tag = "8")]
+    pub data_planes: ::prost::alloc::vec::Vec<DataPlaneRoute>,
+}
+/// Where a data plane sends a login, by the table that it has.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DataPlaneRoute {
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(enumeration = "RouteRule", tag = "2")]
+    pub rule: i32,
+    /// Empty when it is held or refused.
+    #[prost(string, tag = "3")]
+    pub destination: ::prost::alloc::string::String,
+    /// How far its table reaches.
+    #[prost(message, optional, tag = "4")]
+    pub applied: ::core::option::Option<Revision>,
 }
 /// An account's record.
 #[allow(clippy::all)]
@@ -3668,6 +3857,10 @@ pub struct EndpointVerdict {
     /// Why it is not reachable; when it is, what to know all the same: one of the words of `docs/probe.md`, or empty.
     #[prost(string, tag = "4")]
     pub problem: ::prost::alloc::string::String,
+    /// What was seen there. Unset: the data plane does not say, or its stream is with another replica than the one that
+    /// answers.
+    #[prost(message, optional, tag = "5")]
+    pub facts: ::core::option::Option<ServerFacts>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -44,6 +44,7 @@ pub(super) async fn come_to_rest(
 pub(super) async fn destination(world: &World, account: &str) -> anyhow::Result<String> {
     let request = ExplainRouteRequest {
         login: account.to_owned(),
+        ..ExplainRouteRequest::default()
     };
     let mut placements = world.operator(0).placements();
     let answer = placements.explain_route(request).await?;

@@ -14,6 +14,7 @@ use ferrypost_tests::story::{SOON, landing, session, short_limits};
 use ferrypost_tests::wait::eventually;
 use ferrypost_tests::world::{COMMAND_LINE, Limits, World, program};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -63,6 +64,20 @@ impl Ferrypost {
         }
         command
     }
+}
+
+/// What a command says that is still at work when it has printed something, while something else happens.
+async fn said_while(mut command: Command, happens: impl Future<Output = ()>) -> Said {
+    let mut child = command.spawn().unwrap();
+    let mut first = vec![0; 1];
+    let out = child.stdout.as_mut().expect("it is piped");
+    timeout(LIMIT, out.read_exact(&mut first))
+        .await
+        .expect("it prints")
+        .unwrap();
+    happens.await;
+    let output = timeout(LIMIT, child.wait_with_output());
+    Said::of(&output.await.expect("it ends").unwrap())
 }
 
 impl Said {
@@ -132,6 +147,13 @@ impl Day {
             .ended(0)
             .json();
         assert_eq!(without_header(typed), without_header(called));
+
+        let asked = self
+            .ferrypost
+            .says(&format!("explain {account} --data-planes"))
+            .await
+            .ended(0);
+        asked.contains(&["gateway-1   source", "gateway-2   source"]);
     }
 
     async fn it_is_healthy(&self) {
@@ -177,10 +199,9 @@ impl Day {
             "closes:         1 imap sessions on gateway-1",
             "residual risk:",
         ]);
-        let moved = self
-            .ferrypost
+        let moved = self.ferrypost
             .says(&format!(
-                "migrate {account} --to target --from source --request-id tour --reason tour"
+                "migrate {account} --to target --from source --request-id tour --reason tour --label wave=1"
             ))
             .await
             .ended(0);
@@ -228,6 +249,12 @@ impl Day {
             .await
             .ended(0);
         assert_eq!(home.out, "target\n");
+        let of_wave = self
+            .ferrypost
+            .says("migrations --label wave=1 -o short")
+            .await
+            .ended(0);
+        assert_eq!(of_wave.out.trim(), id);
         // Everybody who asks is told the same, whatever they ask with.
         let method = "ferrypost.v1.MigrationService/ListMigrations";
         let called = self
@@ -398,6 +425,17 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
         .await
         .ended(0);
     assert_eq!(home.out, "source\n");
+
+    // Of a wave the same: who has waited for all learns that one stays.
+    let wave = format!("migrate {account} --to target --wait 0s --label wave=1 -o short");
+    let begun = ferrypost.says(&wave).await.ended(0);
+    let id = begun.out.split_whitespace().last().unwrap().to_owned();
+    let watching = ferrypost.command("watch --label wave=1 --until-done");
+    let watched = said_while(watching, async {
+        ferrypost.says(&format!("abort {id}")).await.ended(0);
+    })
+    .await;
+    watched.ended(74).contains(&["1 of 1 moves"]);
 
     // 0: it will never come back, somebody says; the next move goes through.
     let planes = ferrypost.says("dataplanes -o json").await.ended(0).json();

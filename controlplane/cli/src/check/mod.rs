@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) destinations: Option<v1::ListDestinationsResponse>,
     pub(crate) routing: v1::GetRoutingConfigResponse,
     pub(crate) unlisted: v1::ListUnlistedLoginsResponse,
+    /// The time of day, in seconds since 1970.
+    pub(crate) now: i64,
 }
 
 /// Something that should be otherwise.
@@ -55,6 +57,8 @@ const CHECKS: &[Check] = &[
     ("limits fit, and are the same everywhere", fleet::limits),
     ("every data plane reaches every server", servers::reachable),
     ("servers learn who the client is", servers::announcement),
+    ("servers take the same logins", servers::mechanisms),
+    ("certificates are good for weeks", servers::certificates),
     ("no login was left behind", unlisted),
 ];
 
@@ -190,6 +194,8 @@ fn unlisted(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use super::*;
 
+    pub(super) const NOW: i64 = 1_800_000_000;
+
     /// An installation in which nothing is to be found.
     pub(super) fn sound() -> Facts {
         let versions = v1::VersionRange {
@@ -216,6 +222,15 @@ mod tests {
             instance: instance.into(),
             protocol: v1::Protocol::Imap.into(),
             reachable: true,
+            facts: Some(v1::ServerFacts {
+                tls: "verified".into(),
+                certificate_not_after: Some(prost_types::Timestamp {
+                    seconds: NOW + 90 * 86_400,
+                    nanos: 0,
+                }),
+                capabilities: vec!["IMAP4rev1".into(), "AUTH=PLAIN".into()],
+                ..v1::ServerFacts::default()
+            }),
             ..v1::EndpointVerdict::default()
         };
         let destination = |id: &str| v1::DestinationStatus {
@@ -259,6 +274,7 @@ mod tests {
                 ..v1::GetRoutingConfigResponse::default()
             },
             unlisted: v1::ListUnlistedLoginsResponse::default(),
+            now: NOW,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The servers, as each data plane sees them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferrypost_proto::v1;
 
@@ -109,6 +109,92 @@ fn unannounced(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
+/// Ways to log in that one server takes and another does not: whoever has to use one of them is locked out by a move.
+/// Clients are offered only what all servers take, and do not all listen.
+pub(super) fn mechanisms(facts: &Facts) -> Vec<Finding> {
+    let mut taken: BTreeMap<(i32, &str), BTreeSet<String>> = BTreeMap::new();
+    for (destination, verdict) in verdicts(facts) {
+        let seen = verdict.facts.iter().flat_map(|it| &it.capabilities);
+        let of_it: BTreeSet<_> = seen.flat_map(|item| mechanisms_of(item)).collect();
+        if !of_it.is_empty() {
+            taken
+                .entry((verdict.protocol, destination))
+                .or_default()
+                .extend(of_it);
+        }
+    }
+    let all = |protocol: i32| {
+        let of_protocol = taken.iter().filter(move |((it, _), _)| *it == protocol);
+        of_protocol
+            .flat_map(|(_, names)| names)
+            .collect::<BTreeSet<_>>()
+    };
+    taken
+        .iter()
+        .filter_map(|((protocol, destination), names)| {
+            let lacking: Vec<_> = all(*protocol)
+                .into_iter()
+                .filter(|it| !names.contains(*it))
+                .cloned()
+                .collect();
+            let word = v1::Protocol::try_from(*protocol).unwrap_or_default().word();
+            let what = format!(
+                "does not take {} on {word}, and another server does",
+                lacking.join(", ")
+            );
+            (!lacking.is_empty()).then(|| {
+                Finding::new(
+                    *destination,
+                    what,
+                    "turn it on there, or make sure that nobody depends on it",
+                )
+            })
+        })
+        .collect()
+}
+
+/// The mechanisms that an item of a list names: `AUTH=PLAIN` on IMAP, `SASL PLAIN LOGIN` on POP3 and `ManageSieve`,
+/// `AUTH PLAIN LOGIN` on submission.
+fn mechanisms_of(item: &str) -> Vec<String> {
+    let item = item.to_ascii_uppercase();
+    let list = ["AUTH=", "AUTH ", "SASL "]
+        .iter()
+        .find_map(|it| item.strip_prefix(it));
+    let names = list.unwrap_or_default().split_whitespace();
+    names.map(str::to_owned).collect()
+}
+
+/// Longer than a renewal that has failed needs to be noticed, and shorter than the shortest certificate that is common.
+const SOON: i64 = 21 * 86_400;
+
+pub(super) fn certificates(facts: &Facts) -> Vec<Finding> {
+    let mut ends: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    for (destination, verdict) in verdicts(facts) {
+        let end = verdict
+            .facts
+            .as_ref()
+            .and_then(|it| it.certificate_not_after);
+        if let Some(end) = end {
+            let first = ends
+                .entry((destination, verdict.protocol))
+                .or_insert(end.seconds);
+            *first = end.seconds.min(*first);
+        }
+    }
+    let soon = ends.into_iter().filter(|(_, end)| *end - facts.now < SOON);
+    soon.map(|((destination, protocol), end)| {
+        let word = v1::Protocol::try_from(protocol).unwrap_or_default().word();
+        let days = (end - facts.now).div_euclid(86_400);
+        let what = format!("the certificate on {word} ends in {days} days");
+        Finding::new(
+            destination,
+            what,
+            "renew it; one that is pinned needs next_pin_sha256 first",
+        )
+    })
+    .collect()
+}
+
 fn verdicts(facts: &Facts) -> impl Iterator<Item = (&str, &v1::EndpointVerdict)> {
     let destinations = facts.destinations.iter().flat_map(|it| &it.destinations);
     destinations.flat_map(|it| {
@@ -120,7 +206,10 @@ fn verdicts(facts: &Facts) -> impl Iterator<Item = (&str, &v1::EndpointVerdict)>
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::found, *};
+    use super::{
+        super::tests::{NOW, found},
+        *,
+    };
 
     fn with_first(change: impl FnOnce(&mut v1::EndpointVerdict)) -> String {
         found(|facts| {
@@ -144,6 +233,43 @@ mod tests {
             doubtful,
             "target: breaker_open on imap, as gateway-1 sees it"
         );
+    }
+
+    #[test]
+    fn a_mechanism_that_one_server_lacks_is_found() {
+        let more = with_first(|verdict| {
+            let facts = verdict.facts.as_mut().unwrap();
+            facts.capabilities.push("auth=xoauth2".into());
+        });
+        assert_eq!(
+            more,
+            "source: does not take XOAUTH2 on imap, and another server does"
+        );
+        let unknown = with_first(|verdict| verdict.facts = None);
+        assert_eq!(unknown, "");
+        assert_eq!(mechanisms_of("SASL PLAIN LOGIN"), ["PLAIN", "LOGIN"]);
+        assert_eq!(mechanisms_of("AUTH PLAIN"), ["PLAIN"]);
+        assert_eq!(mechanisms_of("IDLE"), [""; 0]);
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_found() {
+        let in_days = |days: i64| {
+            with_first(|verdict| {
+                let facts = verdict.facts.as_mut().unwrap();
+                let seconds = NOW + days * 86_400 + 5;
+                facts.certificate_not_after = Some(prost_types::Timestamp { seconds, nanos: 0 });
+            })
+        };
+        assert_eq!(
+            in_days(10),
+            "target: the certificate on imap ends in 10 days"
+        );
+        assert_eq!(
+            in_days(-2),
+            "target: the certificate on imap ends in -2 days"
+        );
+        assert_eq!(in_days(40), "");
     }
 
     #[test]

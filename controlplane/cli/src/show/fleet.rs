@@ -86,6 +86,7 @@ fn trouble(plane: &v1::DataPlane) -> String {
 pub(crate) fn destinations(answer: &v1::ListDestinationsResponse) -> View {
     let rows = answer.destinations.iter().flat_map(|it| {
         let verdicts = it.verdicts.iter().map(|verdict| {
+            let facts = verdict.facts.clone().unwrap_or_default();
             vec![
                 it.destination.clone(),
                 it.accounts.to_string(),
@@ -93,10 +94,13 @@ pub(crate) fn destinations(answer: &v1::ListDestinationsResponse) -> View {
                 verdict.instance.clone(),
                 yes(verdict.reachable),
                 verdict.problem.clone(),
+                facts.tls,
+                facts.tls_version,
+                time(facts.certificate_not_after.as_ref()),
             ]
         });
         let unasked = it.verdicts.is_empty().then(|| {
-            let mut row = vec![String::new(); 6];
+            let mut row = vec![String::new(); 9];
             row[0].clone_from(&it.destination);
             row[1] = it.accounts.to_string();
             row
@@ -110,6 +114,9 @@ pub(crate) fn destinations(answer: &v1::ListDestinationsResponse) -> View {
         "SEEN BY",
         "REACHABLE",
         "PROBLEM",
+        "TLS",
+        "VERSION",
+        "CERTIFICATE ENDS",
     ];
     let ids = answer.destinations.iter().map(|it| it.destination.clone());
     View::new(

@@ -50,6 +50,7 @@ fn table(migrations: &[v1::Migration]) -> Table {
             it.held
                 .as_ref()
                 .map_or_else(String::new, ToString::to_string),
+            labels(it),
             why(it),
         ]
     });
@@ -63,6 +64,7 @@ fn table(migrations: &[v1::Migration]) -> Table {
             "PHASE",
             "REQUESTED",
             "HELD",
+            "LABELS",
             "WHY",
         ],
         rows,
@@ -75,6 +77,14 @@ fn accounts(accounts: &[v1::MigratingAccount]) -> String {
         .map(|it| it.names.first().unwrap_or(&it.account_id).clone())
         .collect();
     names.join(",")
+}
+
+fn labels(migration: &v1::Migration) -> String {
+    let labels = migration.labels.iter();
+    let labels: Vec<_> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    labels.join(",")
 }
 
 /// Why it waits, or why it was given up.

@@ -59,12 +59,30 @@ pub(crate) fn route(answer: &v1::ExplainRouteResponse) -> View {
     for (what, value) in said {
         _ = writeln!(text, "{:16}{}", format!("{what}:"), printable(value));
     }
+    let text = format!("{text}{}", routes(&answer.data_planes));
     View::new(
         "ExplainRouteResponse",
         answer,
         &text,
         [answer.destination.clone()],
     )
+}
+
+/// What the data planes say, if they were asked.
+fn routes(routes: &[v1::DataPlaneRoute]) -> String {
+    if routes.is_empty() {
+        return String::new();
+    }
+    let rows = routes.iter().map(|it| {
+        vec![
+            it.instance.clone(),
+            it.destination.clone(),
+            word(it.rule().as_str_name(), "ROUTE_RULE_").to_owned(),
+            revision(it.applied.as_ref()),
+        ]
+    });
+    let head = &["DATA PLANE", "SENDS IT TO", "RULE", "APPLIED"];
+    format!("\n{}", Table::new(head, rows))
 }
 
 #[cfg(test)]

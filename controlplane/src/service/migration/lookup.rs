@@ -1,6 +1,6 @@
 //! Finding migrations: the mirror keeps those under way and the last that ended, the store all.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferrypost_proto::{MigrationId, store::v1::MigrationRecord, v1};
 
@@ -19,6 +19,38 @@ pub struct MigrationFilter {
     pub account: String,
     /// Only those in this state.
     pub state: Option<v1::MigrationState>,
+    /// Only those that have all of these labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A filter whose account was looked up.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// By id, or by name in its canonical form.
+    account: Option<String>,
+    state: Option<v1::MigrationState>,
+    labels: BTreeMap<String, String>,
+}
+
+impl Wanted {
+    pub(super) fn of(state: &State, filter: &MigrationFilter) -> Answer<Self> {
+        Ok(Self {
+            account: wanted_account(state, &filter.account)?,
+            state: filter.state,
+            labels: filter.labels.clone(),
+        })
+    }
+
+    /// Whether a migration is among those that are asked for.
+    pub(super) fn fits(&self, record: &MigrationRecord) -> bool {
+        let has = |(key, value): (&String, &String)| record.labels.get(key) == Some(value);
+        self.state.is_none_or(|wanted| record.state() == wanted)
+            && self.labels.iter().all(has)
+            && self
+                .account
+                .as_deref()
+                .is_none_or(|wanted| concerns(record, wanted))
+    }
 }
 
 /// Some migrations, newest first.
@@ -64,16 +96,10 @@ impl MigrationUseCases {
         size: usize,
     ) -> Answer<MigrationPage> {
         let state = self.core.caught_up().await?;
-        let wanted = wanted_account(&state, &filter.account)?;
+        let wanted = Wanted::of(&state, filter)?;
         let mut found = self.all(&state).await?;
         found.retain(|(_, record)| {
-            before.is_none_or(|before| record.created < before)
-                && filter
-                    .state
-                    .is_none_or(|wanted| record.value.state() == wanted)
-                && wanted
-                    .as_deref()
-                    .is_none_or(|wanted| concerns(&record.value, wanted))
+            before.is_none_or(|before| record.created < before) && wanted.fits(&record.value)
         });
         found.sort_unstable_by_key(|(_, record)| std::cmp::Reverse(record.created));
         let next = (found.len() > size).then(|| found[size - 1].1.created);

@@ -13,6 +13,7 @@ mod request;
 mod start;
 mod view;
 mod waiting;
+mod watching;
 
 use std::{sync::Arc, time::Duration};
 

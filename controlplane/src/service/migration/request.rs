@@ -1,5 +1,7 @@
 //! What a caller asks for, checked for form, and its meaning as a fingerprint.
 
+use std::collections::BTreeMap;
+
 use ferrypost_proto::TraceParent;
 use sha2::{Digest as _, Sha256};
 
@@ -10,6 +12,15 @@ const LONGEST_REQUEST_ID: usize = 128;
 
 /// Longest reason, in bytes. It is kept with the migration.
 const LONGEST_REASON: usize = 1024;
+
+/// Most labels of a move.
+const MOST_LABELS: usize = 16;
+
+/// Longest key of a label, in characters.
+const LONGEST_KEY: usize = 63;
+
+/// Longest value of a label, in characters.
+const LONGEST_VALUE: usize = 128;
 
 /// Most names of one account: each is a key of the transaction that starts the move, and a store takes
 /// 128 of them.
@@ -28,6 +39,8 @@ pub struct MoveOrder {
     pub request_id: String,
     /// Why, for the record.
     pub reason: String,
+    /// What the move is to be found by.
+    pub labels: BTreeMap<String, String>,
     /// Who.
     pub requested_by: String,
     /// The trace that the order belongs to.
@@ -66,6 +79,7 @@ impl MoveOrder {
             }
         }
         check_reason(&self.reason)?;
+        check_labels(&self.labels)?;
         let printable = |b: u8| b.is_ascii_graphic() || b == b' ';
         if self.request_id.len() > LONGEST_REQUEST_ID || !self.request_id.bytes().all(printable) {
             return Err(Refusal::invalid(
@@ -113,6 +127,31 @@ pub(in crate::service) fn check_reason(reason: &str) -> Answer<()> {
     Ok(())
 }
 
+/// They are kept with the migration and looked for by people: few, and words.
+fn check_labels(labels: &BTreeMap<String, String>) -> Answer<()> {
+    let is_key = |key: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-./".contains(&b);
+        (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(plain)
+    };
+    let is_value = |value: &str| {
+        let printable = |b: u8| b.is_ascii_graphic() || b == b' ';
+        value.len() <= LONGEST_VALUE && value.bytes().all(printable)
+    };
+    let fit = labels
+        .iter()
+        .all(|(key, value)| is_key(key) && is_value(value));
+    if !fit || labels.len() > MOST_LABELS {
+        return Err(Refusal::invalid(
+            "labels",
+            format!(
+                "must be at most {MOST_LABELS}, with keys of 1 to {LONGEST_KEY} of a-z, 0-9, hyphen, dot and slash, and \
+                 values of at most {LONGEST_VALUE} printable ASCII characters"
+            ),
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +166,7 @@ mod tests {
             expected_source: String::new(),
             request_id: "r 1".into(),
             reason: "because".into(),
+            labels: BTreeMap::from([("wave".into(), "1".into())]),
             requested_by: "somebody".into(),
             trace: TraceParent::generate([1; 24]),
         }
@@ -140,6 +180,7 @@ mod tests {
                 destination: "target".into(),
             },
             reason: "another".into(),
+            labels: BTreeMap::new(),
             requested_by: "else".into(),
             trace: TraceParent::generate([2; 24]),
             ..order()
@@ -169,6 +210,14 @@ mod tests {
         assert!(with(&|o| o.request_id = "ü".into()).is_err());
         assert!(with(&|o| o.request_id = "x".repeat(128)).is_ok());
         assert!(with(&|o| o.request_id = "x".repeat(129)).is_err());
+        let label = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        assert!(with(&|o| o.labels = label("a.b/c-1", "")).is_ok());
+        assert!(with(&|o| o.labels = label("", "x")).is_err());
+        assert!(with(&|o| o.labels = label("Wave", "x")).is_err());
+        assert!(with(&|o| o.labels = label("wave", "1\n")).is_err());
+        assert!(with(&|o| o.labels = label("wave", &"x".repeat(129))).is_err());
+        let many = || (0..17).map(|n| (n.to_string(), String::new())).collect();
+        assert!(with(&|o| o.labels = many()).is_err());
         assert!(with(&|o| o.reason = "x".repeat(1025)).is_err());
         assert!(with(&|o| o.reason = "two\nlines".into()).is_err());
     }

@@ -135,6 +135,7 @@ impl MigrationUseCases {
             request_id: order.request_id.clone(),
             requested_by: order.requested_by.clone(),
             reason: order.reason.clone(),
+            labels: order.labels.clone(),
             trace: Some(order.trace),
         };
         let change = start

@@ -66,6 +66,7 @@ fn of_record(
         traceparent: stored.traceparent.clone(),
         attempts: stored.attempts,
         evidence: stored.evidence.clone(),
+        labels: stored.labels.clone(),
     }
 }
 

@@ -124,7 +124,7 @@ fn is_decided(state: &State, id: &MigrationId) -> bool {
 }
 
 /// True once nothing will change any more.
-fn has_ended(migration: &v1::Migration) -> bool {
+pub(super) fn has_ended(migration: &v1::Migration) -> bool {
     match migration.state() {
         v1::MigrationState::Aborted => true,
         v1::MigrationState::Succeeded => migration.phase() == v1::Phase::Settled,

@@ -279,27 +279,25 @@ fn verdicts_of(
         protocol,
         reachable,
         problem: problem.to_owned(),
+        facts: None,
     };
     match view {
-        Some(view) if view.boot == live.boot => view
-            .endpoints
-            .iter()
-            .map(|e| {
-                (
-                    e.destination.clone(),
-                    verdict(e.protocol, e.reachable, &e.problem),
-                )
-            })
-            .collect(),
-        _ => live
-            .endpoints
-            .iter()
-            .map(|e| {
-                (
-                    e.destination.clone(),
-                    verdict(e.protocol, e.reachable, &e.problem),
-                )
-            })
-            .collect(),
+        Some(view) if view.boot == live.boot => {
+            let seen = view.endpoints.iter().map(|e| {
+                let verdict = v1::EndpointVerdict {
+                    facts: e.facts.clone(),
+                    ..verdict(e.protocol, e.reachable, &e.problem)
+                };
+                (e.destination.clone(), verdict)
+            });
+            seen.collect()
+        }
+        _ => {
+            let stored = live.endpoints.iter().map(|e| {
+                let verdict = verdict(e.protocol, e.reachable, &e.problem);
+                (e.destination.clone(), verdict)
+            });
+            stored.collect()
+        }
     }
 }

@@ -6,7 +6,7 @@ mod expel;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferrypost_proto::{
-    InstanceId, TraceParent,
+    InstanceId, Name, TraceParent,
     routing::v1::{self as stream, command::Command, command_result::Result as Said},
     v1,
 };
@@ -144,6 +144,32 @@ impl StatsUseCases {
             unreachable,
             answer: (sessions, truncated),
         })
+    }
+
+    /// Where the data planes send a name.
+    pub(crate) async fn routes(
+        &self,
+        name: &Name,
+        trace: TraceParent,
+    ) -> (Vec<v1::DataPlaneRoute>, Vec<String>) {
+        let name = name.as_str().to_owned();
+        let question = Command::ExplainName(stream::ExplainName { name });
+        let (said, mut unreachable) = self.ask(&question, trace).await;
+        let mut routes = Vec::new();
+        for (instance, said) in said {
+            let instance = String::from(instance);
+            match said {
+                Said::NameRoute(route) => routes.push(v1::DataPlaneRoute {
+                    instance,
+                    rule: route.rule,
+                    destination: route.destination,
+                    applied: route.applied,
+                }),
+                _ => unreachable.push(instance),
+            }
+        }
+        routes.sort_by(|one, other| one.instance.cmp(&other.instance));
+        (routes, unreachable)
     }
 
     /// Logins that moves have left behind, those behind the name `after`, `size` at most; and where to go on.

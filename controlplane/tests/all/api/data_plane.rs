@@ -10,9 +10,9 @@ use ferrypost_proto::{
     BootId, CONTRACTS, Phase, SCHEMAS, StateId,
     routing::v1::{
         AccountEntry, Applied, Command, CommandResult, Drained, DrainedAccount, EndpointHealth,
-        Health, Hello, KickedSessions, RejectReason, Rejected, RejectedEndpoint, RejectedEntry,
-        SessionInfo, SessionList, StreamRequest, StreamResponse, TablePosition, change::Change,
-        command, command_result, routing_service_client::RoutingServiceClient,
+        Health, Hello, KickedSessions, NameRoute, RejectReason, Rejected, RejectedEndpoint,
+        RejectedEntry, SessionInfo, SessionList, StreamRequest, StreamResponse, TablePosition,
+        change::Change, command, command_result, routing_service_client::RoutingServiceClient,
         stream_request::Message as Say, stream_response::Message as Heard,
     },
 };
@@ -39,6 +39,8 @@ pub(crate) struct Manner {
     pub(crate) sessions: Vec<SessionInfo>,
     /// Its verdicts.
     pub(crate) endpoints: Vec<EndpointHealth>,
+    /// Where it says that every name goes. `None`: it does not know the question.
+    pub(crate) route: Option<String>,
 }
 
 impl Default for Manner {
@@ -51,6 +53,7 @@ impl Default for Manner {
             rejected_endpoints: Vec::new(),
             sessions: Vec::new(),
             endpoints: Vec::new(),
+            route: None,
         }
     }
 }
@@ -390,6 +393,18 @@ impl Stream {
                     kicked: of(&kick.names).len() as u64,
                 })
             }
+            Some(command::Command::ExplainName(explain)) => match &self.shared.manner().route {
+                Some(destination) if !explain.name.is_empty() => {
+                    command_result::Result::NameRoute(NameRoute {
+                        rule: ferrypost_proto::v1::RouteRule::Placement.into(),
+                        destination: destination.clone(),
+                        applied: None,
+                    })
+                }
+                _ => command_result::Result::Failed(
+                    "this version does not know the command".to_owned(),
+                ),
+            },
             _ => command_result::Result::Failed("not in this script".to_owned()),
         };
         self.shared

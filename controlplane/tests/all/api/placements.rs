@@ -375,3 +375,34 @@ async fn a_route_is_explained() {
         "FIELD_REQUIRED"
     );
 }
+
+#[tokio::test]
+async fn a_route_is_what_each_data_plane_says_as_well() {
+    let world = World::new().await;
+    let elsewhere = Manner {
+        route: Some("target".to_owned()),
+        ..Manner::default()
+    };
+    let _stale = DataPlane::join(&world, "dp-1", elsewhere).await;
+    let _old = DataPlane::join(&world, "dp-2", Manner::default()).await;
+    let ask = async |ask_data_planes: bool| {
+        let request = v1::ExplainRouteRequest {
+            login: "alice@example.org".to_owned(),
+            ask_data_planes,
+        };
+        let answer = world.placements().explain_route(request).await;
+        answer.expect("explained").into_inner()
+    };
+    let answer = ask(true).await;
+    assert_eq!(answer.destination, "source");
+    let said: Vec<_> = answer
+        .data_planes
+        .iter()
+        .map(|it| (&*it.instance, &*it.destination))
+        .collect();
+    assert_eq!(said, [("dp-1", "target")]);
+    assert_eq!(answer.header.expect("a header").unreachable, ["dp-2"]);
+    let unasked = ask(false).await;
+    assert!(unasked.data_planes.is_empty());
+    assert!(unasked.header.expect("a header").unreachable.is_empty());
+}

@@ -216,6 +216,11 @@ async fn destinations_show_each_data_planes_verdict() {
         protocol: v1::Protocol::Imap.into(),
         reachable,
         problem: if reachable { "" } else { "refused" }.to_owned(),
+        facts: Some(v1::ServerFacts {
+            tls: "verified".to_owned(),
+            capabilities: vec!["AUTH=PLAIN".to_owned()],
+            ..v1::ServerFacts::default()
+        }),
     };
     let manner = Manner {
         endpoints: vec![verdict("source", true), verdict("target", false)],
@@ -230,13 +235,25 @@ async fn destinations_show_each_data_planes_verdict() {
             .await
             .ok()?
             .into_inner();
-        let all = answer.destinations.iter().all(|d| !d.verdicts.is_empty());
+        let is_seen = |verdict: &v1::EndpointVerdict| verdict.facts.is_some();
+        let all = answer
+            .destinations
+            .iter()
+            .all(|d| d.verdicts.iter().any(is_seen));
         all.then_some(answer.destinations)
     })
     .await;
     assert_eq!(destinations.len(), 2);
     assert!(destinations[0].verdicts[0].reachable);
     assert_eq!(destinations[1].verdicts[0].problem, "refused");
+    let facts = destinations[0].verdicts[0]
+        .facts
+        .clone()
+        .expect("what was seen");
+    assert_eq!(
+        (&*facts.tls, &*facts.capabilities[0]),
+        ("verified", "AUTH=PLAIN")
+    );
 
     // A destination that a data plane cannot reach holds moves back.
     let request = v1::MigrateRequest {

@@ -180,6 +180,7 @@ impl World {
     pub(crate) async fn route(&self, login: &str) -> v1::ExplainRouteResponse {
         let request = v1::ExplainRouteRequest {
             login: login.to_owned(),
+            ..v1::ExplainRouteRequest::default()
         };
         let answer = self.placements().explain_route(request).await;
         answer.expect("explained").into_inner()

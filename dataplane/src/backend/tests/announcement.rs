@@ -97,4 +97,9 @@ async fn a_server_that_does_not_read_the_announcement_is_reachable_and_it_is_sai
     let told = &backends.endpoints()[0];
     assert!(told.reachable);
     assert_eq!(told.problem, "announcement_unread");
+    let facts = told.facts.as_ref().expect("what was seen");
+    assert_eq!(
+        (&*facts.tls, &*facts.capabilities),
+        ("unknown", &["IMAP4rev1".to_owned()][..])
+    );
 }

@@ -1,10 +1,11 @@
 //! How a data plane comes to its end, and what it answers until then.
 
 use ferrypost_proto::routing::v1::{
-    Command, KickSessions, ListSessions, ListUnlisted, Probe, command::Command as Kind,
-    command_result::Result as Outcome, stream_request::Message as Up,
+    Command, ExplainName, KickSessions, ListSessions, ListUnlisted, Probe,
+    command::Command as Kind, command_result::Result as Outcome, stream_request::Message as Up,
     stream_response::Message as Down,
 };
+use ferrypost_proto::v1::RouteRule;
 use ferrypost_routing::testing::*;
 use tokio::time::{Duration, Instant};
 
@@ -144,6 +145,25 @@ async fn run(stream: &mut Served, command: Kind) -> Outcome {
         .await;
     assert_eq!(result.command_id, "c1");
     result.result.expect("a result")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_explained_by_the_table_in_force() {
+    let mut world = World::new();
+    let mut stream = world.synced(chunk(5, vec![])).await;
+    let explain = |name: &str| {
+        Kind::ExplainName(ExplainName {
+            name: name.to_owned(),
+        })
+    };
+    let Outcome::NameRoute(route) = run(&mut stream, explain("ALICE")).await else {
+        panic!("a route");
+    };
+    assert_eq!(route.destination, "source");
+    assert_eq!(route.rule(), RouteRule::Default);
+    assert_eq!(route.applied.expect("a revision").store, 5);
+    let bad = run(&mut stream, explain("a\"b")).await;
+    assert!(matches!(bad, Outcome::Failed(_)), "{bad:?}");
 }
 
 #[tokio::test(start_paused = true)]

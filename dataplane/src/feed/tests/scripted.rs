@@ -416,5 +416,6 @@ pub(super) fn verdict(destination: Option<&str>, reachable: bool) -> EndpointHea
         protocol: Protocol::Imap.into(),
         reachable,
         problem: String::new(),
+        facts: None,
     }
 }

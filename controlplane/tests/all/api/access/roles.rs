@@ -20,6 +20,7 @@ fn needed_roles() -> BTreeMap<&'static str, &'static str> {
         "MigrationService/ListMigrations",
         "MigrationService/WaitMigration",
         "MigrationService/WatchMigration",
+        "MigrationService/WatchMigrations",
         "PlacementService/GetPlacement",
         "PlacementService/ListPlacements",
         "PlacementService/ExplainRoute",

@@ -1,6 +1,7 @@
 //! `MigrationService`.
 
 mod aborts;
+mod labels;
 mod moves;
 mod past;
 mod plans;
