@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is honoured; tools and the demo's files lie in ./target all the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up demo-down test check lint fuzz bench gen deny install deb
+.PHONY: help demo demo-up demo-down test check lint fuzz bench gen released deny install deb
 
 deny_version = 0.20.2
 # Run as built: `cargo run` of one package alone would choose other features and build it all anew.
@@ -83,6 +83,11 @@ deb: ## a Debian package of it, in target/
 	sed "s/@VERSION@/$(version)/; s/@ARCHITECTURE@/$$(dpkg --print-architecture)/" docs/packaging/debian/control \
 	  > $(package)/DEBIAN/control
 	dpkg-deb $(COMPRESSION) --build --root-owner-group $(package) $(built)
+
+# At a release alone: docs/upgrading.md.
+released: ## write down the API, the stream and the store's values of this tree as what is released
+	@tests/tools/install test
+	$${TOOLS_DIR:-target/tools}/bin/buf build proto --exclude-source-info -o proto/released.binpb
 
 gen: ## write the generated code of proto/ anew
 	UPDATE_GEN=1 cargo test --locked -p ferrypost-proto --test generated

@@ -7,6 +7,7 @@ mod announcement;
 mod browser;
 mod cli;
 mod compression;
+mod contract;
 mod cyrus;
 mod cyrus_mail;
 mod demo;
