@@ -648,7 +648,8 @@ impl AdminSockets {
     }
 
     fn serve(self, config: &Config, stats: Arc<Stats>, services: &Shutdown) {
-        let access = Access::new(config.admin().token_file.clone());
+        let admin = config.admin();
+        let access = Access::new(admin.token_file.clone()).draining(admin.drain_token_file.clone());
         let source: Arc<dyn Source> = stats;
         let shutdown = config.limits().shutdown;
         let full = Server::full(Arc::clone(&source), access)

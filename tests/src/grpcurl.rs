@@ -104,6 +104,14 @@ impl Grpcurl {
         })
     }
 
+    /// Takes services from a descriptor set, for a server without reflection.
+    #[must_use]
+    pub fn protoset(mut self, file: &Path) -> Self {
+        self.options
+            .extend(["-protoset".to_owned(), file.display().to_string()]);
+        self
+    }
+
     /// Shows a client certificate.
     #[must_use]
     pub fn certificate(mut self, certificate: &Path, key: &Path) -> Self {

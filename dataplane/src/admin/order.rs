@@ -48,6 +48,11 @@ pub enum OrderError {
     /// The certificate of the configuration cannot be read.
     #[error(transparent)]
     Certificate(#[from] tls::FileError),
+    /// Nobody may give the order.
+    #[error(
+        "admin.drain_token_file is not set, so nobody may have this data plane drained: give it a token of its own"
+    )]
+    NotAllowed,
     /// Nor the token.
     #[error("{path} {error}", path = .path.display())]
     Token {
@@ -93,11 +98,12 @@ pub async fn drain(admin: &Admin, limits: ShutdownLimits) -> Result<Value, Order
 
 async fn ask(admin: &Admin) -> Result<Value, OrderError> {
     let address = local(admin.listen);
+    let authorization = authorization(admin)?;
     let connection = connect(admin, address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(connection)).await?;
     let request = Request::post("/drain")
         .header(HOST, address.to_string())
-        .header(AUTHORIZATION, authorization(admin)?)
+        .header(AUTHORIZATION, authorization)
         .body(Empty::<Bytes>::new())
         .expect("every part of it is valid");
     let exchange = async {
@@ -127,11 +133,13 @@ async fn connect(admin: &Admin, address: SocketAddr) -> Result<TlsStream<TcpStre
 }
 
 fn authorization(admin: &Admin) -> Result<HeaderValue, OrderError> {
+    let file = admin.drain_token_file.as_ref();
+    let file = file.ok_or(OrderError::NotAllowed)?;
     let wrong = |error| OrderError::Token {
-        path: admin.token_file.clone(),
+        path: file.clone(),
         error,
     };
-    let content = std::fs::read(&admin.token_file).map_err(|error| wrong(error.into()))?;
+    let content = std::fs::read(file).map_err(|error| wrong(error.into()))?;
     let token = ferrypost_runtime::token::secret(&content).map_err(wrong)?;
     let header = [b"Bearer ", token].concat();
     let mut header = HeaderValue::from_bytes(&header).map_err(|_| wrong(TokenError::NotOneWord))?;

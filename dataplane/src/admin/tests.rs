@@ -10,6 +10,10 @@ use ferrypost_runtime::{
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
+use tonic::{Code, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use super::*;
 use crate::{
@@ -18,6 +22,7 @@ use crate::{
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const DRAIN_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 
 struct Fixed {
     ready: bool,
@@ -53,6 +58,7 @@ impl Endpoint {
         std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
         std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
         std::fs::write(path("token"), format!("{TOKEN}\n")).unwrap();
+        std::fs::write(path("drain"), DRAIN_TOKEN).unwrap();
         let files = CertificateFiles {
             cert_file: path("cert.pem"),
             key_file: path("key.pem"),
@@ -60,7 +66,8 @@ impl Endpoint {
         let tls = ServerTls::new(&[files], Some(b"http/1.1")).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
-        let server = Server::full(Arc::new(Fixed { ready }), Access::new(path("token")));
+        let access = Access::new(path("token")).draining(Some(path("drain")));
+        let server = Server::full(Arc::new(Fixed { ready }), access);
         let (address, shutdown) = serve(server, Some(tls));
         Self {
             address,
@@ -173,7 +180,7 @@ async fn readiness_is_told_to_everybody_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn to_drain_is_for_those_who_know_the_token_and_for_no_link_that_is_followed() {
+async fn to_drain_has_a_token_of_its_own_and_is_for_no_link_that_is_followed() {
     let endpoint = Endpoint::start(true);
     for (method, path, token, status) in [
         ("POST", "/drain", None, 401),
@@ -181,8 +188,10 @@ async fn to_drain_is_for_those_who_know_the_token_and_for_no_link_that_is_follow
         ("POST", "/stats", Some(TOKEN), 405),
         ("DELETE", "/drain", Some(TOKEN), 405),
         ("POST", "/healthz", None, 405),
+        ("POST", "/drain", Some(TOKEN), 403),
+        ("GET", "/metrics", Some(DRAIN_TOKEN), 403),
         // This source has nobody to let go of.
-        ("POST", "/drain", Some(TOKEN), 404),
+        ("POST", "/drain", Some(DRAIN_TOKEN), 404),
     ] {
         let (answered, text) = endpoint.ask(method, path, token).await;
         assert_eq!(answered, status, "{method} {path}: {text}");
@@ -201,6 +210,35 @@ async fn the_port_in_clear_serves_health_and_no_stats() {
         let stream = net::connect(address).await.unwrap();
         let answer = request(stream, "GET", path, token).await;
         assert_eq!(answer.0, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_port_in_clear_answers_by_grpc_too_and_says_nothing_else() {
+    for (ready, named) in [
+        (true, ServingStatus::Serving),
+        (false, ServingStatus::NotServing),
+    ] {
+        let (address, _shutdown) = serve(Server::health_only(Arc::new(Fixed { ready })), None);
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+        let channel = channel.connect().await.unwrap();
+        let mut client = HealthClient::new(channel);
+        for (service, expected) in [
+            ("", Some(named)),
+            ("readiness", Some(named)),
+            ("liveness", Some(ServingStatus::Serving)),
+            ("ferrypost.v1.StatsService", None),
+        ] {
+            let service = service.to_owned();
+            let request = HealthCheckRequest { service };
+            let answer = client.check(request).await;
+            match expected {
+                Some(status) => assert_eq!(answer.unwrap().get_ref().status(), status),
+                None => assert_eq!(answer.unwrap_err().code(), Code::NotFound),
+            }
+        }
+        let watched = client.watch(HealthCheckRequest::default()).await;
+        assert_eq!(watched.unwrap_err().code(), Code::Unimplemented);
     }
 }
 

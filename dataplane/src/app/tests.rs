@@ -24,6 +24,7 @@ use crate::session::tests::{
 use control_plane::{ControlPlane, Conversation, welcome};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const DRAIN_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 
 /// A data plane's surroundings.
 struct Surroundings {
@@ -38,6 +39,7 @@ impl Surroundings {
         std::fs::write(directory.path().join("ca.pem"), &authority.pem).unwrap();
         authority.sign("localhost").write(directory.path(), "edge");
         std::fs::write(directory.path().join("token"), TOKEN).unwrap();
+        std::fs::write(directory.path().join("drain"), DRAIN_TOKEN).unwrap();
         Self {
             directory,
             authority,
@@ -72,6 +74,7 @@ impl Surroundings {
             cert_file = "edge.pem"
             key_file = "edge.key"
             token_file = "token"
+            drain_token_file = "drain"
             [limits.preauth]
             failure_floor = "1ms"
             handshake = "1m"
@@ -162,8 +165,12 @@ async fn ask(admin: SocketAddr, surroundings: &Surroundings, what: &str) -> serd
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let mut stream = connector.connect(name, socket).await.unwrap();
+    let token = match what {
+        "POST /drain" => DRAIN_TOKEN,
+        _ => TOKEN,
+    };
     let head = format!(
-        "{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        "{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -311,6 +318,10 @@ async fn who_asks_to_drain_is_answered_when_nobody_is_served_any_more() {
     local.listen = admin;
     let limits = config.limits().shutdown;
     assert_eq!(order::drain(&local, limits).await.unwrap(), expected);
+    let mut unset = local.clone();
+    unset.drain_token_file = None;
+    let refused = order::drain(&unset, limits).await.unwrap_err();
+    assert!(matches!(refused, OrderError::NotAllowed), "{refused}");
     let other = surroundings.authority.sign("localhost");
     other.write(surroundings.path(), "other");
     let mut mistaken = local.clone();

@@ -179,8 +179,10 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// What it shows to callers.
     pub certificate: CertificateFiles,
-    /// Holds the bearer token; reread when it changes.
+    /// Holds the bearer token of who may read; reread when it changes.
     pub token_file: PathBuf,
+    /// Holds that of who may have this data plane drained, and nothing else. `None`: nobody may.
+    pub drain_token_file: Option<PathBuf>,
     /// Where `/healthz` and `/readyz`, and nothing else, are served in clear.
     pub health_listen: Option<SocketAddr>,
 }

@@ -31,6 +31,11 @@ fn directory() -> tempfile::TempDir {
         "0123456789abcdef0123456789abcdef\n",
     )
     .unwrap();
+    fs::write(
+        path.join("drain.token"),
+        "fedcba9876543210fedcba9876543210\n",
+    )
+    .unwrap();
     fs::write(path.join("tls/issuer.jwks"), KEY_SET).unwrap();
     fs::write(path.join("issuer.secret"), "s3cret\n").unwrap();
     directory
@@ -362,7 +367,7 @@ fn a_protocol_may_have_limits_of_its_own_and_inherits_the_others() {
     assert_eq!(limits.relay_of(ProtocolKind::Imap), limits.relay);
     assert_eq!(
         replaced("# idle = \"11m\"", "drain = \"1s\""),
-        ["168: limits.pop3.relay.drain: unknown key; there are: answer, idle, stalled"]
+        ["170: limits.pop3.relay.drain: unknown key; there are: answer, idle, stalled"]
     );
 }
 
@@ -395,11 +400,11 @@ fn the_page_about_limits_has_each_of_them_with_its_default() {
 fn no_idle_time_is_below_what_clients_of_the_protocol_count_on() {
     assert_eq!(
         replaced("# idle = \"35m\"", "idle = \"30m\""),
-        ["106: limits.relay.idle: must be at least 31m for imap (RFC 9051 §5.4)"]
+        ["108: limits.relay.idle: must be at least 31m for imap (RFC 9051 §5.4)"]
     );
     assert_eq!(
         replaced("# idle = \"11m\"", "idle = \"9m\""),
-        ["168: limits.pop3.relay.idle: must be at least 10m for pop3 (RFC 1939 §3)"]
+        ["170: limits.pop3.relay.idle: must be at least 10m for pop3 (RFC 1939 §3)"]
     );
     let of = |protocol: &str, idle: &str| {
         let text = format!("[limits.{protocol}.relay]\nidle = \"{idle}\"\n[limits.tokens]");
@@ -503,11 +508,11 @@ fn an_unknown_key_is_named_with_the_one_that_is_meant() {
     );
     assert_eq!(
         replaced("# idle = \"35m\"", "idel = \"35m\""),
-        ["106: limits.relay.idel: unknown key; is \"idle\" meant?"]
+        ["108: limits.relay.idel: unknown key; is \"idle\" meant?"]
     );
     assert_eq!(
         replaced("[log]", "[log]\ncolour = true"),
-        ["62: log.colour: unknown key; there are: accounts, accounts_key_file, format, level"]
+        ["64: log.colour: unknown key; there are: accounts, accounts_key_file, format, level"]
     );
 }
 
@@ -528,9 +533,9 @@ fn all_mistakes_are_reported_at_once() {
             "34: listeners[0].address: \"imap.example.org:993\": must be an address with a port, as \
              \"0.0.0.0:993\" or \"[::]:993\"",
             "49: listeners[1].tls: \"none\" must be one of \"implicit\", \"starttls\"",
-            "63: log.level: \"trace\" must be one of \"error\", \"warn\", \"info\", \"debug\"",
-            "71: limits.connections.per_address: must be a whole number from 1 on",
-            "81: limits.preauth.handshake: must be a time, as \"500ms\", \"10s\", \"5m\" or \"1h\", is \
+            "65: log.level: \"trace\" must be one of \"error\", \"warn\", \"info\", \"debug\"",
+            "73: limits.connections.per_address: must be a whole number from 1 on",
+            "83: limits.preauth.handshake: must be a time, as \"500ms\", \"10s\", \"5m\" or \"1h\", is \
              integer",
         ]
     );
@@ -652,6 +657,20 @@ fn a_token_must_be_long_and_one_word() {
 }
 
 #[test]
+fn the_token_to_read_is_not_the_one_to_drain() {
+    assert_eq!(
+        replaced(
+            "# drain_token_file = \"drain.token\"",
+            "drain_token_file = \"admin.token\""
+        ),
+        [
+            "59: admin.drain_token_file: is token_file, too: whoever reads figures could stop this data plane; give it a \
+             token of its own"
+        ]
+    );
+}
+
+#[test]
 fn an_admin_endpoint_without_a_token_is_refused_wherever_it_listens() {
     assert_eq!(
         replaced("token_file = \"admin.token\"", "listen = \"0.0.0.0:9443\""),
@@ -678,7 +697,7 @@ fn two_listeners_on_one_address_or_of_one_name_are_refused() {
             "# health_listen = \"0.0.0.0:9080\"",
             "health_listen = \"127.0.0.1:9443\""
         ),
-        ["59: admin.health_listen: 127.0.0.1:9443 is taken by admin.listen"]
+        ["61: admin.health_listen: 127.0.0.1:9443 is taken by admin.listen"]
     );
 }
 
@@ -726,11 +745,11 @@ fn a_known_network_is_there_once_and_fits_the_whole() {
     let again = once.replace(".10/24", ".0/24");
     assert_eq!(
         networks(&format!("{once}\n[[limits.connections.networks]]\n{again}")),
-        ["84: limits.connections.networks[1].network: 192.0.2.0/24 is there twice"]
+        ["86: limits.connections.networks[1].network: 192.0.2.0/24 is there twice"]
     );
     assert_eq!(
         networks(&once.replace("20000", "20001")),
-        ["82: limits.connections.networks[0].connections: must not be above connections.total"]
+        ["84: limits.connections.networks[0].connections: must not be above connections.total"]
     );
     let found = networks("network = \"host\"");
     assert_eq!(found.len(), 2, "{found:?}");
@@ -742,11 +761,11 @@ fn a_known_network_is_there_once_and_fits_the_whole() {
 fn hashed_accounts_need_a_key() {
     assert_eq!(
         replaced("[log]", "[log]\naccounts = \"hashed\""),
-        ["61: log.accounts_key_file: missing: the key of the hashes, random"]
+        ["63: log.accounts_key_file: missing: the key of the hashes, random"]
     );
     assert_eq!(
         replaced("[log]", "[log]\naccounts_key_file = \"admin.token\""),
-        ["62: log.accounts_key_file: is for accounts = \"hashed\""]
+        ["64: log.accounts_key_file: is for accounts = \"hashed\""]
     );
 }
 
@@ -754,30 +773,30 @@ fn hashed_accounts_need_a_key() {
 fn limits_must_fit_each_other() {
     assert_eq!(
         replaced("# drain = \"10s\"", "drain = \"18s\""),
-        ["123: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
+        ["125: limits.shutdown.grace: must be at least relay.drain and relay.close together"]
     );
     assert_eq!(
         replaced("# failure_ceiling = \"15s\"", "failure_ceiling = \"1s\""),
-        ["85: limits.preauth.failure_ceiling: must be at least preauth.failure_floor"]
+        ["87: limits.preauth.failure_ceiling: must be at least preauth.failure_floor"]
     );
     assert_eq!(
         replaced("# per_name = 500", "per_name = 5001"),
-        ["116: limits.hold.per_name: must not be above hold.total"]
+        ["118: limits.hold.per_name: must not be above hold.total"]
     );
     assert_eq!(
         replaced("# per_name_and_address = 50", "per_name_and_address = 501"),
-        ["117: limits.hold.per_name_and_address: must not be above hold.per_name"]
+        ["119: limits.hold.per_name_and_address: must not be above hold.per_name"]
     );
     assert_eq!(
         replaced(
             "# per_network = 2000",
             "per_network = 499\nper_address = 500"
         ),
-        ["74: limits.connections.per_address: must not be above connections.per_network"]
+        ["76: limits.connections.per_address: must not be above connections.per_network"]
     );
     assert_eq!(
         replaced("# per_network = 2000", "per_network = 20001"),
-        ["73: limits.connections.per_network: must not be above connections.total"]
+        ["75: limits.connections.per_network: must not be above connections.total"]
     );
 }
 

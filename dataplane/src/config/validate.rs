@@ -361,10 +361,18 @@ fn admin(section: &Section<'_>) -> Option<Admin> {
         "a file with the token that callers must know",
         section.token_file("token_file"),
     );
+    let drain_token_file = section.token_file("drain_token_file");
+    if drain_token_file.is_some() && drain_token_file == token_file {
+        section.wrong(
+            "drain_token_file",
+            "is token_file, too: whoever reads figures could stop this data plane; give it a token of its own",
+        );
+    }
     Some(Admin {
         listen,
         certificate: certificate?,
         token_file: token_file?,
+        drain_token_file,
         health_listen: section.address("health_listen"),
     })
 }

@@ -21,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Admin {
     address: SocketAddr,
     token: String,
+    /// Of who may have it drained.
+    drain_token: Option<String>,
     trust: Arc<ClientConfig>,
 }
 
@@ -30,8 +32,16 @@ impl Admin {
         Self {
             address,
             token: token.to_owned(),
+            drain_token: None,
             trust,
         }
+    }
+
+    /// The same for who has the token to drain, too.
+    #[must_use]
+    pub fn draining(mut self, token: &str) -> Self {
+        self.drain_token = Some(token.to_owned());
+        self
     }
 
     /// Whether the data plane accepts clients.
@@ -63,7 +73,7 @@ impl Admin {
     /// # Errors
     /// [`WorldError::Admin`] when it does not answer.
     pub async fn get(&self, path: &str) -> Result<(u16, String), WorldError> {
-        self.ask("GET", path, LIMIT).await
+        self.ask(("GET", path), &self.token, LIMIT).await
     }
 
     /// What a `POST` of `/drain` says, which is answered when everybody is let go of.
@@ -71,7 +81,9 @@ impl Admin {
     /// # Errors
     /// [`WorldError::Admin`] when it says anything else, or nothing for a minute.
     pub async fn drain(&self) -> Result<Value, WorldError> {
-        match self.ask("POST", "/drain", Duration::from_mins(1)).await? {
+        let token = self.drain_token.as_ref().unwrap_or(&self.token);
+        let asked = self.ask(("POST", "/drain"), token, Duration::from_mins(1));
+        match asked.await? {
             (200, body) => {
                 serde_json::from_str(&body).map_err(|error| WorldError::Admin(error.to_string()))
             }
@@ -81,25 +93,25 @@ impl Admin {
 
     async fn ask(
         &self,
-        method: &str,
-        path: &str,
+        request: (&str, &str),
+        token: &str,
         limit: Duration,
     ) -> Result<(u16, String), WorldError> {
-        let answer = timeout(limit, self.exchange(method, path))
+        let answer = timeout(limit, self.exchange(request, token))
             .await
             .map_err(|_| WorldError::Admin(format!("no answer within {limit:?}")))?
             .map_err(|error| WorldError::Admin(error.to_string()))?;
         parse(&answer).ok_or_else(|| WorldError::Admin("not HTTP".to_owned()))
     }
 
-    async fn exchange(&self, method: &str, path: &str) -> std::io::Result<String> {
+    async fn exchange(&self, (method, path): (&str, &str), token: &str) -> std::io::Result<String> {
         let tcp = TcpStream::connect(self.address).await?;
         let name = ServerName::from(self.address.ip());
         let connector = TlsConnector::from(Arc::clone(&self.trust));
         let mut tls = connector.connect(name, tcp).await?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
-            self.address, self.token
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n",
+            self.address
         );
         tls.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();

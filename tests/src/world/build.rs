@@ -374,6 +374,7 @@ impl Builder {
             password,
             operator_token: token(files.operator_token())?,
             admin_token: token(files.admin_token())?,
+            drain_token: token(files.drain_token())?,
             trust: authority.client_config()?,
             journal: files.journal(),
             folder,

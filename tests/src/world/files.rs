@@ -1,10 +1,10 @@
 //! The folders and files of a world, which are those that the manual shows.
 //!
 //! ```text
-//!   <folder>/ca.pem, operator.token, admin.token, hook.journal
+//!   <folder>/ca.pem, operator.token, admin.token, drain.token, hook.journal
 //!   <folder>/source/, target/                     the two Dovecots
 //!   <folder>/control-plane-1/controlplane.toml    with routing.toml, tls/ and its store beside it
-//!   <folder>/gateway-1/gateway.toml               with tls/, admin.token and state/ beside it
+//!   <folder>/gateway-1/gateway.toml               with tls/, admin.token, drain.token and state/ beside it
 //! ```
 //!
 //! A configuration is the example from the repository with this machine's values in place of the
@@ -134,6 +134,11 @@ impl Files<'_> {
         self.folder.join("admin.token")
     }
 
+    /// The token of who may have a data plane drained.
+    pub(super) fn drain_token(&self) -> PathBuf {
+        self.folder.join("drain.token")
+    }
+
     /// Where the delta hook writes when it ran.
     pub(super) fn journal(&self) -> PathBuf {
         self.folder.join("hook.journal")
@@ -153,7 +158,8 @@ impl Files<'_> {
     pub(super) fn write_shared(&self) -> io::Result<()> {
         fs::write(self.authority(), self.authority.pem())?;
         write_secret(&self.operator_token(), &fresh_token())?;
-        write_secret(&self.admin_token(), &fresh_token())
+        write_secret(&self.admin_token(), &fresh_token())?;
+        write_secret(&self.drain_token(), &fresh_token())
     }
 
     /// Writes the configuration of a data plane and what it names.
@@ -169,6 +175,7 @@ impl Files<'_> {
         fs::create_dir_all(&tls)?;
         fs::copy(self.authority(), tls.join("ca.pem"))?;
         fs::copy(self.admin_token(), folder.join("admin.token"))?;
+        fs::copy(self.drain_token(), folder.join("drain.token"))?;
         self.authority.server()?.write(&tls, "mail")?;
         self.authority.client(name, &[])?.write(&tls, name)?;
         // What it shows to callers of the admin endpoint is a server's certificate.
@@ -196,6 +203,10 @@ impl Files<'_> {
             (
                 "instance = \"gateway-1\"",
                 format!("instance = \"{name}\"{}", group(plane)),
+            ),
+            (
+                "token_file = \"admin.token\"",
+                "token_file = \"admin.token\"\ndrain_token_file = \"drain.token\"".into(),
             ),
             ("tls/gateway-1.pem", format!("tls/{name}.pem")),
             ("tls/gateway-1.key", format!("tls/{name}.key")),

@@ -123,6 +123,7 @@ pub struct World {
     password: String,
     operator_token: String,
     admin_token: String,
+    drain_token: String,
     trust: Arc<ClientConfig>,
     journal: PathBuf,
     folder: Folder,
@@ -287,7 +288,7 @@ impl World {
     /// The admin endpoint of a data plane.
     pub fn admin(&self, data_plane: usize) -> Admin {
         let address = self.data_planes[data_plane].admin();
-        Admin::new(address, &self.admin_token, self.trust())
+        Admin::new(address, &self.admin_token, self.trust()).draining(&self.drain_token)
     }
 
     /// The admin endpoint of a replica of the control plane.

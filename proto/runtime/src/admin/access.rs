@@ -1,9 +1,9 @@
-//! Who may see what: the bearer token, and the end of an address's guesses.
+//! Who may do what: bearer tokens, and the end of an address's guesses.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -22,10 +22,12 @@ const LOCK_OUT: Duration = Duration::from_mins(5);
 /// Addresses that are remembered. Past it the one whose last wrong token is longest ago is forgotten.
 const REMEMBERED: usize = 1024;
 
-/// The token and the addresses that got it wrong.
+/// The tokens and the addresses that got them wrong.
 #[derive(Debug)]
 pub struct Access {
-    token_file: PathBuf,
+    read: PathBuf,
+    /// `None`: nobody may.
+    drain: Option<PathBuf>,
     failures: Mutex<HashMap<IpAddr, Failures>>,
 }
 
@@ -35,11 +37,23 @@ struct Failures {
     last: Instant,
 }
 
+/// What a token gives. Neither right has the other in it: who reads figures need not be able to stop a data plane, and what
+/// stops one has no use for who is logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// To see `/stats` and `/metrics`.
+    Read,
+    /// To have everybody let go of.
+    Drain,
+}
+
 /// Why a caller is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
     /// There is no token, or a wrong one.
     Unauthorized,
+    /// The token is one of ours, and not for this.
+    Forbidden,
     /// The address has been wrong too often; the right token does not help either, or guessing could
     /// go on.
     LockedOut {
@@ -51,16 +65,29 @@ pub(super) enum Denied {
 }
 
 impl Access {
-    /// Callers must know what the file holds at the time of their call.
+    /// Callers must know what the file holds at the time of their call. Nobody may drain.
     pub fn new(token_file: PathBuf) -> Self {
         Self {
-            token_file,
+            read: token_file,
+            drain: None,
             failures: Mutex::default(),
         }
     }
 
-    /// Whether a caller with this `Authorization` header is let in.
-    pub(super) async fn check(&self, peer: IpAddr, header: Option<&[u8]>) -> Result<(), Denied> {
+    /// The same, where who knows what another file holds may drain, and nothing else.
+    #[must_use]
+    pub fn draining(mut self, token_file: Option<PathBuf>) -> Self {
+        self.drain = token_file;
+        self
+    }
+
+    /// Whether a caller with this `Authorization` header has a right.
+    pub(super) async fn check(
+        &self,
+        peer: IpAddr,
+        header: Option<&[u8]>,
+        right: Right,
+    ) -> Result<(), Denied> {
         let peer = customer(peer);
         if let Some(remaining) = self.locked_out(peer) {
             return Err(Denied::LockedOut { remaining });
@@ -68,21 +95,19 @@ impl Access {
         let Some(offered) = header.and_then(Token::shown) else {
             return Err(Denied::Unauthorized);
         };
-        // Read at every call: a few octets, and a token that was changed or removed counts at once.
-        let token = self.token().await.map_err(|error| {
-            tracing::error!(file = %self.token_file.display(), %error, "cannot read the admin token");
-            Denied::NoToken
-        })?;
-        if token.is(&offered) {
+        let (wanted, other) = match right {
+            Right::Read => (Some(&self.read), self.drain.as_ref()),
+            Right::Drain => (self.drain.as_ref(), Some(&self.read)),
+        };
+        if is_in(wanted, &offered).await? {
             self.forget(peer);
             return Ok(());
         }
+        if is_in(other, &offered).await? {
+            return Err(Denied::Forbidden);
+        }
         self.remember(peer);
         Err(Denied::Unauthorized)
-    }
-
-    async fn token(&self) -> Result<Token, TokenError> {
-        Token::check(&tokio::fs::read(&self.token_file).await?)
     }
 
     fn locked_out(&self, peer: IpAddr) -> Option<Duration> {
@@ -123,6 +148,23 @@ impl Access {
     }
 }
 
+/// Whether a file holds this token. Read at every call: a few octets, and a token that was changed or removed counts at
+/// once.
+async fn is_in(file: Option<&PathBuf>, offered: &Token) -> Result<bool, Denied> {
+    let Some(file) = file else {
+        return Ok(false);
+    };
+    let held = read(file).await.map_err(|error| {
+        tracing::error!(file = %file.display(), %error, "cannot read a token of the admin endpoint");
+        Denied::NoToken
+    })?;
+    Ok(held.is(offered))
+}
+
+async fn read(file: &Path) -> Result<Token, TokenError> {
+    Token::check(&tokio::fs::read(file).await?)
+}
+
 /// What one caller can change at will is not who he is: the lower half of an IPv6 address.
 fn customer(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
@@ -138,6 +180,12 @@ mod tests {
     const OURS: &str = "0123456789abcdef0123456789abcdef";
     const OLD: &str = "old-old-old-old-old-old-old-old-old";
     const NEW: &str = "new-new-new-new-new-new-new-new-new";
+
+    const DRAINS: &str = "drain-drain-drain-drain-drain-drain";
+
+    async fn reads(access: &Access, peer: IpAddr, header: Option<&[u8]>) -> Result<(), Denied> {
+        access.check(peer, header, Right::Read).await
+    }
 
     fn bearer(token: &str) -> Vec<u8> {
         format!("Bearer {token}").into_bytes()
@@ -157,11 +205,14 @@ mod tests {
     #[tokio::test]
     async fn the_right_token_is_let_in_and_nothing_else() {
         let (_directory, access) = access(&format!("{OURS}\n"));
-        assert_eq!(access.check(peer(1), Some(&bearer(OURS))).await, Ok(()));
+        assert_eq!(reads(&access, peer(1), Some(&bearer(OURS))).await, Ok(()));
         assert_eq!(
-            access
-                .check(peer(1), Some(b"bearer 0123456789abcdef0123456789abcdef"))
-                .await,
+            reads(
+                &access,
+                peer(1),
+                Some(b"bearer 0123456789abcdef0123456789abcdef")
+            )
+            .await,
             Ok(())
         );
         for bad in [
@@ -171,7 +222,7 @@ mod tests {
             Some("Bearer 0123456789abcdef0123456789abcde"),
             Some("Basic 0123456789abcdef0123456789abcdef"),
         ] {
-            let checked = access.check(peer(1), bad.map(str::as_bytes)).await;
+            let checked = reads(&access, peer(1), bad.map(str::as_bytes)).await;
             assert_eq!(checked, Err(Denied::Unauthorized), "{bad:?}");
         }
     }
@@ -181,24 +232,49 @@ mod tests {
         let (directory, access) = access(OLD);
         std::fs::write(directory.path().join("token"), NEW).unwrap();
         assert_eq!(
-            access.check(peer(1), Some(&bearer(OLD))).await,
+            reads(&access, peer(1), Some(&bearer(OLD))).await,
             Err(Denied::Unauthorized)
         );
-        assert_eq!(access.check(peer(1), Some(&bearer(NEW))).await, Ok(()));
+        assert_eq!(reads(&access, peer(1), Some(&bearer(NEW))).await, Ok(()));
         std::fs::write(directory.path().join("token"), "\n").unwrap();
         assert_eq!(
-            access.check(peer(1), Some(b"Bearer ")).await,
+            reads(&access, peer(1), Some(b"Bearer ")).await,
             Err(Denied::NoToken)
         );
         std::fs::remove_file(directory.path().join("token")).unwrap();
         assert_eq!(
-            access.check(peer(1), Some(&bearer(NEW))).await,
+            reads(&access, peer(1), Some(&bearer(NEW))).await,
             Err(Denied::NoToken)
         );
     }
 
+    #[tokio::test]
+    async fn neither_token_gives_the_right_of_the_other_and_without_one_nobody_may_drain() {
+        let (directory, access) = access(OURS);
+        let file = directory.path().join("drain");
+        std::fs::write(&file, DRAINS).unwrap();
+        let access = access.draining(Some(file));
+        for (token, right, expected) in [
+            (OURS, Right::Read, Ok(())),
+            (OURS, Right::Drain, Err(Denied::Forbidden)),
+            (DRAINS, Right::Read, Err(Denied::Forbidden)),
+            (DRAINS, Right::Drain, Ok(())),
+            (NEW, Right::Drain, Err(Denied::Unauthorized)),
+        ] {
+            let checked = access.check(peer(1), Some(&bearer(token)), right).await;
+            assert_eq!(checked, expected, "{token} {right:?}");
+        }
+        let access = access.draining(None);
+        for (token, expected) in [(OURS, Denied::Forbidden), (DRAINS, Denied::Unauthorized)] {
+            let checked = access
+                .check(peer(1), Some(&bearer(token)), Right::Drain)
+                .await;
+            assert_eq!(checked, Err(expected));
+        }
+    }
+
     async fn guess(access: &Access, peer: IpAddr) -> Result<(), Denied> {
-        access.check(peer, Some(b"Bearer wrong")).await
+        reads(access, peer, Some(b"Bearer wrong")).await
     }
 
     #[tokio::test]
@@ -208,11 +284,11 @@ mod tests {
         for _ in 0..ATTEMPTS {
             assert_eq!(guess(&access, peer(1)).await, Err(Denied::Unauthorized));
         }
-        let right = access.check(peer(1), Some(&bearer(OURS))).await;
+        let right = reads(&access, peer(1), Some(&bearer(OURS))).await;
         assert!(matches!(right, Err(Denied::LockedOut { .. })), "{right:?}");
-        assert_eq!(access.check(peer(2), Some(&bearer(OURS))).await, Ok(()));
+        assert_eq!(reads(&access, peer(2), Some(&bearer(OURS))).await, Ok(()));
         tokio::time::advance(LOCK_OUT).await;
-        assert_eq!(access.check(peer(1), Some(&bearer(OURS))).await, Ok(()));
+        assert_eq!(reads(&access, peer(1), Some(&bearer(OURS))).await, Ok(()));
     }
 
     #[tokio::test]
@@ -221,9 +297,12 @@ mod tests {
         for _ in 0..3 {
             for _ in 1..ATTEMPTS {
                 assert_eq!(guess(&access, peer(1)).await, Err(Denied::Unauthorized));
-                assert_eq!(access.check(peer(1), None).await, Err(Denied::Unauthorized));
+                assert_eq!(
+                    reads(&access, peer(1), None).await,
+                    Err(Denied::Unauthorized)
+                );
             }
-            assert_eq!(access.check(peer(1), Some(&bearer(OURS))).await, Ok(()));
+            assert_eq!(reads(&access, peer(1), Some(&bearer(OURS))).await, Ok(()));
         }
     }
 

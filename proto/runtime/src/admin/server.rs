@@ -30,7 +30,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::access::{Access, Denied};
+use super::{
+    access::{Access, Denied, Right},
+    probe,
+};
 use crate::{
     accept::{self, Complaints},
     shutdown::Shutdown,
@@ -40,19 +43,22 @@ use crate::{
 const CONNECTIONS: usize = 64;
 
 /// Octets of a request's head.
-const HEAD_OCTETS: usize = 16 * 1024;
+pub(super) const HEAD_OCTETS: usize = 16 * 1024;
 
 /// Time for the TLS handshake, and for the head of each request.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time that a connection may last, so that idle ones make room; beside what draining may take.
 const LIFETIME: Duration = Duration::from_mins(2);
+
+/// The same on the port in clear: a probe asks once.
+const PROBE_LIFETIME: Duration = Duration::from_secs(20);
 
 /// What stops serving whoever is served.
 const DRAIN: &str = "/drain";
 
 /// Time that requests under way are given when the process stops.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How draining went, when it is over.
 pub type Drained = Pin<Box<dyn Future<Output = serde_json::Value> + Send>>;
@@ -98,7 +104,7 @@ pub trait Door: Send + Sync + 'static {
 /// Answers behind one door.
 #[derive(Clone)]
 pub struct Server {
-    source: Arc<dyn Source>,
+    pub(super) source: Arc<dyn Source>,
     /// `None`: only `/healthz` and `/readyz` are there.
     access: Option<Arc<Access>>,
     lifetime: Duration,
@@ -123,12 +129,12 @@ impl Server {
         self
     }
 
-    /// Serves `/healthz` and `/readyz`, for a door in clear.
+    /// Serves `/healthz` and `/readyz`, and the same by gRPC, for a door in clear.
     pub fn health_only(source: Arc<dyn Source>) -> Self {
         Self {
             source,
             access: None,
-            lifetime: LIFETIME,
+            lifetime: PROBE_LIFETIME,
         }
     }
 
@@ -165,7 +171,10 @@ impl Server {
     ) {
         // A failed handshake is a scanner's or a mistyped URL's and says nothing to us.
         if let Ok(Ok(stream)) = timeout(PATIENCE, door.secure(caller)).await {
-            self.exchange(stream, peer, stop).await;
+            match self.access {
+                Some(_) => self.exchange(stream, peer, stop).await,
+                None => probe::serve(self, stream, peer, stop).await,
+            }
         }
     }
 
@@ -190,11 +199,11 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Answer {
+    pub(super) async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Answer {
         let reads = request.method() == Method::GET || request.method() == Method::HEAD;
         match (request.uri().path(), &self.access) {
             (DRAIN, Some(access)) if request.method() == Method::POST => {
-                match access.check(peer, bearer(request)).await {
+                match access.check(peer, bearer(request), Right::Drain).await {
                     Err(denied) => refusal(denied),
                     Ok(()) => self.drain().await,
                 }
@@ -205,7 +214,7 @@ impl Server {
             ("/readyz", _) if self.source.ready() => plain(StatusCode::OK, "ready\n"),
             ("/readyz", _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             // Without a token nobody learns which other paths there are.
-            (path, Some(access)) => match access.check(peer, bearer(request)).await {
+            (path, Some(access)) => match access.check(peer, bearer(request), Right::Read).await {
                 Err(denied) => refusal(denied),
                 Ok(()) if path == "/stats" => document(&self.source.stats()),
                 Ok(()) if path == "/metrics" => metrics(self.source.metrics()),
@@ -265,6 +274,7 @@ fn refusal(denied: Denied) -> Answer {
             answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
             answer
         }
+        Denied::Forbidden => plain(StatusCode::FORBIDDEN, "this token is for something else\n"),
         Denied::LockedOut { remaining } => {
             let mut answer = plain(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens\n");
             let seconds = HeaderValue::from(remaining.as_secs().max(1));
