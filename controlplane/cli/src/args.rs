@@ -46,7 +46,8 @@ pub(crate) struct ConnectionFlags {
     /// A file that holds a bearer token. Else `$FERRYPOST_TOKEN_FILE`.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// The authorities that vouch for an https endpoint (PEM). Else `$FERRYPOST_CA_FILE`.
+    /// The authorities that vouch for an https endpoint (PEM). Else `$FERRYPOST_CA_FILE`; else those that this machine
+    /// believes.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
     /// A client certificate (PEM). Else `$FERRYPOST_CERT_FILE`.

@@ -13,10 +13,10 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
+    transport::{Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
-use crate::{connection::Connection, exit::Exit, failure::Failure};
+use crate::{certificates::authorities, connection::Connection, exit::Exit, failure::Failure};
 
 /// Time for one attempt at a connection.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -161,8 +161,8 @@ fn endpoint(uri: &Uri, tls: &ClientTlsConfig) -> Result<Endpoint, tonic::transpo
 
 fn tls(connection: &Connection) -> Result<ClientTlsConfig, Failure> {
     let mut tls = ClientTlsConfig::new();
-    if let Some(file) = &connection.ca_file {
-        tls = tls.ca_certificate(Certificate::from_pem(read(file)?));
+    if connection.is_secure() {
+        tls = tls.trust_anchors(authorities(connection)?.roots);
     }
     if let Some((certificate, key)) = &connection.identity {
         tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));

@@ -9,10 +9,11 @@
 //!                                    └─ failure ─▶ exit  one code for each kind of end
 //! ```
 //!
-//! All but `client`, `run` and `console` is without I/O: from arguments to requests, and from answers to text and
+//! All but `client`, `certificates`, `run` and `console` is without I/O: from arguments to requests, and from answers to text and
 //! exit codes.
 
 mod args;
+mod certificates;
 mod check;
 mod client;
 mod connection;

@@ -10,6 +10,7 @@ use tonic::{Response, Status};
 
 use crate::{
     args::{self, Arguments, Command, MoveFlags, Output},
+    certificates,
     check::{Facts, Report},
     client::Client,
     connection::{Connection, Environment},
@@ -131,6 +132,7 @@ async fn look(connection: &Connection) -> Result<Report, Failure> {
         destinations,
         routing: looked(client.routing_config().get_routing_config(asked).await)?,
         unlisted,
+        shown: certificates::shown(connection).await?,
         now: now(),
     };
     Ok(Report::of(&facts))

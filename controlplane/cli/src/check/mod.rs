@@ -1,6 +1,7 @@
 //! Whether the installation is fit for moves: what is known of it, against what it should be.
 
 mod fleet;
+mod own;
 mod servers;
 
 use std::fmt::Write as _;
@@ -8,7 +9,7 @@ use std::fmt::Write as _;
 use ferrypost_proto::v1;
 use serde_json::{Value, json};
 
-use crate::{args::Output, table::printable};
+use crate::{args::Output, certificates::Shown, table::printable};
 
 /// What the control plane says of itself and of what it knows.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct Facts {
     pub(crate) destinations: Option<v1::ListDestinationsResponse>,
     pub(crate) routing: v1::GetRoutingConfigResponse,
     pub(crate) unlisted: v1::ListUnlistedLoginsResponse,
+    /// What was seen between this program and the control plane.
+    pub(crate) shown: Vec<Shown>,
     /// The time of day, in seconds since 1970.
     pub(crate) now: i64,
 }
@@ -32,6 +35,8 @@ pub(crate) struct Finding {
     pub(crate) what: String,
     /// What to do, or where that stands.
     pub(crate) hint: &'static str,
+    /// There is time yet: it is said, and does not make the whole unfit.
+    pub(crate) can_wait: bool,
 }
 
 impl Finding {
@@ -40,6 +45,14 @@ impl Finding {
             subject: subject.into(),
             what: what.into(),
             hint,
+            can_wait: false,
+        }
+    }
+
+    fn that_can_wait(self) -> Self {
+        Self {
+            can_wait: true,
+            ..self
         }
     }
 }
@@ -59,6 +72,10 @@ const CHECKS: &[Check] = &[
     ("servers learn who the client is", servers::announcement),
     ("servers take the same logins", servers::mechanisms),
     ("certificates are good for weeks", servers::certificates),
+    (
+        "those between here and the control plane, too",
+        own::certificates,
+    ),
     ("no login was left behind", unlisted),
 ];
 
@@ -72,8 +89,13 @@ impl Report {
         Self(checked.collect())
     }
 
+    /// How many there are that cannot wait.
     pub(crate) fn findings(&self) -> usize {
-        self.0.iter().map(|(_, findings)| findings.len()).sum()
+        self.all().filter(|finding| !finding.can_wait).count()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Finding> {
+        self.0.iter().flat_map(|(_, findings)| findings)
     }
 
     pub(crate) fn render(&self, output: Output) -> String {
@@ -87,7 +109,11 @@ impl Report {
     fn text(&self) -> String {
         let mut text = String::new();
         for (name, findings) in &self.0 {
-            let mark = if findings.is_empty() { "ok" } else { "!!" };
+            let mark = match findings.as_slice() {
+                [] => "ok",
+                found if found.iter().all(|it| it.can_wait) => "! ",
+                _ => "!!",
+            };
             _ = writeln!(text, "{mark}  {name}");
             for finding in findings {
                 _ = writeln!(text, "      {}", printable(&finding.sentence()));
@@ -95,6 +121,7 @@ impl Report {
             }
         }
         _ = match self.findings() {
+            0 if self.all().next().is_some() => writeln!(text, "\nNothing that cannot wait."),
             0 => writeln!(text, "\nNothing found."),
             1 => writeln!(text, "\n1 finding."),
             number => writeln!(text, "\n{number} findings."),
@@ -105,7 +132,9 @@ impl Report {
     fn json(&self) -> Value {
         let checks = self.0.iter().map(|(name, findings)| {
             let findings = findings.iter().map(|finding| {
-                json!({ "subject": finding.subject, "what": finding.what, "hint": finding.hint })
+                json!({
+                    "subject": finding.subject, "what": finding.what, "hint": finding.hint, "can_wait": finding.can_wait,
+                })
             });
             json!({ "check": name, "findings": findings.collect::<Vec<_>>() })
         });
@@ -113,8 +142,7 @@ impl Report {
     }
 
     fn short(&self) -> String {
-        let findings = self.0.iter().flat_map(|(_, findings)| findings);
-        let lines: Vec<_> = findings.map(|it| printable(&it.sentence())).collect();
+        let lines: Vec<_> = self.all().map(|it| printable(&it.sentence())).collect();
         lines.join("\n")
     }
 }
@@ -274,6 +302,7 @@ mod tests {
                 ..v1::GetRoutingConfigResponse::default()
             },
             unlisted: v1::ListUnlistedLoginsResponse::default(),
+            shown: Vec::new(),
             now: NOW,
         }
     }
