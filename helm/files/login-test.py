@@ -6,6 +6,7 @@
 PLAN is a JSON file:
 
     host          where clients connect
+    web_host      the Host of requests by HTTP
     doors         what is there: name, protocol (imap, pop3, managesieve, submission, http), port, tls (implicit,
                   starttls)
     certificates  files with the certificates that clients may be shown, in PEM; the first of each counts
@@ -15,10 +16,13 @@ PLAN is a JSON file:
     proxies       networks whose members must send a PROXY header: if we are one of them, we send one
 
 A login counts when the control plane lists its session, open, on the expected destination, and as coming from the
-address that we came from (or said in the PROXY header). Nothing but Python's own library is needed.
+address that we came from (or said in the PROXY header). No message is submitted. By HTTP a request with the password is
+what counts, to JMAP where that is there and else to WebDAV; it is listed while half of its body is still to come. Nothing
+but Python's own library is needed.
 """
 
 import base64
+import http.client
 import ipaddress
 import json
 import socket
@@ -26,10 +30,20 @@ import ssl
 import struct
 import sys
 import time
+import urllib.parse
 
 PATIENCE = 30  # seconds for each step
 CLAIMED = ("192.0.2.123", 40123)  # a client that nobody is (RFC 5737), for PROXY headers
-PROTOCOLS = {"imap": 1, "pop3": 2, "managesieve": 3, "submission": 4}  # ferrypost.v1.Protocol
+PROTOCOLS = {"imap": 1, "pop3": 2, "managesieve": 3, "submission": 4, "http": 7}  # ferrypost.v1.Protocol
+OPEN = ("connecting", "relaying")  # a request is the former until its server answers
+FAREWELL = {
+    "imap": [(b"a4 LOGOUT", b"A4 OK")],
+    "pop3": [(b"QUIT", b"+OK")],
+    "managesieve": [(b"LOGOUT", b"OK")],
+    "submission": [(b"RSET", b"250 "), (b"QUIT", b"221 ")],
+}
+ECHO = json.dumps({"using": ["urn:ietf:params:jmap:core"], "methodCalls": [["Core/echo", {"from": "helm test"}, "a"]]})
+ALL_PROPERTIES = '<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><allprop/></propfind>'
 
 
 class Failure(Exception):
@@ -244,11 +258,60 @@ class Client:
         self.ask(b'AUTHENTICATE "PLAIN" "' + plain(user, password) + b'"', b"OK", "the login was refused")
         self.ask(b"LISTSCRIPTS", b"OK", "the server does not answer")
 
-    def http(self, *_):
-        self.lines.write(b"GET /.well-known/jmap HTTP/1.1\r\nHost: helm-test.invalid\r\nConnection: close\r\n\r\n")
-        self.lines.flush()
-        status = self.lines.readline()
-        expect(status.startswith(b"HTTP/1.1 ") and status[9:10] in b"234", "it answers %r" % status)
+    def leave(self):
+        for line, good in FAREWELL[self.door["protocol"]]:
+            self.ask(line, good, "%s was refused" % line.decode())
+
+    def http(self, user, password):
+        self.web = http.client.HTTPConnection(self.plan["host"], self.door["port"])
+        self.web.sock = self.socket
+        secret = base64.b64encode(("%s:%s" % (user, password)).encode()).decode()
+        self.known = {"Host": self.plan["web_host"], "Authorization": "Basic " + secret}
+        self.found = self.jmap() or self.webdav("caldav") or self.webdav("carddav")
+
+    def jmap(self):
+        """Where JMAP's calls go (RFC 8620, 2)."""
+        status, _, content = self.follow("GET", "/.well-known/jmap")
+        if status != 200:
+            return None
+        try:
+            calls = urllib.parse.urlsplit(json.loads(content)["apiUrl"]).path
+        except (ValueError, KeyError, TypeError):
+            return None
+        return "JMAP", "POST", calls, {"Content-Type": "application/json"}, ECHO, 200
+
+    def webdav(self, service):
+        """Where a collection is (RFC 6764, 5)."""
+        more = {"Depth": "0", "Content-Type": "application/xml"}
+        status, path, _ = self.follow("PROPFIND", "/.well-known/" + service, more, ALL_PROPERTIES)
+        return ("WebDAV", "PROPFIND", path, more, ALL_PROPERTIES, 207) if status == 207 else None
+
+    def follow(self, method, path, more=None, body=None):
+        for _ in range(5):
+            self.web.request(method, path, body, {**self.known, **(more or {})})
+            answer = self.web.getresponse()
+            content = answer.read()
+            expect(answer.status != 401, "the login was refused")
+            expect(answer.status < 500, "it answers %d to %s %s" % (answer.status, method, path))
+            if answer.status not in (301, 302, 303, 307, 308):
+                break
+            path = urllib.parse.urlsplit(answer.getheader("Location", path)).path
+        return answer.status, path, content
+
+    def ask_slowly(self, meanwhile):
+        """Makes the call that was found, and something else while half of it is under way."""
+        _, method, path, more, body, good = self.found
+        half = len(body) // 2
+        self.web.putrequest(method, path, skip_host=True)
+        for name, value in {**self.known, **more, "Content-Length": len(body)}.items():
+            self.web.putheader(name, value)
+        self.web.endheaders(body[:half].encode())
+        seen = meanwhile()
+        self.web.send(body[half:].encode())
+        answer = self.web.getresponse()
+        answer.read()
+        expect(answer.status == good, "it answers %d to %s %s" % (answer.status, method, path))
+        return seen
 
 
 def quoted(text):
@@ -275,7 +338,7 @@ def landed(api, client, account, destination):
     """The destination that has the client's session; waits until the data plane has told."""
     protocol, deadline = PROTOCOLS[client.door["protocol"]], time.monotonic() + PATIENCE
     while True:
-        there = [it for it in sessions(api, account) if it["protocol"] == protocol and it["stage"] == "relaying"]
+        there = [it for it in sessions(api, account) if it["protocol"] == protocol and it["stage"] in OPEN]
         ours = [it for it in there if it["client"] == client.seen_as]
         if ours:
             break
@@ -294,10 +357,14 @@ def landed(api, client, account, destination):
 def try_door(plan, api, door, account, password, destination):
     client = Client(plan, door)
     client.log_in(account, password)
-    if door["protocol"] == "http":
-        return "answers", destination
-    found = landed(api, client, account, destination)
-    return "landed on %s, seen as %s" % (found, client.seen_as), found
+    if door["protocol"] != "http":
+        found = landed(api, client, account, destination)
+        client.leave()
+        return "landed on %s, seen as %s" % (found, client.seen_as), found
+    if not client.found:
+        return "answers, and has neither JMAP nor WebDAV to log in at", destination
+    found = client.ask_slowly(lambda: landed(api, client, account, destination))
+    return "landed on %s by %s, seen as %s" % (found, client.found[0], client.seen_as), found
 
 
 def main():
@@ -311,7 +378,7 @@ def main():
             # An account lives in one place, whichever way one comes in.
             said, destination = try_door(plan, api, door, account, password, destination)
             print("ok      %s: %s" % (door["name"], said), flush=True)
-        except (Failure, OSError) as error:
+        except (Failure, OSError, http.client.HTTPException) as error:
             failed += 1
             print("FAILED  %s: %s" % (door["name"], error or type(error).__name__), flush=True)
     print("%d of %d doors failed" % (failed, len(plan["doors"])))

@@ -53,7 +53,7 @@
 {{- $control := dict "endpoints" (include "ferrypost.stream.endpoints" . | fromJsonArray) "ca_file" "../planes/ca.crt" "cert_file" "../planes/tls.crt" "key_file" "../planes/tls.key" -}}
 {{- with include "ferrypost.stream.serverName" . }}{{ $_ := set $control "server_name" . }}{{ end -}}
 {{- $admin := dict "listen" (include "ferrypost.address" (dict "values" .Values.dataplane "port" .Values.dataplane.ports.admin)) "health_listen" (include "ferrypost.address" (dict "values" .Values.dataplane "port" .Values.dataplane.ports.health)) -}}
-{{- $admin = merge $admin (dict "cert_file" "../planes/tls.crt" "key_file" "../planes/tls.key" "token_file" "../tokens/monitoring") -}}
+{{- $admin = merge $admin (dict "cert_file" "../planes/tls.crt" "key_file" "../planes/tls.key" "token_file" "../tokens/monitoring" "drain_token_file" "../tokens/drain") -}}
 {{- $ours := dict "group" .Values.dataplane.group "state_directory" "/var/lib/ferrypost/state" "control_plane" $control "admin" $admin -}}
 {{- $_ := set $ours "listeners" $listeners -}}
 {{- $_ := set $ours "web" $web -}}
@@ -87,6 +87,9 @@ ports:
   {{- range include "ferrypost.doors" . | fromJsonArray }}
   - name: {{ .name }}
     containerPort: {{ int .port }}
+    {{- if and $.Values.dataplane.gateway.hostPorts (ne .kind "internal") (eq $.Values.dataplane.mode "gateway") }}
+    hostPort: {{ int .port }}
+    {{- end }}
   {{- end }}
   - name: fp-admin
     containerPort: {{ int .Values.dataplane.ports.admin }}
@@ -94,15 +97,15 @@ ports:
     containerPort: {{ int .Values.dataplane.ports.health }}
 # Its first table is what makes it ready: nobody is served before.
 startupProbe:
-  httpGet: {path: /readyz, port: fp-health}
+  {{- include "ferrypost.probe" (dict "root" . "port" .Values.dataplane.ports.health "asks" "readiness") | nindent 2 }}
   periodSeconds: 1
   failureThreshold: 120
 readinessProbe:
-  httpGet: {path: /readyz, port: fp-health}
+  {{- include "ferrypost.probe" (dict "root" . "port" .Values.dataplane.ports.health "asks" "readiness") | nindent 2 }}
   periodSeconds: 2
   failureThreshold: 2
 livenessProbe:
-  httpGet: {path: /healthz, port: fp-health}
+  {{- include "ferrypost.probe" (dict "root" . "port" .Values.dataplane.ports.health "asks" "liveness") | nindent 2 }}
   periodSeconds: 10
   failureThreshold: 6
 lifecycle:
@@ -163,6 +166,7 @@ volumeMounts:
     defaultMode: {{ ternary "0440" "0444" (eq .Values.dataplane.mode "gateway") }}
     items:
       - {key: monitoring, path: monitoring}
+      - {key: drain, path: drain}
 {{- range $n, $secret := include "ferrypost.certificates" . | fromJsonArray }}
 - name: ferrypost-tls-{{ $n }}
   secret:

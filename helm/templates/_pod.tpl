@@ -28,6 +28,15 @@ seccompProfile:
   value: "0"
 {{- end -}}
 
+{{- /* How the kubelet asks: a dict of `root`, a `port` and what it `asks` (liveness, readiness). */ -}}
+{{- define "ferrypost.probe" -}}
+{{- if eq .root.Values.probes "grpc" -}}
+grpc: {port: {{ int .port }}, service: {{ .asks }}}
+{{- else -}}
+httpGet: {path: {{ ternary "/healthz" "/readyz" (eq .asks "liveness") }}, port: fp-health}
+{{- end -}}
+{{- end -}}
+
 {{- /* Replicas apart: a dict of `root` and `component`. */ -}}
 {{- define "ferrypost.spread" -}}
 - maxSkew: 1

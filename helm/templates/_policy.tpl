@@ -29,6 +29,37 @@ else anywhere.
 {{- list $rule | toYaml -}}
 {{- end -}}
 
+{{- /* Hosts with their ports that a policy lets be anywhere, as JSON. */ -}}
+{{- define "ferrypost.policy.anywhere" -}}
+{{- $hosts := list -}}
+{{- if .Values.networkPolicy.enabled -}}
+{{- if eq .Values.dataplane.mode "gateway" -}}
+{{- $hosts = include "ferrypost.endpoints" . | fromJsonArray -}}
+{{- range .Values.dataplane.controlPlane.endpoints -}}
+{{- $hosts = append $hosts (include "ferrypost.policy.host" . | fromJson) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.controlplane.enabled (eq .Values.controlplane.store.kind "etcd") -}}
+{{- range .Values.controlplane.store.etcd.endpoints -}}
+{{- $hosts = append $hosts (include "ferrypost.policy.host" . | fromJson) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $anywhere := list -}}
+{{- range $hosts -}}
+{{- if not (include "ferrypost.policy.peers" (dict "root" $ "host" .host) | fromJson).to -}}
+{{- $anywhere = append $anywhere (printf "%s:%d" .host (int .port)) -}}
+{{- end -}}
+{{- end -}}
+{{- $anywhere | uniq | toJson -}}
+{{- end -}}
+
+{{- /* Host and port of a URL, as JSON. */ -}}
+{{- define "ferrypost.policy.host" -}}
+{{- $url := urlParse . -}}
+{{- dict "host" (regexReplaceAll ":[0-9]+$" $url.host "" | trimPrefix "[" | trimSuffix "]") "port" (regexFind "[0-9]+$" $url.host | default "2379") | toJson -}}
+{{- end -}}
+
 {{- /* Names are looked up anywhere: a node's own resolver has an address that no selector finds. */ -}}
 {{- define "ferrypost.policy.dns" -}}
 - ports:

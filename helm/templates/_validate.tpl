@@ -300,6 +300,19 @@ kubernetes.civo.com/loadbalancer-enable-proxy-protocol: ""
 {{- if dig "limits" "shutdown" "grace" "" .Values.dataplane.config -}}
 {{- $wrong = append $wrong "dataplane.config.limits.shutdown.grace: say dataplane.drain.graceSeconds in its place, from which the pod's own time follows" -}}
 {{- end -}}
+{{- $gateway := .Values.dataplane.gateway -}}
+{{- if and (eq $gateway.kind "DaemonSet") .Values.dataplane.autoscaling.enabled -}}
+{{- $wrong = append $wrong "dataplane.autoscaling: a DaemonSet has one pod on each node; say autoscaling.enabled: false, or gateway.kind: Deployment" -}}
+{{- end -}}
+{{- if and $gateway.hostPorts (ne $gateway.kind "DaemonSet") -}}
+{{- $wrong = append $wrong "dataplane.gateway.hostPorts: two pods of a Deployment may be on one node, where the second finds its ports taken; use gateway.kind: DaemonSet" -}}
+{{- end -}}
+{{- if and $gateway.hostPorts .Values.dataplane.clientAddress.loadBalancerSendsProxy -}}
+{{- $wrong = append $wrong "dataplane.gateway.hostPorts: who comes to a node's own port sends no PROXY header, and dataplane.clientAddress.loadBalancerSendsProxy demands one of the balancer's networks; choose one of the two ways in" -}}
+{{- end -}}
+{{- if and (eq $gateway.kind "DaemonSet") (eq .Values.dataplane.mode "sidecar") -}}
+{{- $wrong = append $wrong "dataplane.gateway.kind is of gateways, and dataplane.mode is \"sidecar\": leave it out" -}}
+{{- end -}}
 {{- with .Values.dataplane.autoscaling -}}
 {{- if and .enabled (eq $.Values.dataplane.mode "gateway") -}}
 {{- if not (dig "requests" "cpu" "" $.Values.dataplane.resources) -}}

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::image::Image;
 use crate::process::Spawn;
 use crate::tools::{repository, tool};
 
@@ -213,6 +214,40 @@ impl Container {
         Ok(spawn)
     }
 
+    /// What starts its program in its image, where its files are at their own places.
+    ///
+    /// # Errors
+    /// As [`Image::spawn`].
+    pub fn contained(&self, image: &Image, log: &Path) -> io::Result<Spawn> {
+        let command = [image.entry(), words(&self.spec["args"])].concat();
+        self.run_in(image, &command, log)
+    }
+
+    /// The same of what is run before it is stopped.
+    ///
+    /// # Errors
+    /// As [`Image::spawn`].
+    pub fn contained_before_stop(&self, image: &Image, log: &Path) -> io::Result<Spawn> {
+        let command = words(&self.spec["lifecycle"]["preStop"]["exec"]["command"]);
+        self.run_in(image, &command, log)
+    }
+
+    fn run_in(&self, image: &Image, command: &[String], log: &Path) -> io::Result<Spawn> {
+        let mounts = ["/etc/ferrypost", "/var/lib/ferrypost"].map(|it| (self.path(it), it));
+        image.spawn(command, &self.variables(), &mounts, log)
+    }
+
+    /// The image that it names, and the user that it is to run as.
+    pub fn asks_for(&self) -> (&str, u64) {
+        let user = self.spec["securityContext"]["runAsUser"].as_u64();
+        (text(&self.spec["image"]), user.unwrap_or_default())
+    }
+
+    /// One of its probes, as the kubelet reads it.
+    pub fn probe(&self, name: &str) -> &Value {
+        &self.spec[name]
+    }
+
     /// Its `command`, or the one that it runs before it is stopped; the first word is the program.
     pub fn command(&self, before_stop: bool) -> Vec<String> {
         if before_stop {
@@ -239,11 +274,14 @@ impl Container {
     /// Arguments, with the paths among them where they are here.
     fn places(&self, arguments: &Value) -> Vec<String> {
         let root = self.root.display();
-        let place = |argument: &Value| match text(argument) {
-            path if path.starts_with("/etc/") => format!("{root}{path}"),
-            other => other.to_owned(),
+        let place = |argument: String| {
+            if argument.starts_with("/etc/") {
+                format!("{root}{argument}")
+            } else {
+                argument
+            }
         };
-        list(arguments).iter().map(place).collect()
+        words(arguments).into_iter().map(place).collect()
     }
 }
 
@@ -283,6 +321,11 @@ fn not_there(kind: &str, name: &str) -> io::Error {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+fn words(arguments: &Value) -> Vec<String> {
+    let words = list(arguments).iter();
+    words.map(|word| text(word).to_owned()).collect()
 }
 
 fn list(value: &Value) -> &[Value] {

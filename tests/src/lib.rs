@@ -3,7 +3,7 @@
 //! - [`dovecot`], [`postfix`] and [`cyrus`]: the servers between which accounts move; [`ports`] and [`certs`] for them.
 //! - [`process`]: children that end with the test, [`log_file`] to read what they say; [`network`]: as far apart as two
 //!   machines.
-//! - [`helm`]: the chart, and its pods without a cluster.
+//! - [`helm`]: the chart, and its pods without a cluster; [`mod@image`]: what their containers are made of.
 //! - [`issuer`]: who knows whose bearer tokens are.
 //! - [`imap`], [`sieve`] and [`web`]: clients that say what they got, [`mod@line`]: one that speaks by hand, [`grpcurl`]:
 //!   the operator's; [`recipes`]: what people type into a [`mod@shell`].
@@ -25,6 +25,7 @@ pub mod dovecot;
 pub mod grpcurl;
 pub mod helm;
 pub mod history;
+pub mod image;
 pub mod imap;
 pub mod issuer;
 pub mod line;

@@ -5,6 +5,7 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod images;
 mod installed;
 
 use std::collections::BTreeMap;
@@ -199,7 +200,7 @@ fn every_value_that_may_be_set_has_a_default_and_is_used_by_a_template() {
 /// What a pod's template says, wherever it is.
 fn pods(manifests: &Manifests) -> Vec<(String, &Value)> {
     let pod = |document: &'_ Value| match document["kind"].as_str() {
-        Some("Deployment" | "StatefulSet") => Some("/spec/template"),
+        Some("DaemonSet" | "Deployment" | "StatefulSet") => Some("/spec/template"),
         Some("Pod") => Some(""),
         _ => None,
     };
@@ -282,6 +283,53 @@ fn a_mesh_is_told_of_the_ports_of_lines_on_pod_and_service_and_never_of_http() {
         pod["traffic.sidecar.istio.io/excludeOutboundPorts"],
         "8443,993"
     );
+}
+
+/// What `helm install` says at its end.
+fn notes(name: &str) -> String {
+    let command = ["install", "ferrypost", "--dry-run=client"];
+    let said = helm(&chart(), &command, &good(name)).unwrap();
+    assert!(said.status.success(), "{name}: {said:?}");
+    let said = String::from_utf8(said.stdout).unwrap();
+    said.split_once("\nNOTES:\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn who_installs_it_is_told_which_ports_are_open_to_every_address() {
+    let said = notes("minimal");
+    assert!(
+        said.contains("The NetworkPolicy lets these be anywhere"),
+        "{said}"
+    );
+    assert!(said.contains(": old.example.org:993."), "{said}");
+    // It says where that host is.
+    let said = notes("daemonset");
+    assert!(!said.contains("anywhere"), "{said}");
+}
+
+#[test]
+fn a_daemonset_has_one_pod_a_node_and_nothing_that_counts_them() {
+    let manifests = render("daemonset");
+    let kinds = manifests.documents().iter().map(|it| &it["kind"]);
+    let kinds: Vec<_> = kinds.collect();
+    assert!(
+        !kinds
+            .iter()
+            .any(|kind| *kind == "Deployment" || *kind == "HorizontalPodAutoscaler")
+    );
+    let set = manifests.find("DaemonSet", "ferrypost-dataplane").unwrap();
+    assert!(set["spec"].get("replicas").is_none());
+    let pod = &set["spec"]["template"]["spec"];
+    assert!(pod.get("topologySpreadConstraints").is_none());
+    let ports = pod["containers"][0]["ports"].as_array().unwrap();
+    let at_host: Vec<_> = ports
+        .iter()
+        .filter(|port| port.get("hostPort").is_some())
+        .collect();
+    assert_eq!(at_host.len(), 1, "{ports:?}");
+    assert_eq!(at_host[0]["hostPort"], 993);
+    let service = manifests.find("Service", "ferrypost-dataplane").unwrap();
+    assert_eq!(service["spec"]["externalTrafficPolicy"], "Local");
 }
 
 /// Peers and ports of a policy's rules of egress.

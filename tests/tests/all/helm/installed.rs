@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::time::Duration;
 
 use ferrypost_tests::certs::Authority;
+use ferrypost_tests::dovecot::Role;
 use ferrypost_tests::grpcurl::Grpcurl;
 use ferrypost_tests::helm::{Container, Manifests, Secrets};
+use ferrypost_tests::image::Images;
 use ferrypost_tests::imap::{Connect, Security};
 use ferrypost_tests::ports::Port;
 use ferrypost_tests::process::Process;
@@ -25,13 +28,13 @@ use tokio::time::timeout;
 use super::good;
 
 /// Beyond what any step takes on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(2);
+pub(super) const LIMIT: Duration = Duration::from_mins(2);
 
 /// Where the values say that servers are; here it is this machine, as a cluster's name service would say.
 const SERVERS: &str = "servers.example.org";
 
-/// The listeners that a world's servers have something behind, but for submission.
-const LINES: [(&str, &str); 5] = [
+/// The listeners that every world's servers have something behind.
+pub(super) const LINES: [(&str, &str); 5] = [
     ("imaps", "implicit"),
     ("imap", "starttls"),
     ("pop3s", "implicit"),
@@ -39,48 +42,61 @@ const LINES: [(&str, &str); 5] = [
     ("sieve", "starttls"),
 ];
 
+/// Those that they have with a Postfix beside each.
+const SUBMISSION: [(&str, &str); 2] = [("submissions", "implicit"), ("submission", "starttls")];
+
+fn listeners(world: &World) -> Vec<&'static str> {
+    let more = world.postfix(Role::Source).map(|_| SUBMISSION);
+    let all = LINES.into_iter().chain(more.into_iter().flatten());
+    all.map(|(name, _)| name).collect()
+}
+
 /// A release of the chart, as far as it goes without a cluster.
-struct Release {
-    manifests: Manifests,
+pub(super) struct Release {
+    pub(super) manifests: Manifests,
     /// The data planes' ports by name.
     ports: BTreeMap<&'static str, Port>,
     secrets: Secrets,
     clients: Authority,
-    folder: TempDir,
-    processes: Vec<Process>,
+    pub(super) folder: TempDir,
+    pub(super) processes: Vec<Process>,
+    /// What its containers are made of; else they are folders of this machine.
+    pub(super) images: Option<Images>,
 }
 
 impl Release {
     /// Renders `values` over the good set `base`, for the servers of a world; `stream` is where the replicas are.
-    fn new(world: &World, base: &str, values: &Value, stream: &[SocketAddr]) -> Self {
+    pub(super) fn new(world: &World, base: &str, values: &Value, stream: &[SocketAddr]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports: BTreeMap<_, _> = LINES
+        let names = listeners(world);
+        let ports: BTreeMap<_, _> = names
             .iter()
-            .map(|(name, _)| *name)
-            .chain(["admin", "health"])
+            .copied()
+            .chain(["admin", "health", "https"])
             .map(|name| (name, Port::reserve().unwrap()))
             .collect();
         let number = |name: &str| ports[name].number();
-        let listeners: serde_json::Map<_, _> = LINES
-            .iter()
-            .map(|(name, _)| {
-                (
-                    (*name).to_owned(),
-                    json!({ "enabled": true, "port": number(name) }),
-                )
-            })
-            .collect();
+        let listener = |name: &&str| {
+            let port = number(name);
+            ((*name).to_owned(), json!({ "enabled": true, "port": port }))
+        };
+        let listeners: serde_json::Map<_, _> = names.iter().map(listener).collect();
+        let mut web = serde_json::Map::new();
+        if world.cyrus(Role::Source).is_some() {
+            web.insert("https".to_owned(), json!({ "port": number("https") }));
+        }
         let stream: Vec<_> = stream.iter().map(|it| format!("https://{it}")).collect();
         let (routing, authorities) = routing(world);
         let own = json!({
             "routing": routing,
             "authorities": authorities,
-            "tests": { "accountSecret": "account" },
+            "tests": { "accountSecret": "account", "webHost": "mail.example.org" },
             "controlplane": { "listenAddress": "127.0.0.1" },
             "dataplane": {
                 "certificates": ["mail-tls"],
                 "listenAddress": "127.0.0.1",
                 "listeners": listeners,
+                "web": web,
                 "ports": { "admin": number("admin"), "health": number("health") },
                 "controlPlane": { "endpoints": stream, "serverName": "ferrypost-controlplane" },
                 "drain": { "delaySeconds": 0, "graceSeconds": 15 },
@@ -101,6 +117,7 @@ impl Release {
             clients,
             folder,
             processes: Vec::new(),
+            images: None,
         }
     }
 
@@ -112,13 +129,16 @@ impl Release {
     }
 
     /// A replica of the control plane, on these ports.
-    fn control_plane(&self, replica: usize, ports: &ReplicaPorts) -> Container {
+    pub(super) fn control_plane(&self, replica: usize, ports: &ReplicaPorts) -> Container {
         let name = "ferrypost-controlplane";
         let container = self.lay_out("StatefulSet", name, &format!("{name}-{replica}"));
         let routing = container.path("/etc/ferrypost/routing/routing.toml");
         replace(&routing, SERVERS, "127.0.0.1");
         let store = container.path("/var/lib/ferrypost/ferrypost.redb");
         let container = ports.env(container);
+        if self.images.is_some() {
+            return own(container);
+        }
         match fs::read_to_string(container.path("/etc/ferrypost/config/controlplane.toml")) {
             Ok(config) if config.contains("embedded") => {
                 container.env("FERRYPOST__STORE__PATH", store.display().to_string())
@@ -128,8 +148,11 @@ impl Release {
     }
 
     /// A data plane.
-    fn data_plane(&self, pod: &str) -> Container {
+    pub(super) fn data_plane(&self, pod: &str) -> Container {
         let container = self.lay_out("Deployment", "ferrypost-dataplane", pod);
+        if self.images.is_some() {
+            return own(container);
+        }
         let state = container.path("/var/lib/ferrypost/state");
         container.env("FERRYPOST__STATE_DIRECTORY", state.display().to_string())
     }
@@ -137,8 +160,14 @@ impl Release {
     /// Starts a container's program; the number is its process's.
     fn start(&mut self, container: &Container, program_name: &str, pod: &str) -> usize {
         let log = self.folder.path().join(format!("{pod}.log"));
-        let program = program(program_name).unwrap();
-        let spawn = container.program(&program, &log).unwrap();
+        let spawn = match &self.images {
+            Some(images) => {
+                let image = images.image(program_name.trim_start_matches("ferrypost-"));
+                container.contained(&image.unwrap(), &log)
+            }
+            None => container.program(&program(program_name).unwrap(), &log),
+        };
+        let spawn = spawn.unwrap();
         self.processes.push(spawn.start().unwrap());
         self.processes.len() - 1
     }
@@ -156,18 +185,18 @@ impl Release {
         ready.await.unwrap_or_else(|late| panic!("{late}\n{log}"));
     }
 
-    fn port(&self, name: &str) -> SocketAddr {
+    pub(super) fn port(&self, name: &str) -> SocketAddr {
         self.ports[name].addr()
     }
 
     /// How a client reaches it over TLS.
-    fn imaps(&self) -> Connect {
+    pub(super) fn imaps(&self) -> Connect {
         let trust = self.clients.client_config().unwrap();
         Connect::new(self.port("imaps"), Security::Tls(trust))
     }
 
     /// An operator, who believes the planes' authority.
-    fn operator(&self, operators: SocketAddr) -> Grpcurl {
+    pub(super) fn operator(&self, operators: SocketAddr) -> Grpcurl {
         let authority = self.folder.path().join("planes.pem");
         let secret = |name, key| self.manifests.secret(name, key).unwrap();
         fs::write(&authority, secret("ferrypost-controlplane-tls", "ca.crt")).unwrap();
@@ -177,8 +206,22 @@ impl Release {
             .token(&token)
     }
 
+    /// What the kubelet learns by a probe of a data plane, asked as its template says.
+    async fn probed(&self, pod: &Container, probe: &str) -> String {
+        let asked = &pod.probe(probe)["grpc"];
+        let health = self.port("health");
+        assert_eq!(asked["port"], health.port());
+        let file = self.folder.path().join("health.protoset");
+        fs::write(&file, tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
+        let grpcurl = Grpcurl::plaintext(health.to_string()).unwrap();
+        let question = json!({ "service": asked["service"] });
+        let answer = grpcurl.protoset(&file);
+        let answer = answer.call("grpc.health.v1.Health/Check", &question).await;
+        answer.unwrap()["status"].as_str().unwrap().to_owned()
+    }
+
     /// What `helm test` would run, with what it would say. `change` is made to its plan.
-    async fn helm_test(
+    pub(super) async fn helm_test(
         &self,
         operators: SocketAddr,
         change: impl Fn(&mut Value),
@@ -200,6 +243,13 @@ impl Release {
         let said = [tested.stdout, tested.stderr].concat();
         (tested.status.success(), String::from_utf8(said).unwrap())
     }
+}
+
+/// Gives its volume to its user, as `fsGroup` does.
+fn own(container: Container) -> Container {
+    let user = u32::try_from(container.asks_for().1).unwrap();
+    chown(container.path("/var/lib/ferrypost"), Some(user), Some(user)).unwrap();
+    container
 }
 
 /// The world's routing configuration as values have it, and the authority that it names.
@@ -243,15 +293,15 @@ fn secrets(world: &World, clients: &Authority) -> Secrets {
 }
 
 /// A replica has its pod's address, and here ports of its own instead.
-struct ReplicaPorts {
-    operators: Port,
-    stream: Port,
+pub(super) struct ReplicaPorts {
+    pub(super) operators: Port,
+    pub(super) stream: Port,
     admin: Port,
     health: Port,
 }
 
 impl ReplicaPorts {
-    fn reserve() -> Self {
+    pub(super) fn reserve() -> Self {
         let port = || Port::reserve().unwrap();
         Self {
             operators: port(),
@@ -287,12 +337,15 @@ async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 /// The lines of a helm test that say something of a listener.
-fn doors<'a>(said: &'a str, word: &str) -> Vec<&'a str> {
+pub(super) fn doors<'a>(said: &'a str, word: &str) -> Vec<&'a str> {
     said.lines().filter(|line| line.starts_with(word)).collect()
 }
 
 /// One pod of each plane, ready, and where operators call.
-async fn one_of_each(release: &mut Release, replica: &ReplicaPorts) -> (usize, Container) {
+pub(super) async fn one_of_each(
+    release: &mut Release,
+    replica: &ReplicaPorts,
+) -> (usize, Container) {
     let control_plane = release.control_plane(0, replica);
     let process = release.start(&control_plane, CONTROL_PLANE, "controlplane");
     release.ready(process, replica.health.addr()).await;
@@ -307,9 +360,14 @@ async fn a_release_serves_every_line_passes_its_own_test_and_drains_before_its_p
     let world = World::builder().data_planes(1).start().await.unwrap();
     let replica = ReplicaPorts::reserve();
     let stream = [replica.stream.addr()];
-    let mut release = Release::new(&world, "minimal", &json!({}), &stream);
+    let by_grpc = json!({ "probes": "grpc" });
+    let mut release = Release::new(&world, "minimal", &by_grpc, &stream);
     let (process, pod) = one_of_each(&mut release, &replica).await;
     let operators = replica.operators.addr();
+    let probes = ["startupProbe", "readinessProbe", "livenessProbe"];
+    for probe in probes {
+        assert_eq!(release.probed(&pod, probe).await, "SERVING");
+    }
 
     let (passed, said) = release.helm_test(operators, |_| {}).await;
     assert!(passed, "{said}");
@@ -362,6 +420,8 @@ async fn a_release_serves_every_line_passes_its_own_test_and_drains_before_its_p
     let drained = drained.unwrap().unwrap();
     assert!(drained.status.success(), "{drained:?}");
     assert!(bye.unwrap().is_some());
+    assert_eq!(release.probed(&pod, probes[1]).await, "NOT_SERVING");
+    assert_eq!(release.probed(&pod, probes[2]).await, "SERVING");
     let ended = release.processes[process].terminate(LIMIT).await.unwrap();
     assert!(ended.success(), "{ended}");
     // It has said goodbye: no move waits for it.
@@ -372,7 +432,8 @@ async fn a_release_serves_every_line_passes_its_own_test_and_drains_before_its_p
 
 #[tokio::test]
 async fn a_release_behind_a_balancer_that_sends_proxy_headers_knows_who_clients_are() {
-    let world = World::builder().data_planes(1).start().await.unwrap();
+    let world = World::builder().data_planes(1).limits(short_limits());
+    let world = world.cyruses().postfixes().start().await.unwrap();
     let replica = ReplicaPorts::reserve();
     let proxy = json!({ "dataplane": { "clientAddress": {
         "loadBalancerSendsProxy": true, "loadBalancerNetworks": ["127.0.0.1/32"],
@@ -381,16 +442,36 @@ async fn a_release_behind_a_balancer_that_sends_proxy_headers_knows_who_clients_
     let mut release = Release::new(&world, "minimal", &proxy, &stream);
     one_of_each(&mut release, &replica).await;
     let operators = replica.operators.addr();
-    let (passed, said) = release.helm_test(operators, |_| {}).await;
-    assert!(passed, "{said}");
-    let seen = said.matches("seen as 192.0.2.123:40123").count();
-    assert_eq!(seen, LINES.len(), "{said}");
+    let doors_there = listeners(&world).len() + 1;
+    for (role, destination) in [(Role::Source, "source"), (Role::Target, "target")] {
+        let submitted = world.postfix(role).unwrap().log().from_now();
+        let (passed, said) = release
+            .helm_test(operators, |plan| plan["destination"] = json!(destination))
+            .await;
+        assert!(passed, "{said}");
+        let seen = said.matches("seen as 192.0.2.123:40123").count();
+        assert_eq!(seen, doors_there, "{said}");
+        assert!(said.contains("by JMAP, seen"), "{said}");
+        // Its own server heard so, too: the source by XCLIENT, the target by a PROXY header.
+        let left = ["disconnect from", "[192.0.2.123]", "auth=1"];
+        submitted.wait_for(&left, LIMIT).await.unwrap();
+        if destination == "source" {
+            let account = &world.accounts()[0];
+            let request = json!({ "account": account, "destination": "target" });
+            let operator = release.operator(operators);
+            let moved = operator.call("ferrypost.v1.MigrationService/Migrate", &request);
+            assert_eq!(
+                moved.await.unwrap()["migration"]["state"],
+                "MIGRATION_STATE_SUCCEEDED"
+            );
+        }
+    }
     // A balancer that sends none is noticed.
     let (passed, said) = release
         .helm_test(operators, |plan| plan["proxies"] = json!([]))
         .await;
     assert!(
-        !passed && doors(&said, "FAILED").len() == LINES.len(),
+        !passed && doors(&said, "FAILED").len() == doors_there,
         "{said}"
     );
     world.stop().await.unwrap();
