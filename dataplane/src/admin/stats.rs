@@ -307,7 +307,7 @@ struct Destination {
     tls: Option<Tls>,
     greeting: Option<String>,
     /// What there is to know of it although it is reachable: `breaker_open`, `announcement_unread`,
-    /// `authorization_ignored`.
+    /// `authorization_ignored`, `jmap_elsewhere`.
     caution: Option<&'static str>,
     /// What it offers after TLS and before login, as its last two answers said.
     capabilities: Option<Vec<String>>,

@@ -6,10 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use ferrypost_http::target::Host;
 use ferrypost_proto::{
     AuthorizationIdentity, DestinationId, Endpoint, EndpointTls, RoutingConfig, Trust,
     routing::v1::EndpointHealth, v1::Protocol,
@@ -59,6 +60,8 @@ pub struct Prober {
     breakers: Breakers,
     random: Random,
     asked: Mutex<BTreeMap<Target, Asked>>,
+    /// The first host that the rules for HTTP name in full.
+    public: Mutex<Option<Host>>,
 }
 
 /// What a server is asked in.
@@ -144,6 +147,7 @@ impl Prober {
             breakers: settings.breakers,
             random,
             asked: Mutex::default(),
+            public: Mutex::default(),
         }
     }
 
@@ -171,7 +175,7 @@ impl Prober {
     pub async fn probe(&self, destination: Option<&DestinationId>) -> Vec<EndpointHealth> {
         let wanted = |target: &Target| destination.is_none_or(|id| *id == target.destination);
         let targets: Vec<_> = {
-            let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = lock(&self.asked);
             let asked = asked.iter().filter(|(target, _)| wanted(target));
             asked
                 .map(|(target, asked)| (target.clone(), asked.how, asked.endpoint.clone()))
@@ -191,7 +195,8 @@ impl Prober {
 
     /// Begins with what is new, goes on with what is unchanged, ends what is gone.
     fn retarget(self: &Arc<Self>, config: &RoutingConfig, shutdown: &Shutdown) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *lock(&self.public) = public_host(config);
+        let mut asked = lock(&self.asked);
         let mut old = std::mem::take(&mut *asked);
         let mut begun = Vec::new();
         for (target, how) in self.targets(config) {
@@ -281,7 +286,10 @@ impl Prober {
                     Question::Spoken(Spoken::Smtp) => {
                         visit_for_mail(dialer, endpoint, LmtpOpening::smtp).await
                     }
-                    Question::Spoken(Spoken::Http) => web::visit(dialer, endpoint).await,
+                    Question::Spoken(Spoken::Http) => {
+                        let public = lock(&self.public).clone();
+                        web::visit(dialer, endpoint, public.as_ref()).await
+                    }
                     Question::Stranger => stranger::visit(dialer, endpoint).await,
                 }
             }
@@ -297,6 +305,15 @@ impl Prober {
             Next::Soon
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn public_host(config: &RoutingConfig) -> Option<Host> {
+    let mut hosts = config.http_rules()?.hosts();
+    hosts.find_map(|host| Host::parse(host.as_bytes()).ok())
 }
 
 /// Visits an endpoint and tells what was found there.

@@ -18,6 +18,7 @@
 pub mod breaker;
 pub mod dialers;
 pub mod health;
+mod jmap;
 pub mod logins;
 pub mod offer;
 mod offered;
@@ -168,6 +169,8 @@ pub enum Caution {
     /// Its endpoint says that it honours authorization identities, and it is seen to be a server that ignores
     /// them. Logins with two names are refused.
     AuthorizationIgnored,
+    /// Its JMAP session resource leads clients to another host than the one that they came by, or to one without TLS.
+    JmapElsewhere,
 }
 
 impl Caution {
@@ -186,6 +189,7 @@ impl Caution {
             Self::BreakerOpen => "breaker_open",
             Self::AnnouncementUnread => "announcement_unread",
             Self::AuthorizationIgnored => "authorization_ignored",
+            Self::JmapElsewhere => "jmap_elsewhere",
         }
     }
 }

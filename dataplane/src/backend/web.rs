@@ -1,8 +1,10 @@
-//! How a web server is: whether it answers anything at all, and if not, whether the PROXY header is to blame.
+//! How a web server is: whether it answers anything at all, and if not, whether the PROXY header is to blame; and where
+//! it leads JMAP's clients.
 
 use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
+use ferrypost_http::target::Host;
 use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
 use ferrypost_wire::TlsFacts;
 use http::{Method, Request, StatusCode, Uri, Version, header::HOST};
@@ -12,8 +14,9 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::{
-    ProbeReport, Problem,
+    Caution, ProbeReport, Problem,
     health::{certificate_verdict, dial_problem, problem, protection},
+    jmap,
     open::OpenError,
     second_look::{about_the_header_of, is_silent},
 };
@@ -28,18 +31,26 @@ use crate::net::{
 };
 
 /// Octets of a response's head.
-const MAX_HEAD: u16 = u16::MAX;
+pub(super) const MAX_HEAD: u16 = u16::MAX;
 
 /// Visits an endpoint and tells what was found there: `OPTIONS *` is about the server and of no account's (RFC 9110
 /// §9.3.7), and whatever answers it speaks HTTP. HTTP/2 has a path in its place, and an answer is one whatever it says.
-pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
+///
+/// `public`: a host by which clients reach it through us. JMAP's session resource, which some servers show to everybody,
+/// has to name that.
+pub(super) async fn visit(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    public: Option<&Host>,
+) -> ProbeReport {
     let mut report = ProbeReport::of(endpoint);
     let with_header = endpoint.announcement == Announcement::ProxyV2;
     let in_doubt = match look(dialer, endpoint, with_header).await {
         Ok(heard) => {
             let in_doubt = heard.is_in_doubt(with_header);
-            report.address = Some(heard.address);
-            report.tls = protection(endpoint, heard.tls.as_ref(), heard.certificate_end);
+            let known = &heard.known;
+            report.address = Some(known.address);
+            report.tls = protection(endpoint, known.tls.as_ref(), known.certificate_end);
             report.problem = heard.answer.err();
             in_doubt
         }
@@ -55,15 +66,27 @@ pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
     if in_doubt && is_answered(dialer, endpoint, !with_header).await {
         report.problem = Some(about_the_header_of(endpoint));
     }
+    if report.problem.is_none()
+        && let Some(public) = public
+        && jmap::leads_elsewhere(dialer, endpoint, public).await
+    {
+        report.caution = Some(Caution::JmapElsewhere);
+    }
     report
 }
 
 /// What a server has said.
 struct Heard {
+    known: Known,
+    answer: Result<StatusCode, Problem>,
+}
+
+/// What is known of a connection beside it.
+pub(super) struct Known {
     address: SocketAddr,
     tls: Option<TlsFacts>,
     certificate_end: Option<i64>,
-    answer: Result<StatusCode, Problem>,
+    pub(super) is_h2: bool,
 }
 
 impl Heard {
@@ -74,7 +97,7 @@ impl Heard {
             Ok(status) => with_header && status == StatusCode::BAD_REQUEST,
             Err(_) => true,
         };
-        is_in_doubt && self.tls.is_none()
+        is_in_doubt && self.known.tls.is_none()
     }
 }
 
@@ -82,13 +105,28 @@ impl Heard {
 async fn is_answered(dialer: &Dialer, endpoint: &Endpoint, with_header: bool) -> bool {
     match look(dialer, endpoint, with_header).await {
         Ok(heard) => {
-            heard.tls.is_some() || heard.answer.is_ok_and(|it| it != StatusCode::BAD_REQUEST)
+            heard.known.tls.is_some() || heard.answer.is_ok_and(|it| it != StatusCode::BAD_REQUEST)
         }
         Err(error) => matches!(error, DialError::Tls(TlsError::Certificate(_))),
     }
 }
 
 async fn look(dialer: &Dialer, endpoint: &Endpoint, with_header: bool) -> Result<Heard, DialError> {
+    let (known, transport) = dial(dialer, endpoint, with_header).await?;
+    let limit = dialer.limits().negotiate;
+    let answer = if known.is_h2 {
+        ask_h2(transport, endpoint, limit).await
+    } else {
+        ask(transport, endpoint, limit).await
+    };
+    Ok(Heard { known, answer })
+}
+
+pub(super) async fn dial(
+    dialer: &Dialer,
+    endpoint: &Endpoint,
+    with_header: bool,
+) -> Result<(Known, AnyTransport), DialError> {
     let preface = if with_header {
         proxy::local()
     } else {
@@ -97,26 +135,19 @@ async fn look(dialer: &Dialer, endpoint: &Endpoint, with_header: bool) -> Result
     let addresses = dialer.resolve(endpoint).await?;
     let dialled = dialer.dial(endpoint, &addresses, &preface).await;
     let dialled = dialled.map_err(|failure| failure.error)?;
-    let limit = dialer.limits().negotiate;
     let leg = match dialled.leg {
         Fresh::Tls(leg) => BackendLeg::Tls(leg),
         Fresh::Consented(leg) => BackendLeg::Consented(leg),
         // There is no STARTTLS in HTTP.
         Fresh::Clear(_) => return Err(DialError::Io(std::io::ErrorKind::Unsupported.into())),
     };
-    let certificate_end = leg.certificate_end();
-    let (transport, _) = leg.into_parts();
-    let answer = if dialled.is_h2 {
-        ask_h2(transport, endpoint, limit).await
-    } else {
-        ask(transport, endpoint, limit).await
-    };
-    Ok(Heard {
+    let known = Known {
         address: dialled.address,
         tls: dialled.tls,
-        certificate_end,
-        answer,
-    })
+        certificate_end: leg.certificate_end(),
+        is_h2: dialled.is_h2,
+    };
+    Ok((known, leg.into_parts().0))
 }
 
 /// What an HTTP/2 server answers. Its first words alone may be said before it has read ours.

@@ -232,6 +232,12 @@ impl Rules {
         self.0.is_empty()
     }
 
+    /// The hosts that the rules name in full, in their order.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.0.iter().flat_map(|rule| &rule.hosts);
+        patterns.filter_map(HostPattern::whole)
+    }
+
     /// Whether any of them remembers sign-ins, for which keys are needed.
     pub fn learn(&self) -> bool {
         self.0.iter().any(|rule| match &rule.action {

@@ -30,6 +30,14 @@ impl HostPattern {
         }
     }
 
+    /// The host, if it is one.
+    pub(super) fn whole(&self) -> Option<&str> {
+        match self {
+            Self::Exact(name) => Some(name),
+            Self::Below(_) | Self::Named(_) => None,
+        }
+    }
+
     pub(super) fn matches(&self, host: &Host) -> bool {
         match self {
             Self::Exact(name) => host.name() == name,

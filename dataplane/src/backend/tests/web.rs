@@ -3,10 +3,15 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use ferrypost_http::target::Host;
 use ferrypost_proto::{Announcement, HttpVersions};
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -95,10 +100,55 @@ async fn the_header_is_named_where_it_is_what_is_wrong_with_a_web_server() {
         let mut asked = endpoint("127.0.0.1", server(like));
         asked.announcement = announcement;
         asked.http.versions = versions;
-        let report = visit(&dialer, &asked).await;
+        let report = visit(&dialer, &asked, None).await;
         assert_eq!(
             report.problem, problem,
             "{announcement:?}, {versions:?}: {report:?}"
         );
+    }
+}
+
+/// Shows everybody a session resource, behind a redirect.
+fn with_jmap(api: &'static str) -> u16 {
+    let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let page = move |request: Request<Incoming>| async move {
+        let response = Response::builder();
+        let response = match request.uri().path() {
+            "/.well-known/jmap" => response.status(307).header("location", "/session"),
+            _ => response,
+        };
+        let session = format!(
+            r#"{{"apiUrl": "{api}", "downloadUrl": "/d", "uploadUrl": "/u", "eventSourceUrl": "/e"}}"#
+        );
+        response.body(Full::<Bytes>::from(session))
+    };
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = net::accept(&listener).await.unwrap();
+            let served = http1::Builder::new();
+            let served = served.serve_connection(TokioIo::new(stream), service_fn(page));
+            tokio::spawn(served);
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_jmap_session_that_leads_elsewhere_is_named() {
+    let public = Host::parse(b"mail.example.org").unwrap();
+    for (api, caution) in [
+        ("https://mail.example.org/jmap/", None),
+        ("/jmap/", None),
+        ("https://10.0.0.5/jmap/", Some(Caution::JmapElsewhere)),
+        (
+            "http://mail.example.org/jmap/",
+            Some(Caution::JmapElsewhere),
+        ),
+    ] {
+        let mut asked = endpoint("127.0.0.1", with_jmap(api));
+        asked.protocol = v1::Protocol::Http;
+        let report = visit(&dialer(), &asked, Some(&public)).await;
+        assert_eq!((report.problem, report.caution), (None, caution), "{api}");
     }
 }
