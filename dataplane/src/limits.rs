@@ -271,6 +271,9 @@ pub struct WebLimits {
     /// Time that a server's connection is kept for the client's next request. Default 1 min: servers keep theirs for
     /// about that long. Past it, it is closed.
     pub upstream_idle: Duration,
+    /// Time that nothing has to be asked on a connection before hyper goes, with its buffers, until something is. Always
+    /// 2 s, which is longer than between two requests of a page.
+    pub rest: Duration,
 }
 
 impl Default for WebLimits {
@@ -280,6 +283,7 @@ impl Default for WebLimits {
             idle: Duration::from_mins(3),
             stalled: Duration::from_mins(2),
             upstream_idle: Duration::from_mins(1),
+            rest: Duration::from_secs(2),
         }
     }
 }

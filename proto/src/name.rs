@@ -71,6 +71,9 @@ impl DomainName {
     /// is no domain.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let text = text.strip_suffix('.').unwrap_or(text);
+        if is_canonical(text) {
+            return Ok(Self(text.into()));
+        }
         let ascii = idna::domain_to_ascii_strict(text).map_err(|_| NameError::Domain)?;
         if ascii.is_empty() || ascii.ends_with('.') {
             return Err(NameError::Domain);
@@ -82,6 +85,21 @@ impl DomainName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a domain is certainly in its canonical form: lower-case letters, digits and hyphens, and no A-label, which has
+/// to be looked into. Most domains are, and a request by HTTP names one each time.
+fn is_canonical(domain: &str) -> bool {
+    let is_plain = |label: &str| {
+        let octets = label.as_bytes();
+        let is_letter = |it: &u8| matches!(it, b'a'..=b'z' | b'0'..=b'9');
+        matches!(octets.len(), 1..=63)
+            && octets.iter().all(|it| is_letter(it) || *it == b'-')
+            && octets.first().is_some_and(is_letter)
+            && octets.last().is_some_and(is_letter)
+            && octets.get(2..4) != Some(b"--")
+    };
+    domain.len() <= 253 && domain.split('.').all(is_plain)
 }
 
 /// Why a login has no name.
@@ -144,12 +162,7 @@ impl NamePolicy {
         if login.len() > MAX_LOGIN_BYTES {
             return Err(NameError::TooLong);
         }
-        // ASCII is its own normal form, and most logins are nothing else.
-        let folded = if login.is_ascii() {
-            Cow::Borrowed(login)
-        } else {
-            Cow::Owned(login.nfkc().collect())
-        };
+        let folded = normal_form(login);
         let (user, _) = self.without_master(&folded)?;
         if user.chars().any(is_forbidden) {
             return Err(NameError::Character);
@@ -195,8 +208,7 @@ impl NamePolicy {
 
     /// The separator at which a login is a user's and a master user's, if there is one.
     pub(crate) fn master_separator(&self, login: &str) -> Result<Option<char>, NameError> {
-        let folded: String = login.nfkc().collect();
-        Ok(self.without_master(&folded)?.1)
+        Ok(self.without_master(&normal_form(login))?.1)
     }
 
     /// `user*master` acts as `user`, whatever `master` is. With several separators Dovecot parts at the first
@@ -248,6 +260,15 @@ impl NamePolicy {
     }
 }
 
+/// ASCII is its own normal form, and most logins are nothing else.
+fn normal_form(login: &str) -> Cow<'_, str> {
+    if login.is_ascii() {
+        Cow::Borrowed(login)
+    } else {
+        Cow::Owned(login.nfkc().collect())
+    }
+}
+
 /// What no name may contain. Controls and line ends would be an injection where the name is copied
 /// into another protocol; white space, quotes and backslashes are read differently by
 /// different servers; `*` and `%` mean a master user or a route to many of them, so where the policy does
@@ -290,6 +311,18 @@ mod tests {
         policy(BareNames::Listed)
             .canonicalise(login)
             .map(|n| n.as_str().to_owned())
+    }
+
+    proptest! {
+        #[test]
+        fn a_domain_that_is_taken_as_it_stands_is_what_it_would_have_been_made(
+            domain in "[a-z0-9-]{1,64}(\\.[a-z0-9-]{1,64}){0,4}",
+        ) {
+            if is_canonical(&domain) {
+                let made = idna::domain_to_ascii_strict(&domain);
+                prop_assert_eq!(made.ok(), Some(domain));
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Context,
+    task::{Context, ready},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
     Web,
@@ -179,7 +179,32 @@ async fn run(client: &Arc<Client>, transport: AnyTransport, mut tasks: Tasks, is
 }
 
 /// HTTP/1. The connection comes back, if anybody may still be told something on it.
-async fn speak(client: &Arc<Client>, transport: AnyTransport) -> Option<AnyTransport> {
+///
+/// hyper goes while its client asks nothing, and its buffers with it.
+async fn speak(client: &Arc<Client>, mut transport: AnyTransport) -> Option<AnyTransport> {
+    loop {
+        transport = match Box::pin(converse(client, transport)).await? {
+            (transport, Since::Over) => return Some(transport),
+            (transport, Since::AtRest) => transport,
+        };
+        tokio::select! {
+            biased;
+            () = enough(client) => return Some(transport),
+            // What there is, hyper finds out.
+            _ = poll_fn(|cx| transport.poll_readable(cx)) => {}
+        }
+    }
+}
+
+/// Why nothing more is said for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    AtRest,
+    Over,
+}
+
+/// HTTP/1 by hyper, until its client rests.
+async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyTransport, Since)> {
     let limits = client.web.services.limits.web;
     let guarded = Guarded::new(
         transport,
@@ -192,23 +217,38 @@ async fn speak(client: &Arc<Client>, transport: AnyTransport) -> Option<AnyTrans
         let client = Arc::clone(client);
         async move { Ok::<_, Infallible>(exchange::serve(&client, request).await) }
     });
+    let mut since = Since::Over;
     let outcome = {
         let connection = http1::Builder::new().serve_connection(TokioIo::new(lent), service);
         let mut connection = pin!(connection.with_upgrades());
         let mut enough = pin!(enough(client));
+        let mut at_rest = pin!(at_rest(client));
         let mut told = false;
         poll_fn(|cx: &mut Context<'_>| {
-            if !told && enough.as_mut().poll(cx).is_ready() {
+            loop {
+                // First of all: what has come, and has not been read, is no rest.
+                let polled = connection.as_mut().poll(cx);
+                if told || polled.is_ready() {
+                    return polled;
+                }
+                if at_rest.as_mut().poll(cx).is_ready() {
+                    since = Since::AtRest;
+                } else {
+                    ready!(enough.as_mut().poll(cx));
+                }
                 told = true;
+                // With nothing to do it goes at once.
                 connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().poll(cx)
         })
         .await
     };
-    let transport = loan.returned().await?.into_inner();
+    let (transport, is_between) = loan.returned().await?.into_inner();
+    if !is_between {
+        since = Since::Over;
+    }
     // Where a body was cut, its client must not be told that this was its end.
-    outcome.is_ok().then_some(transport)
+    outcome.is_ok().then_some((transport, since))
 }
 
 /// HTTP/2, in which each stream says of itself whether it came to its end.
@@ -259,6 +299,18 @@ async fn enough(client: &Client) {
     tokio::select! {
         () = services.stopping.cancelled() => {}
         () = client.busy.rested_for(services.limits.web.idle) => {}
+    }
+}
+
+/// Resolves when its client has asked nothing for a while, and nothing is on its way.
+async fn at_rest(client: &Client) {
+    loop {
+        let rest = client.web.services.limits.web.rest;
+        client.busy.rested_for(rest).await;
+        if client.watch.is_at_rest() && client.places.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        sleep(rest).await;
     }
 }
 

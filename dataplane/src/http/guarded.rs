@@ -23,9 +23,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
+use zeroize::Zeroize as _;
 
 use super::busy::Busy;
-use crate::net::transport::Transport;
+use crate::net::{scratch::with_scratch, transport::Transport};
 
 /// Octets that are read at once.
 const PIECE: usize = 16 << 10;
@@ -47,12 +48,25 @@ pub(super) enum Stopped {
 pub(super) struct Watch {
     stopped: OnceLock<Stopped>,
     upgraded: AtomicBool,
+    /// A part of a head is held.
+    holds: AtomicBool,
+    /// Something is written, and its client's kernel does not have it.
+    owes: AtomicBool,
 }
 
 impl Watch {
     /// Why nothing more comes, if so.
     pub(super) fn stopped(&self) -> Option<Stopped> {
         self.stopped.get().copied()
+    }
+
+    /// Whether nothing is on its way on the connection, in either direction.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let is_set = |it: &AtomicBool| it.load(Ordering::Relaxed);
+        self.stopped().is_none()
+            && ![&self.upgraded, &self.holds, &self.owes]
+                .into_iter()
+                .any(is_set)
     }
 
     /// What follows is no HTTP. To be said before the client hears of it.
@@ -96,9 +110,10 @@ impl<T: Transport> Guarded<T> {
         }
     }
 
-    /// The connection itself. What is held is lost.
-    pub(super) fn into_inner(self) -> T {
-        self.io
+    /// The connection itself, and whether a request may follow on it. What is held is lost.
+    pub(super) fn into_inner(self) -> (T, bool) {
+        let is_between = self.held.is_empty() && self.guard.is_between();
+        (self.io, is_between)
     }
 
     /// Looks at what is held. False: more must be read.
@@ -145,14 +160,15 @@ impl<T: Transport> Guarded<T> {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // Waits without a buffer.
         ready!(self.io.poll_readable(cx))?;
-        let kept = self.held.len();
-        self.held.resize(kept + PIECE, 0);
-        let mut into = ReadBuf::new(&mut self.held[kept..]);
-        let read = Pin::new(&mut self.io).poll_read(cx, &mut into);
-        let count = into.filled().len();
-        self.held.truncate(kept + count);
-        ready!(read)?;
-        Poll::Ready(Ok(count))
+        with_scratch(|scratch| {
+            let mut into = ReadBuf::new(&mut scratch[..PIECE]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+            let read = into.filled_mut();
+            self.held.extend_from_slice(read);
+            // A head has credentials, and the memory is everybody's.
+            read.zeroize();
+            Poll::Ready(Ok(read.len()))
+        })
     }
 
     /// Gives a head that has begun no more time than it may take. What comes behind a request that is being answered
@@ -171,6 +187,20 @@ impl<T: Transport> Guarded<T> {
 impl<T: Transport> AsyncRead for Guarded<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.poll_passable(cx, into);
+        self.watch
+            .holds
+            .store(!self.held.is_empty(), Ordering::Relaxed);
+        read
+    }
+}
+
+impl<T: Transport> Guarded<T> {
+    fn poll_passable(
+        &mut self,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -205,11 +235,16 @@ impl<T: Transport> AsyncWrite for Guarded<T> {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.watch.owes.store(true, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write(cx, from)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if flushed.is_ready() {
+            self.watch.owes.store(false, Ordering::Relaxed);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -62,6 +62,17 @@ impl Guard {
         }
     }
 
+    /// Whether what comes next begins a head.
+    pub const fn is_between(&self) -> bool {
+        matches!(
+            self.state,
+            State::Head {
+                seen: 0,
+                skipped_line: false
+            }
+        )
+    }
+
     /// Looks at what has been read and not passed yet.
     ///
     /// # Errors

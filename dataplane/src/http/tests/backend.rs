@@ -232,6 +232,11 @@ impl Http1 {
                 self.say("200 OK", "", "now").await?;
                 std::future::pending().await
             }
+            "/then-more" => {
+                self.say("200 OK", "", "now").await?;
+                self.step().await;
+                self.say("200 OK", "", "poison").await
+            }
             "/nothing" => self.wire.send("HTTP/1.1 204 No Content\r\n\r\n").await.ok(),
             "/trailers" => {
                 let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\

@@ -6,6 +6,7 @@ mod h2;
 mod h2_servers;
 mod hostile;
 mod message;
+mod resting;
 mod sign_ins;
 mod smuggling;
 mod streams;

@@ -12,7 +12,7 @@ const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSoc
 
 const COME_AGAIN: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
-async fn open(world: &World, path: &str) -> Wire {
+pub(super) async fn open(world: &World, path: &str) -> Wire {
     let mut client = world.client().await;
     let asked = request(&format!("GET {path}"), "alice", HANDSHAKE);
     client.send(asked).await.unwrap();

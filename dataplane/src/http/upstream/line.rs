@@ -4,30 +4,38 @@
 //! not answered is executed all the same, by some servers after a reset too, so that only the server's end says that it
 //! is over. Who needs to know it leaves the registration here, and it ends with that proof.
 //!
+//! While nothing goes on for a while, one of HTTP/1 *rests*: hyper has gone, and its buffers with it, and comes again when
+//! the connection is asked for. Most connections that are kept are never used again.
+//!
 //! With HTTP/2 a FIN beside requests that are under way would prove nothing: many servers answer it with theirs at once,
 //! and go on with what they were asked. There the connection takes no more requests, those that it has come to their
 //! ends first, and then it says GOAWAY and ends like any other.
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{
     io::AsyncWrite as _,
-    sync::Notify,
+    sync::{Notify, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 
-use super::super::{client::Place, lent::Loan};
+use super::{
+    super::{client::Place, lent::Loan},
+    sender::Sender,
+};
 use crate::{
     net::{
         CloseProof,
         transport::{AnyTransport, Transport as _},
     },
-    registry::{OnlyAsked, Proof, SETTLE_TIME, SessionGuard},
+    registry::{CloseReason, OnlyAsked, Proof, SETTLE_TIME, SessionGuard, Told},
 };
 
 /// What the connection's task and those who use it share.
@@ -35,7 +43,16 @@ use crate::{
 pub(in super::super) struct Line {
     state: Mutex<State>,
     changed: Notify,
+    /// How long a server may take for its own end, when nothing goes on.
+    close: Duration,
+    /// It rests when nothing goes on for so long.
+    rest: Option<Duration>,
+    alarm: Arc<Alarm>,
 }
+
+/// Ends a connection with nothing on it at once when a fence wants that, and keeps it from nothing else.
+#[derive(Debug)]
+struct Alarm(Weak<Line>);
 
 #[derive(Debug)]
 struct State {
@@ -49,6 +66,12 @@ struct State {
     left: Vec<Left>,
     /// Its own, while nothing goes on: with the proof for what went on before, and until when it is kept.
     idle: Option<Idle>,
+    /// When whoever drives it looks at it next by himself.
+    watched: Option<Instant>,
+    /// hyper has gone.
+    resting: bool,
+    /// Somebody waits for it to come again.
+    recalled: Option<oneshot::Sender<Sender>>,
     /// It is to end, and the server is given so long for it.
     end: Option<Duration>,
     /// It is over.
@@ -80,24 +103,42 @@ pub(in super::super) struct Left {
 struct Idle {
     guard: SessionGuard,
     last: Proof,
+    since: Instant,
     until: Instant,
 }
 
+/// What whoever drives a connection does next.
+enum Next {
+    /// Ends it. The server has so long for its own end.
+    End(Duration),
+    /// Lets hyper go.
+    Rest,
+    /// Has hyper come again.
+    Recall(oneshot::Sender<Sender>),
+}
+
 impl Line {
-    /// A connection with one exchange, and room for no other.
-    pub(super) fn new() -> Self {
-        Self {
+    /// A connection with one exchange, and room for no other. `close`: how long a server may take for its own end, when
+    /// nothing goes on. `rest`: it rests when nothing goes on for so long.
+    pub(super) fn new(close: Duration, rest: Option<Duration>) -> Arc<Self> {
+        Arc::new_cyclic(|line| Self {
             state: Mutex::new(State {
                 in_use: 1,
                 room: 1,
                 opens_web_sockets: true,
                 left: Vec::new(),
                 idle: None,
+                watched: None,
+                resting: false,
+                recalled: None,
                 end: None,
                 over: None,
             }),
             changed: Notify::new(),
-        }
+            close,
+            rest,
+            alarm: Arc::new(Alarm(Weak::clone(line))),
+        })
     }
 
     /// What an HTTP/2 server has said of what it takes.
@@ -144,18 +185,55 @@ impl Line {
     }
 
     /// Keeps the connection while nothing goes on. False: it is to end, or is over.
-    pub(super) fn rest(&self, guard: SessionGuard, last: Proof, until: Instant) -> bool {
+    pub(super) fn keep(&self, guard: SessionGuard, last: Proof, limit: Duration) -> bool {
+        guard.alarm(Arc::clone(&self.alarm) as Arc<dyn Told>);
         let mut state = self.lock();
         state.in_use = 0;
+        if guard.close_reason().is_some() {
+            // Before there was anything to alarm.
+            state.end.get_or_insert(self.close);
+        }
         if state.is_ending() {
             drop(state);
+            self.changed.notify_one();
             guard.closed(last);
             return false;
         }
-        state.idle = Some(Idle { guard, last, until });
+        let since = Instant::now();
+        let due = since + self.rest.unwrap_or(limit).min(limit);
+        let is_watched = state.watched.is_some_and(|watched| watched <= due);
+        state.idle = Some(Idle {
+            guard,
+            last,
+            since,
+            until: since + limit,
+        });
         drop(state);
-        self.changed.notify_one();
+        // Else it is looked at early enough, as with each of many requests.
+        if !is_watched {
+            self.changed.notify_one();
+        }
         true
+    }
+
+    /// Has hyper come again, if it has gone. `None`: it comes no more.
+    pub(super) async fn recall(&self) -> Option<Sender> {
+        let back = {
+            let mut state = self.lock();
+            if state.is_ending() || !state.resting {
+                return None;
+            }
+            let (recalled, back) = oneshot::channel();
+            state.recalled = Some(recalled);
+            back
+        };
+        self.changed.notify_one();
+        back.await.ok()
+    }
+
+    /// Whether hyper has gone.
+    pub(super) fn is_resting(&self) -> bool {
+        self.lock().resting
     }
 
     /// Takes it into use for one exchange more. False: it is to end, or is over, or has no room.
@@ -198,38 +276,73 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when the connection is to end: told to, or kept for long enough, or because of a fence.
-    async fn ended(&self, close: Duration) -> Duration {
+    /// Resolves when there is something to do: the connection is to end, told to or kept for long enough, or may rest,
+    /// or hyper is wanted again.
+    async fn next(&self) -> Next {
         loop {
             let changed = self.changed.notified();
-            let (end, idle) = {
-                let state = self.lock();
-                let idle = state.idle.as_ref();
-                (
-                    state.end,
-                    idle.map(|idle| (idle.guard.ending(), idle.until)),
-                )
-            };
-            if let Some(limit) = end {
-                return limit;
-            }
-            match idle {
-                None => changed.await,
-                Some((told, until)) => tokio::select! {
+            match self.look() {
+                Ok(next) => return next,
+                Err(None) => changed.await,
+                Err(Some(due)) => tokio::select! {
                     biased;
                     () = changed => {}
-                    _ = told.told() => self.end_if_idle(close),
-                    () = sleep_until(until) => self.end_if_idle(close),
+                    () = sleep_until(due) => {}
                 },
             }
         }
     }
 
-    /// It may have been taken into use just now.
-    fn end_if_idle(&self, limit: Duration) {
+    /// What there is to do, or when to look again if nothing is said before.
+    fn look(&self) -> Result<Next, Option<Instant>> {
+        let mut state = self.lock();
+        state.watched = None;
+        if let Some(limit) = state.end {
+            return Ok(Next::End(limit));
+        }
+        if let Some(recalled) = state.recalled.take() {
+            state.resting = false;
+            return Ok(Next::Recall(recalled));
+        }
+        let Some(idle) = &state.idle else {
+            return Err(None);
+        };
+        let (since, until, now) = (idle.since, idle.until, Instant::now());
+        if until <= now {
+            state.end = Some(self.close);
+            return Ok(Next::End(self.close));
+        }
+        let rest = self.rest.filter(|_| !state.resting).map(|it| since + it);
+        if rest.is_some_and(|rest| rest <= now) {
+            state.resting = true;
+            return Ok(Next::Rest);
+        }
+        let due = rest.map_or(until, |rest| rest.min(until));
+        state.watched = Some(due);
+        Err(Some(due))
+    }
+
+    /// Waits without hyper for what comes next, and for the server.
+    async fn rested(&self, transport: &mut AnyTransport) -> Next {
+        tokio::select! {
+            biased;
+            next = self.next() => next,
+            () = unasked(transport) => self.ends_by_itself(),
+        }
+    }
+
+    fn ends_by_itself(&self) -> Next {
+        self.end(SETTLE_TIME);
+        Next::End(SETTLE_TIME)
+    }
+
+    /// Ends it if nothing goes on there. It may have been taken into use just now.
+    fn end_if_idle(&self) {
         let mut state = self.lock();
         if state.idle.is_some() {
-            state.end.get_or_insert(limit);
+            state.end.get_or_insert(self.close);
+            drop(state);
+            self.changed.notify_one();
         }
     }
 
@@ -237,6 +350,7 @@ impl Line {
         let (left, idle) = {
             let mut state = self.lock();
             state.over = Some(Over(proof));
+            state.recalled = None;
             (std::mem::take(&mut state.left), state.idle.take())
         };
         for left in left {
@@ -260,33 +374,78 @@ impl Left {
     }
 }
 
-/// Drives a connection to its end. `close`: how long a server may take for its own, when nothing goes on.
-pub(super) async fn run(
-    line: Arc<Line>,
-    connection: impl Future,
-    loan: Loan<AnyTransport>,
-    close: Duration,
-) {
-    let limit = {
-        let mut connection = Box::pin(connection);
-        let over = pin!(async { _ = connection.as_mut().await });
-        tokio::select! {
-            biased;
-            limit = line.ended(close) => limit,
-            // The server has ended it, or hyper has: somebody went away.
-            () = over => {
-                line.end(SETTLE_TIME);
-                SETTLE_TIME
-            }
+impl Told for Alarm {
+    fn told(self: Arc<Self>, _: CloseReason) {
+        if let Some(line) = self.0.upgrade() {
+            line.end_if_idle();
         }
-    };
-    // Streams that are under way go on to their ends.
-    let proof = match loan.returned().await {
+    }
+}
+
+/// hyper's part in a connection.
+pub(super) struct Driven {
+    pub(super) connection: BoxFuture<'static, ()>,
+    pub(super) loan: Loan<AnyTransport>,
+}
+
+/// Has hyper speak on a connection on which nothing goes on.
+pub(super) type Begin =
+    Box<dyn Fn(AnyTransport) -> BoxFuture<'static, Option<(Sender, Driven)>> + Send + Sync>;
+
+/// Drives a connection to its end. `again`: how hyper comes again, where it may go.
+pub(super) async fn run(line: Arc<Line>, driven: Driven, again: Option<Begin>) {
+    let proof = match drive(&line, driven, again).await {
         // A tunnel had it meanwhile, perhaps, and was told to end.
-        Some(transport) => part(transport, line.limit().unwrap_or(limit)).await,
+        Some((transport, limit)) => part(transport, line.limit().unwrap_or(limit)).await,
         None => None,
     };
     line.conclude(proof);
+}
+
+/// Until it is to end. The connection, if it has not been lost, and how long the server has.
+async fn drive(
+    line: &Line,
+    mut driven: Driven,
+    again: Option<Begin>,
+) -> Option<(AnyTransport, Duration)> {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = line.next() => next,
+            // The server has ended it, or hyper has: somebody went away.
+            () = &mut driven.connection => line.ends_by_itself(),
+        };
+        drop(driven.connection);
+        // Streams that are under way go on to their ends.
+        let mut transport = driven.loan.returned().await?;
+        let next = match next {
+            Next::Rest => line.rested(&mut transport).await,
+            next => next,
+        };
+        driven = match (next, &again) {
+            (Next::Recall(recalled), Some(begin)) => {
+                let (sender, begun) = begin(transport).await?;
+                // Who asked may have gone: then hyper goes, too.
+                _ = recalled.send(sender);
+                begun
+            }
+            (Next::End(limit), _) => return Some((transport, limit)),
+            (Next::Rest | Next::Recall(_), _) => return Some((transport, line.close)),
+        };
+    }
+}
+
+/// Resolves when a server that was asked nothing says something, or ends.
+async fn unasked(transport: &mut AnyTransport) {
+    let mut octet = [0];
+    poll_fn(|cx: &mut Context<'_>| {
+        if ready!(transport.poll_readable(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        // What is no octet of its own, as a ticket of TLS, is taken on the way.
+        transport.poll_some(cx, &mut octet).map(drop)
+    })
+    .await;
 }
 
 /// Ends our side, and waits for the server's end.

@@ -16,13 +16,15 @@ use ferrypost_proto::{Announcement, DestinationId, Endpoint, HttpVersions, v1::P
 use ferrypost_wire::{ClientFacts, SessionReference};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(super) use line::{Left, Line};
 pub(super) use sender::{Sending, Unsent};
 
-use self::sender::Sender;
+use self::{
+    line::{Begin, Driven},
+    sender::Sender,
+};
 use super::lent::lend;
 use crate::{
     backend::{Target, dialers::Dialers},
@@ -117,6 +119,17 @@ impl Lease {
         matches!(self.sender, Sender::Http2(_))
     }
 
+    /// Waits until it can be asked. False: it is over.
+    async fn is_ready(&mut self) -> bool {
+        if self.line.is_resting() {
+            match self.line.recall().await {
+                Some(sender) => self.sender = sender,
+                None => return false,
+            }
+        }
+        self.sender.ready().await.is_ok()
+    }
+
     /// The same for another exchange, where there may be several.
     fn share(&self) -> Option<Self> {
         Some(Self {
@@ -154,6 +167,22 @@ fn spoken_alone(endpoint: &Endpoint) -> Option<&'static str> {
         HttpVersions::H2 => Some("h2"),
         HttpVersions::Either => None,
     }
+}
+
+/// Has hyper speak HTTP/1.
+async fn speak(transport: AnyTransport, stalled: Duration) -> hyper::Result<(Sender, Driven)> {
+    let (lent, loan) = lend(transport, stalled);
+    let (sender, connection) = http1::Builder::new()
+        .max_header_size(MAX_HEAD.into())
+        .max_buf_size(MAX_PIECE)
+        .handshake(TokioIo::new(lent))
+        .await?;
+    let connection = connection.with_upgrades();
+    let driven = Driven {
+        connection: Box::pin(async { _ = connection.await }),
+        loan,
+    };
+    Ok((Sender::Http1(sender), driven))
 }
 
 /// What is spoken on.
@@ -194,7 +223,7 @@ impl Upstreams {
     ) -> Option<Lease> {
         while let Some(mut lease) = self.take(owner, for_web_socket) {
             let is_fit = lease.endpoint == *endpoint && lease.line.wake();
-            if is_fit && lease.sender.ready().await.is_ok() {
+            if is_fit && lease.is_ready().await {
                 return Some(lease);
             }
             lease.line.end(self.close);
@@ -293,22 +322,17 @@ impl Upstreams {
     }
 
     async fn begin(&self, transport: AnyTransport) -> Result<(Sender, Arc<Line>), DialError> {
-        let (lent, loan) = lend(transport, self.limits.stalled);
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(MAX_HEAD.into())
-            .max_buf_size(MAX_PIECE)
-            .handshake(TokioIo::new(lent))
+        let stalled = self.limits.stalled;
+        let (sender, driven) = speak(transport, stalled)
             .await
             .map_err(|error| DialError::Io(std::io::Error::other(error)))?;
-        let line = Arc::new(Line::new());
-        let run = line::run(
-            Arc::clone(&line),
-            connection.with_upgrades(),
-            loan,
-            self.close,
-        );
+        let line = Line::new(self.close, Some(self.limits.rest));
+        let again: Begin = Box::new(move |transport| {
+            Box::pin(async move { speak(transport, stalled).await.ok() })
+        });
+        let run = line::run(Arc::clone(&line), driven, Some(again));
         self.tasks.spawn(run);
-        Ok((Sender::Http1(sender), line))
+        Ok((sender, line))
     }
 
     async fn begin_h2(
@@ -319,7 +343,7 @@ impl Upstreams {
         let (lent, loan) = lend(transport, self.limits.stalled);
         let begun = h2::begin(lent, &self.tasks, MAX_HEAD.into(), limit).await;
         let (sender, mut connection) = begun?;
-        let line = Arc::new(Line::new());
+        let line = Line::new(self.close, None);
         let learning = Arc::clone(&line);
         let learn = move |connection: &h2::Connection<_, _>| {
             let opens_web_sockets = connection.is_extended_connect_protocol_enabled();
@@ -327,11 +351,15 @@ impl Upstreams {
         };
         learn(&connection);
         let connection = poll_fn(move |cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
+            let polled = Pin::new(&mut connection).poll(cx).map(drop);
             learn(&connection);
             polled
         });
-        let run = line::run(Arc::clone(&line), connection, loan, self.close);
+        let driven = Driven {
+            connection: Box::pin(connection),
+            loan,
+        };
+        let run = line::run(Arc::clone(&line), driven, None);
         self.tasks.spawn(run);
         Ok((Sender::Http2(sender), line))
     }
@@ -348,8 +376,8 @@ impl Upstreams {
         };
         guard.exposed();
         lease.is_old = true;
-        let until = Instant::now() + self.limits.upstream_idle;
-        if !lease.line.rest(guard, last.into(), until) {
+        let limit = self.limits.upstream_idle;
+        if !lease.line.keep(guard, last.into(), limit) {
             return;
         }
         if let Some(surplus) = self.lock().with_idle(lease) {

@@ -16,6 +16,7 @@ pub(in super::super) type Sending = BoxFuture<'static, Result<Response<Incoming>
 pub(in super::super) type Unsent = TrySendError<Request<Upload>>;
 
 /// The way in.
+#[derive(Debug)]
 pub(super) enum Sender {
     /// For one exchange at a time.
     Http1(http1::SendRequest<Upload>),
