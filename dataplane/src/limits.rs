@@ -272,7 +272,7 @@ pub struct WebLimits {
     /// about that long. Past it, it is closed.
     pub upstream_idle: Duration,
     /// Time that nothing has to be asked on a connection before hyper goes, with its buffers, until something is. Always
-    /// 2 s, which is longer than between two requests of a page.
+    /// half a second, which is longer than between two requests of a page.
     pub rest: Duration,
 }
 
@@ -283,7 +283,7 @@ impl Default for WebLimits {
             idle: Duration::from_mins(3),
             stalled: Duration::from_mins(2),
             upstream_idle: Duration::from_mins(1),
-            rest: Duration::from_secs(2),
+            rest: Duration::from_millis(500),
         }
     }
 }

@@ -22,14 +22,14 @@ use ferrypost_wire::{
 };
 use futures_util::future::join_all;
 use rustls::AlertDescription;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Backends, Caution, Offered, ProbeReport, Problem, Target, TlsVerdict,
     breaker::Breakers,
     dialers::Dialers,
-    on_the_wire,
+    jmap, on_the_wire,
     open::{Caller, OpenError, Opened, open},
     second_look::about_the_header,
     stranger, web,
@@ -181,11 +181,10 @@ impl Prober {
                 .map(|(target, asked)| (target.clone(), asked.how, asked.endpoint.clone()))
                 .collect()
         };
-        join_all(
-            targets
-                .iter()
-                .map(|(target, how, endpoint)| self.ask(target, *how, endpoint.as_ref())),
-        )
+        join_all(targets.iter().map(|(target, how, endpoint)| async move {
+            let endpoint = endpoint.as_ref();
+            self.ask(target, *how, endpoint, &mut None).await
+        }))
         .await;
         let known = self.backends.endpoints();
         let wanted =
@@ -260,8 +259,9 @@ impl Prober {
     }
 
     async fn keep_asking(&self, target: &Target, how: Question, endpoint: Option<&Endpoint>) {
+        let mut jmap = None;
         loop {
-            let pause = match self.ask(target, how, endpoint).await {
+            let pause = match self.ask(target, how, endpoint, &mut jmap).await {
                 Next::Later => self.pace.interval,
                 Next::Soon => self.pace.retry,
             };
@@ -271,7 +271,13 @@ impl Prober {
     }
 
     /// Asks once and takes note of the answer. Says when to ask again.
-    async fn ask(&self, target: &Target, how: Question, endpoint: Option<&Endpoint>) -> Next {
+    async fn ask(
+        &self,
+        target: &Target,
+        how: Question,
+        endpoint: Option<&Endpoint>,
+        jmap: &mut Option<JmapSeen>,
+    ) -> Next {
         let mut report = match endpoint {
             None => ProbeReport::without_endpoint(),
             Some(endpoint) => {
@@ -287,8 +293,11 @@ impl Prober {
                         visit_for_mail(dialer, endpoint, LmtpOpening::smtp).await
                     }
                     Question::Spoken(Spoken::Http) => {
-                        let public = lock(&self.public).clone();
-                        web::visit(dialer, endpoint, public.as_ref()).await
+                        let mut report = web::visit(dialer, endpoint).await;
+                        if report.problem.is_none() {
+                            report.caution = self.jmap(dialer, endpoint, jmap).await;
+                        }
+                        report
                     }
                     Question::Stranger => stranger::visit(dialer, endpoint).await,
                 }
@@ -304,6 +313,43 @@ impl Prober {
         } else {
             Next::Soon
         }
+    }
+
+    /// What there is to know of where it leads JMAP's clients.
+    async fn jmap(
+        &self,
+        dialer: &Dialer,
+        endpoint: &Endpoint,
+        seen: &mut Option<JmapSeen>,
+    ) -> Option<Caution> {
+        let public = lock(&self.public).clone()?;
+        if !seen.as_ref().is_some_and(|seen| seen.is_fresh(&public)) {
+            *seen = Some(JmapSeen {
+                elsewhere: jmap::leads_elsewhere(dialer, endpoint, &public).await,
+                public,
+                at: Instant::now(),
+            });
+        }
+        let elsewhere = seen.as_ref().is_some_and(|seen| seen.elsewhere);
+        elsewhere.then_some(Caution::JmapElsewhere)
+    }
+}
+
+/// How long what was seen of a server's JMAP is taken for true: it is a page more to ask for, and the server's
+/// configuration, which seldom changes.
+const JMAP_PAUSE: Duration = Duration::from_mins(10);
+
+/// What was seen of a server's JMAP.
+struct JmapSeen {
+    /// Of whom it was looked whether its URLs are there.
+    public: Host,
+    elsewhere: bool,
+    at: Instant,
+}
+
+impl JmapSeen {
+    fn is_fresh(&self, public: &Host) -> bool {
+        self.public == *public && self.at.elapsed() < JMAP_PAUSE
     }
 }
 

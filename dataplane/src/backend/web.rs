@@ -1,10 +1,8 @@
-//! How a web server is: whether it answers anything at all, and if not, whether the PROXY header is to blame; and where
-//! it leads JMAP's clients.
+//! How a web server is: whether it answers anything at all, and if not, whether the PROXY header is to blame.
 
 use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use ferrypost_http::target::Host;
 use ferrypost_proto::{Announcement, Endpoint, EndpointTls};
 use ferrypost_wire::TlsFacts;
 use http::{Method, Request, StatusCode, Uri, Version, header::HOST};
@@ -14,9 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::{
-    Caution, ProbeReport, Problem,
+    ProbeReport, Problem,
     health::{certificate_verdict, dial_problem, problem, protection},
-    jmap,
     open::OpenError,
     second_look::{about_the_header_of, is_silent},
 };
@@ -35,14 +32,7 @@ pub(super) const MAX_HEAD: u16 = u16::MAX;
 
 /// Visits an endpoint and tells what was found there: `OPTIONS *` is about the server and of no account's (RFC 9110
 /// §9.3.7), and whatever answers it speaks HTTP. HTTP/2 has a path in its place, and an answer is one whatever it says.
-///
-/// `public`: a host by which clients reach it through us. JMAP's session resource, which some servers show to everybody,
-/// has to name that.
-pub(super) async fn visit(
-    dialer: &Dialer,
-    endpoint: &Endpoint,
-    public: Option<&Host>,
-) -> ProbeReport {
+pub(super) async fn visit(dialer: &Dialer, endpoint: &Endpoint) -> ProbeReport {
     let mut report = ProbeReport::of(endpoint);
     let with_header = endpoint.announcement == Announcement::ProxyV2;
     let in_doubt = match look(dialer, endpoint, with_header).await {
@@ -65,12 +55,6 @@ pub(super) async fn visit(
     };
     if in_doubt && is_answered(dialer, endpoint, !with_header).await {
         report.problem = Some(about_the_header_of(endpoint));
-    }
-    if report.problem.is_none()
-        && let Some(public) = public
-        && jmap::leads_elsewhere(dialer, endpoint, public).await
-    {
-        report.caution = Some(Caution::JmapElsewhere);
     }
     report
 }

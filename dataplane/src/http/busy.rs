@@ -10,6 +10,9 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
+/// How often it is looked whether one that takes long is over: event streams take hours, and there are many.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// How many requests of a connection are being answered.
 #[derive(Debug)]
 pub(super) struct Busy {
@@ -43,15 +46,14 @@ impl Busy {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Resolves when there has been none for so long.
+    /// Resolves when there has been none for so long, or a little later.
     pub(super) async fn rested_for(&self, limit: Duration) {
         loop {
-            let since = if self.is_busy() {
-                Instant::now()
+            let due = if self.is_busy() {
+                Instant::now() + limit.max(LOOK)
             } else {
-                self.begun + Duration::from_millis(self.rested.load(Ordering::Relaxed))
+                self.begun + Duration::from_millis(self.rested.load(Ordering::Relaxed)) + limit
             };
-            let due = since + limit;
             if due <= Instant::now() {
                 return;
             }

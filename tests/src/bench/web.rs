@@ -4,11 +4,13 @@
 
 use std::fmt::Write as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio::process::Command;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::backend::MESSAGE;
 use super::connection::Target;
@@ -24,6 +26,9 @@ use crate::web::{Question, Version, WebClient};
 
 /// Connections at once.
 const AT_ONCE: usize = 8;
+
+/// How long a client waits before it counts as idle.
+const IDLE_FOR: Duration = Duration::from_secs(3);
 
 /// Requests at once of an HTTP/2 connection.
 const STREAMS: usize = 10;
@@ -243,6 +248,7 @@ async fn waiting(proxy: &Proxy, figure: Figure, count: usize) -> anyhow::Result<
     while let Some(opened) = opening.join_next().await {
         clients.push(opened??);
     }
+    sleep(IDLE_FOR).await;
     proxy.meter.quiet().await?;
     let grown = proxy.meter.memory()?.saturating_sub(before);
     drop(clients);

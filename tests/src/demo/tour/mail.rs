@@ -25,6 +25,9 @@ const SENDER: &str = "127.0.0.77";
 /// How often is looked whether the account is held: a move takes much longer.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How often Postfix is told to try again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 impl Tour {
     /// Step 4 of the walk-through, before anybody has moved.
     pub(super) async fn try_mail(&mut self) -> anyhow::Result<()> {
@@ -96,7 +99,14 @@ impl Tour {
         self.arrives(subject, home).await?;
         let flush = format!("postqueue -c {} -f", configuration.display());
         command(&flush);
-        shell(&flush).await?;
+        // What is put off just now would have been flushed a moment too early.
+        eventually("what has waited has gone on", SOON, async || {
+            let flushed = shell(&flush).await;
+            flushed.map_err(|error| error.to_string())?;
+            sleep(AGAIN).await;
+            self.have_come(home).await
+        })
+        .await?;
         self.is_once_at(home).await?;
         say(format!(
             "Mail that came before, during and after is on {home}, each message once: {}.",
@@ -162,6 +172,21 @@ impl Tour {
     }
 
     async fn is_there(&self, subject: &str, home: Side) -> anyhow::Result<()> {
+        let what = format!("{subject} is on {home}");
+        let copies = eventually(&what, SOON, async || self.copies(subject, home).await).await?;
+        ensure!(copies == 1, "{subject} is on {home} {copies} times");
+        Ok(())
+    }
+
+    async fn have_come(&self, home: Side) -> Result<(), String> {
+        for subject in &self.mail {
+            self.copies(subject, home).await?;
+        }
+        Ok(())
+    }
+
+    /// How many of a message are there, if any.
+    async fn copies(&self, subject: &str, home: Side) -> Result<usize, String> {
         let server = match home {
             Side::Source => self.world.source(),
             Side::Target => self.world.target(),
@@ -169,19 +194,10 @@ impl Tour {
         let query = [
             "search", "-u", TRAVELLER, "mailbox", "INBOX", "subject", subject,
         ];
-        let what = format!("{subject} is on {home}");
-        let copies = eventually(&what, SOON, async || {
-            let found = server
-                .doveadm(&query)
-                .await
-                .map_err(|error| error.to_string())?;
-            match found.lines().count() {
-                0 => Err("it is not".to_owned()),
-                copies => Ok(copies),
-            }
-        })
-        .await?;
-        ensure!(copies == 1, "{subject} is on {home} {copies} times");
-        Ok(())
+        let found = server.doveadm(&query).await;
+        match found.map_err(|error| error.to_string())?.lines().count() {
+            0 => Err(format!("{subject} is not on {home}")),
+            copies => Ok(copies),
+        }
     }
 }
