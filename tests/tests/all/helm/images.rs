@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::installed::{LIMIT, LINES, Release, ReplicaPorts, doors, one_of_each};
 
-/// Of all of an image's files together. Programs of the tests are several times as large as what is released.
+/// Of all of an image's files together, with programs of the tests, which are somewhat larger than a release's without line
+/// tables.
 const SIZE: u64 = 64 << 20;
 
 /// What an image has beside its program and libraries.
