@@ -244,8 +244,8 @@ pub(crate) struct Placements {
 pub(crate) struct Sessions {
     /// Only those of this account, by id or name.
     pub(crate) account: Option<String>,
-    /// At most this many a data plane, up to 1000.
-    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// At most this many.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
 }
 

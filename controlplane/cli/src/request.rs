@@ -87,10 +87,11 @@ pub(crate) fn placements(
     }
 }
 
-pub(crate) fn sessions(asked: &args::Sessions) -> v1::ListSessionsRequest {
+pub(crate) fn sessions(asked: &args::Sessions, page_token: String) -> v1::ListSessionsRequest {
     v1::ListSessionsRequest {
         account: asked.account.clone().unwrap_or_default(),
-        page_size: i32::try_from(asked.limit).unwrap_or(PAGE),
+        page_size: i32::try_from(asked.limit).map_or(PAGE, |limit| limit.min(PAGE)),
+        page_token,
     }
 }
 
@@ -153,9 +154,12 @@ mod tests {
     fn a_list_asks_for_pages_no_larger_than_it_needs() {
         let size = |words: &str| match typed(words) {
             Command::Migrations(asked) => migrations(&asked, String::new()).page_size,
+            Command::Sessions(asked) => sessions(&asked, String::new()).page_size,
             other => panic!("{other:?}"),
         };
         assert_eq!(size("migrations --limit 5"), 5);
         assert_eq!(size("migrations --limit 100000"), PAGE);
+        assert_eq!(size("sessions --limit 5"), 5);
+        assert_eq!(size("sessions --limit 100000"), PAGE);
     }
 }

@@ -390,12 +390,24 @@ impl Session<'_> {
     }
 
     async fn sessions(&mut self, asked: &args::Sessions) -> Result<(), Failure> {
-        let request = request::sessions(asked);
-        let answer = looked(self.client.stats().list_sessions(request).await)?;
-        self.answer(&show::fleet::sessions(&answer), answer.header.as_ref());
-        if answer.truncated {
+        let limit = asked.limit as usize;
+        let mut all = v1::ListSessionsResponse::default();
+        loop {
+            let request = request::sessions(asked, all.next_page_token.clone());
+            let page = looked(self.client.stats().list_sessions(request).await)?;
+            all.sessions.extend(page.sessions);
+            all.truncated = page.truncated;
+            (all.header, all.next_page_token) = (page.header, page.next_page_token);
+            if all.next_page_token.is_empty() || all.sessions.len() >= limit {
+                break;
+            }
+        }
+        let there_are_more = all.truncated || all.sessions.len() > limit;
+        all.sessions.truncate(limit);
+        self.answer(&show::fleet::sessions(&all), all.header.as_ref());
+        if there_are_more {
             self.console
-                .note("note: a data plane has more; raise --limit, or name an account");
+                .note("note: there are more; raise --limit, or name an account");
         }
         Ok(())
     }

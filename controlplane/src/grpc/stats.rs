@@ -78,13 +78,24 @@ impl StatsService for Stats {
         let trace = self.0.trace(traceparent(&request));
         let request = request.into_inner();
         let size = page::size(request.page_size);
-        let report = self.0.sessions(&request.account, size, trace).await?;
+        let after = page::position("sessions", &request.page_token, |place| {
+            let (serial, instance) = place.split_once('/')?;
+            Some((serial.parse().ok()?, instance.to_owned()))
+        })?;
+        let report = self
+            .0
+            .sessions(&request.account, after, size, trace)
+            .await?;
         let header = self.0.header(&report);
-        let (sessions, truncated) = report.answer;
+        let page = report.answer;
+        let next = page
+            .next
+            .map(|(serial, instance)| format!("{serial}/{instance}"));
         Ok(Response::new(v1::ListSessionsResponse {
             header: Some(header),
-            sessions,
-            truncated,
+            sessions: page.sessions,
+            truncated: page.truncated,
+            next_page_token: page::token("sessions", next),
         }))
     }
 

@@ -95,11 +95,13 @@ impl Commands {
     fn list(&self, list: &ListSessions) -> Result<Outcome, &'static str> {
         let names = self.names(&list.names)?;
         let limit = usize::try_from(list.limit).unwrap_or(usize::MAX);
-        let listing = self.registry.sessions(&names, limit.min(MOST_LISTED));
+        let listing = self
+            .registry
+            .sessions_from(&names, list.from, limit.min(MOST_LISTED));
         let unsettled = self.registry.unsettled_names();
         let unsettled = unsettled.iter().filter(|name| names.contains(name));
         Ok(Outcome::SessionList(SessionList {
-            truncated: listing.sessions.len() < listing.total,
+            truncated: listing.more,
             total: listing.total as u64,
             held: listing.held as u64,
             unsettled: unsettled.count() as u64,
@@ -201,6 +203,7 @@ fn unlisted_name(login: UnlistedLogin) -> UnlistedName {
 
 fn session_info(session: SessionSnapshot) -> SessionInfo {
     SessionInfo {
+        serial: session.serial,
         reference: session.reference,
         protocol: session.protocol.into(),
         name: session

@@ -4,7 +4,7 @@ use std::{
     fmt::Debug,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -63,6 +63,8 @@ pub trait Told: Debug + Send + Sync {
 /// What registry and guard share.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Its place in lists: a later one of this process has a higher number.
+    pub(super) serial: u64,
     pub(super) request: AdmitRequest,
     /// `None` while held.
     pub(super) route: Option<Route>,
@@ -75,7 +77,9 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(request: AdmitRequest, route: Option<Route>, since: Instant) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
+            serial: NEXT.fetch_add(1, Ordering::Relaxed),
             request,
             route,
             since,

@@ -10,6 +10,8 @@ use super::{Registry, SessionKind, Stage, Subject, UnlistedLogin, entry::Entry, 
 /// One session as it was when somebody looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSnapshot {
+    /// Its place in lists.
+    pub serial: u64,
     /// The reference in logs and announcements.
     pub reference: String,
     /// What it is.
@@ -44,8 +46,10 @@ pub struct Group {
 /// Some of the sessions.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// In no order.
+    /// In the order of their serials.
     pub sessions: Vec<SessionSnapshot>,
+    /// Whether there are more behind them.
+    pub more: bool,
     /// How many there are, beyond the limit too; held logins included.
     pub total: usize,
     /// Of them, held logins.
@@ -95,13 +99,29 @@ impl Registry {
     /// Lists sessions and held logins: those under `names`, or all if there are none. At most `limit`,
     /// but all are counted.
     pub fn sessions(&self, names: &[Name], limit: usize) -> Listing {
+        self.sessions_from(names, 0, limit)
+    }
+
+    /// The same of those whose serial is `from` or more.
+    pub fn sessions_from(&self, names: &[Name], from: u64, limit: usize) -> Listing {
         let mut listing = Listing::default();
+        let mut first = BTreeMap::new();
         let now = Instant::now();
         let mut add = |entry: &Entry| {
             listing.total += 1;
             listing.held += usize::from(entry.route.is_none());
-            if listing.sessions.len() < limit {
-                listing.sessions.push(snapshot(entry, now));
+            if entry.serial < from {
+                return;
+            }
+            let last = first.last_key_value().map(|(serial, _)| *serial);
+            if first.len() < limit || last.is_some_and(|last| entry.serial < last) {
+                first.insert(entry.serial, snapshot(entry, now));
+            } else {
+                listing.more = true;
+            }
+            if first.len() > limit {
+                first.pop_last();
+                listing.more = true;
             }
         };
         if names.is_empty() {
@@ -114,6 +134,7 @@ impl Registry {
                     .with(|shard| shard.under(&subject).for_each(|entry| add(entry)));
             }
         }
+        listing.sessions = first.into_values().collect();
         listing
     }
 
@@ -131,6 +152,7 @@ impl Registry {
 
 fn snapshot(entry: &Entry, now: Instant) -> SessionSnapshot {
     SessionSnapshot {
+        serial: entry.serial,
         reference: entry.request.reference.clone(),
         kind: entry.request.kind,
         protocol: entry.request.protocol,

@@ -106,6 +106,15 @@ fn a_session_is_listed_until_its_guard_is_gone() {
     let second = routed(&registry, "bob");
     let listing = registry.sessions(&[], 1);
     assert_eq!((listing.total, listing.sessions.len()), (2, 1));
+    assert!(listing.more);
+    assert_eq!(
+        listing.sessions[0].reference, "ref-alice",
+        "the first to begin"
+    );
+    let from = listing.sessions[0].serial + 1;
+    let listing = registry.sessions_from(&[], from, 1);
+    assert_eq!(listing.sessions[0].reference, "ref-bob");
+    assert_eq!((listing.total, listing.more), (2, false));
     let tally: Vec<_> = registry.tally().into_values().collect();
     assert_eq!(tally, [1, 1], "one connecting, one relaying");
     drop((guard, second));

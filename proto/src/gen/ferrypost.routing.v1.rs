@@ -468,9 +468,12 @@ pub struct ListSessions {
     /// Canonical names. Empty: all sessions.
     #[prost(string, repeated, tag = "1")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// At most this many. 0: only the counts.
+    /// At most this many, those with the lowest serials. 0: only the counts.
     #[prost(uint32, tag = "2")]
     pub limit: u32,
+    /// Only those whose serial is this or more.
+    #[prost(uint64, tag = "3")]
+    pub from: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -641,7 +644,7 @@ pub struct HeldDoubts {
 pub struct SessionList {
     #[prost(message, repeated, tag = "1")]
     pub sessions: ::prost::alloc::vec::Vec<SessionInfo>,
-    /// True when there were more than the limit.
+    /// True when there are more, of those that were asked for.
     #[prost(bool, tag = "2")]
     pub truncated: bool,
     /// All sessions that match, beyond the limit too; held logins included.
@@ -677,6 +680,9 @@ pub struct SessionInfo {
     /// "session", "exchange", "delivery" or "idle_upstream". Empty: a session, of a data plane that has no others.
     #[prost(string, tag = "8")]
     pub kind: ::prost::alloc::string::String,
+    /// Counts the sessions of the process, from 1 on. 0: of a data plane that does not count them, and lists them in no order.
+    #[prost(uint64, tag = "9")]
+    pub serial: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

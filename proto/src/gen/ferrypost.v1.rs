@@ -3868,20 +3868,27 @@ pub struct ListSessionsRequest {
     /// Only those of this account (id or name). Unset: all.
     #[prost(string, tag = "1")]
     pub account: ::prost::alloc::string::String,
-    /// At most this many a data plane; coerced to 1..1000, unset: 100.
+    /// At most this many; coerced to 1..1000, unset: 100.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
+    /// `next_page_token` of the page before. Sessions that began or ended between two pages may be missing or gone; no other is
+    /// missing or there twice.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListSessionsResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
+    /// Of each data plane in the order in which they began.
     #[prost(message, repeated, tag = "2")]
     pub sessions: ::prost::alloc::vec::Vec<Session>,
-    /// True when a data plane had more than page_size.
+    /// True when there are more: on the next page or, where there is none, on data planes of builds that have no pages.
     #[prost(bool, tag = "3")]
     pub truncated: bool,
+    #[prost(string, tag = "4")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -125,6 +125,7 @@ impl MigrationUseCases {
         let question = Command::ListSessions(ListSessions {
             names,
             limit: LISTED,
+            from: 0,
         });
         let asked = self.fleet.ask(&question, within, draft.trace).await;
         let (mut disconnects, mut doubts) = (Vec::new(), Vec::new());

@@ -56,6 +56,61 @@ pub struct Figures {
     pub store_kind: &'static str,
 }
 
+/// Where a session stands in the list of all: its serial and its data plane. Serials of different data planes have nothing
+/// to do with each other; any order that stays will do.
+pub type SessionPlace = (u64, String);
+
+/// Some of the sessions.
+#[derive(Debug, Default, PartialEq)]
+pub struct SessionPage {
+    /// In the order of their places.
+    pub sessions: Vec<v1::Session>,
+    /// The place of the last one, if there are more behind it.
+    pub next: Option<SessionPlace>,
+    /// Whether there are more, be it on data planes that know no serials.
+    pub truncated: bool,
+}
+
+impl SessionPage {
+    fn of(said: Vec<(InstanceId, Said)>, after: Option<&SessionPlace>, size: usize) -> Self {
+        let (mut places, mut more, mut unpaged) = (BTreeMap::new(), false, Vec::new());
+        let mut truncated = false;
+        for (instance, said) in said {
+            let Said::SessionList(list) = said else {
+                continue;
+            };
+            let counts = list.sessions.iter().all(|session| session.serial > 0);
+            more |= counts && list.truncated;
+            truncated |= list.truncated;
+            for one in list.sessions {
+                let place = (one.serial, instance.as_str().to_owned());
+                let session = session(&instance, one);
+                if !counts {
+                    unpaged.push(session);
+                } else if after.is_none_or(|after| place > *after) {
+                    places.insert(place, session);
+                }
+            }
+        }
+        if after.is_none() {
+            // Once, and all that they have said.
+            unpaged.truncate(size);
+        } else {
+            unpaged.clear();
+        }
+        let room = size - unpaged.len();
+        more |= places.len() > room;
+        let shown: Vec<_> = places.into_iter().take(room).collect();
+        let last = shown.last().map(|(place, _)| place.clone());
+        let sessions = shown.into_iter().map(|(_, session)| session);
+        Self {
+            sessions: unpaged.into_iter().chain(sessions).collect(),
+            next: last.filter(|_| more),
+            truncated: truncated || more,
+        }
+    }
+}
+
 /// What a data plane has answered to a question for counts.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counted {
@@ -110,17 +165,17 @@ impl StatsUseCases {
         })
     }
 
-    /// Sessions of an account, or of everybody, `size` a data plane at most. The flag says that one had
-    /// more.
+    /// A page of the sessions of an account, or of everybody: `size` at most, and those behind a place.
     ///
     /// # Errors
     /// When the account is none.
     pub async fn sessions(
         &self,
         account: &str,
+        after: Option<SessionPlace>,
         size: u32,
         trace: TraceParent,
-    ) -> Answer<FleetAnswer<(Vec<v1::Session>, bool)>> {
+    ) -> Answer<FleetAnswer<SessionPage>> {
         let state = self.core.present()?;
         let names = match account {
             "" => Vec::new(),
@@ -129,20 +184,17 @@ impl StatsUseCases {
                 subject::session_names(&state, routing, account)?
             }
         };
-        let question = Command::ListSessions(stream::ListSessions { names, limit: size });
+        let question = Command::ListSessions(stream::ListSessions {
+            names,
+            // One more, which says whether there is another page.
+            limit: size + 1,
+            from: after.as_ref().map_or(0, |(serial, _)| *serial),
+        });
         let (said, unreachable) = self.ask(&question, trace).await;
-        let mut sessions = Vec::new();
-        let mut truncated = false;
-        for (instance, said) in said {
-            if let Said::SessionList(list) = said {
-                truncated |= list.truncated;
-                sessions.extend(list.sessions.into_iter().map(|s| session(&instance, s)));
-            }
-        }
         Ok(FleetAnswer {
             state,
             unreachable,
-            answer: (sessions, truncated),
+            answer: SessionPage::of(said, after.as_ref(), size as usize),
         })
     }
 

@@ -379,10 +379,16 @@ impl Stream {
                 let mut found = of(&list.names);
                 let total = found.len() as u64;
                 let held = found.iter().filter(|s| s.stage == "held").count() as u64;
+                // As they began.
+                for (serial, session) in (1..).zip(&mut found) {
+                    session.serial = serial;
+                }
+                found.retain(|session| session.serial >= list.from);
+                let left = found.len();
                 found.truncate(list.limit as usize);
                 command_result::Result::SessionList(SessionList {
                     unsettled: 0,
-                    truncated: (found.len() as u64) < total,
+                    truncated: found.len() < left,
                     sessions: found,
                     total,
                     held,
@@ -427,5 +433,6 @@ pub(crate) fn session(name: &str, stage: &str) -> SessionInfo {
         age: None,
         stage: stage.to_owned(),
         kind: "session".to_owned(),
+        serial: 0,
     }
 }

@@ -125,10 +125,11 @@ async fn sessions_are_listed_and_kicked_by_account() {
     let world = World::new().await;
     let _one = DataPlane::join(&world, "dp-1", three_sessions()).await;
     let _two = DataPlane::join(&world, "dp-2", three_sessions()).await;
-    let list = async |account: &str, page_size| {
+    let page = async |account: &str, page_size, page_token: String| {
         let request = v1::ListSessionsRequest {
             account: account.to_owned(),
             page_size,
+            page_token,
         };
         world
             .stats()
@@ -137,14 +138,32 @@ async fn sessions_are_listed_and_kicked_by_account() {
             .expect("listed")
             .into_inner()
     };
-    assert_eq!(list("", 0).await.sessions.len(), 6);
+    let list = async |account: &str, page_size| page(account, page_size, String::new()).await;
+    let all = list("", 0).await;
+    assert_eq!((all.sessions.len(), &*all.next_page_token), (6, ""));
     let of_alice = list("ALICE@example.org", 0).await;
     assert_eq!(of_alice.sessions.len(), 4);
     assert!(!of_alice.truncated);
     assert!(of_alice.sessions.iter().any(|s| s.instance == "dp-2"));
-    let first = list("", 1).await;
-    assert_eq!(first.sessions.len(), 2);
-    assert!(first.truncated);
+    // Page by page each of them comes once.
+    let (mut paged, mut token) = (Vec::new(), String::new());
+    loop {
+        let next = page("", 4, token).await;
+        assert!(next.sessions.len() <= 4);
+        assert_eq!(next.truncated, !next.next_page_token.is_empty());
+        paged.extend(next.sessions);
+        token = next.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(paged, all.sessions);
+    let wrong = v1::ListSessionsRequest {
+        page_token: "junk".to_owned(),
+        ..v1::ListSessionsRequest::default()
+    };
+    let refused = world.stats().list_sessions(wrong).await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
 
     let kick = |account: &str| v1::KickSessionsRequest {
         account: account.to_owned(),

@@ -178,12 +178,37 @@ async fn sessions_are_listed_and_kicked_by_name() {
         Kind::ListSessions(ListSessions {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             limit: 10,
+            from: 0,
         })
     };
     let Outcome::SessionList(all) = run(&mut stream, list(&[])).await else {
         panic!("a list");
     };
     assert_eq!((all.total, all.held, all.truncated), (2, 0, false));
+    // Page by page.
+    let page = |from| {
+        Kind::ListSessions(ListSessions {
+            names: Vec::new(),
+            limit: 1,
+            from,
+        })
+    };
+    let Outcome::SessionList(first) = run(&mut stream, page(0)).await else {
+        panic!("a list");
+    };
+    assert_eq!(
+        (&first.sessions[..], first.truncated),
+        (&all.sessions[..1], true)
+    );
+    let next = first.sessions[0].serial + 1;
+    let Outcome::SessionList(second) = run(&mut stream, page(next)).await else {
+        panic!("a list");
+    };
+    assert_eq!(
+        (&second.sessions[..], second.truncated),
+        (&all.sessions[1..], false)
+    );
+    assert_eq!(second.total, 2);
     // As a person types it.
     let Outcome::SessionList(hers) = run(&mut stream, list(&["ALICE"])).await else {
         panic!("a list");
