@@ -163,7 +163,8 @@ pub(super) async fn serve(
 async fn run(client: &Arc<Client>, transport: AnyTransport, mut tasks: Tasks, is_h2: bool) {
     let spawner = tasks.spawner();
     let returned = if is_h2 {
-        tasks.beside(speak_h2(client, transport, spawner)).await
+        let spoken = Box::pin(speak_h2(client, transport, spawner));
+        tasks.beside(spoken).await
     } else {
         tasks.beside(speak(client, transport)).await
     };

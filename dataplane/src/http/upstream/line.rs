@@ -103,8 +103,20 @@ pub(in super::super) struct Left {
 struct Idle {
     guard: SessionGuard,
     last: Proof,
+    /// The way to hyper, of HTTP/1 and while it is there: its channel has ten kilobytes.
+    sender: Option<Sender>,
     since: Instant,
     until: Instant,
+}
+
+/// How a connection is asked that was taken into use.
+pub(super) enum Awake {
+    /// By the lease's own way, as others ask it at the same time.
+    Shared,
+    /// By this one.
+    By(Sender),
+    /// It rests, and is to be recalled.
+    Resting,
 }
 
 /// What whoever drives a connection does next.
@@ -185,7 +197,13 @@ impl Line {
     }
 
     /// Keeps the connection while nothing goes on. False: it is to end, or is over.
-    pub(super) fn keep(&self, guard: SessionGuard, last: Proof, limit: Duration) -> bool {
+    pub(super) fn keep(
+        &self,
+        guard: SessionGuard,
+        last: Proof,
+        sender: Option<Sender>,
+        limit: Duration,
+    ) -> bool {
         guard.alarm(Arc::clone(&self.alarm) as Arc<dyn Told>);
         let mut state = self.lock();
         state.in_use = 0;
@@ -205,6 +223,7 @@ impl Line {
         state.idle = Some(Idle {
             guard,
             last,
+            sender,
             since,
             until: since + limit,
         });
@@ -231,24 +250,26 @@ impl Line {
         back.await.ok()
     }
 
-    /// Whether hyper has gone.
-    pub(super) fn is_resting(&self) -> bool {
-        self.lock().resting
-    }
-
-    /// Takes it into use for one exchange more. False: it is to end, or is over, or has no room.
-    pub(super) fn wake(&self) -> bool {
+    /// Takes it into use for one exchange more. `None`: it is to end, or is over, or has no room.
+    pub(super) fn wake(&self) -> Option<Awake> {
         let mut state = self.lock();
         if state.is_ending() || state.in_use >= state.room {
-            return false;
+            return None;
         }
         state.in_use += 1;
+        let is_resting = state.resting;
         let idle = state.idle.take();
         drop(state);
+        let mut sender = None;
         if let Some(idle) = idle {
+            sender = idle.sender;
             idle.guard.closed(idle.last);
         }
-        true
+        Some(match sender {
+            Some(sender) => Awake::By(sender),
+            None if is_resting => Awake::Resting,
+            None => Awake::Shared,
+        })
     }
 
     /// Whether one exchange more may go on there.
@@ -315,6 +336,9 @@ impl Line {
         let rest = self.rest.filter(|_| !state.resting).map(|it| since + it);
         if rest.is_some_and(|rest| rest <= now) {
             state.resting = true;
+            if let Some(idle) = &mut state.idle {
+                idle.sender = None;
+            }
             return Ok(Next::Rest);
         }
         let due = rest.map_or(until, |rest| rest.min(until));

@@ -22,7 +22,7 @@ pub(super) use line::{Left, Line};
 pub(super) use sender::{Sending, Unsent};
 
 use self::{
-    line::{Begin, Driven},
+    line::{Awake, Begin, Driven},
     sender::Sender,
 };
 use super::lent::lend;
@@ -61,7 +61,10 @@ pub(super) struct Owner {
 
 /// A connection that is in use.
 pub(super) struct Lease {
-    sender: Sender,
+    /// There while it is in use: of HTTP/1 it is the line's meanwhile.
+    sender: Option<Sender>,
+    /// HTTP/2 is spoken there.
+    is_h2: bool,
     pub(super) line: Arc<Line>,
     pub(super) owner: Owner,
     pub(super) endpoint: Endpoint,
@@ -111,29 +114,33 @@ pub(super) struct Opening<'a> {
 impl Lease {
     /// Asks.
     pub(super) fn ask(&mut self, request: http::Request<super::body::Upload>) -> Sending {
-        self.sender.ask(request)
+        let sender = self.sender.as_mut();
+        sender.expect("it is in use").ask(request)
     }
 
     /// Whether HTTP/2 is spoken there, so that its exchange is one stream of several.
     pub(super) const fn is_h2(&self) -> bool {
-        matches!(self.sender, Sender::Http2(_))
+        self.is_h2
     }
 
-    /// Waits until it can be asked. False: it is over.
-    async fn is_ready(&mut self) -> bool {
-        if self.line.is_resting() {
-            match self.line.recall().await {
-                Some(sender) => self.sender = sender,
-                None => return false,
-            }
+    /// Waits until it can be asked, which it was woken for. False: it is over.
+    async fn is_ready(&mut self, awake: Awake) -> bool {
+        match awake {
+            Awake::Shared => {}
+            Awake::By(sender) => self.sender = Some(sender),
+            Awake::Resting => self.sender = self.line.recall().await,
         }
-        self.sender.ready().await.is_ok()
+        match &mut self.sender {
+            Some(sender) => sender.ready().await.is_ok(),
+            None => false,
+        }
     }
 
     /// The same for another exchange, where there may be several.
     fn share(&self) -> Option<Self> {
         Some(Self {
-            sender: self.sender.share()?,
+            sender: Some(self.sender.as_ref()?.share()?),
+            is_h2: self.is_h2,
             line: Arc::clone(&self.line),
             owner: self.owner.clone(),
             endpoint: self.endpoint.clone(),
@@ -150,6 +157,8 @@ impl Kept {
             return Some(lease);
         }
         if !lease.is_h2() {
+            // Most clients have one account, and so one connection.
+            self.leases.reserve_exact(1);
             self.leases.push(lease);
         }
         let mut idle = self.leases.iter().enumerate();
@@ -222,8 +231,10 @@ impl Upstreams {
         for_web_socket: bool,
     ) -> Option<Lease> {
         while let Some(mut lease) = self.take(owner, for_web_socket) {
-            let is_fit = lease.endpoint == *endpoint && lease.line.wake();
-            if is_fit && lease.is_ready().await {
+            let is_fit = lease.endpoint == *endpoint;
+            if let Some(awake) = is_fit.then(|| lease.line.wake()).flatten()
+                && lease.is_ready(awake).await
+            {
                 return Some(lease);
             }
             lease.line.end(self.close);
@@ -308,7 +319,8 @@ impl Upstreams {
             self.begin(transport).await?
         };
         let lease = Lease {
-            sender,
+            sender: Some(sender),
+            is_h2,
             line,
             owner,
             endpoint,
@@ -377,7 +389,8 @@ impl Upstreams {
         guard.exposed();
         lease.is_old = true;
         let limit = self.limits.upstream_idle;
-        if !lease.line.keep(guard, last.into(), limit) {
+        let sender = lease.sender.take_if(|_| !lease.is_h2);
+        if !lease.line.keep(guard, last.into(), sender, limit) {
             return;
         }
         if let Some(surplus) = self.lock().with_idle(lease) {
