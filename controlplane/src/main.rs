@@ -2,8 +2,18 @@
 
 use std::{path::Path, process::ExitCode};
 
-use ferrypost_controlplane::{app, config::Config, hook::guard};
-use ferrypost_runtime::{Random, cli::Call, core_dump, logging, shutdown::Signals};
+use ferrypost_controlplane::{
+    app,
+    config::{Config, KEYS},
+    hook::guard,
+};
+use ferrypost_runtime::{
+    Random,
+    cli::Call,
+    config::{ConfigFile, Follower},
+    core_dump, logging,
+    shutdown::Signals,
+};
 
 const ABOUT: &str = "Knows where every account lives, moves accounts, tells every data plane.";
 
@@ -33,9 +43,12 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(path: &Path) -> anyhow::Result<()> {
     core_dump::forbid()?;
-    let config = Config::load(path)?;
-    logging::install(config.log())?;
+    let file = ConfigFile::read(path)?;
+    let config = Config::of(&file)?;
+    let log = logging::install(config.log())?;
     let mut signals = Signals::listen()?;
+    let level = |file: &ConfigFile| Config::of(file).map(|it| it.log().level);
+    let follower = Follower::new(file, KEYS, level, (log, config.log().level))?;
     let mut bound = tokio::select! {
         built = app::build(config, Random::from_os()) => built?,
         () = signals.received() => return Ok(()),
@@ -43,6 +56,7 @@ async fn run(path: &Path) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         () = signals.received() => Ok(()),
         failure = bound.failure() => Err(failure),
+        never = follower.follow() => match never {},
     };
     tracing::info!("stopping; a second signal ends the process at once");
     tokio::select! {

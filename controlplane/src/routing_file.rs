@@ -6,6 +6,8 @@
 //! places are translated into the file's.
 
 mod http;
+#[cfg(test)]
+mod keys;
 
 use std::path::{Path, PathBuf};
 
@@ -286,12 +288,13 @@ fn read_tls(endpoint: &Section<'_>, sources: &mut Vec<PathBuf>) -> Option<v1::En
     }
     let server_name = endpoint.text("server_name").unwrap_or_default();
     let plaintext_consent = endpoint.boolean("plaintext_consent").unwrap_or_default();
+    let next_pin_sha256 = endpoint.text("next_pin_sha256").unwrap_or_default();
     Some(v1::EndpointTls {
         mode: mode?.into(),
         verification: pin.or(authority),
         server_name,
         plaintext_consent,
-        next_pin_sha256: endpoint.text("next_pin_sha256").unwrap_or_default(),
+        next_pin_sha256,
     })
 }
 

@@ -6,10 +6,18 @@ use clap::Subcommand;
 use ferrypost_dataplane::{
     admin::order,
     app::{self, Bound},
-    config::Config,
+    config::{Config, KEYS},
     descriptors, lookup,
 };
-use ferrypost_runtime::{Random, cli::Call, config, core_dump, logging, shutdown::Signals, tls};
+use ferrypost_runtime::{
+    Random,
+    cli::Call,
+    config::{self, ConfigFile, Follower},
+    core_dump,
+    logging::{self, Level},
+    shutdown::Signals,
+    tls,
+};
 use tokio::runtime::Handle;
 
 const ABOUT: &str = "Relays each mail session to the server that holds its account.";
@@ -58,13 +66,14 @@ fn start(call: Call<Order>) -> anyhow::Result<()> {
         }
         Call::Own(Order::Drain { config, after }) => order_to_drain(&Config::load(&config)?, after),
         Call::Run(path) => {
-            let config = Config::load(&path)?;
-            logging::install(config.log().lines)?;
+            let file = ConfigFile::read(&path)?;
+            let config = Config::of(&file)?;
+            let log = logging::install(config.log().lines)?;
             let total = config.limits().connections.total;
             let lookups = config.lookups().len() * lookup::CONNECTIONS;
             descriptors::allow_for(total, lookups);
             let (relaying, beside) = (tokio::runtime::Runtime::new()?, app::beside()?);
-            let outcome = relaying.block_on(serve(config, beside.handle()));
+            let outcome = relaying.block_on(serve(config, (file, log), beside.handle()));
             // Not even for a thread that waits for a resolver.
             relaying.shutdown_background();
             beside.shutdown_background();
@@ -87,8 +96,14 @@ async fn order_to_drain(config: &Config, after: Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn serve(config: Config, beside: &Handle) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    (file, log): (ConfigFile, Level),
+    beside: &Handle,
+) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
+    let level = |file: &ConfigFile| Config::of(file).map(|it| it.log().lines.level);
+    let follower = Follower::new(file, KEYS, level, (log, config.log().lines.level))?;
     let mut bound = app::build(&config, Random::from_os(), beside)?;
     tracing::info!(instance = %config.instance(), addresses = ?bound.addresses, "started");
     let draining = bound.draining.clone();
@@ -98,6 +113,7 @@ async fn serve(config: Config, beside: &Handle) -> anyhow::Result<()> {
             unless_told_again(&mut signals, drain(&mut bound)).await?;
         }
         () = draining.asked() => drain_until_told(&mut bound, &mut signals).await?,
+        never = follower.follow() => match never {},
     }
     unless_told_again(&mut signals, bound.end()).await
 }

@@ -4,6 +4,7 @@
 //! mistake at once, each with its line. What the file may say is documented here, key by key;
 //! `controlplane/examples/controlplane.toml` shows all of it.
 
+mod keys;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -16,12 +17,14 @@ use std::{
 
 use ferrypost_proto::{InstallationId, ReplicaId};
 use ferrypost_runtime::{
-    config::{Environment, Mistakes, read_text},
+    config::{ConfigFile, Mistakes},
     logging,
     tls::CertificateFiles,
 };
 
 use crate::store::{embedded::EmbeddedConfig, etcd::EtcdTls};
+
+pub use keys::KEYS;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -44,7 +47,15 @@ impl Config {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        read::config(&read_text(path)?, path, &Environment::of_process())
+        Self::of(&ConfigFile::read(path)?)
+    }
+
+    /// Checks a file that was read.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn of(file: &ConfigFile) -> Result<Self, Mistakes> {
+        read::config(file)
     }
 
     /// Reads a text; `path` names it in messages and is what its relative paths are relative to.
@@ -52,7 +63,7 @@ impl Config {
     /// # Errors
     /// Every mistake in it.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Mistakes> {
-        read::config(text, path, &Environment::default())
+        Self::of(&ConfigFile::of_text(text, path))
     }
 
     /// `replica`: this process's name among the replicas. Default: `controlplane`, which is enough

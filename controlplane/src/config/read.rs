@@ -8,7 +8,7 @@ use std::{
 
 use ferrypost_proto::{InstallationId, ReplicaId};
 use ferrypost_runtime::{
-    config::{Document, Environment, Mistakes, Section},
+    config::{ConfigFile, Mistakes, Section},
     logging,
 };
 
@@ -40,31 +40,26 @@ const ROLES: &[(&str, Role)] = &[
     ("admin", Role::Admin),
 ];
 
-pub(super) fn config(
-    text: &str,
-    path: &Path,
-    environment: &Environment,
-) -> Result<Config, Mistakes> {
-    let document = Document::parse(text, path).with(environment);
-    let directory = document.directory();
-    let config = document.read(|root| {
-        let store = read_store(root, directory);
-        Config {
-            replica: read_replica(root, &store),
-            installation: root.parsed("installation", InstallationId::parse),
-            operators: read_operators(root),
-            data_planes: read_data_planes(root),
-            routing: read_routing(root, directory),
-            migrations: read_migrations(root),
-            hooks: Hooks::default(),
-            admin: read_admin(root),
-            log: read_log(root),
-            store,
-        }
-        .with_hooks(root)
-    });
-    document.finish()?;
-    Ok(config)
+pub(super) fn config(file: &ConfigFile) -> Result<Config, Mistakes> {
+    file.parse(|document, root| read(root, document.directory()))
+}
+
+/// Relative paths are relative to the directory.
+pub(super) fn read(root: &Section<'_>, directory: &Path) -> Config {
+    let store = read_store(root, directory);
+    Config {
+        replica: read_replica(root, &store),
+        installation: root.parsed("installation", InstallationId::parse),
+        operators: read_operators(root),
+        data_planes: read_data_planes(root),
+        routing: read_routing(root, directory),
+        migrations: read_migrations(root),
+        hooks: Hooks::default(),
+        admin: read_admin(root),
+        log: read_log(root),
+        store,
+    }
+    .with_hooks(root)
 }
 
 impl Config {
@@ -163,13 +158,14 @@ fn read_etcd_tls(store: &Section<'_>) -> Option<EtcdTls> {
     let ca = store.authorities_file("ca_file");
     let shows = store.has("cert_file") || store.has("key_file");
     let identity = shows.then(|| store.certificate_files("who we are to the members"));
+    let server_name = store.text("server_name");
     if shows && !store.has("ca_file") {
         store.wrong("ca_file", "missing; it goes with cert_file");
     }
     Some(EtcdTls {
         ca: ca?,
         identity: identity.flatten(),
-        server_name: store.text("server_name"),
+        server_name,
     })
 }
 
@@ -398,11 +394,14 @@ fn read_admin(root: &Section<'_>) -> Option<Admin> {
             "a file with the token that callers must know",
             section.token_file("token_file"),
         );
+        // All are read whatever is wrong with the others, or they would pass for keys that nobody knows.
+        let listen = section.address("listen");
+        let health_listen = section.address("health_listen");
         Some(Admin {
-            listen: section.address("listen").unwrap_or_else(|| loopback(9444)),
+            listen: listen.unwrap_or_else(|| loopback(9444)),
             certificate: certificate?,
             token_file: token_file?,
-            health_listen: section.address("health_listen"),
+            health_listen,
         })
     })
     .flatten()

@@ -9,6 +9,7 @@
 //! mistake at once, each with its line and key.
 
 mod deliveries;
+mod keys;
 mod local;
 mod lookups;
 mod pass_throughs;
@@ -25,7 +26,7 @@ use std::{
 
 use ferrypost_proto::{DestinationId, InstanceId, v1};
 use ferrypost_runtime::{
-    config::{Environment, Mistakes, read_text},
+    config::{ConfigFile, Mistakes},
     logging,
     tls::CertificateFiles,
 };
@@ -40,6 +41,7 @@ use crate::{
     tokens::settings::Settings,
 };
 
+pub use keys::KEYS;
 pub use pass_throughs::PassThrough;
 pub use web::WebListener;
 
@@ -203,16 +205,23 @@ impl Config {
     /// # Errors
     /// Every mistake, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        validate::config(&read_text(path)?, path, &Environment::of_process())
+        Self::of(&ConfigFile::read(path)?)
     }
 
-    /// Checks a text; `path` names it in messages and is what its relative paths are relative to. Files
-    /// that it names are read to see that they are what they should be.
+    /// Checks a file that was read. Files that it names are read to see that they are what they should be.
+    ///
+    /// # Errors
+    /// Every mistake, each with its line and key.
+    pub fn of(file: &ConfigFile) -> Result<Self, Mistakes> {
+        validate::config(file)
+    }
+
+    /// Checks a text; `path` names it in messages and is what its relative paths are relative to. See [`of`](Self::of).
     ///
     /// # Errors
     /// Every mistake, each with its line and key.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Mistakes> {
-        validate::config(text, path, &Environment::default())
+        Self::of(&ConfigFile::of_text(text, path))
     }
 
     /// This data plane's name among all of the installation's.

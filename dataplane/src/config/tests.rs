@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A directory with the files that the example names.
-fn directory() -> tempfile::TempDir {
+pub(super) fn directory() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     fs::create_dir(path.join("tls")).unwrap();
@@ -49,7 +49,7 @@ const KEY_SET: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "
 const EXAMPLE: &str = include_str!("../../examples/gateway.toml");
 
 /// The example's text with the commented-out keys in force.
-fn in_full() -> String {
+pub(super) fn in_full() -> String {
     let uncommented = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => rest.to_owned(),
         Some(rest) if rest.starts_with('[') => rest.to_owned(),

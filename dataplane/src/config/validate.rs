@@ -3,12 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
 };
 
 use ferrypost_proto::{DestinationId, InstanceId, v1};
 use ferrypost_runtime::{
-    config::{Document, Environment, Mistakes, Section},
+    config::{ConfigFile, Mistakes, Section},
     logging,
     tls::CertificateFiles,
 };
@@ -32,18 +31,12 @@ use crate::{
 /// Where the admin endpoint is bound unless the file says otherwise.
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443);
 
-pub(super) fn config(
-    text: &str,
-    path: &Path,
-    environment: &Environment,
-) -> Result<Config, Mistakes> {
-    let document = Document::parse(text, path).with(environment);
-    let config = document.read(read);
-    document.finish()?;
+pub(super) fn config(file: &ConfigFile) -> Result<Config, Mistakes> {
+    let config = file.parse(|_, root| read(root))?;
     Ok(config.expect("a part that is missing has been noted as a mistake"))
 }
 
-fn read(root: &Section<'_>) -> Option<Config> {
+pub(super) fn read(root: &Section<'_>) -> Option<Config> {
     let instance = root.required(
         "instance",
         "this data plane's own name, as \"dp-1\"",
@@ -368,12 +361,14 @@ fn admin(section: &Section<'_>) -> Option<Admin> {
             "is token_file, too: whoever reads figures could stop this data plane; give it a token of its own",
         );
     }
+    // Read whatever is wrong with the others, or it would pass for a key that nobody knows.
+    let health_listen = section.address("health_listen");
     Some(Admin {
         listen,
         certificate: certificate?,
         token_file: token_file?,
         drain_token_file,
-        health_listen: section.address("health_listen"),
+        health_listen,
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   cli       what both programs can be asked to do
-//!   config    reads a configuration key by key: every mistake at once, with file, line and key
+//!   config    reads a configuration key by key: every mistake at once, with file, line and key; follows its file
 //!   logging   the log's lines, and panics among them
 //!   admin     the admin endpoint: stats, metrics, health
 //!   metrics   instruments: one table, every series from the start

@@ -6,7 +6,13 @@ use std::{
 };
 
 use tracing::{Subscriber, level_filters::LevelFilter, subscriber::SetGlobalDefaultError};
-use tracing_subscriber::{Layer as _, filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _};
+use tracing_subscriber::{
+    Layer as _, Registry,
+    filter::Targets,
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+    reload::{self, Handle},
+};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,33 +54,55 @@ impl Default for Settings {
     }
 }
 
+/// The level of an installed log, which may change while the process runs.
+#[derive(Debug, Clone)]
+pub struct Level(Handle<Targets, Registry>);
+
+impl Level {
+    /// From now on this is the least severe level that is written.
+    pub fn set(&self, level: LevelFilter) {
+        // It fails when the log is gone, and nobody is left to hear of it.
+        _ = self.0.reload(filter(level));
+    }
+}
+
 /// Installs the log for the whole process: ours at the configured level, what the libraries say only
 /// from warnings up. (Theirs is not ours to vouch for: a library's trace of a connection may hold what
 /// a client sent, or an operator's token.) From here on a panic is a line of the log as well.
 ///
 /// # Errors
 /// A log was installed before.
-pub fn install(settings: Settings) -> Result<(), SetGlobalDefaultError> {
+pub fn install(settings: Settings) -> Result<Level, SetGlobalDefaultError> {
     let colours = io::stderr().is_terminal();
-    tracing::subscriber::set_global_default(subscriber(settings, io::stderr, colours))?;
+    let (subscriber, level) = subscriber(settings, io::stderr, colours);
+    tracing::subscriber::set_global_default(subscriber)?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(level)
 }
 
-fn subscriber<W>(settings: Settings, writer: W, colours: bool) -> impl Subscriber + Send + Sync
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("ferrypost", level)
+}
+
+fn subscriber<W>(
+    settings: Settings,
+    writer: W,
+    colours: bool,
+) -> (impl Subscriber + Send + Sync, Level)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = Targets::new()
-        .with_default(settings.level.min(LevelFilter::WARN))
-        .with_target("ferrypost", settings.level);
+    let (filter, level) = reload::Layer::new(filter(settings.level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.format {
         Format::Text => lines.with_ansi(colours).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     // A filter of this layer alone: another one, an exporter's, has its own.
-    tracing_subscriber::registry().with(lines.with_filter(filter))
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    (subscriber, Level(level))
 }
 
 /// A panic ends one task. Its place is what finds the mistake; a message that was put together at run
@@ -110,10 +138,15 @@ mod tests {
     impl Written {
         /// What `act` logs.
         fn of(settings: Settings, act: impl FnOnce()) -> String {
+            Self::of_changing(settings, |_| act())
+        }
+
+        /// The same of what may change the level.
+        fn of_changing(settings: Settings, act: impl FnOnce(&Level)) -> String {
             let written = Self::default();
             let writer = written.clone();
-            let subscriber = subscriber(settings, move || writer.clone(), false);
-            tracing::subscriber::with_default(subscriber, act);
+            let (subscriber, level) = subscriber(settings, move || writer.clone(), false);
+            tracing::subscriber::with_default(subscriber, || act(&level));
             let bytes = written.0.lock().unwrap().clone();
             String::from_utf8(bytes).unwrap()
         }
@@ -150,6 +183,24 @@ mod tests {
             "{lines}"
         );
         assert!(!lines.contains("token"), "{lines}");
+    }
+
+    #[test]
+    fn a_level_that_is_set_holds_from_the_next_line_on() {
+        let say = |text| tracing::debug!(target: "ferrypost_x", "{text}");
+        let lines = Written::of_changing(Settings::default(), |level| {
+            say("one");
+            level.set(LevelFilter::DEBUG);
+            say("two");
+            tracing::info!(target: "hyper", "theirs");
+            level.set(LevelFilter::ERROR);
+            say("three");
+            tracing::warn!(target: "hyper", "theirs");
+        });
+        assert!(lines.contains("two"), "{lines}");
+        for silent in ["one", "three", "theirs"] {
+            assert!(!lines.contains(silent), "{silent}: {lines}");
+        }
     }
 
     #[test]

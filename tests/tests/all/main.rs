@@ -37,6 +37,7 @@ mod pop3;
 mod processes;
 mod readme;
 mod real_clients;
+mod reload;
 mod restore;
 mod second_names;
 mod shell;

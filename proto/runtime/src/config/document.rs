@@ -1,10 +1,13 @@
 //! A parsed file that collects mistakes while it is read.
 
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
-use toml::{Spanned, de::DeTable};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
-use super::{Environment, Mistake, Mistakes, Section};
+use super::{Asked, Environment, Mistake, Mistakes, Section, keys::pattern};
 
 /// A file under examination, and the mistakes found in it so far.
 pub struct Document<'t> {
@@ -16,6 +19,8 @@ pub struct Document<'t> {
     /// Places that the environment has said, and the variables that did.
     set: Vec<(String, &'t str)>,
     mistakes: RefCell<Vec<Mistake>>,
+    /// `None`: it is read for what it says, and not for what could be said.
+    asked: Option<RefCell<Vec<Asked>>>,
 }
 
 impl<'t> Document<'t> {
@@ -38,7 +43,27 @@ impl<'t> Document<'t> {
             broken: !errors.is_empty(),
             set: Vec::new(),
             mistakes: RefCell::new(mistakes),
+            asked: None,
         }
+    }
+
+    /// What `read` asks for, in its order: keys that no text has, too, but for those that are only asked for with a
+    /// certain value of another one, which a text must have then. Mistakes are none here.
+    pub fn asked<T>(
+        texts: &[&'t str],
+        file: &'t Path,
+        read: impl Fn(&Section<'_>) -> T,
+    ) -> Vec<Asked> {
+        let mut asked = Vec::new();
+        for text in texts {
+            let document = Self {
+                asked: Some(RefCell::new(asked)),
+                ..Self::parse(text, file)
+            };
+            document.read(&read);
+            asked = document.asked.map(RefCell::into_inner).unwrap_or_default();
+        }
+        asked
     }
 
     /// What the environment says in place of the file.
@@ -56,6 +81,13 @@ impl<'t> Document<'t> {
     /// Reads the top level, then notes the keys that `read` did not ask for.
     pub fn read<T>(&self, read: impl FnOnce(&Section<'_>) -> T) -> T {
         Section::read(self, String::new(), Some(self.root.get_ref()), 0, read)
+    }
+
+    /// Every value that is said, as text by its place. What is in an inline table has the same place as in another one.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        let mut values = BTreeMap::new();
+        put_table(String::new(), self.root.get_ref(), &mut values);
+        values
     }
 
     /// What relative paths in the file are relative to.
@@ -102,6 +134,26 @@ impl<'t> Document<'t> {
     /// True when what is not found may be there all the same.
     pub(super) fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    /// Whether it is read for what could be said.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Adds to what has been asked for at a place.
+    pub(super) fn ask(&self, place: impl FnOnce() -> String, add: impl FnOnce(&mut Asked)) {
+        let Some(asked) = &self.asked else { return };
+        let place = pattern(&place());
+        let mut asked = asked.borrow_mut();
+        match asked.iter_mut().find(|it| it.place == place) {
+            Some(known) => add(known),
+            None => {
+                let mut fresh = Asked::at(place);
+                add(&mut fresh);
+                asked.push(fresh);
+            }
+        }
     }
 
     pub(super) fn note(&self, place: String, offset: Option<usize>, message: String) {
@@ -153,6 +205,34 @@ impl<'t> Document<'t> {
         }
         found
     }
+}
+
+fn put_table(place: String, table: &DeTable<'_>, values: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        let inner = match place.as_str() {
+            "" => key.get_ref().to_string(),
+            place => format!("{place}.{}", key.get_ref()),
+        };
+        put(inner, value.get_ref(), values);
+    }
+}
+
+fn put(place: String, value: &DeValue<'_>, values: &mut BTreeMap<String, String>) {
+    let text = match value {
+        DeValue::Table(table) => return put_table(place, table, values),
+        DeValue::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                put(format!("{place}[{n}]"), item.get_ref(), values);
+            }
+            items.len().to_string()
+        }
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(word) => word.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+    };
+    values.insert(place, text);
 }
 
 /// Whether a place is another one or part of it.

@@ -8,10 +8,17 @@
 //!
 //! Every key that is asked for is known; what is left over in a table is unknown, and said with the key
 //! that may have been meant.
+//!
+//! A [`Table`] of keys says in words what each means, and whether a change of it is taken over while the program runs.
+//! The reference that operators read is made of it and of what the reader itself says of its keys; the [`Follower`] of
+//! a running program goes by the same table.
 
 mod document;
 mod environment;
+mod file;
 mod files;
+mod follow;
+mod keys;
 mod nearest;
 mod section;
 mod value;
@@ -23,6 +30,9 @@ use std::{
 
 pub use document::Document;
 pub use environment::Environment;
+pub use file::ConfigFile;
+pub use follow::Follower;
+pub use keys::{Asked, Key, Table, page, untold_defaults};
 pub use section::Section;
 pub use value::{Limit, time};
 

@@ -13,8 +13,14 @@ use toml::{
 use super::{
     Document, Limit,
     nearest::nearest,
-    value::{A_TIME, number_within, time, time_within},
+    value::{A_TIME, a_time_within, number_within, time, time_within},
 };
+
+const A_TEXT: &str = "a text";
+const TEXTS: &str = "a list of texts";
+/// What is no value of its own.
+pub(super) const TABLE: &str = "a table";
+pub(super) const TABLES: &str = "a list of tables";
 
 /// One table. Keys that were not asked for by the end are mistakes. What is read comes back as `None`
 /// when the key is not there and when its value is at fault, which has been noted then.
@@ -74,6 +80,8 @@ impl<'d> Section<'d> {
 
     /// Says that a key is missing and what it is for, unless it was there and its value was at fault.
     pub fn required<T>(&self, key: &'static str, what: &str, value: Option<T>) -> Option<T> {
+        self.document
+            .ask(|| self.place_of(key), |asked| asked.required = true);
         if value.is_none() && !self.has(key) && !self.document.is_broken() {
             self.wrong(key, format!("missing: {what}"));
         }
@@ -82,6 +90,11 @@ impl<'d> Section<'d> {
 
     /// A string.
     pub fn text(&self, key: &'static str) -> Option<String> {
+        self.ask(key, || A_TEXT.to_owned());
+        self.text_of(key)
+    }
+
+    fn text_of(&self, key: &'static str) -> Option<String> {
         self.of_kind(key, "a text in quotes", |value| {
             value.as_str().map(str::to_owned)
         })
@@ -89,6 +102,7 @@ impl<'d> Section<'d> {
 
     /// True or false.
     pub fn boolean(&self, key: &'static str) -> Option<bool> {
+        self.ask(key, || "true or false".to_owned());
         self.of_kind(key, "true or false", DeValue::as_bool)
     }
 
@@ -97,10 +111,12 @@ impl<'d> Section<'d> {
     where
         N: TryFrom<u64> + PartialOrd + fmt::Display + Bounded,
     {
+        self.ask(key, || number_within(&bounds, &N::GREATEST));
         let number = self.of_kind(key, "a whole number", whole_number)?;
         let number = within(number, &bounds);
         if number.is_none() {
-            self.wrong(key, number_within(&bounds, &N::GREATEST));
+            let wanted = number_within(&bounds, &N::GREATEST);
+            self.wrong(key, format!("must be {wanted}"));
         }
         number
     }
@@ -110,13 +126,15 @@ impl<'d> Section<'d> {
     where
         N: TryFrom<u64> + PartialOrd + fmt::Display + Bounded,
     {
+        let wanted = || number_within(&bounds, &N::GREATEST);
+        self.ask(key, || format!("a list: {}", wanted()));
         let items = self.of_kind(key, "a list of whole numbers", DeValue::as_array)?;
         let mut values = Vec::with_capacity(items.len());
         for (n, item) in items.iter().enumerate() {
             let number = whole_number(item.get_ref()).and_then(|number| within(number, &bounds));
             match number {
                 Some(number) => values.push(number),
-                None => self.wrong(&format!("{key}[{n}]"), number_within(&bounds, &N::GREATEST)),
+                None => self.wrong(&format!("{key}[{n}]"), format!("must be {}", wanted())),
             }
         }
         (values.len() == items.len()).then_some(values)
@@ -128,7 +146,16 @@ impl<'d> Section<'d> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let text = self.text(key)?;
+        self.ask(key, || A_TEXT.to_owned());
+        self.parsed_of(key, parse)
+    }
+
+    fn parsed_of<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text_of(key)?;
         parse(&text)
             .map_err(|error| self.wrong(key, format!("\"{text}\": {error}")))
             .ok()
@@ -136,7 +163,8 @@ impl<'d> Section<'d> {
 
     /// One of a few words.
     pub fn word<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
-        let text = self.text(key)?;
+        self.ask(key, || any_of(words));
+        let text = self.text_of(key)?;
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
             self.wrong(key, format!("\"{text}\" must be {}", any_of(words)));
@@ -159,6 +187,7 @@ impl<'d> Section<'d> {
         key: &'static str,
         bounds: RangeInclusive<Duration>,
     ) -> Option<Duration> {
+        self.ask(key, || a_time_within(&bounds));
         let text = self.of_kind(key, A_TIME, DeValue::as_str)?;
         let read = time(text).ok_or_else(|| format!("\"{text}\": must be {A_TIME}"));
         let duration = self.checked(key, read)?;
@@ -171,6 +200,7 @@ impl<'d> Section<'d> {
 
     /// Replaces a limit if the key is there.
     pub fn set<L: Limit>(&self, key: &'static str, limit: &mut L) {
+        self.ask_for_limit(key, limit);
         if let Some(read) = L::read(self, key) {
             *limit = read;
         }
@@ -178,6 +208,7 @@ impl<'d> Section<'d> {
 
     /// The same for a limit that must not be above another: its default gives way to that one.
     pub fn set_up_to<L: Limit + Ord>(&self, key: &'static str, limit: &mut L, most: L) {
+        self.ask_for_limit(key, limit);
         match L::read(self, key) {
             Some(read) => *limit = read,
             None if *limit > most => *limit = most,
@@ -185,9 +216,17 @@ impl<'d> Section<'d> {
         }
     }
 
+    fn ask_for_limit<L: Limit>(&self, key: &str, limit: &L) {
+        self.document.ask(
+            || self.place_of(key),
+            |asked| asked.limit = Some(limit.shown()),
+        );
+    }
+
     /// An address to listen on.
     pub fn address(&self, key: &'static str) -> Option<SocketAddr> {
-        self.parsed(key, |text| {
+        self.ask(key, || "an address with its port".to_owned());
+        self.parsed_of(key, |text| {
             text.parse()
                 .map_err(|_| "must be an address with a port, as \"0.0.0.0:993\" or \"[::]:993\"")
         })
@@ -195,7 +234,8 @@ impl<'d> Section<'d> {
 
     /// A path; a relative one is relative to the file.
     pub fn path(&self, key: &'static str) -> Option<PathBuf> {
-        let text = self.text(key)?;
+        self.ask(key, || "a path".to_owned());
+        let text = self.text_of(key)?;
         if text.is_empty() {
             self.wrong(key, "must be a path");
             return None;
@@ -214,7 +254,8 @@ impl<'d> Section<'d> {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Vec<T>> {
-        let items = self.of_kind(key, "a list of texts", DeValue::as_array)?;
+        self.ask(key, || TEXTS.to_owned());
+        let items = self.of_kind(key, TEXTS, DeValue::as_array)?;
         let read = |item: &DeValue<'_>| {
             let text = item
                 .as_str()
@@ -233,23 +274,36 @@ impl<'d> Section<'d> {
 
     /// A table.
     pub fn table<T>(&self, key: &'static str, read: impl FnOnce(&Section<'_>) -> T) -> Option<T> {
-        let start = self.value(key)?.span().start;
-        let table = self.of_kind(key, "a table", DeValue::as_table)?;
+        self.ask(key, || TABLE.to_owned());
+        let value = self.value(key);
+        if value.is_none() && self.document.is_asked() {
+            // For the keys that it would ask for.
+            Self::read(self.document, self.place_of(key), None, self.start, read);
+            return None;
+        }
+        let start = value?.span().start;
+        let table = self.of_kind(key, TABLE, DeValue::as_table)?;
         let place = self.place_of(key);
         Some(Self::read(self.document, place, Some(table), start, read))
     }
 
     /// A table that is read for what is missing from it even if it is not there.
     pub fn section<T>(&self, key: &'static str, read: impl FnOnce(&Section<'_>) -> T) -> T {
+        self.ask(key, || TABLE.to_owned());
         let value = self.value(key);
         let start = value.map_or(self.start, |value| value.span().start);
-        let table = self.of_kind(key, "a table", DeValue::as_table);
+        let table = self.of_kind(key, TABLE, DeValue::as_table);
         Self::read(self.document, self.place_of(key), table, start, read)
     }
 
     /// A list of tables; without the key an empty one.
     pub fn tables<T>(&self, key: &'static str, mut read: impl FnMut(&Section<'_>) -> T) -> Vec<T> {
-        let Some(items) = self.of_kind(key, "a list of tables", DeValue::as_array) else {
+        self.ask(key, || TABLES.to_owned());
+        if self.document.is_asked() {
+            let place = self.place_of(&format!("{key}[0]"));
+            Self::read(self.document, place, None, self.start, &mut read);
+        }
+        let Some(items) = self.of_kind(key, TABLES, DeValue::as_array) else {
             return Vec::new();
         };
         let mut values = Vec::new();
@@ -262,10 +316,16 @@ impl<'d> Section<'d> {
                     let value = Self::read(self.document, place, Some(table), start, &mut read);
                     values.push(value);
                 }
-                None => self.wrong(&key, wants("a table", value)),
+                None => self.wrong(&key, wants(TABLE, value)),
             }
         }
         values
+    }
+
+    /// Writes down what a key is, where the reader is asked for that.
+    fn ask(&self, key: &str, kind: impl FnOnce() -> String) {
+        self.document
+            .ask(|| self.place_of(key), |asked| asked.is_also(kind()));
     }
 
     fn value(&self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {

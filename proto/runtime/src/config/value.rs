@@ -8,11 +8,18 @@ use super::Section;
 pub trait Limit: Sized {
     /// Reads one; `None` if the key is not there or a mistake has been noted.
     fn read(section: &Section<'_>, key: &'static str) -> Option<Self>;
+
+    /// As a configuration writes it.
+    fn shown(&self) -> String;
 }
 
 impl Limit for usize {
     fn read(section: &Section<'_>, key: &'static str) -> Option<Self> {
         section.number(key, 1..=Self::MAX)
+    }
+
+    fn shown(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -20,11 +27,19 @@ impl Limit for u32 {
     fn read(section: &Section<'_>, key: &'static str) -> Option<Self> {
         section.number(key, 1..=Self::MAX)
     }
+
+    fn shown(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Limit for Duration {
     fn read(section: &Section<'_>, key: &'static str) -> Option<Self> {
         section.duration(key, Self::from_millis(1)..=Self::MAX)
+    }
+
+    fn shown(&self) -> String {
+        format!("\"{}\"", Time(*self))
     }
 }
 
@@ -45,19 +60,15 @@ pub fn time(text: &str) -> Option<Duration> {
 
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-/// What a number between bounds must be, in words.
+/// What a number between bounds is, in words.
 pub(super) fn number_within<N: fmt::Display + PartialEq>(
     bounds: &RangeInclusive<N>,
     greatest: &N,
 ) -> String {
     if bounds.end() == greatest {
-        return format!("must be a whole number from {} on", bounds.start());
+        return format!("a whole number from {} on", bounds.start());
     }
-    format!(
-        "must be a whole number, {} to {}",
-        bounds.start(),
-        bounds.end()
-    )
+    format!("a whole number, {} to {}", bounds.start(), bounds.end())
 }
 
 /// What a time between bounds must be, in words.
@@ -70,6 +81,16 @@ pub(super) fn time_within(bounds: &RangeInclusive<Duration>) -> String {
         Time(*bounds.start()),
         Time(*bounds.end())
     )
+}
+
+/// What a time between bounds is, in words.
+pub(super) fn a_time_within(bounds: &RangeInclusive<Duration>) -> String {
+    let (least, most) = (bounds.start(), bounds.end());
+    match (least.is_zero(), *most == Duration::MAX) {
+        (true, true) => "a time".to_owned(),
+        (_, true) => format!("a time from {} on", least.shown()),
+        _ => format!("a time, {} to {}", least.shown(), most.shown()),
+    }
 }
 
 /// A time as a configuration writes it.
