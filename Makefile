@@ -69,7 +69,7 @@ install: ## the programs, systemd units, examples and the API's descriptors, bel
 	install -m 644 proto/src/gen/descriptor.bin $(installed)/share/ferrypost/ferrypost.protoset
 	cp -r helm/monitoring $(installed)/share/ferrypost/
 	install -m 644 README.md ARCHITECTURE.md CHANGELOG.md LICENSE SECURITY.md $(documents)
-	cp -r docs/*.md docs/configuration docs/examples $(documents)
+	cp -r docs/*.md docs/configuration docs/examples docs/guide $(documents)
 	install -m 644 dataplane/examples/gateway.toml controlplane/examples/*.toml $(documents)/examples
 
 package = $(built)/debian

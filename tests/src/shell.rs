@@ -18,6 +18,14 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// # Errors
 /// When it does not end by itself, or not with success.
 pub async fn shell(script: &str) -> anyhow::Result<String> {
+    shell_within(LIMIT, script).await
+}
+
+/// The same of one that may take longer.
+///
+/// # Errors
+/// As above.
+pub async fn shell_within(limit: Duration, script: &str) -> anyhow::Result<String> {
     let child = Command::new(find_program(Path::new("sh"))?)
         .args(["-e", "-c", script])
         .stdin(Stdio::null())
@@ -25,7 +33,7 @@ pub async fn shell(script: &str) -> anyhow::Result<String> {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
-    let ended = timeout(LIMIT, child.wait_with_output()).await;
+    let ended = timeout(limit, child.wait_with_output()).await;
     let output = ended.with_context(|| format!("it hangs:\n{script}"))??;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let complaints = String::from_utf8_lossy(&output.stderr);

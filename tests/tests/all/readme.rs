@@ -77,7 +77,7 @@ fn both_programs_accept_the_examples() {
 }
 
 /// What the examples name: certificates of one authority, and tokens.
-fn write_named_files(here: &Path) {
+pub(super) fn write_named_files(here: &Path) {
     let authority = Authority::new("readme").expect("an authority");
     let tls = here.join("tls");
     fs::create_dir(&tls).expect("a folder");

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::cyrus;
 use crate::demo::console::{command, say, time};
-use crate::dovecot::{Role, Service};
+use crate::dovecot::{Role, Service, sync_command};
 use crate::history::{Moment, Move, Outcome, Protocol, Side};
 use crate::shell::shell;
 use crate::story::SOON;
@@ -151,11 +151,8 @@ impl Tour {
         self.console
             .step("The mailbox is copied to the target while it is used");
         let (source, target) = (self.world.source(), self.world.target());
-        command(format!(
-            "doveadm -c {} sync -1 -f -u {TRAVELLER} doveadm -c {} dsync-server",
-            source.configuration().display(),
-            target.configuration().display()
-        ));
+        let (from, to) = (source.configuration(), target.configuration());
+        command(sync_command(&from, &to, TRAVELLER)?.join(" "));
         let dav = self.world.dav_copy(TRAVELLER);
         if let Some(dav) = &dav {
             command(dav.trim_end().replace('\n', "\n     "));
