@@ -13,7 +13,10 @@ pub(crate) mod levels;
 use std::sync::Arc;
 
 use ferrypost_proto::ReplicaId;
-use ferrypost_runtime::{admin::Source, metrics::Metrics};
+use ferrypost_runtime::{
+    admin::Source,
+    metrics::{Metrics, Reading},
+};
 use serde_json::json;
 
 pub(crate) use door::AdminDoor;
@@ -57,7 +60,7 @@ impl Source for Facts {
         })
     }
 
-    fn metrics(&self) -> String {
-        self.metrics.prometheus(&self.levels())
+    fn metrics(&self) -> Vec<Reading> {
+        self.metrics.read(&self.levels())
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use ferrypost_proto::{DestinationId, Revision};
 use ferrypost_runtime::{
     admin::{Drained, Source},
-    metrics::Metrics,
+    metrics::{Metrics, Reading},
 };
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
@@ -171,8 +171,8 @@ impl Source for Stats {
         serde_json::to_value(self.document()).expect("all keys are texts")
     }
 
-    fn metrics(&self) -> String {
-        self.metrics.prometheus(&self.levels())
+    fn metrics(&self) -> Vec<Reading> {
+        self.metrics.read(&self.levels())
     }
 
     fn drain(&self) -> Option<Drained> {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use ferrypost_runtime::{
     admin::{Access, Server, Source},
+    metrics::{Instrument, Kind, Levels, Metrics, Reading},
     shutdown::Shutdown,
     tls::{CertificateFiles, crypto},
 };
@@ -24,6 +25,14 @@ use crate::{
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const DRAIN_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 
+static COUNTED: Instrument = Instrument {
+    name: "counted",
+    unit: "{thing}",
+    kind: Kind::Counter,
+    description: "Things.",
+    attributes: &[],
+};
+
 struct Fixed {
     ready: bool,
 }
@@ -37,8 +46,10 @@ impl Source for Fixed {
         serde_json::json!({ "instance": "dp-1" })
     }
 
-    fn metrics(&self) -> String {
-        "counted_total 1\n".to_owned()
+    fn metrics(&self) -> Vec<Reading> {
+        let metrics = Metrics::new(&[&COUNTED]);
+        metrics.counter(&COUNTED, &[]).add(1);
+        metrics.read(&Levels::default())
     }
 }
 

@@ -5,9 +5,11 @@
 //! is fetched once and added to, memory is what the table says, and no name of an account can ever become a
 //! label. Gauges keep nothing: whoever is asked says what they stand at ([`Levels`]), and they alone may be
 //! told apart by what an operator has named, such as destinations. [`Metrics`] are one program's instruments;
-//! [`page`] writes the operator's page about a table, and [`Metrics::prometheus`] what they stand at.
+//! [`page`] writes the operator's page about a table, and [`Metrics::read`] says what they stand at, for
+//! [`prometheus`] and for whoever sends it somewhere.
 
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     sync::{
         Arc,
@@ -75,7 +77,41 @@ pub enum Level {
 
 /// What the gauges of a table stand at, said by whoever was asked.
 #[derive(Debug, Default)]
-pub struct Levels(Vec<(&'static Instrument, Vec<String>, Level)>);
+pub struct Levels(Vec<(&'static Instrument, Vec<Cow<'static, str>>, Level)>);
+
+/// What the series of one instrument stand at.
+#[derive(Debug)]
+pub struct Reading {
+    /// The instrument.
+    pub instrument: &'static Instrument,
+    /// Its series.
+    pub points: Vec<Point>,
+}
+
+/// What one series stands at.
+#[derive(Debug)]
+pub struct Point {
+    /// Its values, in the order of the instrument's attributes.
+    pub values: Vec<Cow<'static, str>>,
+    /// What it stands at.
+    pub at: Stand,
+}
+
+/// What a series stands at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stand {
+    /// So many have been counted.
+    Counted(u64),
+    /// Durations have been counted.
+    Lasted {
+        /// In each bucket; the last is for what is above all bounds.
+        counts: Vec<u64>,
+        /// All of them together.
+        microseconds: u64,
+    },
+    /// What is so at the moment.
+    Level(Level),
+}
 
 /// One series of a counter. Cheap to clone and to add to: an atomic that nothing is ordered by.
 #[derive(Debug, Clone, Default)]
@@ -141,13 +177,17 @@ impl Levels {
     /// If the instrument is no gauge, or has another number of attributes.
     pub fn say(&mut self, gauge: &'static Instrument, values: &[&str], level: impl Into<Level>) {
         assert_eq!(gauge.kind, Kind::Gauge, "{} is no gauge", gauge.name);
-        let values = gauge.labels(values);
+        let values = gauge.values(values);
         self.0.push((gauge, values, level.into()));
     }
 
-    fn of<'a>(&'a self, gauge: &'a Instrument) -> impl Iterator<Item = (&'a [String], Level)> {
+    fn of(&self, gauge: &Instrument) -> Vec<Point> {
         let of_it = self.0.iter().filter(|(of, ..)| of.name == gauge.name);
-        of_it.map(|(_, labels, level)| (labels.as_slice(), *level))
+        let point = |(_, values, level): &(_, Vec<_>, _)| Point {
+            values: values.clone(),
+            at: Stand::Level(*level),
+        };
+        of_it.map(point).collect()
     }
 }
 
@@ -244,14 +284,26 @@ impl Metrics {
         }
     }
 
-    /// What all of them stand at, in Prometheus' text format. Series of counters and histograms that nothing
-    /// was ever counted in are left out, and so are gauges of which nothing is said.
-    pub fn prometheus(&self, levels: &Levels) -> String {
-        let mut out = String::new();
-        for family in &self.0 {
-            family.write(&mut out, levels);
+    /// Lets the series of a counter with these values be one that was counted in before these instruments were made.
+    ///
+    /// # Panics
+    /// As [`counter`](Self::counter).
+    pub fn adopt(&mut self, instrument: &'static Instrument, values: &[&str], counter: Counter) {
+        let of_it = |family: &&mut Family| family.instrument.name == instrument.name;
+        match self.0.iter_mut().find(of_it).map(|it| &mut it.series) {
+            Some(Series::Counters(series)) => series[instrument.index(values)] = counter,
+            _ => panic!("{} is no counter of the program's table", instrument.name),
         }
-        out
+    }
+
+    /// What all of them stand at. Series of counters and histograms that nothing was ever counted in are left out,
+    /// and so are gauges of which nothing is said.
+    pub fn read(&self, levels: &Levels) -> Vec<Reading> {
+        let reading = |family: &Family| Reading {
+            instrument: family.instrument,
+            points: family.points(levels),
+        };
+        self.0.iter().map(reading).collect()
     }
 
     fn family(&self, instrument: &'static Instrument) -> &Family {
@@ -268,46 +320,87 @@ fn vec_of<T>(count: usize, make: impl Fn() -> T) -> Vec<T> {
 }
 
 impl Family {
-    fn write(&self, out: &mut String, levels: &Levels) {
+    fn points(&self, levels: &Levels) -> Vec<Point> {
+        let point = |(index, at)| Point {
+            values: self.instrument.values_at(index),
+            at,
+        };
+        match &self.series {
+            Series::Counters(series) => {
+                let counted = series.iter().map(Counter::value).enumerate();
+                let counted = counted.filter(|(_, count)| *count > 0);
+                let counted = counted.map(|(index, count)| (index, Stand::Counted(count)));
+                counted.map(point).collect()
+            }
+            Series::Histograms(series) => {
+                let counted = series.iter().enumerate().filter(|(_, s)| s.count() > 0);
+                let counted = counted.map(|(index, series)| (index, series.0.stand()));
+                counted.map(point).collect()
+            }
+            Series::Gauges => levels.of(self.instrument),
+        }
+    }
+}
+
+impl Buckets {
+    fn stand(&self) -> Stand {
+        let counts = self.counts.iter();
+        Stand::Lasted {
+            counts: counts.map(|count| count.load(Ordering::Relaxed)).collect(),
+            microseconds: self.microseconds.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What instruments stand at, in Prometheus' text format.
+pub fn prometheus(readings: &[Reading]) -> String {
+    let mut out = String::new();
+    for reading in readings {
+        reading.write(&mut out);
+    }
+    out
+}
+
+impl Reading {
+    fn write(&self, out: &mut String) {
         let instrument = self.instrument;
         let name = instrument.prometheus_name();
         let kind = instrument.kind.word();
         // Writing to a string cannot fail.
         _ = writeln!(out, "# HELP {name} {}", instrument.description);
         _ = writeln!(out, "# TYPE {name} {kind}");
-        match &self.series {
-            Series::Counters(series) => {
-                for (index, counter) in series.iter().enumerate().filter(|(_, s)| s.value() > 0) {
-                    let labels = braced(&instrument.labels_at(index), None);
-                    _ = writeln!(out, "{name}{labels} {}", counter.value());
+        for point in &self.points {
+            let labels = instrument.labels(&point.values);
+            match &point.at {
+                Stand::Counted(count) => {
+                    _ = writeln!(out, "{name}{} {count}", braced(&labels, None));
                 }
-            }
-            Series::Histograms(series) => {
-                for (index, histogram) in series.iter().enumerate().filter(|(_, s)| s.count() > 0) {
-                    write_histogram(out, &name, histogram, &instrument.labels_at(index));
+                Stand::Level(level) => {
+                    _ = writeln!(out, "{name}{} {}", braced(&labels, None), level.text());
                 }
-            }
-            Series::Gauges => {
-                for (labels, level) in levels.of(instrument) {
-                    _ = writeln!(out, "{name}{} {}", braced(labels, None), level.text());
+                Stand::Lasted {
+                    counts,
+                    microseconds,
+                } => {
+                    write_buckets(out, &name, instrument.bounds(), counts, &labels);
+                    let (sum, labels) = (seconds(*microseconds), braced(&labels, None));
+                    _ = writeln!(out, "{name}_sum{labels} {sum}");
+                    let total: u64 = counts.iter().sum();
+                    _ = writeln!(out, "{name}_count{labels} {total}");
                 }
             }
         }
     }
 }
 
-fn write_histogram(out: &mut String, name: &str, histogram: &Histogram, labels: &[String]) {
-    let buckets = &histogram.0;
+fn write_buckets(out: &mut String, name: &str, bounds: &[u64], counts: &[u64], labels: &[String]) {
     let mut total = 0;
-    for (n, count) in buckets.counts.iter().enumerate() {
-        total += count.load(Ordering::Relaxed);
-        let bound = buckets.bounds.get(n);
+    for (n, count) in counts.iter().enumerate() {
+        total += count;
+        let bound = bounds.get(n);
         let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| seconds(bound * 1000));
         _ = writeln!(out, "{name}_bucket{} {total}", braced(labels, Some(&bound)));
     }
-    let sum = buckets.microseconds.load(Ordering::Relaxed);
-    _ = writeln!(out, "{name}_sum{} {}", braced(labels, None), seconds(sum));
-    _ = writeln!(out, "{name}_count{} {total}", braced(labels, None));
 }
 
 /// Microseconds as seconds, without the error of a floating point number.
@@ -333,27 +426,40 @@ impl Instrument {
         })
     }
 
-    /// The labels of the series that stands there.
-    fn labels_at(&self, mut index: usize) -> Vec<String> {
-        let mut labels = Vec::new();
+    /// The values of the series that stands there.
+    fn values_at(&self, mut index: usize) -> Vec<Cow<'static, str>> {
+        let mut values = Vec::new();
         for attribute in self.attributes.iter().rev() {
-            labels.push(attribute.label(attribute.word(index % attribute.count())));
+            values.push(attribute.word(index % attribute.count()).into());
             index /= attribute.count();
         }
-        labels.reverse();
-        labels
+        values.reverse();
+        values
     }
 
-    /// The labels of a gauge with these values.
-    fn labels(&self, values: &[&str]) -> Vec<String> {
+    /// The values of a gauge of which these are said.
+    fn values(&self, values: &[&str]) -> Vec<Cow<'static, str>> {
         self.check(values);
         let pairs = self.attributes.iter().zip(values);
         pairs
             .map(|(attribute, value)| match attribute.values {
-                Values::Words(_) => attribute.label(attribute.word(attribute.position(value))),
-                Values::Named(_) => attribute.label(value),
+                Values::Words(_) => attribute.word(attribute.position(value)).into(),
+                Values::Named(_) => (*value).to_owned().into(),
             })
             .collect()
+    }
+
+    fn labels(&self, values: &[Cow<'static, str>]) -> Vec<String> {
+        let pairs = self.attributes.iter().zip(values);
+        pairs.map(|(it, value)| it.label(value)).collect()
+    }
+
+    /// The upper bounds of a histogram's buckets but the last, in milliseconds.
+    pub(crate) const fn bounds(&self) -> &'static [u64] {
+        match self.kind {
+            Kind::Histogram(bounds) => bounds,
+            Kind::Counter | Kind::Gauge => &[],
+        }
     }
 
     fn check(&self, values: &[&str]) {
@@ -500,7 +606,7 @@ mod tests {
         metrics.counter(&BYTES, &["alice@example.org", "up"]).add(3);
         assert_eq!(metrics.counter(&BYTES, &["imap", "down"]).value(), 7);
         assert_eq!(metrics.counter(&BYTES, &["imap", "up"]).value(), 0);
-        let text = metrics.prometheus(&Levels::default());
+        let text = prometheus(&metrics.read(&Levels::default()));
         let expected = "# HELP ferrypost_test_io_bytes_total Octets.\n\
             # TYPE ferrypost_test_io_bytes_total counter\n\
             ferrypost_test_io_bytes_total{protocol=\"imap\",direction=\"down\"} 7\n\
@@ -521,7 +627,7 @@ mod tests {
             ferrypost_test_duration_seconds_bucket{le=\"+Inf\"} 3\n\
             ferrypost_test_duration_seconds_sum 9.021\n\
             ferrypost_test_duration_seconds_count 3\n";
-        let text = metrics.prometheus(&Levels::default());
+        let text = prometheus(&metrics.read(&Levels::default()));
         assert!(text.ends_with(expected), "{text}");
     }
 
@@ -563,7 +669,7 @@ mod tests {
             # HELP ferrypost_test_age_seconds How old.\n\
             # TYPE ferrypost_test_age_seconds gauge\n\
             ferrypost_test_age_seconds 1.5\n";
-        assert_eq!(metrics.prometheus(&levels), expected);
+        assert_eq!(prometheus(&metrics.read(&levels)), expected);
     }
 
     #[test]

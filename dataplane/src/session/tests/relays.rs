@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_runtime::metrics::Levels;
+use ferrypost_runtime::metrics::{Levels, prometheus};
 use tracing::{Id, Subscriber, span};
 use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt as _, registry::LookupSpan};
 
@@ -186,7 +186,7 @@ async fn octets_are_counted_while_the_session_goes_on() {
     client.login("alice@example.org").await;
     client.send("n NOOP\r\n").await;
     client.answer("n OK").await;
-    let text = world.metrics.prometheus(&Levels::default());
+    let text = prometheus(&world.metrics.read(&Levels::default()));
     let up = "ferrypost_dataplane_relay_io_bytes_total{protocol=\"imap\",direction=\"up\"} 8\n";
     assert!(text.contains(up), "{text}");
     assert!(text.contains("direction=\"down\""), "{text}");
@@ -196,7 +196,7 @@ async fn octets_are_counted_while_the_session_goes_on() {
     assert!(!text.contains("stage=\"relay\""), "it goes on: {text}");
     drop(client);
     eventually("its end is counted", || {
-        let text = world.metrics.prometheus(&Levels::default());
+        let text = prometheus(&world.metrics.read(&Levels::default()));
         text.contains("end=\"client_ended\"") && !text.contains("_OTHER")
     })
     .await;

@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     accept::{self, Complaints},
+    metrics::{Reading, prometheus},
     shutdown::Shutdown,
 };
 
@@ -71,8 +72,8 @@ pub trait Source: Send + Sync + 'static {
     /// The document of `/stats`.
     fn stats(&self) -> serde_json::Value;
 
-    /// The text of `/metrics`, as Prometheus reads it.
-    fn metrics(&self) -> String;
+    /// What all instruments stand at, for `/metrics` and for a collector.
+    fn metrics(&self) -> Vec<Reading>;
 
     /// Begins to let go of everybody, if nobody has, and says how that went when it is over. `None`: there is nobody
     /// to let go of.
@@ -217,7 +218,7 @@ impl Server {
             (path, Some(access)) => match access.check(peer, bearer(request), Right::Read).await {
                 Err(denied) => refusal(denied),
                 Ok(()) if path == "/stats" => document(&self.source.stats()),
-                Ok(()) if path == "/metrics" => metrics(self.source.metrics()),
+                Ok(()) if path == "/metrics" => metrics(prometheus(&self.source.metrics())),
                 Ok(()) => plain(
                     StatusCode::NOT_FOUND,
                     "there is /stats, /metrics, /healthz, /readyz, and POST /drain\n",
