@@ -8,6 +8,7 @@ use ferrypost_runtime::{
     admin::{Access, Server, Source},
     metrics::Metrics,
     shutdown::Shutdown,
+    telemetry::Telemetry,
 };
 use tokio::sync::oneshot;
 
@@ -141,7 +142,11 @@ pub fn check(path: &Path) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// When the configuration's files, addresses or store cannot be used.
-pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
+pub async fn build(
+    config: Config,
+    random: Random,
+    telemetry: &mut Telemetry,
+) -> anyhow::Result<Bound> {
     if config.routing().source == RoutingSource::File {
         RoutingFile::load(&config.routing().file)?;
     }
@@ -155,7 +160,7 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     let admin = AdminSockets::open(config.admin()).await?;
     let opened = OpenStore::open(config.store()).await?;
     let store_kind = opened.kind();
-    let metrics = Arc::new(Metrics::new(&instruments()));
+    let metrics = Arc::new(telemetry.metrics(&instruments()));
     let store: Arc<dyn Store> = Arc::new(MeteredStore::new(opened.store(), Arc::clone(&metrics)));
     let shutdown = Shutdown::new();
     opened.keep_fresh(&shutdown);
@@ -212,12 +217,13 @@ pub async fn build(config: Config, random: Random) -> anyhow::Result<Bound> {
     let routing_streams = Routing::new(fleet, config.data_planes().identity);
     server::serve_operators(operators, services, &mirror, &shutdown)?;
     server::serve_data_planes(data_planes, routing_streams, &mirror, &shutdown);
-    let facts = Facts {
+    let facts: Arc<dyn Source> = Arc::new(Facts {
         replica: config.replica().clone(),
         mirror,
         stats,
         metrics,
-    };
+    });
+    telemetry.start(Arc::clone(&facts))?;
     let admin_address = admin.map(|sockets| sockets.serve(facts, &shutdown));
     tracing::info!(operators = %addresses.0, data_planes = %addresses.1, store = store_kind,
         replica = %config.replica(), "the control plane answers");
@@ -272,8 +278,7 @@ impl AdminSockets {
         }))
     }
 
-    fn serve(self, facts: Facts, shutdown: &Shutdown) -> SocketAddr {
-        let source: Arc<dyn Source> = Arc::new(facts);
+    fn serve(self, source: Arc<dyn Source>, shutdown: &Shutdown) -> SocketAddr {
         let full = Server::full(Arc::clone(&source), self.access);
         shutdown.spawn(full.run(self.full, shutdown.clone()));
         if let Some(health) = self.health {

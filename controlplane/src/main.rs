@@ -11,9 +11,12 @@ use ferrypost_runtime::{
     Random,
     cli::Call,
     config::{ConfigFile, Follower},
-    core_dump, logging,
+    core_dump,
+    logging::{self, Level},
     shutdown::Signals,
+    telemetry::{Service, Telemetry},
 };
+use tokio::runtime::Runtime;
 
 const ABOUT: &str = "Knows where every account lives, moves accounts, tells every data plane.";
 
@@ -40,17 +43,39 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(path: &Path) -> anyhow::Result<()> {
+fn run(path: &Path) -> anyhow::Result<()> {
     core_dump::forbid()?;
     let file = ConfigFile::read(path)?;
     let config = Config::of(&file)?;
-    let log = logging::install(config.log())?;
+    let random = Random::from_os();
+    let mut telemetry = telemetry_of(&config, random.clone());
+    let log = logging::install(config.log(), telemetry.tap())?;
+    telemetry.log_start();
+    let serving = serve(config, (file, log), random, &mut telemetry);
+    let outcome = Runtime::new()?.block_on(serving);
+    telemetry.finish();
+    outcome
+}
+
+fn telemetry_of(config: &Config, random: Random) -> Telemetry {
+    let service = Service {
+        name: "ferrypost-controlplane",
+        instance: config.replica().to_string(),
+    };
+    Telemetry::from_environment(&service, random)
+}
+
+async fn serve(
+    config: Config,
+    (file, log): (ConfigFile, Level),
+    random: Random,
+    telemetry: &mut Telemetry,
+) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let level = |file: &ConfigFile| Config::of(file).map(|it| it.log().level);
     let follower = Follower::new(file, KEYS, level, (log, config.log().level))?;
     let mut bound = tokio::select! {
-        built = app::build(config, Random::from_os()) => built?,
+        built = app::build(config, random, telemetry) => built?,
         () = signals.received() => return Ok(()),
     };
     let outcome = tokio::select! {

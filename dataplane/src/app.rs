@@ -29,6 +29,7 @@ use ferrypost_runtime::{
     admin::{Access, Server, Source},
     metrics::Metrics,
     shutdown::Shutdown,
+    telemetry::Telemetry,
 };
 use ferrypost_wire::ProtocolKind;
 use tokio::{
@@ -151,13 +152,19 @@ pub fn beside() -> io::Result<Runtime> {
         .build()
 }
 
-/// Starts a data plane: sessions on the runtime that this is called on, everything else on `beside`. When this
+/// Starts a data plane: sessions on the runtime that this is called on, everything else on `beside`, and what is
+/// exported on a thread of `telemetry`'s own. When this
 /// returns, all sockets are bound; readiness comes later, with the first table.
 ///
 /// # Errors
 /// The state directory belongs to another process or cannot be used; an address cannot be bound or a
 /// certificate not be used: every listener that fails is named.
-pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result<Bound> {
+pub fn build(
+    config: &Config,
+    random: Random,
+    beside: &Handle,
+    telemetry: &mut Telemetry,
+) -> anyhow::Result<Bound> {
     let state = StateDir::open(config.state_directory(), &random)?;
     let sockets = Sockets::bind(config, beside)?;
     let addresses = sockets.addresses();
@@ -170,12 +177,15 @@ pub fn build(config: &Config, random: Random, beside: &Handle) -> anyhow::Result
         limits: config.limits().of_fence(),
     };
     let own_listeners = OwnListeners::new(addresses.own());
-    let mut parts = Parts::new(config, random, beside.clone(), &own_listeners)?;
+    let metrics = Arc::new(telemetry.metrics(&instruments()));
+    let mut parts = Parts::new(config, random, beside.clone(), &own_listeners, metrics)?;
+
     let prober = parts.start_prober(config);
     let sessions = parts.session_services(config)?;
     parts.start_lines(config, &sessions);
     let feed = parts.start_feed(config, identity.clone(), state, prober);
     let source = Arc::new(parts.stats(identity, &feed, &sockets));
+    telemetry.start(source.clone())?;
     sockets.admin.serve(config, source, &parts.services);
     for listener in sockets.listeners {
         parts.start_listener(listener);
@@ -235,6 +245,7 @@ impl Parts {
         random: Random,
         beside: Handle,
         own_listeners: &OwnListeners,
+        metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let limits = config.limits();
         let tables = Tables::new();
@@ -253,7 +264,7 @@ impl Parts {
             logins: Logins::default(),
             breakers: Breakers::new(limits.breaker),
             budget: Budget::new(limits.connections.kept),
-            metrics: Arc::new(Metrics::new(&instruments())),
+            metrics,
             lines: HashMap::new(),
             posts: HashMap::new(),
             readiness: Readiness::new(),

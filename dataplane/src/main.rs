@@ -16,6 +16,7 @@ use ferrypost_runtime::{
     core_dump,
     logging::{self, Level},
     shutdown::Signals,
+    telemetry::{Service, Telemetry},
     tls,
 };
 use tokio::runtime::Handle;
@@ -68,15 +69,25 @@ fn start(call: Call<Order>) -> anyhow::Result<()> {
         Call::Run(path) => {
             let file = ConfigFile::read(&path)?;
             let config = Config::of(&file)?;
-            let log = logging::install(config.log().lines)?;
+            let random = Random::from_os();
+            let mut telemetry = telemetry_of(&config, random.clone());
+            let log = logging::install(config.log().lines, telemetry.tap())?;
+            telemetry.log_start();
             let total = config.limits().connections.total;
             let lookups = config.lookups().len() * lookup::CONNECTIONS;
             descriptors::allow_for(total, lookups);
             let (relaying, beside) = (tokio::runtime::Runtime::new()?, app::beside()?);
-            let outcome = relaying.block_on(serve(config, (file, log), beside.handle()));
+            let serving = serve(
+                config,
+                (file, log),
+                random,
+                (beside.handle(), &mut telemetry),
+            );
+            let outcome = relaying.block_on(serving);
             // Not even for a thread that waits for a resolver.
             relaying.shutdown_background();
             beside.shutdown_background();
+            telemetry.finish();
             outcome
         }
     }
@@ -96,15 +107,24 @@ async fn order_to_drain(config: &Config, after: Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
+fn telemetry_of(config: &Config, random: Random) -> Telemetry {
+    let service = Service {
+        name: "ferrypost-dataplane",
+        instance: config.instance().to_string(),
+    };
+    Telemetry::from_environment(&service, random)
+}
+
 async fn serve(
     config: Config,
     (file, log): (ConfigFile, Level),
-    beside: &Handle,
+    random: Random,
+    (beside, telemetry): (&Handle, &mut Telemetry),
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let level = |file: &ConfigFile| Config::of(file).map(|it| it.log().lines.level);
     let follower = Follower::new(file, KEYS, level, (log, config.log().lines.level))?;
-    let mut bound = app::build(&config, Random::from_os(), beside)?;
+    let mut bound = app::build(&config, random, beside, telemetry)?;
     tracing::info!(instance = %config.instance(), addresses = ?bound.addresses, "started");
     let draining = bound.draining.clone();
     tokio::select! {

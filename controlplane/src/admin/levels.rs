@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use ferrypost_proto::v1;
-use ferrypost_runtime::metrics::{Attribute, Instrument, Kind, Levels, Values};
+use ferrypost_runtime::{
+    metrics::{Attribute, Instrument, Kind, Levels, Values},
+    telemetry,
+};
 use strum::{IntoStaticStr, VariantNames};
 
 use super::Facts;
@@ -146,7 +149,7 @@ static GAUGES: &[&Instrument] = &[
 
 /// Every instrument of the control plane.
 pub(crate) fn instruments() -> Vec<&'static Instrument> {
-    [metrics::TABLE, GAUGES].concat()
+    [metrics::TABLE, GAUGES, &[&telemetry::DROPPED]].concat()
 }
 
 impl Facts {

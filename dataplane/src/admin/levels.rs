@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use ferrypost_runtime::metrics::{Attribute, Instrument, Kind, Levels, Values};
+use ferrypost_runtime::{
+    metrics::{Attribute, Instrument, Kind, Levels, Values},
+    telemetry,
+};
 use strum::VariantNames as _;
 use tokio::time::Instant;
 
@@ -165,7 +168,7 @@ static GAUGES: &[&Instrument] = &[
 
 /// Every instrument of the data plane.
 pub fn instruments() -> Vec<&'static Instrument> {
-    [metrics::TABLE, GAUGES].concat()
+    [metrics::TABLE, GAUGES, &[&telemetry::DROPPED]].concat()
 }
 
 impl Stats {

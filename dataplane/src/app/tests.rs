@@ -91,7 +91,13 @@ fn in_clear(control_plane: &ControlPlane) -> String {
 }
 
 fn start(config: &Config) -> Bound {
-    build(config, Random::seeded(1), &Handle::current()).unwrap()
+    build(
+        config,
+        Random::seeded(1),
+        &Handle::current(),
+        &mut Telemetry::off(),
+    )
+    .unwrap()
 }
 
 /// One server, `old`, which is the default for `example.org`.
@@ -464,9 +470,14 @@ async fn a_second_process_in_the_same_state_directory_is_refused() {
     let control_plane = ControlPlane::start();
     let config = surroundings.config(&in_clear(&control_plane));
     let _first = start(&config);
-    let error = build(&config, Random::seeded(2), &Handle::current())
-        .err()
-        .unwrap();
+    let error = build(
+        &config,
+        Random::seeded(2),
+        &Handle::current(),
+        &mut Telemetry::off(),
+    )
+    .err()
+    .unwrap();
     assert!(format!("{error:#}").contains("state"), "{error:#}");
 }
 
@@ -477,10 +488,15 @@ async fn an_address_that_is_taken_is_named_with_its_listener() {
     let taken = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let config = surroundings.config_with(&in_clear(&control_plane), &address);
-    let error = build(&config, Random::seeded(1), &Handle::current())
-        .err()
-        .unwrap()
-        .to_string();
+    let error = build(
+        &config,
+        Random::seeded(1),
+        &Handle::current(),
+        &mut Telemetry::off(),
+    )
+    .err()
+    .unwrap()
+    .to_string();
     assert!(
         error.contains("imaps") && error.contains(&address),
         "{error}"
@@ -494,7 +510,13 @@ async fn a_login_goes_through_while_everything_beside_the_relays_is_blocked() {
     let backend = Backend::start(Manners::default());
     let beside = beside().unwrap();
     let config = surroundings.config(&in_clear(&control_plane));
-    let bound = build(&config, Random::seeded(1), beside.handle()).unwrap();
+    let bound = build(
+        &config,
+        Random::seeded(1),
+        beside.handle(),
+        &mut Telemetry::off(),
+    )
+    .unwrap();
     let _conversation = admitted(&mut control_plane, &backend).await;
     let mut readiness = bound.readiness.watch();
     readiness.wait_for(|ready| *ready).await.unwrap();

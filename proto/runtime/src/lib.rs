@@ -6,6 +6,7 @@
 //!   logging   the log's lines, and panics among them
 //!   admin     the admin endpoint: stats, metrics, health
 //!   metrics   instruments: one table, every series from the start
+//!   telemetry traces, metrics and logs to an OpenTelemetry collector
 //!   core_dump what a process holds stays in its memory
 //!   tls       the cryptography of all our TLS; certificates and keys from files
 //!   token     bearer tokens: from a file, compared in constant time
@@ -31,6 +32,7 @@ pub mod metrics;
 mod random;
 pub mod reload;
 pub mod shutdown;
+pub mod telemetry;
 pub mod tls;
 pub mod token;
 

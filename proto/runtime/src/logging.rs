@@ -11,8 +11,11 @@ use tracing_subscriber::{
     filter::Targets,
     fmt::MakeWriter,
     layer::SubscriberExt as _,
+    registry::LookupSpan,
     reload::{self, Handle},
 };
+
+use crate::telemetry::Tap;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,14 +71,21 @@ impl Level {
 
 /// Installs the log for the whole process: ours at the configured level, what the libraries say only
 /// from warnings up. (Theirs is not ours to vouch for: a library's trace of a connection may hold what
-/// a client sent, or an operator's token.) From here on a panic is a line of the log as well.
+/// a client sent, or an operator's token.) From here on a panic is a line of the log as well. What is
+/// exported is taken by `tap`.
 ///
 /// # Errors
 /// A log was installed before.
-pub fn install(settings: Settings) -> Result<Level, SetGlobalDefaultError> {
+pub fn install(settings: Settings, tap: Option<Tap>) -> Result<Level, SetGlobalDefaultError> {
     let colours = io::stderr().is_terminal();
-    let (subscriber, level) = subscriber(settings, io::stderr, colours);
-    tracing::subscriber::set_global_default(subscriber)?;
+    let (lines, level) = subscriber(settings, io::stderr, colours);
+    match tap {
+        None => tracing::subscriber::set_global_default(lines)?,
+        Some(tap) => {
+            let wanted = tap.filter(settings.level);
+            tracing::subscriber::set_global_default(lines.with(tap.with_filter(wanted)))?;
+        }
+    }
     std::panic::set_hook(Box::new(log_panic));
     Ok(level)
 }
@@ -90,7 +100,10 @@ fn subscriber<W>(
     settings: Settings,
     writer: W,
     colours: bool,
-) -> (impl Subscriber + Send + Sync, Level)
+) -> (
+    impl Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
+    Level,
+)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

@@ -16,7 +16,7 @@ use ferrypost_proto::v1::{
     routing_config_service_client::RoutingConfigServiceClient,
     stats_service_client::StatsServiceClient,
 };
-use ferrypost_runtime::Random;
+use ferrypost_runtime::{Random, telemetry::Telemetry};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
@@ -89,7 +89,7 @@ impl World {
         );
         let path = directory.path().join("controlplane.toml");
         let config = Config::parse(&text, &path).expect("a valid configuration");
-        let bound = app::build(config, Random::from_os())
+        let bound = app::build(config, Random::from_os(), &mut Telemetry::off())
             .await
             .expect("it starts");
         let channel = Channel::from_shared(format!("http://{}", bound.operators()))

@@ -9,7 +9,7 @@ mod tokens;
 use std::{path::Path, time::Duration};
 
 use ferrypost_controlplane::{app, config::Config};
-use ferrypost_runtime::Random;
+use ferrypost_runtime::{Random, telemetry::Telemetry};
 use tonic::{Request, Status, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_types::StatusExt as _;
 
@@ -61,7 +61,7 @@ async fn start(
          [data_planes]\nlisten = \"127.0.0.1:0\"\n{data_planes}\n"
     );
     let config = Config::parse(&text, &directory.path().join("controlplane.toml"))?;
-    app::build(config, Random::from_os()).await
+    app::build(config, Random::from_os(), &mut Telemetry::off()).await
 }
 
 async fn channel(address: std::net::SocketAddr) -> Channel {

@@ -1,0 +1,210 @@
+//! The way to a collector: one connection for each signal, and one request at a time.
+
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName, sign::SingleCertAndKey};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Status,
+    client::Grpc,
+    codec::CompressionEncoding,
+    metadata::MetadataMap,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+use super::{
+    environment::Target,
+    otlp::{Request, Response},
+};
+use crate::{
+    Backoff, Random,
+    admin::Connection,
+    tls::{authorities, crypto},
+};
+
+/// The pause before a batch is sent once more doubles between these, as the protocol asks for.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Time for a connection with its TLS.
+const CONNECTING: Duration = Duration::from_secs(5);
+
+/// Pings of a connection on which nothing is answered, so that one whose other end is gone is given up.
+const PING: Duration = Duration::from_secs(20);
+
+/// Where one signal is sent.
+pub(super) struct Collector {
+    grpc: Grpc<Channel>,
+    path: PathAndQuery,
+    headers: MetadataMap,
+    random: Random,
+}
+
+/// Why a batch was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Undelivered {
+    /// In time.
+    #[error("no answer in time")]
+    Late,
+    /// What was answered, or why nothing was. The words of whoever answered are not shown.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// A status without its message, and what lies below it.
+#[derive(Debug)]
+pub(super) struct Refusal(Status);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.code())?;
+        let mut source = Error::source(&self.0);
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Collector {
+    /// Connects when something is to be sent. Must be made where tokio runs.
+    ///
+    /// # Errors
+    /// When the endpoint is none.
+    pub(super) fn new(
+        target: &Target,
+        path: &'static str,
+        random: Random,
+    ) -> Result<Self, tonic::transport::Error> {
+        let authority = target.endpoint.authority();
+        let authority = authority.map_or("", http::uri::Authority::as_str);
+        // Its TLS is ours: what is handed to tonic is a connection that has it, so it is told of a scheme without.
+        let endpoint = Endpoint::from_shared(format!("http://{authority}"))?
+            .origin(target.endpoint.clone())
+            .http2_keep_alive_interval(PING)
+            .user_agent(concat!("ferrypost/", env!("CARGO_PKG_VERSION")))?;
+        let target_of_connector = Arc::new(target.clone());
+        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let target = Arc::clone(&target_of_connector);
+            async move {
+                let connected = timeout(CONNECTING, connect(&target)).await;
+                connected
+                    .unwrap_or_else(|late| Err(late.into()))
+                    .map(TokioIo::new)
+            }
+        }));
+        let mut grpc = Grpc::new(channel);
+        if target.gzip {
+            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
+        }
+        Ok(Self {
+            grpc,
+            path: PathAndQuery::from_static(path),
+            headers: metadata(&target.headers),
+            random,
+        })
+    }
+
+    /// Sends a batch, again while that makes sense and until `limit`; once, when everything ends. Returns how many items
+    /// were not taken, though the batch was.
+    pub(super) async fn deliver<R: Request>(
+        &mut self,
+        request: R,
+        limit: Duration,
+        ending: &CancellationToken,
+    ) -> Result<u64, Undelivered> {
+        let until = Instant::now() + limit;
+        let mut backoff = Backoff::new(self.random.clone(), FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let sent = timeout_at(until, self.send(request.clone())).await;
+            let status = match sent {
+                Err(_) => return Err(Undelivered::Late),
+                Ok(Ok(rejected)) => return Ok(rejected),
+                Ok(Err(status)) => status,
+            };
+            let pause = backoff.pause();
+            let is_over = ending.is_cancelled() || Instant::now() + pause >= until;
+            if is_over || !is_worth_another(&status) {
+                return Err(Undelivered::Refused(Refusal(status)));
+            }
+            _ = ending.run_until_cancelled(sleep(pause)).await;
+        }
+    }
+
+    async fn send<R: Request>(&mut self, request: R) -> Result<u64, Status> {
+        let ready = self.grpc.ready().await;
+        ready.map_err(|error| Status::from_error(error.into()))?;
+        let mut request = tonic::Request::new(request);
+        *request.metadata_mut() = self.headers.clone();
+        let codec = ProstCodec::<R, Response>::default();
+        let answer = self.grpc.unary(request, self.path.clone(), codec).await?;
+        let rejected = answer.into_inner().partial_success;
+        Ok(rejected.map_or(0, |some| u64::try_from(some.rejected).unwrap_or_default()))
+    }
+}
+
+/// The protocol's list of what is transient. Without a word of when, a collector that has no room is not asked again.
+fn is_worth_another(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
+fn metadata(headers: &[(HeaderName, HeaderValue)]) -> MetadataMap {
+    MetadataMap::from_headers(headers.iter().cloned().collect())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this crate's one way out: telemetry is no part of what a simulation looks at"
+)]
+async fn connect(target: &Target) -> io::Result<Box<dyn Connection>> {
+    let host = target.endpoint.host().unwrap_or_default();
+    let host = host.trim_matches(['[', ']']);
+    let encrypted = target.endpoint.scheme_str() == Some("https");
+    let default = if encrypted { 443 } else { 80 };
+    let port = target.endpoint.port_u16().unwrap_or(default);
+    let socket = TcpStream::connect((host, port)).await?;
+    if !encrypted {
+        return Ok(Box::new(socket));
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::new(tls(target)?));
+    Ok(Box::new(connector.connect(name, socket).await?))
+}
+
+/// Read from the files at every connection, so that renewed ones are taken over.
+fn tls(target: &Target) -> io::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(crypto())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let builder = match &target.authorities {
+        None => builder.with_platform_verifier().map_err(io::Error::other)?,
+        Some(file) => builder.with_root_certificates(authorities(file).map_err(io::Error::other)?),
+    };
+    let mut config = match &target.identity {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let identity = files.read().map_err(io::Error::other)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}

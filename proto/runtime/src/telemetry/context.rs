@@ -1,0 +1,113 @@
+//! Where a span stands in a trace, and which traces are recorded.
+
+/// A span's place: its trace, itself, and whether it is recorded (W3C Trace Context).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanContext {
+    /// The trace.
+    pub trace: [u8; 16],
+    /// The span.
+    pub span: [u8; 8],
+    /// Whether its maker records it.
+    pub sampled: bool,
+}
+
+/// Which traces are recorded: `OTEL_TRACES_SAMPLER`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sampler {
+    /// Whether a span with a parent does as its parent.
+    pub(super) follows_parent: bool,
+    /// What is recorded beside that.
+    pub(super) share: Share,
+}
+
+/// So much of all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Share {
+    All,
+    Nothing,
+    /// Between 0 and 1.
+    Ratio(f64),
+}
+
+impl Sampler {
+    /// What the standard says where nothing is said.
+    pub(super) const DEFAULT: Self = Self {
+        follows_parent: true,
+        share: Share::All,
+    };
+
+    /// Whether a span is recorded.
+    pub(super) fn takes(self, trace: [u8; 16], parent: Option<SpanContext>) -> bool {
+        match parent {
+            Some(parent) if self.follows_parent => parent.sampled,
+            _ => self.share.takes(trace),
+        }
+    }
+}
+
+impl Share {
+    /// By the trace alone, so that each process comes to the same result.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share of all traces needs no last digit"
+    )]
+    fn takes(self, trace: [u8; 16]) -> bool {
+        let [.., a, b, c, d, e, f, g, h] = trace;
+        match self {
+            Self::All => true,
+            Self::Nothing => false,
+            Self::Ratio(ratio) => {
+                let place = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
+                (place as f64) < ratio * (1_u64 << 63) as f64
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Random;
+
+    const TRACE: [u8; 16] = [7; 16];
+
+    fn parent(sampled: bool) -> Option<SpanContext> {
+        Some(SpanContext {
+            trace: TRACE,
+            span: [1; 8],
+            sampled,
+        })
+    }
+
+    #[test]
+    fn a_span_with_a_parent_does_as_its_parent_where_that_is_asked_for() {
+        let by_parent = |share| Sampler {
+            follows_parent: true,
+            share,
+        };
+        assert!(by_parent(Share::Nothing).takes(TRACE, parent(true)));
+        assert!(!by_parent(Share::All).takes(TRACE, parent(false)));
+        assert!(!by_parent(Share::Nothing).takes(TRACE, None));
+        let alone = Sampler {
+            follows_parent: false,
+            share: Share::Nothing,
+        };
+        assert!(!alone.takes(TRACE, parent(true)));
+    }
+
+    #[test]
+    fn a_share_of_traces_is_recorded_and_a_larger_one_has_them_all() {
+        let random = Random::seeded(38);
+        let traces: Vec<[u8; 16]> = (0..10_000).map(|_| random.bytes()).collect();
+        let taken = |ratio| {
+            let takes = move |trace: &&[u8; 16]| Share::Ratio(ratio).takes(**trace);
+            traces.iter().filter(takes).collect::<Vec<_>>()
+        };
+        assert!(taken(0.0).is_empty());
+        assert_eq!(taken(1.0).len(), traces.len());
+        let tenth = taken(0.1);
+        assert!((800..1200).contains(&tenth.len()), "{}", tenth.len());
+        let fifth = taken(0.2);
+        assert!(tenth.iter().all(|trace| fifth.contains(trace)));
+    }
+}

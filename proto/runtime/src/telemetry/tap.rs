@@ -1,0 +1,421 @@
+//! What is taken from the program's own log lines and spans, on the thread that makes them: nothing here waits.
+
+use std::{cell::Cell, fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+    span,
+};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::FilterFn,
+    layer::{Context, Filter},
+    registry::LookupSpan,
+};
+
+use super::{
+    clock,
+    context::{Sampler, SpanContext},
+    environment::AttributeLimits,
+    fields,
+    otlp::{AnyValue, KeyValue, LogRecord, Span, SpanKind, Status, StatusCode, Value},
+    queue::Queue,
+};
+use crate::Random;
+
+/// The targets of what we say ourselves. What a library says is not ours to send anywhere.
+const OURS: &str = "ferrypost";
+
+/// The flags of a span in OTLP: those of its context, whether it is known if its parent is another process's, and
+/// whether it is.
+const SAMPLED: u32 = 1;
+const KNOWS_OF_REMOTE: u32 = 0x100;
+const REMOTE: u32 = 0x200;
+
+/// The layer that takes spans and lines. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tap {
+    pub(super) spans: Option<Spans>,
+    pub(super) records: Option<Records>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Spans {
+    pub(super) queue: Arc<Queue<Span>>,
+    pub(super) sampler: Sampler,
+    pub(super) attributes: AttributeLimits,
+    pub(super) follows_callers: bool,
+    pub(super) random: Random,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Records {
+    pub(super) queue: Arc<Queue<LogRecord>>,
+    pub(super) attributes: AttributeLimits,
+}
+
+/// What is known of a span when it is made, beside what its fields say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin {
+    parent: Option<SpanContext>,
+    remote: bool,
+    id: Option<[u8; 8]>,
+    ago: Duration,
+}
+
+thread_local! {
+    /// Of the span that is made next.
+    static ORIGIN: Cell<Option<Origin>> = const { Cell::new(None) };
+}
+
+impl Origin {
+    /// In the trace of another process, if those are gone on with.
+    pub fn remote(parent: SpanContext) -> Self {
+        Self {
+            parent: Some(parent),
+            remote: true,
+            ..Self::default()
+        }
+    }
+
+    /// Behind a span of this process that may have ended; without one it begins a trace.
+    pub fn after(parent: Option<SpanContext>) -> Self {
+        Self {
+            parent,
+            ..Self::default()
+        }
+    }
+
+    /// It began so long ago.
+    #[must_use]
+    pub fn begun(self, ago: Duration) -> Self {
+        Self { ago, ..self }
+    }
+
+    /// It is known by this name already.
+    #[must_use]
+    pub fn named(self, id: [u8; 8]) -> Self {
+        Self {
+            id: Some(id),
+            ..self
+        }
+    }
+
+    /// Makes a span of such an origin.
+    pub fn make(self, make: impl FnOnce() -> tracing::Span) -> tracing::Span {
+        ORIGIN.set(Some(self));
+        let span = make();
+        ORIGIN.set(None);
+        span
+    }
+}
+
+/// Where the present span stands; `None` where spans are not taken, or there is none.
+pub fn current() -> Option<SpanContext> {
+    let found = tracing::Span::current().with_subscriber(|(id, dispatch)| {
+        let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
+        let extensions = span.extensions();
+        extensions.get::<Taken>().map(|taken| taken.context)
+    });
+    found.flatten()
+}
+
+/// What is kept with a span.
+struct Taken {
+    context: SpanContext,
+    /// Of one that is recorded.
+    open: Option<Box<Open>>,
+}
+
+struct Open {
+    parent: Option<SpanContext>,
+    remote: bool,
+    begun: u64,
+    since: Instant,
+    ago: Duration,
+    /// Where it is another than the span's in the code.
+    name: Option<String>,
+    kind: SpanKind,
+    failed: bool,
+    attributes: Attributes,
+}
+
+impl Tap {
+    /// What of everything that is said is wanted: spans, and lines at the level of the log.
+    pub(crate) fn filter<S>(&self, lines: LevelFilter) -> impl Filter<S> + 'static {
+        let (spans, records) = (self.spans.is_some(), self.records.is_some());
+        let wanted = move |metadata: &Metadata<'_>| {
+            let of_spans = metadata.is_span() && spans && *metadata.level() <= Level::DEBUG;
+            let of_lines = metadata.is_event() && records && *metadata.level() <= lines;
+            metadata.target().starts_with(OURS) && (of_spans || of_lines)
+        };
+        let most = if spans { LevelFilter::DEBUG } else { lines };
+        FilterFn::new(wanted).with_max_level_hint(most)
+    }
+}
+
+impl<S> Layer<S> for Tap
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(
+        &self,
+        attributes: &span::Attributes<'_>,
+        id: &span::Id,
+        context: Context<'_, S>,
+    ) {
+        let (Some(spans), Some(span)) = (&self.spans, context.span(id)) else {
+            return;
+        };
+        let above = span.parent();
+        let above = above.and_then(|above| Some(above.extensions().get::<Taken>()?.context));
+        let taken = spans.begin(ORIGIN.take().unwrap_or_default(), above, attributes);
+        span.extensions_mut().insert(taken);
+    }
+
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut extensions = span.extensions_mut();
+        let taken = extensions.get_mut::<Taken>();
+        if let Some(open) = taken.and_then(|taken| taken.open.as_mut()) {
+            values.record(&mut **open);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let Some(records) = &self.records else { return };
+        let within = context.event_span(event);
+        let within = within.and_then(|span| Some(span.extensions().get::<Taken>()?.context));
+        records.queue.put(records.record(event, within));
+    }
+
+    fn on_close(&self, id: span::Id, context: Context<'_, S>) {
+        let (Some(spans), Some(span)) = (&self.spans, context.span(&id)) else {
+            return;
+        };
+        let taken = span.extensions_mut().remove::<Taken>();
+        if let Some((Some(open), context)) = taken.map(|taken| (taken.open, taken.context)) {
+            spans.queue.put(open.span(context, span.name()));
+        }
+    }
+}
+
+impl Spans {
+    fn begin(
+        &self,
+        origin: Origin,
+        above: Option<SpanContext>,
+        attributes: &span::Attributes<'_>,
+    ) -> Taken {
+        let of_another = origin.remote && !self.follows_callers;
+        let parent = origin.parent.filter(|_| !of_another).or(above);
+        let trace = parent.map_or_else(|| self.random.bytes(), |parent| parent.trace);
+        let context = SpanContext {
+            trace,
+            span: origin.id.unwrap_or_else(|| self.random.bytes()),
+            sampled: self.sampler.takes(trace, parent),
+        };
+        let open = context.sampled.then(|| {
+            let mut open = Box::new(Open {
+                parent: parent.filter(|parent| parent.span != context.span),
+                remote: origin.remote && !of_another,
+                begun: clock::now(),
+                since: Instant::now(),
+                ago: origin.ago,
+                name: None,
+                kind: SpanKind::Internal,
+                failed: false,
+                attributes: Attributes::within(self.attributes),
+            });
+            attributes.record(&mut *open);
+            open
+        });
+        Taken { context, open }
+    }
+}
+
+impl Open {
+    fn span(self: Box<Self>, context: SpanContext, name: &str) -> Span {
+        let begun = self.begun.saturating_sub(clock::nanos(self.ago));
+        let remote = if self.remote { REMOTE } else { 0 };
+        let failed = Status {
+            code: StatusCode::Error.into(),
+        };
+        Span {
+            trace_id: context.trace.to_vec(),
+            span_id: context.span.to_vec(),
+            parent_span_id: self
+                .parent
+                .map_or_else(Vec::new, |parent| parent.span.to_vec()),
+            name: self.name.unwrap_or_else(|| name.to_owned()),
+            kind: self.kind.into(),
+            start_time_unix_nano: begun,
+            end_time_unix_nano: self
+                .begun
+                .saturating_add(clock::nanos(self.since.elapsed())),
+            attributes: self.attributes.kept,
+            dropped_attributes_count: self.attributes.dropped,
+            status: self.failed.then_some(failed),
+            flags: SAMPLED | KNOWS_OF_REMOTE | remote,
+        }
+    }
+}
+
+/// A span's fields are its attributes, but for those that say of which kind it is and what it is called; one with
+/// `error.type` has failed.
+impl Visit for Open {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match (field.name(), value) {
+            ("otel.kind", "server") => self.kind = SpanKind::Server,
+            ("otel.kind", "client") => self.kind = SpanKind::Client,
+            ("otel.kind", _) => {}
+            ("otel.name", name) => self.name = Some(name.to_owned()),
+            (name, value) => {
+                self.failed |= name == "error.type";
+                self.attributes.put(name, Value::Text(value.to_owned()));
+            }
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.attributes.put(field.name(), Value::count(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.attributes.put(field.name(), Value::Whole(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.attributes.put(field.name(), Value::Truth(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.attributes.put(field.name(), Value::Real(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+impl Records {
+    fn record(&self, event: &Event<'_>, within: Option<SpanContext>) -> LogRecord {
+        let mut line = Line {
+            body: String::new(),
+            attributes: Attributes::within(self.attributes),
+        };
+        event.record(&mut line);
+        let level = *event.metadata().level();
+        let now = clock::now();
+        LogRecord {
+            time_unix_nano: now,
+            observed_time_unix_nano: now,
+            severity_number: severity(level),
+            severity_text: level.as_str().to_owned(),
+            body: Some(AnyValue {
+                value: Some(Value::Text(line.body)),
+            }),
+            attributes: line.attributes.kept,
+            dropped_attributes_count: line.attributes.dropped,
+            flags: within.map_or(0, |within| u32::from(within.sampled)),
+            trace_id: within.map_or_else(Vec::new, |within| within.trace.to_vec()),
+            span_id: within.map_or_else(Vec::new, |within| within.span.to_vec()),
+        }
+    }
+}
+
+/// The first of the four numbers that the standard has for each level.
+const fn severity(level: Level) -> i32 {
+    match level {
+        Level::ERROR => 17,
+        Level::WARN => 13,
+        Level::INFO => 9,
+        Level::DEBUG => 5,
+        Level::TRACE => 1,
+    }
+}
+
+/// A line of the log. Of its fields, those leave the machine that cannot name anybody ([`fields`]).
+struct Line {
+    body: String,
+    attributes: Attributes,
+}
+
+impl Line {
+    fn put(&mut self, field: &Field, value: impl FnOnce() -> Value) {
+        if fields::may_leave(field.name()) {
+            self.attributes.put(field.name(), value());
+        } else {
+            self.attributes.dropped += 1;
+        }
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, || Value::Text(value.to_owned()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, || Value::count(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, || Value::Whole(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, || Value::Truth(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.body = format!("{value:?}");
+        } else {
+            self.put(field, || Value::Text(format!("{value:?}")));
+        }
+    }
+}
+
+/// Attributes within their limits.
+struct Attributes {
+    limits: AttributeLimits,
+    kept: Vec<KeyValue>,
+    dropped: u32,
+}
+
+impl Attributes {
+    const fn within(limits: AttributeLimits) -> Self {
+        Self {
+            limits,
+            kept: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Adds one, or says anew what one of this name is.
+    fn put(&mut self, name: &str, value: Value) {
+        let attribute = KeyValue::new(name, self.cut(value));
+        let has_room = self.kept.len() < self.limits.count;
+        match self.kept.iter_mut().find(|kept| kept.key == name) {
+            Some(kept) => *kept = attribute,
+            None if has_room => self.kept.push(attribute),
+            None => self.dropped += 1,
+        }
+    }
+
+    fn cut(&self, value: Value) -> Value {
+        match value {
+            Value::Text(text) if text.len() > self.limits.length => {
+                Value::Text(text.chars().take(self.limits.length).collect())
+            }
+            value => value,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
