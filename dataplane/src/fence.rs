@@ -20,10 +20,12 @@ use ferrypost_proto::{
     routing::v1::{Drained, DrainedAccount, Draining},
 };
 use ferrypost_routing::{RoutingTable, Touched};
+use ferrypost_runtime::telemetry::{Origin, SpanContext};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
+use tracing::debug_span;
 
 use crate::registry::{Ledger, Registry, Subject};
 #[cfg(feature = "sabotage")]
@@ -63,6 +65,9 @@ struct Fence {
     trace: Option<TraceParent>,
     names: BTreeSet<Name>,
     ledger: Arc<Ledger>,
+    begun: Instant,
+    /// The span of its draining is written.
+    drained: bool,
     /// Drained was said on this connection.
     reported: bool,
     /// Progress is not said before this.
@@ -173,7 +178,9 @@ impl Fences {
             }
         }
         for key in ended {
-            state.fences.remove(&key);
+            if let Some(fence) = state.fences.remove(&key) {
+                fence.has_ended();
+            }
         }
         let at = table.fenced_at();
         for destination in at.difference(&state.at) {
@@ -220,7 +227,7 @@ impl Fences {
                 && sessions_left(&self.registry, &fence.names) == 0
             {
                 fence.reported = true;
-                fence.log("a fence is drained");
+                fence.has_drained();
                 accounts.push(DrainedAccount {
                     account_id: account.as_str().to_owned(),
                     fence_epoch: Some((*epoch).into()),
@@ -260,6 +267,8 @@ impl Fence {
             trace: record.trace,
             names: BTreeSet::new(),
             ledger: Arc::new(Ledger::new(changed)),
+            begun: Instant::now(),
+            drained: false,
             reported: false,
             next_draining: Instant::now(),
         };
@@ -268,9 +277,54 @@ impl Fence {
     }
 
     fn log(&self, what: &'static str) {
-        let migration = self.migration.as_ref().map(MigrationId::as_str);
+        let migration = self.migration();
         let trace = self.trace.map(|trace| trace.trace_id());
         tracing::debug!(migration, trace, closed = self.ledger.closed(), "{what}");
+    }
+
+    /// Says so each time that it is reported, and how long it took once.
+    fn has_drained(&mut self) {
+        if !self.drained {
+            self.drained = true;
+            drop(self.origin().make(|| {
+                debug_span!(
+                    "drain",
+                    ferrypost.migration.id = self.migration(),
+                    ferrypost.fence.closed = self.ledger.closed(),
+                    ferrypost.fence.unconfirmed = self.ledger.unconfirmed(),
+                )
+            }));
+        }
+        self.log("a fence is drained");
+    }
+
+    /// Logins go through again: what was held, was held for so long at most.
+    fn has_ended(&self) {
+        drop(self.origin().make(|| {
+            debug_span!(
+                "fence",
+                ferrypost.migration.id = self.migration(),
+                ferrypost.fence.drained = self.drained,
+            )
+        }));
+    }
+
+    /// In the trace of the move, from the beginning of the fence on.
+    fn origin(&self) -> Origin {
+        let parent = self.trace.map(|trace| {
+            let (trace, span, sampled) = trace.parts();
+            SpanContext {
+                trace,
+                span,
+                sampled,
+            }
+        });
+        let origin = parent.map_or_else(Origin::default, Origin::remote);
+        origin.begun(self.begun.elapsed())
+    }
+
+    fn migration(&self) -> Option<&str> {
+        self.migration.as_ref().map(MigrationId::as_str)
     }
 
     fn draining(&self, account: &AccountId, epoch: Epoch, left: usize) -> Draining {

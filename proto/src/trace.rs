@@ -27,22 +27,35 @@ impl TraceParent {
     /// The name of the header and of the gRPC metadata.
     pub const HEADER: &str = "traceparent";
 
-    /// A new trace. It asks to be recorded: moves and operators' commands are few.
+    /// A new trace. It asks to be recorded: moves and operators' commands are few. Its first span is ours, and is called
+    /// as the second half of the trace is, by which it is [known](Self::begins_here).
     ///
     /// `random` names it; all zeros are no name (§3.2.2.3).
-    pub fn generate(random: [u8; 24]) -> Self {
-        let (mut trace, mut parent) = ([0; 16], [0; 8]);
-        trace.copy_from_slice(&random[..16]);
-        parent.copy_from_slice(&random[16..]);
+    pub fn generate(random: [u8; 16]) -> Self {
+        let mut parent = [0; 8];
+        parent.copy_from_slice(&random[8..]);
+        if parent == [0; 8] {
+            return Self::generate([1; 16]);
+        }
         Self {
-            trace: if trace == [0; 16] { [1; 16] } else { trace },
-            parent: if parent == [0; 8] { [1; 8] } else { parent },
+            trace: random,
+            parent,
             flags: SAMPLED,
         }
     }
 
+    /// Whether no caller has begun the trace: what is done for it is its first span.
+    pub fn begins_here(&self) -> bool {
+        self.parent == self.trace[8..]
+    }
+
+    /// The trace, the span in it, and whether its maker records it.
+    pub const fn parts(&self) -> ([u8; 16], [u8; 8], bool) {
+        (self.trace, self.parent, self.flags & SAMPLED != 0)
+    }
+
     /// What a caller sends, if it is valid; else a new trace (§3.2.3: an invalid one is as none).
-    pub fn of_caller(header: Option<&str>, random: [u8; 24]) -> Self {
+    pub fn of_caller(header: Option<&str>, random: [u8; 16]) -> Self {
         header
             .and_then(|text| text.parse().ok())
             .unwrap_or_else(|| Self::generate(random))
@@ -119,8 +132,13 @@ mod tests {
         let parsed: TraceParent = VALID.parse().expect("valid");
         assert_eq!(parsed.to_string(), VALID);
         assert_eq!(parsed.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        for random in [[7; 24], [0; 24]] {
+        assert!(!parsed.begins_here());
+        for random in [[7; 16], [0; 16]] {
             let made = TraceParent::generate(random);
+            assert!(made.begins_here());
+            let (trace, parent, sampled) = made.parts();
+            assert_eq!(parent, trace[8..]);
+            assert!(sampled);
             assert_eq!(made.to_string().parse(), Ok(made));
             assert_eq!(TraceParent::of_caller(Some(VALID), random), parsed);
         }
@@ -149,7 +167,7 @@ mod tests {
                 Err(BadTraceParent),
                 "{text:.80}"
             );
-            let made = TraceParent::of_caller(Some(&text), [7; 24]);
+            let made = TraceParent::of_caller(Some(&text), [7; 16]);
             assert_ne!(made, VALID.parse().expect("valid"));
         }
     }

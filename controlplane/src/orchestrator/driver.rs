@@ -8,10 +8,13 @@ use tokio::{
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     lead::{DriverContext, Written, wait_changed},
     memory::Memory,
+    tally::step_of,
+    trace::{self, Trace},
 };
 use crate::{
     domain::state::State,
@@ -33,6 +36,7 @@ pub(super) struct Driver {
     id: MigrationId,
     changed: watch::Receiver<Rev>,
     memory: Memory,
+    trace: Trace,
 }
 
 impl Driver {
@@ -43,6 +47,7 @@ impl Driver {
             term,
             id,
             memory: Memory::new(began),
+            trace: Trace::default(),
         }
     }
 
@@ -120,7 +125,9 @@ impl Driver {
                 .await;
             }
             Action::Finish => {
-                self.write(|pen| pen.finish(of)).await;
+                if self.write(|pen| pen.finish(of)).await == Written::Yes {
+                    self.trace_end();
+                }
             }
         }
     }
@@ -204,7 +211,8 @@ impl Driver {
         tracing::info!(migration = %self.id, ?limit, "the delta hook runs");
         let began = Instant::now();
         let stop = CancellationToken::new();
-        let run = hook.run(order, deadline, stop.clone());
+        let span = trace::hook(&self.id, &of.migration.value);
+        let run = hook.run(order, deadline, stop.clone()).instrument(span);
         let outcome = tokio::select! {
             outcome = run => outcome,
             never = self.stop_when_aborted(&stop) => match never {},
@@ -246,11 +254,31 @@ impl Driver {
         tracing::debug!(migration = %self.id, step = after, ?written, "a step of a move");
         if written == Written::Yes {
             self.term.count(after, &self.id);
+            self.trace(after);
         }
         if written == Written::Yes && self.reach(after).await.is_err() {
             return Written::Unknown;
         }
         written
+    }
+
+    /// Lets the move's trace have a step that is written.
+    fn trace(&mut self, after: &str) {
+        let state = self.term.mirror.read();
+        let written = step_of(after).zip(state.migration(&self.id));
+        if let Some((step, migration)) = written {
+            let now = self.term.options.clock.now();
+            self.trace.step(&self.id, &migration.value, step, &now);
+        }
+    }
+
+    /// The same of a move that ends without a step: another one has gone on from where it came to.
+    fn trace_end(&mut self) {
+        let state = self.term.mirror.read();
+        if let Some(migration) = state.migration(&self.id) {
+            let now = self.term.options.clock.now();
+            self.trace.end(&self.id, &migration.value, &now);
+        }
     }
 
     /// One write, with what there is to be written down.

@@ -23,6 +23,7 @@ mod sweep;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::{
     fmt,

@@ -33,7 +33,7 @@ impl DriverContext {
 }
 
 /// Steps are named by their failpoints.
-fn step_of(after: &str) -> Option<Step> {
+pub(super) fn step_of(after: &str) -> Option<Step> {
     after.strip_suffix(".after")?.parse().ok()
 }
 

@@ -1,11 +1,13 @@
 //! What is written down about deliveries. Nothing in it is ever consulted for a decision.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ferrypost_proto::v1;
 use ferrypost_routing::Route;
+use ferrypost_runtime::telemetry::Origin;
 use ferrypost_wire::SessionReference;
 use tokio::time::Instant;
+use tracing::{Span, debug_span};
 
 use super::{
     Whence,
@@ -18,7 +20,7 @@ use crate::{
         words::{Blame, EndStage},
     },
     registry::Subject,
-    session::context::Services,
+    session::context::{Services, failed},
 };
 
 /// What is written down about one mail system's connection.
@@ -61,6 +63,7 @@ impl Record {
         let route = trail.route.as_ref();
         let account = route.and_then(|route| route.account.as_ref());
         let account = account.map(|account| services.redact.text(account.as_str()));
+        let _within = self.delivery_span(trail, outcome, blame).entered();
         tracing::info!(
             reference = %self.reference,
             client = %self.whence,
@@ -79,6 +82,27 @@ impl Record {
             reason = trail.reason,
             "delivery",
         );
+    }
+
+    fn delivery_span(&self, trail: &Trail, outcome: &str, blame: &str) -> Span {
+        let lasted = trail.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        Origin::after(None).begun(lasted).make(|| {
+            debug_span!(
+                parent: None,
+                "delivery",
+                otel.kind = "client",
+                ferrypost.session.id = %self.reference,
+                ferrypost.listener = &*self.listener,
+                network.protocol.name = self.protocol.word(),
+                ferrypost.route.rule = trail.route.as_ref().map(|route| route.rule.word()),
+                ferrypost.destination = trail.route.as_ref().map(|route| tracing::field::display(&route.destination)),
+                server.address = trail.address.map(|address| tracing::field::display(address.ip())),
+                server.port = trail.address.map(|address| address.port()),
+                ferrypost.delivery.outcome = outcome,
+                ferrypost.blame = blame,
+                error.type = failed(outcome, blame),
+            )
+        })
     }
 
     /// The end of the connection. Of one that named nobody, and for nobody's fault, it is told at a lower level: load

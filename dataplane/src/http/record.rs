@@ -4,8 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use ferrypost_http::target::MAX_METHOD;
 use ferrypost_routing::Route;
+use ferrypost_runtime::telemetry::Origin;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
+use tracing::{Span, debug_span};
 
 use super::{client::Client, failure::Failure};
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
         words::{Blame, ExchangeOutcome},
     },
     registry::Subject,
+    session::context::failed,
 };
 
 /// Octets of bodies.
@@ -103,6 +106,10 @@ impl Record {
         let account = account.map(|account| services.redact.text(account.as_str()));
         let path = self.path.as_deref().map(|path| services.redact.text(path));
         let status = self.status.or(failure.map(Failure::status));
+        let _within = self
+            .span(client, status, (outcome, blame), lasted)
+            .entered();
+        self.upstream_span(lasted);
         tracing::info!(
             reference = %client.reference,
             client = %client.ends.peer,
@@ -129,6 +136,88 @@ impl Record {
             "exchange",
         );
     }
+}
+
+impl Record {
+    /// What it was, now that it is over. A trace of the caller's is not gone on with: a stranger would choose what is
+    /// recorded.
+    fn span(
+        &self,
+        client: &Client,
+        status: Option<StatusCode>,
+        (outcome, blame): (&str, &str),
+        lasted: Duration,
+    ) -> Span {
+        Origin::after(None).begun(lasted).make(|| {
+            debug_span!(
+                parent: None,
+                "exchange",
+                otel.kind = "server",
+                ferrypost.session.id = %client.reference,
+                ferrypost.listener = &*client.listener,
+                network.protocol.name = "http",
+                network.transport = "tcp",
+                client.address = %client.ends.peer.ip(),
+                client.port = client.ends.peer.port(),
+                http.request.method = method(&self.method),
+                http.response.status_code = status.map(|status| status.as_u16()),
+                ferrypost.http.rule = self.rule,
+                ferrypost.route.rule = self.route.as_ref().map(|route| route.rule.word()),
+                ferrypost.exchange.outcome = outcome,
+                ferrypost.blame = blame,
+                error.type = failed(outcome, blame),
+            )
+        })
+    }
+
+    /// The server's part, from the end of a hold on; within the span of the whole.
+    fn upstream_span(&self, lasted: Duration) {
+        let Some(address) = self.address else { return };
+        let origin = Origin::default().begun(lasted.saturating_sub(self.held));
+        drop(origin.make(|| {
+            debug_span!(
+                "upstream",
+                otel.kind = "client",
+                ferrypost.destination = self.route.as_ref().map(|route| tracing::field::display(&route.destination)),
+                server.address = %address.ip(),
+                server.port = address.port(),
+                http.request.method = method(&self.method),
+                http.response.status_code = self.status.map(|status| status.as_u16()),
+            )
+        }));
+    }
+}
+
+/// A method in a closed set of words, as OpenTelemetry asks for.
+fn method(method: &Method) -> &str {
+    const KNOWN: &[&str] = &[
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "DELETE",
+        "CONNECT",
+        "OPTIONS",
+        "TRACE",
+        "PATCH",
+        "QUERY",
+        "PROPFIND",
+        "PROPPATCH",
+        "MKCOL",
+        "MKCALENDAR",
+        "COPY",
+        "MOVE",
+        "LOCK",
+        "UNLOCK",
+        "REPORT",
+        "ACL",
+        "SEARCH",
+    ];
+    let method = method.as_str();
+    KNOWN
+        .iter()
+        .find(|known| **known == method)
+        .map_or("_OTHER", |_| method)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -3,11 +3,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ferrypost_proto::{DestinationId, Endpoint, v1::Protocol};
+use ferrypost_runtime::telemetry::Origin;
 use ferrypost_wire::{ClientFacts, Introduction, SessionReference, smtp::PassedThrough};
 use tokio::{
     io::{AsyncWriteExt as _, copy, sink},
     time::{Instant, timeout},
 };
+use tracing::{Span, debug_span};
 
 use super::Refusal;
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     registry::{Admission, AdmitRequest, OnFence, SessionGuard, SessionKind, Subject},
     session::{
         Newcomer,
-        context::Services,
+        context::{Services, failed},
         outcome,
         relay::{LINGER, Parties, Party, Relay, RelayEnd},
     },
@@ -229,9 +231,34 @@ impl Passage {
         );
     }
 
+    fn span(&self, record: &Record, relayed: &RelayEnd, (end, blame): (&str, &str)) -> Span {
+        Origin::after(None).begun(record.begun.elapsed()).make(|| {
+            debug_span!(
+                parent: None,
+                "passage",
+                otel.kind = "server",
+                ferrypost.session.id = %record.reference,
+                ferrypost.listener = &*record.listener,
+                network.protocol.name = SMTP,
+                network.transport = "tcp",
+                client.address = %record.client.ip(),
+                client.port = record.client.port(),
+                ferrypost.destination = %self.target.destination,
+                ferrypost.session.end = end,
+                ferrypost.blame = blame,
+                error.type = failed(end, blame),
+                ferrypost.relay.up = relayed.up,
+                ferrypost.relay.down = relayed.down,
+            )
+        })
+    }
+
     fn ended(&self, record: &Record, relayed: &RelayEnd) {
         let (end, blame) = outcome::of_relay(relayed);
         self.count(record, EndStage::Relay, end, blame);
+        let _within = self
+            .span(record, relayed, (end.into_str(), blame.into_str()))
+            .entered();
         tracing::info!(
             reference = %record.reference,
             client = %record.client,

@@ -10,7 +10,7 @@ use std::pin::pin;
 use ferrypost_proto::{DestinationId, Endpoint, LoginIdentity, Name, SecondName};
 use ferrypost_wire::{Credentials, LineProtocol, Login, Negotiate, SessionReference};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, Span, debug_span, field::Empty};
 
 #[cfg(feature = "sabotage")]
 use super::sabotage::{caller, reach};
@@ -152,10 +152,12 @@ impl<P: LineProtocol> Attempt<'_, P> {
                 .await?;
             self.trail.route = Some(guard.route().clone());
             let destination = &guard.route().destination;
+            let dial = debug_span!("dial", otel.kind = "client", ferrypost.destination = %destination,
+                server.address = Empty, server.port = Empty, error.type = Empty);
             let opened = tokio::select! {
                 biased;
                 reason = guard.closing() => Err(AttemptError::Told(reason)),
-                opened = self.open(destination, identity.second_name()).instrument(debug_span!("dial")) => opened,
+                opened = self.open(destination, identity.second_name()).instrument(dial) => opened,
             };
             match opened {
                 Ok(opened) => return Ok((guard, opened)),
@@ -246,6 +248,12 @@ impl<P: LineProtocol> Attempt<'_, P> {
         match opened {
             Ok(opened) => {
                 self.trail.opened::<P>(&opened);
+                let span = Span::current();
+                span.record(
+                    "server.address",
+                    tracing::field::display(opened.address.ip()),
+                );
+                span.record("server.port", opened.address.port());
                 self.pass = Some(pass);
                 match second.filter(|second| is_seen_to_ignore::<P>(&opened, *second)) {
                     Some(second) => Err(unheeded(second, AttemptError::Unheeded)),
@@ -254,6 +262,7 @@ impl<P: LineProtocol> Attempt<'_, P> {
             }
             Err(failure) => {
                 self.trail.failed_to_open(&failure);
+                Span::current().record("error.type", "backend_unavailable");
                 pass.could_not_open(&failure.error);
                 Err(failure.into())
             }

@@ -5,10 +5,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ferrypost_proto::{Announcement, Name, types::identifier};
 use ferrypost_routing::Route;
-use ferrypost_runtime::{Random, metrics::Metrics};
+use ferrypost_runtime::{
+    Random,
+    metrics::Metrics,
+    telemetry::{self, Origin, SpanContext},
+};
 use ferrypost_wire::{LineProtocol, ProtocolKind, SessionReference};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::guesses::Guesses;
 use super::outcome::{self, AttemptError, SessionError};
@@ -105,6 +110,8 @@ pub(super) struct Relayed {
     name: Name,
     route: Route,
     since: Instant,
+    /// That of the session, which has ended.
+    span: Option<SpanContext>,
 }
 
 /// What is written down about one login.
@@ -167,6 +174,7 @@ impl Record {
                 name: name.clone(),
                 route: route.clone(),
                 since: Instant::now(),
+                span: telemetry::current(),
             });
         }
     }
@@ -210,6 +218,7 @@ impl Record {
         let account = account.filter(|_| is_shown);
         let account = account.map(|account| services.redact.text(account.as_str()));
         let (outcome, blame) = words(end);
+        record_login(route, outcome, blame);
         tracing::info!(
             reference = %self.reference,
             client = %self.peer,
@@ -244,10 +253,23 @@ impl Record {
         let (kind, blame) = outcome::of_relay(end);
         self.count_end(services, EndStage::Relay, kind, blame);
         let (kind, blame) = (kind.into_str(), blame.into_str());
-        let lasted = self.relayed.as_ref().map(|relayed| relayed.since.elapsed());
-        let span = tracing::debug_span!(parent: None, "relay", reference = %self.reference,
-            client = %self.peer, protocol = self.protocol.as_str(), end = kind,
-            duration_us = lasted.map(micros), up = end.up, down = end.down);
+        let relayed = self.relayed.as_ref();
+        let lasted = relayed.map_or(Duration::ZERO, |relayed| relayed.since.elapsed());
+        let after = Origin::after(relayed.and_then(|relayed| relayed.span));
+        let span = after.begun(lasted).make(|| {
+            tracing::debug_span!(
+                parent: None,
+                "relay",
+                ferrypost.session.id = %self.reference,
+                network.protocol.name = self.protocol.as_str(),
+                ferrypost.destination = relayed.map(|it| tracing::field::display(&it.route.destination)),
+                ferrypost.session.end = kind,
+                ferrypost.blame = blame,
+                error.type = failed(kind, blame),
+                ferrypost.relay.up = end.up,
+                ferrypost.relay.down = end.down,
+            )
+        });
         span.in_scope(|| self.log_relay_end(services, end, (kind, blame)));
     }
 
@@ -276,6 +298,9 @@ impl Record {
     pub(super) fn ended_early(&self, services: &Services, stage: EndStage, error: &SessionError) {
         let (end, blame) = (error.end(), error.blame());
         self.count_end(services, stage, end, blame);
+        if blame != Blame::Nobody {
+            Span::current().record("error.type", end.into_str());
+        }
         macro_rules! event {
             ($level:ident) => {
                 tracing::$level!(
@@ -298,6 +323,25 @@ impl Record {
             event!(info);
         }
     }
+}
+
+/// What the session's span says of its last login.
+fn record_login(route: Option<&Route>, outcome: &str, blame: &str) {
+    let span = Span::current();
+    span.record("ferrypost.login.outcome", outcome);
+    span.record("ferrypost.blame", blame);
+    if let Some(route) = route {
+        span.record("ferrypost.route.rule", route.rule.word());
+        span.record(
+            "ferrypost.destination",
+            tracing::field::display(&route.destination),
+        );
+    }
+}
+
+/// How a span failed, in the word for its end: what is nobody's fault is no failure.
+pub(crate) fn failed<'a>(end: &'a str, blame: &str) -> Option<&'a str> {
+    (blame != Blame::Nobody.into_str()).then_some(end)
 }
 
 /// How a login ended, and whose fault it was.

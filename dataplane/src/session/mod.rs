@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use ferrypost_wire::{Follower, LineProtocol};
 use tokio::time::Instant;
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, debug_span, field::Empty};
 
 use crate::{metrics::words::EndStage, registry::SessionGuard};
 use attempt::{Accepted, Attempt};
@@ -68,7 +68,21 @@ pub fn run<P: LineProtocol>(
     // At the level of an exporter: an operator's log has one line a login and one an end, which carry the
     // reference themselves. It ends with the login, and the relay has one of its own at its end: an exporter
     // never holds the open span of an idle session, and a trace of the login is there when it is over.
-    let span = debug_span!("session", reference = %record.reference, client = %record.peer);
+    let span = debug_span!(
+        "session",
+        otel.kind = "server",
+        ferrypost.session.id = %record.reference,
+        ferrypost.listener = &*record.listener,
+        network.protocol.name = record.protocol.as_str(),
+        network.transport = "tcp",
+        client.address = %record.peer.ip(),
+        client.port = record.peer.port(),
+        ferrypost.login.outcome = Empty,
+        ferrypost.route.rule = Empty,
+        ferrypost.destination = Empty,
+        ferrypost.blame = Empty,
+        error.type = Empty,
+    );
     // A future is as large as the largest thing that it ever holds, and most of a session's life is an
     // idle relay: what a login needs lies in a box that is gone by then.
     let login = Box::pin(log_in::<P>(line, services, record, connection).instrument(span));

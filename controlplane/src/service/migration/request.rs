@@ -168,7 +168,7 @@ mod tests {
             reason: "because".into(),
             labels: BTreeMap::from([("wave".into(), "1".into())]),
             requested_by: "somebody".into(),
-            trace: TraceParent::generate([1; 24]),
+            trace: TraceParent::generate([1; 16]),
         }
     }
 
@@ -182,7 +182,7 @@ mod tests {
             reason: "another".into(),
             labels: BTreeMap::new(),
             requested_by: "else".into(),
-            trace: TraceParent::generate([2; 24]),
+            trace: TraceParent::generate([2; 16]),
             ..order()
         };
         assert_eq!(order().fingerprint(), same.fingerprint());
