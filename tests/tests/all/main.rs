@@ -46,6 +46,7 @@ mod shell;
 mod sidecar;
 mod stubborn;
 mod submission;
+mod telemetry;
 mod thin_road;
 mod tokens;
 mod torture;
