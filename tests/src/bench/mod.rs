@@ -9,6 +9,7 @@
 //! - `deliveries` passes on messages beside Postfix and Dovecot, and `lookups` asks where they go.
 //! - `routes` asks routing tables. `moves` moves accounts between two Dovecots,
 //!   `queue` thousands of them.
+//! - `telemetry` asks what a collector that is away does to those who are served.
 //! - `table` prints, `facts` says where and with what.
 //!
 //! It judges nothing but prints each goal beside its figure: a machine that does something else at the
@@ -32,6 +33,7 @@ pub mod relay;
 mod rig;
 mod routes;
 mod table;
+mod telemetry;
 mod visit;
 mod web;
 
@@ -59,6 +61,8 @@ pub enum Part {
     Handshakes,
     /// Idle sessions among many that come and go.
     Churn,
+    /// Data planes that export to a collector which is away.
+    Telemetry,
     /// Moves.
     Moves,
     /// Thousands of moves that wait for their turn.
@@ -103,6 +107,9 @@ pub async fn run(only: Option<Part>, amounts: Amounts) -> anyhow::Result<()> {
     }
     if wants(Part::Churn) {
         table::print_churn(&churn::measure(amounts).await?);
+    }
+    if wants(Part::Telemetry) {
+        table::print_telemetry(&Box::pin(telemetry::measure(amounts)).await?);
     }
     if wants(Part::Moves) {
         table::progress("moves between two Dovecots");

@@ -44,7 +44,7 @@ pub struct Amounts {
     pub(super) lookups: usize,
     /// NOOPs a round, for the time that one takes.
     #[arg(long, default_value_t = 1000)]
-    noops: usize,
+    pub(super) noops: usize,
 }
 
 /// Slices of a round's logins and bulk.

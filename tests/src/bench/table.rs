@@ -15,6 +15,7 @@ use super::protocol::Protocol;
 use super::queue::Queue;
 use super::relay::{ByKind, Costs, Measured};
 use super::routes::{Routes, Times};
+use super::telemetry::Exporting;
 use super::web;
 
 /// A goal and how it is met.
@@ -291,6 +292,23 @@ pub(super) fn print_churn(all: &[Churned]) {
         let [fresh, churned] = [one.fresh, one.among_logins].map(|octets| octets / 1024.0);
         let left = mebibytes(one.left);
         println!("{:32}{fresh:>12.1}{churned:>12.1}{left:>16.1}", one.proxy);
+    }
+}
+
+/// The first exports nothing, and the others are to be as it is.
+pub(super) fn print_telemetry(all: &[Exporting]) {
+    println!();
+    println!(
+        "{:32}{:>14}{:>14}{:>12}",
+        "everything is exported to", "CPU ms/login", "CPU s/GiB down", "NOOP us"
+    );
+    for one in all {
+        let (login, noop) = (one.login * 1e3, one.noop * 1e6);
+        let collector = format!("a collector: {}", one.collector);
+        println!(
+            "{collector:32}{login:>14.3}{:>14.3}{noop:>12.1}",
+            one.gibibyte_down
+        );
     }
 }
 

@@ -178,19 +178,32 @@ impl Rig {
         match kind {
             Kind::HaProxy => self.haproxy().await,
             Kind::Nginx => self.nginx().await,
-            Kind::InClear | Kind::UnderTls => self.data_plane(kind, kind.name(), None).await,
+            Kind::InClear | Kind::UnderTls => self.data_plane(kind, kind.name(), &[]).await,
         }
     }
 
     /// A data plane beside others.
     pub(super) async fn another(&self, name: &str) -> anyhow::Result<Proxy> {
-        self.data_plane(Kind::InClear, name, None).await
+        self.data_plane(Kind::InClear, name, &[]).await
+    }
+
+    /// A data plane that exports all that it can to a collector there.
+    pub(super) async fn exporting(
+        &self,
+        name: &str,
+        collector: Option<&str>,
+    ) -> anyhow::Result<Proxy> {
+        let variable = collector.map(|it| ("OTEL_EXPORTER_OTLP_ENDPOINT", it));
+        self.data_plane(Kind::InClear, name, variable.as_slice())
+            .await
     }
 
     /// A data plane that takes its memory from this library's allocator.
     pub(super) async fn data_plane_over(&self, allocator: &Path) -> anyhow::Result<Proxy> {
         let kind = Kind::InClear;
-        self.data_plane(kind, kind.name(), Some(allocator)).await
+        let allocator = allocator.to_string_lossy();
+        let variable = ("LD_PRELOAD", &*allocator);
+        self.data_plane(kind, kind.name(), &[variable]).await
     }
 
     async fn haproxy(&self) -> anyhow::Result<Proxy> {
@@ -241,7 +254,7 @@ impl Rig {
         &self,
         kind: Kind,
         name: &str,
-        allocator: Option<&Path>,
+        variables: &[(&str, &str)],
     ) -> anyhow::Result<Proxy> {
         let (ports, admin) = (reserve()?, Port::reserve()?);
         let mail_systems = [Port::reserve()?, Port::reserve()?];
@@ -253,8 +266,8 @@ impl Rig {
             .arg(&config)
             // What an idle session costs is read from its memory's map.
             .env(core_dump::VARIABLE, "allow");
-        if let Some(allocator) = allocator {
-            spawn = spawn.env("LD_PRELOAD", allocator);
+        for (name, value) in variables {
+            spawn = spawn.env(name, value);
         }
         let process = spawn.start()?;
         let log = process.log().clone();
