@@ -80,6 +80,9 @@ env:
     valueFrom:
       fieldRef:
         fieldPath: metadata.name
+  {{- with include "ferrypost.telemetry.env" (dict "root" . "container" "ferrypost") | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with .Values.dataplane.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -138,6 +141,9 @@ volumeMounts:
 - name: ferrypost-tokens
   mountPath: /etc/ferrypost/tokens
   readOnly: true
+{{- with include "ferrypost.telemetry.mounts" . | trim }}
+{{ . }}
+{{- end }}
 {{- range $n, $secret := include "ferrypost.certificates" . | fromJsonArray }}
 - name: ferrypost-tls-{{ $n }}
   mountPath: /etc/ferrypost/tls/{{ $secret }}
@@ -167,6 +173,9 @@ volumeMounts:
     items:
       - {key: monitoring, path: monitoring}
       - {key: drain, path: drain}
+{{- with include "ferrypost.telemetry.volumes" (dict "root" . "mode" (ternary "0440" "0444" (eq .Values.dataplane.mode "gateway"))) | trim }}
+{{ . }}
+{{- end }}
 {{- range $n, $secret := include "ferrypost.certificates" . | fromJsonArray }}
 - name: ferrypost-tls-{{ $n }}
   secret:

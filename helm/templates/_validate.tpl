@@ -9,7 +9,8 @@
 {{- define "ferrypost.mistakes" -}}
 {{- $mistakes := concat
   (include "ferrypost.mistakes.routing" . | fromJsonArray)
-  (include "ferrypost.mistakes.controlplane" . | fromJsonArray) -}}
+  (include "ferrypost.mistakes.controlplane" . | fromJsonArray)
+  (include "ferrypost.mistakes.telemetry" . | fromJsonArray) -}}
 {{- if ne .Values.dataplane.mode "none" -}}
 {{- $mistakes = concat $mistakes
   (include "ferrypost.mistakes.doors" . | fromJsonArray)

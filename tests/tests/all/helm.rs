@@ -362,7 +362,8 @@ fn a_data_plane_reaches_its_servers_and_nobody_else() {
     }
     // Names are looked up anywhere, and nothing else: networkPolicy.hosts says where old.example.org is.
     assert_eq!(anywhere, [Some(53)]);
-    assert_eq!(namespaces, ["{\"kubernetes.io/metadata.name\":\"mail\"}"]);
+    let namespace = |name| format!("{{\"kubernetes.io/metadata.name\":\"{name}\"}}");
+    assert_eq!(namespaces, ["mail", "observability"].map(namespace));
     for (cidr, port) in [
         ("192.0.2.6/32", 993),
         ("192.0.2.6/32", 25),
