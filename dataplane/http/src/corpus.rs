@@ -304,13 +304,14 @@ mod tests {
         let mut guard = Guard::new(MAX_HEAD);
         let (mut rest, mut head) = (octets, None);
         while !rest.is_empty() && (head.is_none() || !guard.is_between_requests()) {
-            let Step::Pass(count) = guard.step(rest)? else {
-                break;
-            };
-            let (passed, more) = rest.split_at(count);
-            rest = more;
-            if head.is_none() && passed != b"\r\n" {
-                head = Some(passed);
+            match guard.step(rest)? {
+                Step::Pass(count) => {
+                    let passed;
+                    (passed, rest) = rest.split_at(count);
+                    head.get_or_insert(passed);
+                }
+                Step::Skip(count) => rest = &rest[count..],
+                Step::NeedMore => break,
             }
         }
         forwarded(head.expect("an entry has a whole head"))

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use super::{
     busy::Busy,
     exchange,
     guarded::{Guarded, Watch},
-    lent::lend,
+    lent::{Owes, lend},
     streams::Streams,
     upstream::Upstreams,
 };
@@ -223,14 +223,20 @@ async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyT
         let connection = http1::Builder::new().serve_connection(TokioIo::new(lent), service);
         let mut connection = pin!(connection.with_upgrades());
         let mut enough = pin!(enough(client));
-        let mut at_rest = pin!(at_rest(client));
+        let mut at_rest = pin!(at_rest(client, loan.owes()));
+        let mut overdue = pin!(client.busy.rested_for(limits.head));
         let mut told = false;
         poll_fn(|cx: &mut Context<'_>| {
             loop {
                 // First of all: what has come, and has not been read, is no rest.
-                let polled = connection.as_mut().poll(cx);
-                if told || polled.is_ready() {
-                    return polled;
+                if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Some(outcome));
+                }
+                if told {
+                    // It has something to do after all, or takes it for that: that is its last, and not for ever.
+                    since = Since::Over;
+                    ready!(overdue.as_mut().poll(cx));
+                    return Poll::Ready(None);
                 }
                 if at_rest.as_mut().poll(cx).is_ready() {
                     since = Since::AtRest;
@@ -249,7 +255,8 @@ async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyT
         since = Since::Over;
     }
     // Where a body was cut, its client must not be told that this was its end.
-    outcome.is_ok().then_some((transport, since))
+    let is_whole = outcome.is_some_and(|outcome| outcome.is_ok());
+    is_whole.then_some((transport, since))
 }
 
 /// HTTP/2, in which each stream says of itself whether it came to its end.
@@ -304,11 +311,12 @@ async fn enough(client: &Client) {
 }
 
 /// Resolves when its client has asked nothing for a while, and nothing is on its way.
-async fn at_rest(client: &Client) {
+async fn at_rest(client: &Client, owes: Owes) {
     loop {
         let rest = client.web.services.limits.web.rest;
         client.busy.rested_for(rest).await;
-        if client.watch.is_at_rest() && client.places.load(Ordering::Relaxed) == 0 {
+        let goes_on = client.places.load(Ordering::Relaxed) > 0;
+        if client.watch.is_at_rest() && !goes_on && !owes.anything() {
             return;
         }
         sleep(rest).await;

@@ -50,8 +50,6 @@ pub(super) struct Watch {
     upgraded: AtomicBool,
     /// A part of a head is held.
     holds: AtomicBool,
-    /// Something is written, and its client's kernel does not have it.
-    owes: AtomicBool,
 }
 
 impl Watch {
@@ -63,10 +61,7 @@ impl Watch {
     /// Whether nothing is on its way on the connection, in either direction.
     pub(super) fn is_at_rest(&self) -> bool {
         let is_set = |it: &AtomicBool| it.load(Ordering::Relaxed);
-        self.stopped().is_none()
-            && ![&self.upgraded, &self.holds, &self.owes]
-                .into_iter()
-                .any(is_set)
+        self.stopped().is_none() && !is_set(&self.upgraded) && !is_set(&self.holds)
     }
 
     /// What follows is no HTTP. To be said before the client hears of it.
@@ -112,7 +107,7 @@ impl<T: Transport> Guarded<T> {
 
     /// The connection itself, and whether a request may follow on it. What is held is lost.
     pub(super) fn into_inner(self) -> (T, bool) {
-        let is_between = self.held.is_empty() && self.guard.is_between();
+        let is_between = self.held.is_empty() && self.guard.is_between_requests();
         (self.io, is_between)
     }
 
@@ -126,6 +121,14 @@ impl<T: Transport> Guarded<T> {
                 self.passable = count;
                 self.slow = None;
                 Ok(true)
+            }
+            Ok(Step::Skip(count)) => {
+                self.held.drain(..count);
+                // Is there more?
+                if self.held.is_empty() {
+                    return Ok(false);
+                }
+                self.look()
             }
             Ok(Step::NeedMore) => Ok(false),
             Err(refusal) => {
@@ -235,16 +238,11 @@ impl<T: Transport> AsyncWrite for Guarded<T> {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.watch.owes.store(true, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write(cx, from)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        if flushed.is_ready() {
-            self.watch.owes.store(false, Ordering::Relaxed);
-        }
-        flushed
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -7,6 +7,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,27 +29,53 @@ pub(super) struct Lent<T> {
     /// How long the peer may take nothing of what is to be written.
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    owes: Owes,
 }
 
 /// Where it comes back.
-pub(super) struct Loan<T>(oneshot::Receiver<T>);
+pub(super) struct Loan<T> {
+    back: oneshot::Receiver<T>,
+    owes: Owes,
+}
+
+/// Whether something was written that has not left. hyper flushes behind what it writes, so that it owes nothing after a
+/// flush.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Owes(Arc<AtomicBool>);
+
+impl Owes {
+    pub(super) fn anything(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, owes: bool) {
+        self.0.store(owes, Ordering::Relaxed);
+    }
+}
 
 /// Lends a connection.
 pub(super) fn lend<T>(io: T, patience: Duration) -> (Lent<T>, Loan<T>) {
     let (home, back) = oneshot::channel();
+    let owes = Owes::default();
     let lent = Lent {
         io: Some(io),
         home: Some(home),
         patience,
         stuck: None,
+        owes: owes.clone(),
     };
-    (lent, Loan(back))
+    (lent, Loan { back, owes })
 }
 
 impl<T> Loan<T> {
     /// The connection, when it is not used any more. `None`: it was lost in a panic.
     pub(super) async fn returned(self) -> Option<T> {
-        self.0.await.ok()
+        self.back.await.ok()
+    }
+
+    /// Whether it has something of what was written to it.
+    pub(super) fn owes(&self) -> Owes {
+        self.owes.clone()
     }
 }
 
@@ -91,12 +121,16 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Lent<T> {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.owes.set(true);
         let written = Pin::new(self.io()).poll_write(cx, from);
         self.patiently(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(self.io()).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.owes.set(false);
+        }
         self.patiently(cx, flushed)
     }
 

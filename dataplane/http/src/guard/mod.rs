@@ -49,6 +49,8 @@ enum State {
 pub enum Step {
     /// This many octets from its start may be read by hyper, at least one; step again with the rest.
     Pass(usize),
+    /// This many octets from its start are nobody's; step again with the rest.
+    Skip(usize),
     /// Read more, and show it again from the same start.
     NeedMore,
 }
@@ -60,17 +62,6 @@ impl Guard {
             state: State::NEW,
             max_head,
         }
-    }
-
-    /// Whether what comes next begins a head.
-    pub const fn is_between(&self) -> bool {
-        matches!(
-            self.state,
-            State::Head {
-                seen: 0,
-                skipped_line: false
-            }
-        )
     }
 
     /// Looks at what has been read and not passed yet.
@@ -108,7 +99,7 @@ impl Guard {
                         seen: 0,
                         skipped_line: true,
                     };
-                    return Ok(Step::Pass(2));
+                    return Ok(Step::Skip(2));
                 }
                 let Some(length) = head::end(input, seen, self.max_head)? else {
                     return Ok(Step::NeedMore);
@@ -147,7 +138,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What passes when the input comes in pieces of this size, and what ended it.
+    /// What passes or is skipped when the input comes in pieces of this size, and what ended it.
     fn pass(input: &[u8], piece: usize) -> (Vec<u8>, Option<Refusal>) {
         let mut guard = Guard::new(1024);
         let (mut held, mut passed) = (Vec::new(), Vec::new());
@@ -155,7 +146,9 @@ mod tests {
             held.extend_from_slice(piece);
             loop {
                 match guard.step(&held) {
-                    Ok(Step::Pass(count)) => passed.extend(held.drain(..count)),
+                    Ok(Step::Pass(count) | Step::Skip(count)) => {
+                        passed.extend(held.drain(..count));
+                    }
                     Ok(Step::NeedMore) => break,
                     Err(refusal) => return (passed, Some(refusal)),
                 }
@@ -219,6 +212,15 @@ mod tests {
         assert_eq!(pass(input.as_bytes(), 1).1, None);
         let input = format!("\r\n\r\n{GET}");
         assert_eq!(pass(input.as_bytes(), 1).1, Some(Refusal::Malformed));
+    }
+
+    #[test]
+    fn one_empty_line_before_a_request_is_nobodys() {
+        let mut guard = Guard::new(1024);
+        assert_eq!(guard.step(b"\r"), Ok(Step::NeedMore));
+        assert_eq!(guard.step(b"\r\nGET"), Ok(Step::Skip(2)));
+        assert!(guard.is_between_requests());
+        assert!(guard.step(b"\r\n").is_err());
     }
 
     #[test]

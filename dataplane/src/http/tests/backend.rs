@@ -157,6 +157,10 @@ impl Http1 {
             "/unread" => self.step().await,
             // Whatever follows is read as before.
             "/denied-first" => self.say("401 Unauthorized", "", "no").await?,
+            "/missing-late" => {
+                self.say("404 Not Found", "", "no").await?;
+                self.step().await;
+            }
             "/early" => {
                 return self
                     .say("413 Content Too Large", "Connection: close\r\n", "")
@@ -179,7 +183,7 @@ impl Http1 {
         }
         self.seen.executed.fetch_add(1, Ordering::SeqCst);
         match path.as_str() {
-            "/denied-first" => Some(()),
+            "/denied-first" | "/missing-late" => Some(()),
             "/missing" => self.say("404 Not Found", "", "no").await,
             "/closes" => {
                 self.say("200 OK", "Connection: close\r\n", "bye").await;

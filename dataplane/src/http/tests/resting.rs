@@ -1,6 +1,8 @@
 //! Connections without hyper: here it goes as soon as nothing is asked.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
 
 use super::{
     backend::count,
@@ -108,4 +110,57 @@ async fn a_web_socket_is_carried_as_ever() {
     world.old.steps.add_permits(1);
     assert_eq!(socket.octets(5).await, b"\x81\x03you");
     assert_eq!(client.ask("GET /b", "alice", "").await.text(), "old /b");
+}
+
+#[tokio::test]
+async fn an_empty_line_is_nothing_that_anybody_waits_for() {
+    let world = world();
+    let mut client = world.client().await;
+    for _ in 0..2 {
+        client.send("\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(client.ask("GET /a", "alice", "").await.text(), "old /a");
+    }
+    client.send("\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.stop();
+    assert!(client.head().await.is_none(), "it is closed");
+}
+
+/// A server that answers before it has read the request: what hyper still has of that must come before the next one.
+/// How much that is depends on what kernels take, so there are many sizes.
+#[tokio::test]
+async fn a_connection_whose_server_has_not_taken_all_does_not_rest() {
+    let world = Arc::new(world());
+    let sizes = (1..=40_usize).map(|n| n * (96 << 10));
+    let asked = sizes.map(|size| {
+        let world = Arc::clone(&world);
+        async move {
+            let mut client = world.client().await;
+            let length = format!("Content-Length: {size}\r\n");
+            let head = request("PUT /missing-late", "alice", &length);
+            client.send(head).await.unwrap();
+            assert_eq!(client.message().await.unwrap().status(), 404);
+            let later = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                world.old.steps.add_permits(1);
+            };
+            let body = vec![b'x'; size];
+            let (sent, ()) = tokio::join!(client.send(body), later);
+            sent.unwrap();
+            assert_eq!(client.ask("GET /b", "alice", "").await.text(), "old /b");
+        }
+    });
+    join_all(asked).await;
+    let paths: BTreeSet<_> = world
+        .old
+        .seen
+        .requests()
+        .into_iter()
+        .map(|(_, it)| it.target().to_owned())
+        .collect();
+    assert_eq!(
+        paths,
+        BTreeSet::from(["/b".to_owned(), "/missing-late".to_owned()])
+    );
 }

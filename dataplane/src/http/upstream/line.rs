@@ -14,7 +14,10 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -27,7 +30,10 @@ use tokio::{
 };
 
 use super::{
-    super::{client::Place, lent::Loan},
+    super::{
+        client::Place,
+        lent::{Loan, Owes},
+    },
     sender::Sender,
 };
 use crate::{
@@ -38,21 +44,28 @@ use crate::{
     registry::{CloseReason, OnlyAsked, Proof, SETTLE_TIME, SessionGuard, Told},
 };
 
+/// When to look again whether what was said to be sent has left.
+const LATER: Duration = Duration::from_millis(500);
+
 /// What the connection's task and those who use it share.
 #[derive(Debug)]
 pub(in super::super) struct Line {
     state: Mutex<State>,
-    changed: Notify,
+    /// Wakes whoever drives it; rung by the registration while nothing goes on.
+    alarm: Arc<Alarm>,
     /// How long a server may take for its own end, when nothing goes on.
     close: Duration,
     /// It rests when nothing goes on for so long.
     rest: Option<Duration>,
-    alarm: Arc<Alarm>,
 }
 
-/// Ends a connection with nothing on it at once when a fence wants that, and keeps it from nothing else.
-#[derive(Debug)]
-struct Alarm(Weak<Line>);
+/// A fence has told a connection to end with nothing on it. It is said under a lock of the registry's, so that this has
+/// nothing whose end would want that lock.
+#[derive(Debug, Default)]
+struct Alarm {
+    rung: AtomicBool,
+    changed: Notify,
+}
 
 #[derive(Debug)]
 struct State {
@@ -133,7 +146,7 @@ impl Line {
     /// A connection with one exchange, and room for no other. `close`: how long a server may take for its own end, when
     /// nothing goes on. `rest`: it rests when nothing goes on for so long.
     pub(super) fn new(close: Duration, rest: Option<Duration>) -> Arc<Self> {
-        Arc::new_cyclic(|line| Self {
+        Arc::new(Self {
             state: Mutex::new(State {
                 in_use: 1,
                 room: 1,
@@ -146,10 +159,9 @@ impl Line {
                 end: None,
                 over: None,
             }),
-            changed: Notify::new(),
+            alarm: Arc::default(),
             close,
             rest,
-            alarm: Arc::new(Alarm(Weak::clone(line))),
         })
     }
 
@@ -171,7 +183,7 @@ impl Line {
         let shorter = state.end.map_or(limit, |end| end.min(limit));
         state.end = Some(shorter);
         drop(state);
-        self.changed.notify_one();
+        self.alarm.changed.notify_one();
     }
 
     /// Leaves a registration here, to end with the connection.
@@ -213,7 +225,7 @@ impl Line {
         }
         if state.is_ending() {
             drop(state);
-            self.changed.notify_one();
+            self.alarm.changed.notify_one();
             guard.closed(last);
             return false;
         }
@@ -230,7 +242,7 @@ impl Line {
         drop(state);
         // Else it is looked at early enough, as with each of many requests.
         if !is_watched {
-            self.changed.notify_one();
+            self.alarm.changed.notify_one();
         }
         true
     }
@@ -246,7 +258,7 @@ impl Line {
             state.recalled = Some(recalled);
             back
         };
-        self.changed.notify_one();
+        self.alarm.changed.notify_one();
         back.await.ok()
     }
 
@@ -299,10 +311,10 @@ impl Line {
 
     /// Resolves when there is something to do: the connection is to end, told to or kept for long enough, or may rest,
     /// or hyper is wanted again.
-    async fn next(&self) -> Next {
+    async fn next(&self, owes: &Owes) -> Next {
         loop {
-            let changed = self.changed.notified();
-            match self.look() {
+            let changed = self.alarm.changed.notified();
+            match self.look(owes) {
                 Ok(next) => return next,
                 Err(None) => changed.await,
                 Err(Some(due)) => tokio::select! {
@@ -315,10 +327,18 @@ impl Line {
     }
 
     /// What there is to do, or when to look again if nothing is said before.
-    fn look(&self) -> Result<Next, Option<Instant>> {
+    fn look(&self, owes: &Owes) -> Result<Next, Option<Instant>> {
         let mut state = self.lock();
         state.watched = None;
+        let is_told = |idle: &Idle| idle.guard.close_reason().is_some();
+        // It may have been taken into use just now, and kept again under another registration.
+        if self.alarm.rung.swap(false, Ordering::Relaxed)
+            && state.idle.as_ref().is_some_and(is_told)
+        {
+            state.end.get_or_insert(self.close);
+        }
         if let Some(limit) = state.end {
+            state.recalled = None;
             return Ok(Next::End(limit));
         }
         if let Some(recalled) = state.recalled.take() {
@@ -333,7 +353,12 @@ impl Line {
             state.end = Some(self.close);
             return Ok(Next::End(self.close));
         }
-        let rest = self.rest.filter(|_| !state.resting).map(|it| since + it);
+        let rest = self.rest.filter(|_| !state.resting);
+        let rest = rest.map(|rest| match since + rest {
+            // A request's end, of which hyper has said that it was sent, or as much of it as its server has not taken.
+            due if due <= now && owes.anything() => now + LATER,
+            due => due,
+        });
         if rest.is_some_and(|rest| rest <= now) {
             state.resting = true;
             if let Some(idle) = &mut state.idle {
@@ -348,26 +373,24 @@ impl Line {
 
     /// Waits without hyper for what comes next, and for the server.
     async fn rested(&self, transport: &mut AnyTransport) -> Next {
+        let owes = Owes::default();
         tokio::select! {
             biased;
-            next = self.next() => next,
+            next = self.next(&owes) => next,
             () = unasked(transport) => self.ends_by_itself(),
         }
     }
 
+    /// The server has ended it, or says what it was not asked. Where nothing goes on a fence does not wait for it longer
+    /// than for any other.
     fn ends_by_itself(&self) -> Next {
-        self.end(SETTLE_TIME);
-        Next::End(SETTLE_TIME)
-    }
-
-    /// Ends it if nothing goes on there. It may have been taken into use just now.
-    fn end_if_idle(&self) {
-        let mut state = self.lock();
-        if state.idle.is_some() {
-            state.end.get_or_insert(self.close);
-            drop(state);
-            self.changed.notify_one();
-        }
+        let limit = if self.is_idle() {
+            self.close
+        } else {
+            SETTLE_TIME
+        };
+        self.end(limit);
+        Next::End(limit)
     }
 
     fn conclude(&self, proof: Option<CloseProof>) {
@@ -400,9 +423,8 @@ impl Left {
 
 impl Told for Alarm {
     fn told(self: Arc<Self>, _: CloseReason) {
-        if let Some(line) = self.0.upgrade() {
-            line.end_if_idle();
-        }
+        self.rung.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 }
 
@@ -433,15 +455,21 @@ async fn drive(
     again: Option<Begin>,
 ) -> Option<(AnyTransport, Duration)> {
     loop {
+        let Driven {
+            mut connection,
+            loan,
+        } = driven;
+        let owes = loan.owes();
         let next = tokio::select! {
+            // hyper first: what it has not seen yet is not to be lost with it.
             biased;
-            next = line.next() => next,
             // The server has ended it, or hyper has: somebody went away.
-            () = &mut driven.connection => line.ends_by_itself(),
+            () = &mut connection => line.ends_by_itself(),
+            next = line.next(&owes) => next,
         };
-        drop(driven.connection);
+        drop(connection);
         // Streams that are under way go on to their ends.
-        let mut transport = driven.loan.returned().await?;
+        let mut transport = loan.returned().await?;
         let next = match next {
             Next::Rest => line.rested(&mut transport).await,
             next => next,
