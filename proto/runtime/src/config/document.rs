@@ -86,7 +86,7 @@ impl<'t> Document<'t> {
     /// Every value that is said, as text by its place. What is in an inline table has the same place as in another one.
     pub fn values(&self) -> BTreeMap<String, String> {
         let mut values = BTreeMap::new();
-        put_table(String::new(), self.root.get_ref(), &mut values);
+        put_table("", self.root.get_ref(), &mut values);
         values
     }
 
@@ -146,13 +146,12 @@ impl<'t> Document<'t> {
         let Some(asked) = &self.asked else { return };
         let place = pattern(&place());
         let mut asked = asked.borrow_mut();
-        match asked.iter_mut().find(|it| it.place == place) {
-            Some(known) => add(known),
-            None => {
-                let mut fresh = Asked::at(place);
-                add(&mut fresh);
-                asked.push(fresh);
-            }
+        if let Some(known) = asked.iter_mut().find(|it| it.place == place) {
+            add(known);
+        } else {
+            let mut fresh = Asked::at(place);
+            add(&mut fresh);
+            asked.push(fresh);
         }
     }
 
@@ -207,9 +206,9 @@ impl<'t> Document<'t> {
     }
 }
 
-fn put_table(place: String, table: &DeTable<'_>, values: &mut BTreeMap<String, String>) {
+fn put_table(place: &str, table: &DeTable<'_>, values: &mut BTreeMap<String, String>) {
     for (key, value) in table {
-        let inner = match place.as_str() {
+        let inner = match place {
             "" => key.get_ref().to_string(),
             place => format!("{place}.{}", key.get_ref()),
         };
@@ -219,7 +218,7 @@ fn put_table(place: String, table: &DeTable<'_>, values: &mut BTreeMap<String, S
 
 fn put(place: String, value: &DeValue<'_>, values: &mut BTreeMap<String, String>) {
     let text = match value {
-        DeValue::Table(table) => return put_table(place, table, values),
+        DeValue::Table(table) => return put_table(&place, table, values),
         DeValue::Array(items) => {
             for (n, item) in items.iter().enumerate() {
                 put(format!("{place}[{n}]"), item.get_ref(), values);

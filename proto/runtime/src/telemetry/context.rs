@@ -52,13 +52,12 @@ impl Share {
         reason = "a share of all traces needs no last digit"
     )]
     fn takes(self, trace: [u8; 16]) -> bool {
-        let [.., a, b, c, d, e, f, g, h] = trace;
         match self {
             Self::All => true,
             Self::Nothing => false,
             Self::Ratio(ratio) => {
-                let place = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
-                (place as f64) < ratio * (1_u64 << 63) as f64
+                let low = (u128::from_be_bytes(trace) & u128::from(u64::MAX)) >> 1;
+                (low as f64) < ratio * (1_u64 << 63) as f64
             }
         }
     }

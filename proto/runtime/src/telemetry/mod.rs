@@ -228,7 +228,7 @@ impl Telemetry {
         Ok(())
     }
 
-    /// Sends what is left, for at most [`LAST_WORDS`], and ends. Not from within an asynchronous task.
+    /// Sends what is left, for at most three seconds, and ends. Not from within an asynchronous task.
     pub fn finish(self) {
         let Some(running) = self.running else { return };
         running.ending.cancel();

@@ -238,7 +238,7 @@ impl Spans {
 }
 
 impl Open {
-    fn span(self: Box<Self>, context: SpanContext, name: &str) -> Span {
+    fn span(self, context: SpanContext, name: &str) -> Span {
         let begun = self.begun.saturating_sub(clock::nanos(self.ago));
         let remote = if self.remote { REMOTE } else { 0 };
         let failed = Status {
@@ -246,7 +246,7 @@ impl Open {
         };
         Span {
             trace_id: context.trace.to_vec(),
-            span_id: context.span.to_vec(),
+            id: context.span.to_vec(),
             parent_span_id: self
                 .parent
                 .map_or_else(Vec::new, |parent| parent.span.to_vec()),
