@@ -38,7 +38,7 @@ pub(super) async fn leads_elsewhere(dialer: &Dialer, endpoint: &Endpoint, public
         }
         let location = parts.headers.get(LOCATION).and_then(|it| it.to_str().ok());
         match location.filter(|it| it.starts_with('/') && !it.starts_with("//")) {
-            Some(further) => path = further.to_owned(),
+            Some(further) => further.clone_into(&mut path),
             None => return false,
         }
     }

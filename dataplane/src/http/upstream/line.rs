@@ -476,10 +476,10 @@ async fn drive(
         };
         driven = match (next, &again) {
             (Next::Recall(recalled), Some(begin)) => {
-                let (sender, begun) = begin(transport).await?;
+                let (sender, anew) = begin(transport).await?;
                 // Who asked may have gone: then hyper goes, too.
                 _ = recalled.send(sender);
-                begun
+                anew
             }
             (Next::End(limit), _) => return Some((transport, limit)),
             (Next::Rest | Next::Recall(_), _) => return Some((transport, line.close)),
