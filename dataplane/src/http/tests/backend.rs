@@ -150,10 +150,9 @@ impl Http1 {
         }
     }
 
-    /// `None`: nothing more is said on the connection.
-    async fn answer(&mut self, mut request: Message) -> Option<()> {
-        let path = request.target().split('?').next().unwrap().to_owned();
-        match path.as_str() {
+    /// What comes before a body is read. False: nothing else does.
+    async fn begin(&mut self, path: &str) -> Option<bool> {
+        match path {
             "/unread" => self.step().await,
             // Whatever follows is read as before.
             "/denied-first" => self.say("401 Unauthorized", "", "no").await?,
@@ -162,11 +161,20 @@ impl Http1 {
                 self.step().await;
             }
             "/early" => {
-                return self
-                    .say("413 Content Too Large", "Connection: close\r\n", "")
-                    .await;
+                self.say("413 Content Too Large", "Connection: close\r\n", "")
+                    .await?;
+                return Some(false);
             }
             _ => {}
+        }
+        Some(true)
+    }
+
+    /// `None`: nothing more is said on the connection.
+    async fn answer(&mut self, mut request: Message) -> Option<()> {
+        let path = request.target().split('?').next().unwrap().to_owned();
+        if !self.begin(&path).await? {
+            return Some(());
         }
         self.wire.body(&mut request).await;
         self.seen
