@@ -44,6 +44,9 @@ else anywhere.
 {{- $hosts = append $hosts (include "ferrypost.policy.host" . | fromJson) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.telemetry.endpoint -}}
+{{- $hosts = append $hosts (include "ferrypost.policy.host" (include "ferrypost.telemetry.url" .) | fromJson) -}}
+{{- end -}}
 {{- end -}}
 {{- $anywhere := list -}}
 {{- range $hosts -}}
@@ -65,4 +68,7 @@ else anywhere.
 - ports:
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
+    # Some networks judge by the port of the resolver's pod; OpenShift's has this one.
+    - {protocol: UDP, port: 5353}
+    - {protocol: TCP, port: 5353}
 {{- end -}}

@@ -58,13 +58,18 @@ The instance's id is the one that a collector makes of a pod itself, by OpenTele
 {{- end }}
 {{- end -}}
 
+{{- /* A collector's URL with its port. */ -}}
+{{- define "ferrypost.telemetry.url" -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | default (ternary ":443" ":80" (eq $url.scheme "https")) -}}
+{{- printf "%s://%s%s" $url.scheme (regexReplaceAll ":[0-9]+$" $url.host "") $port -}}
+{{- end -}}
+
 {{- /* The rule of egress to the collector. */ -}}
 {{- define "ferrypost.telemetry.egress" -}}
 {{- with .Values.telemetry.endpoint }}
-{{- $url := urlParse . -}}
-{{- $host := regexReplaceAll ":[0-9]+$" $url.host "" | trimPrefix "[" | trimSuffix "]" -}}
-{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
-{{- include "ferrypost.policy.egress" (dict "root" $ "host" $host "port" $port) }}
+{{- $collector := include "ferrypost.policy.host" (include "ferrypost.telemetry.url" .) | fromJson -}}
+{{- include "ferrypost.policy.egress" (dict "root" $ "host" $collector.host "port" $collector.port) }}
 {{- end }}
 {{- end -}}
 
