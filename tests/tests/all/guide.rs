@@ -78,7 +78,7 @@ fn blocks(page: &Path) -> Vec<Block> {
                 });
             }
             (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(block), None) => block.text.extend([line, "\n"]),
+            (Some(block), None) => block.text += &format!("{line}\n"),
             (None, None) => {
                 let stage = line.strip_prefix("<!-- test: ");
                 blocks.extend(stage.map(|direction| Block {
@@ -211,7 +211,7 @@ struct Reader {
     world: World,
     desk: TempDir,
     /// What the guide says, and what it is here.
-    here: Vec<(&'static str, String)>,
+    here: Vec<(String, String)>,
     /// Lines by which earlier blocks have set their shell's environment.
     exports: String,
     printed: String,
@@ -220,7 +220,12 @@ struct Reader {
 impl Reader {
     async fn sits_down() -> Self {
         let world = World::builder()
-            .accounts(&["alice@example.org", "bob@example.org", "carol@example.org"])
+            .accounts(&[
+                "alice@example.org",
+                "bob@example.org",
+                "carol@example.org",
+                "dora@example.org",
+            ])
             .data_planes(2)
             .delta_hook(true)
             .cyruses()
@@ -282,9 +287,19 @@ impl Reader {
         }
     }
 
+    /// Waits until `ferrypost dataplanes` has a line like this.
+    async fn sees(&mut self, block: &Block, line: &str) {
+        let text = format!("until ferrypost dataplanes | grep -E '{line}'; do sleep 0.2; done\n");
+        let (place, info) = (block.place.clone(), block.info.clone());
+        self.types(&Block { place, info, text }).await;
+    }
+
     async fn acts(&mut self, block: &Block) {
         match block.text.as_str() {
-            "kill gateway-2" => self.world.data_plane(1).kill(),
+            "kill gateway-2" => {
+                self.world.data_plane(1).kill();
+                self.sees(block, "^gateway-2 +[^ ]+ +no ").await;
+            }
             "stop ferrypost" => self.world.stop_ferrypost().await.unwrap(),
             other => panic!("{}: nobody can {other}", block.place),
         }
@@ -292,18 +307,14 @@ impl Reader {
 }
 
 /// What the guide says, and what it is in this world; the longer one first where one is part of another.
-fn places(world: &World) -> Vec<(&'static str, String)> {
+fn places(world: &World) -> Vec<(String, String)> {
     let replica = &world.control_planes()[0];
     let plane = &world.data_planes()[0];
-    let entrances = Entrances::of_data_plane(world, 0);
     let doveadm = find_program(Path::new("doveadm")).unwrap();
     let shown = |path: PathBuf| path.display().to_string();
-    let mut places = vec![
+    let places = [
         ("127.0.0.1:9080", replica.operators().to_string()),
         ("127.0.0.1:9443", plane.admin().to_string()),
-        ("mail.example.org:993", entrances.imaps),
-        ("mail.example.org:995", entrances.pop3s),
-        ("mail.example.org:4190", entrances.sieve),
         ("old.example.org:993", Entrances::of_source(world).imaps),
         (
             "/etc/ferrypost/controlplane.toml",
@@ -332,27 +343,35 @@ fn places(world: &World) -> Vec<(&'static str, String)> {
         ),
         ("password", world.password().to_owned()),
     ];
-    let at = |address: SocketAddr| address.to_string();
-    places.extend(
-        plane
-            .web()
-            .map(|it| ("https://mail.example.org", format!("https://{it}"))),
-    );
-    places.extend(
-        plane
-            .submission()
-            .map(|it| ("mail.example.org:587", at(it))),
-    );
-    places.extend(
-        plane
-            .submissions()
-            .map(|it| ("mail.example.org:465", at(it))),
-    );
-    // Longer ones are gone by now.
-    places.extend(plane.mx().map(|it| ("mail.example.org:25", at(it))));
+    let mut places: Vec<_> = places.map(|(said, it)| (said.to_owned(), it)).into();
+    for host in ["mail.example.org", "gateway-1.example.org"] {
+        places.extend(ports(world).map(|(port, it)| (format!("{host}:{port}"), it)));
+        let web = plane.web().map(|it| format!("https://{it}"));
+        places.extend(web.map(|it| (format!("https://{host}"), it)));
+    }
     let mail_system = world.postfix(Role::Target).map(Postfix::configuration);
-    places.extend(mail_system.map(|it| ("postqueue", format!("postqueue -c {}", it.display()))));
+    let in_its_folder = |it: PathBuf| format!("postqueue -c {}", it.display());
+    places.extend(mail_system.map(|it| ("postqueue".to_owned(), in_its_folder(it))));
     places
+}
+
+/// The first data plane's ports, as the guide counts them, and where each is.
+fn ports(world: &World) -> impl Iterator<Item = (u16, String)> {
+    let plane = &world.data_planes()[0];
+    let entrances = Entrances::of_data_plane(world, 0);
+    let at = |it: Option<SocketAddr>| it.map(|it| it.to_string());
+    let ports = [
+        (993, Some(entrances.imaps)),
+        (995, Some(entrances.pop3s)),
+        (4190, Some(entrances.sieve)),
+        (587, at(plane.submission())),
+        (465, at(plane.submissions())),
+        // Longer ones are gone by now.
+        (25, at(plane.mx())),
+    ];
+    ports
+        .into_iter()
+        .filter_map(|(port, it)| it.map(|it| (port, it)))
 }
 
 #[tokio::test]

@@ -8,7 +8,6 @@
 mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
@@ -333,10 +332,7 @@ fn the_move_without_a_caller_is_whole(spans: &Spans, id: &str) {
 }
 
 fn hex(octets: &[u8]) -> String {
-    octets.iter().fold(String::new(), |mut text, octet| {
-        _ = write!(text, "{octet:02x}");
-        text
-    })
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// All spans that came.
