@@ -136,7 +136,7 @@ pub(super) async fn measure(amounts: Amounts) -> anyhow::Result<ByKind<Costs>> {
             })
             .await?;
         }
-        run(&rig, &mut costs, amounts).await?;
+        Box::pin(run(&rig, &mut costs, amounts)).await?;
         for (rounds, costs) in rounds.iter_mut().zip(costs) {
             rounds.push(costs);
         }

@@ -63,7 +63,9 @@ fn the_readme_knows_every_page_of_the_documentation() {
     let docs = fs::read_dir(repository().join("docs")).unwrap();
     for page in docs.map(|it| it.unwrap().path()) {
         let name = page.file_name().unwrap().to_string_lossy().into_owned();
-        let is_page = name.ends_with(".md") || name == "guide" || name == "decisions";
+        let is_page = Path::new(&name).extension().is_some_and(|it| it == "md")
+            || name == "guide"
+            || name == "decisions";
         assert!(
             !is_page || readme.contains(&format!("docs/{name}")),
             "README.md does not name docs/{name}"

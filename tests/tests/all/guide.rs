@@ -78,7 +78,7 @@ fn blocks(page: &Path) -> Vec<Block> {
                 });
             }
             (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(block), None) => block.text += &format!("{line}\n"),
+            (Some(block), None) => block.text.extend([line, "\n"]),
             (None, None) => {
                 let stage = line.strip_prefix("<!-- test: ");
                 blocks.extend(stage.map(|direction| Block {

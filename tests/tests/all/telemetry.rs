@@ -8,6 +8,7 @@
 mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
@@ -332,7 +333,10 @@ fn the_move_without_a_caller_is_whole(spans: &Spans, id: &str) {
 }
 
 fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    octets.iter().fold(String::new(), |mut text, octet| {
+        _ = write!(text, "{octet:02x}");
+        text
+    })
 }
 
 /// All spans that came.
