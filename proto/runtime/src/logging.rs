@@ -15,7 +15,7 @@ use tracing_subscriber::{
     reload::{self, Handle},
 };
 
-use crate::telemetry::Tap;
+use crate::telemetry::{Tap, Wanted};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,13 +59,20 @@ impl Default for Settings {
 
 /// The level of an installed log, which may change while the process runs.
 #[derive(Debug, Clone)]
-pub struct Level(Handle<Targets, Registry>);
+pub struct Level {
+    lines: Handle<Targets, Registry>,
+    /// `None`: nothing is exported.
+    exported: Option<(Tap, Handle<Wanted, Registry>)>,
+}
 
 impl Level {
-    /// From now on this is the least severe level that is written.
+    /// From now on this is the least severe level that is written, and exported.
     pub fn set(&self, level: LevelFilter) {
-        // It fails when the log is gone, and nobody is left to hear of it.
-        _ = self.0.reload(filter(level));
+        // Both fail when the log is gone, and nobody is left to hear of it.
+        _ = self.lines.reload(filter(level));
+        if let Some((tap, exported)) = &self.exported {
+            _ = exported.reload(tap.wanted(level));
+        }
     }
 }
 
@@ -78,14 +85,8 @@ impl Level {
 /// A log was installed before.
 pub fn install(settings: Settings, tap: Option<Tap>) -> Result<Level, SetGlobalDefaultError> {
     let colours = io::stderr().is_terminal();
-    let (lines, level) = subscriber(settings, io::stderr, colours);
-    match tap {
-        None => tracing::subscriber::set_global_default(lines)?,
-        Some(tap) => {
-            let wanted = tap.filter(settings.level);
-            tracing::subscriber::set_global_default(lines.with(tap.with_filter(wanted)))?;
-        }
-    }
+    let (subscriber, level) = subscriber(settings, io::stderr, colours, tap);
+    tracing::subscriber::set_global_default(subscriber)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(level)
 }
@@ -100,6 +101,7 @@ fn subscriber<W>(
     settings: Settings,
     writer: W,
     colours: bool,
+    tap: Option<Tap>,
 ) -> (
     impl Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
     Level,
@@ -107,15 +109,24 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let (filter, level) = reload::Layer::new(filter(settings.level));
+    let (shown, of_lines) = reload::Layer::new(filter(settings.level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.format {
         Format::Text => lines.with_ansi(colours).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    // A filter of this layer alone: another one, an exporter's, has its own.
-    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
-    (subscriber, Level(level))
+    // Each layer has a filter of its own.
+    let mut layers = vec![lines.with_filter(shown).boxed()];
+    let exported = tap.map(|tap| {
+        let (wanted, of_tap) = reload::Layer::new(tap.wanted(settings.level));
+        layers.push(tap.clone().with_filter(wanted).boxed());
+        (tap, of_tap)
+    });
+    let level = Level {
+        lines: of_lines,
+        exported,
+    };
+    (tracing_subscriber::registry().with(layers), level)
 }
 
 /// A panic ends one task. Its place is what finds the mistake; a message that was put together at run
@@ -134,6 +145,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::telemetry::tests::exporting;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -156,9 +168,14 @@ mod tests {
 
         /// The same of what may change the level.
         fn of_changing(settings: Settings, act: impl FnOnce(&Level)) -> String {
+            Self::of_tapped(settings, None, act)
+        }
+
+        /// The same where lines are exported, too.
+        fn of_tapped(settings: Settings, tap: Option<Tap>, act: impl FnOnce(&Level)) -> String {
             let written = Self::default();
             let writer = written.clone();
-            let (subscriber, level) = subscriber(settings, move || writer.clone(), false);
+            let (subscriber, level) = subscriber(settings, move || writer.clone(), false, tap);
             tracing::subscriber::with_default(subscriber, || act(&level));
             let bytes = written.0.lock().unwrap().clone();
             String::from_utf8(bytes).unwrap()
@@ -214,6 +231,21 @@ mod tests {
         for silent in ["one", "three", "theirs"] {
             assert!(!lines.contains(silent), "{silent}: {lines}");
         }
+    }
+
+    #[test]
+    fn a_level_that_is_set_holds_for_what_is_exported_too() {
+        let telemetry = exporting();
+        let say = |text| tracing::debug!(target: "ferrypost_x", "{text}");
+        Written::of_tapped(Settings::default(), telemetry.tap(), |level| {
+            say("one");
+            level.set(LevelFilter::DEBUG);
+            say("two");
+            level.set(LevelFilter::ERROR);
+            say("three");
+            tracing::warn!(target: "ferrypost_x", "four");
+        });
+        assert_eq!(telemetry.waiting_lines(), ["two"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt as _;
 
 use super::{
     environment::Target,
@@ -132,8 +133,11 @@ impl Collector {
                 Ok(Ok(rejected)) => return Ok(rejected),
                 Ok(Err(status)) => status,
             };
-            let pause = backoff.pause();
-            let is_over = ending.is_cancelled() || Instant::now() + pause >= until;
+            let asked = status.get_details_retry_info();
+            let asked = asked.and_then(|it| it.retry_delay).unwrap_or_default();
+            let pause = backoff.pause().max(asked);
+            let is_over =
+                ending.is_cancelled() || pause >= until.saturating_duration_since(Instant::now());
             if is_over || !is_worth_another(&status) {
                 return Err(Undelivered::Refused(Refusal(status)));
             }
@@ -153,10 +157,21 @@ impl Collector {
     }
 }
 
-/// The protocol's list of what is transient. Without a word of when, a collector that has no room is not asked again.
+/// The protocol's list of what is transient; a collector that has no room is asked again where it says when. What no
+/// collector has said, but our own end of a connection, is as if there were none.
 fn is_worth_another(status: &Status) -> bool {
+    if status.source().is_some() {
+        return true;
+    }
+    match status.code() {
+        Code::ResourceExhausted => status.get_details_retry_info().is_some(),
+        code => is_transient(code),
+    }
+}
+
+const fn is_transient(code: Code) -> bool {
     matches!(
-        status.code(),
+        code,
         Code::Cancelled
             | Code::DeadlineExceeded
             | Code::Aborted
@@ -207,4 +222,34 @@ fn tls(target: &Target) -> io::Result<ClientConfig> {
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn what_is_transient_is_tried_again_and_what_a_collector_refuses_is_not() {
+        let said = |code| Status::new(code, "said by a collector");
+        let exhausted = |details| {
+            Status::with_error_details(Code::ResourceExhausted, "said by a collector", details)
+        };
+        assert!(is_worth_another(&said(Code::Unavailable)));
+        assert!(!is_worth_another(&said(Code::Unknown)));
+        assert!(!is_worth_another(&said(Code::Internal)));
+        assert!(!is_worth_another(&said(Code::ResourceExhausted)));
+        assert!(!is_worth_another(&exhausted(ErrorDetails::new())));
+        let when = ErrorDetails::with_retry_info(Some(Duration::from_secs(1)));
+        assert!(is_worth_another(&exhausted(when)));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_tried_again_whatever_that_is_called() {
+        let broken = io::Error::other("it broke");
+        let status = Status::from_error(Box::new(broken));
+        assert!(!is_transient(status.code()), "{status:?}");
+        assert!(is_worth_another(&status));
+    }
 }

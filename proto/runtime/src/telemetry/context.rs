@@ -11,6 +11,39 @@ pub struct SpanContext {
     pub sampled: bool,
 }
 
+/// How traces begin that go through more than one process: as the environment says.
+#[derive(Debug, Clone, Copy)]
+pub struct Tracing {
+    follows_callers: bool,
+    share: Share,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self::new(true, None)
+    }
+}
+
+impl Tracing {
+    /// Where no spans are exported, it is others who look at what a trace says of itself.
+    pub(super) fn new(follows_callers: bool, share: Option<Share>) -> Self {
+        Self {
+            follows_callers,
+            share: share.unwrap_or(Share::All),
+        }
+    }
+
+    /// Whether callers' traces are gone on with.
+    pub const fn follows_callers(self) -> bool {
+        self.follows_callers
+    }
+
+    /// Whether a trace that begins here is recorded.
+    pub fn records(self, trace: [u8; 16]) -> bool {
+        self.share.takes(trace)
+    }
+}
+
 /// Which traces are recorded: `OTEL_TRACES_SAMPLER`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sampler {

@@ -67,6 +67,17 @@ pub(super) struct Target {
     pub(super) identity: Option<CertificateFiles>,
 }
 
+impl Target {
+    /// Where it is, without what else the endpoint says.
+    pub(super) fn shown(&self) -> String {
+        let scheme = self.endpoint.scheme_str().unwrap_or_default();
+        let host = self.endpoint.host().unwrap_or_default();
+        let port = self.endpoint.port();
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        format!("{scheme}://{host}{port}")
+    }
+}
+
 /// How items are kept and sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Batch {
@@ -152,7 +163,10 @@ impl Environment {
 
     fn settings(&mut self) -> Settings {
         if self.truth("OTEL_SDK_DISABLED") {
-            return Settings::default();
+            return Settings {
+                follows_callers: true,
+                ..Settings::default()
+            };
         }
         if self.variables.contains_key("OTEL_CONFIG_FILE") {
             self.complain(
@@ -186,7 +200,7 @@ impl Environment {
         let Some(target) = self.target(Signal::Metrics)? else {
             return Ok(None);
         };
-        let histograms = self.word(HISTOGRAMS);
+        let histograms = self.choice(HISTOGRAMS);
         if histograms.is_some_and(|word| word != "explicit_bucket_histogram") {
             self.complain(
                 HISTOGRAMS,
@@ -232,7 +246,7 @@ impl Environment {
     /// one does not try for ever to reach it.
     fn is_wanted(&mut self, signal: Signal) -> Result<bool, NotExported> {
         let name = format!("OTEL_{}_EXPORTER", signal.word());
-        let Some(named) = self.word(&name) else {
+        let Some(named) = self.choice(&name) else {
             return Ok(self.of_signal(signal, "ENDPOINT").is_some());
         };
         let mut wanted = false;
@@ -255,7 +269,7 @@ impl Environment {
 
     fn check_protocol(&mut self, signal: Signal) -> Result<(), NotExported> {
         match self.of_signal(signal, "PROTOCOL") {
-            Some((name, protocol)) if protocol != "grpc" => {
+            Some((name, protocol)) if !protocol.eq_ignore_ascii_case("grpc") => {
                 self.complain(
                     &name,
                     "can only be grpc: the signal is not exported. (A collector takes that at port 4317)",
@@ -284,6 +298,15 @@ impl Environment {
             );
             NotExported
         })?;
+        let authority = uri.authority().map_or("", |it| it.as_str());
+        if authority.contains('@') || uri.query().is_some() {
+            self.complain(
+                &name,
+                "has a user or a query, which gRPC does not use and which may be secret: the signal is not exported. \
+                 (A token is said in OTEL_EXPORTER_OTLP_HEADERS)",
+            );
+            return Err(NotExported);
+        }
         if !matches!(uri.path(), "" | "/") {
             self.complain(&name, "has a path, which gRPC does not use");
         }
@@ -307,17 +330,15 @@ impl Environment {
     }
 
     fn timeout(&mut self, signal: Signal) -> Duration {
-        let default = Duration::from_secs(10);
-        match self.of_signal(signal, "TIMEOUT") {
-            Some((name, _)) => self.limit(&name, default),
-            None => default,
-        }
+        let of_all = self.limit("OTEL_EXPORTER_OTLP_TIMEOUT", Duration::from_secs(10));
+        let of_signal = format!("OTEL_EXPORTER_OTLP_{}_TIMEOUT", signal.word());
+        self.limit(&of_signal, of_all)
     }
 
     fn gzip(&mut self, signal: Signal) -> bool {
         match self.of_signal(signal, "COMPRESSION") {
-            Some((_, word)) if word == "gzip" => true,
-            Some((name, word)) if word != "none" => {
+            Some((_, word)) if word.eq_ignore_ascii_case("gzip") => true,
+            Some((name, word)) if !word.eq_ignore_ascii_case("none") => {
                 self.complain(&name, "can only be gzip or none, and counts as none");
                 false
             }
@@ -375,7 +396,7 @@ impl Environment {
 
     fn sampler(&mut self) -> Sampler {
         const NAME: &str = "OTEL_TRACES_SAMPLER";
-        let Some(word) = self.word(NAME) else {
+        let Some(word) = self.choice(NAME) else {
             return Sampler::DEFAULT;
         };
         let (follows_parent, of_root) = match word.strip_prefix("parentbased_") {
@@ -413,7 +434,7 @@ impl Environment {
 
     fn deltas(&mut self) -> bool {
         const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        match self.word(NAME).as_deref() {
+        match self.choice(NAME).as_deref() {
             None | Some("cumulative") => false,
             Some("delta" | "lowmemory") => true,
             Some(_) => {
@@ -428,7 +449,7 @@ impl Environment {
 
     fn follows_callers(&mut self) -> bool {
         const NAME: &str = "OTEL_PROPAGATORS";
-        let Some(words) = self.word(NAME) else {
+        let Some(words) = self.choice(NAME) else {
             return true;
         };
         let words: Vec<_> = words.split(',').map(str::trim).collect();
@@ -472,6 +493,11 @@ impl Environment {
 
     fn word(&self, name: &str) -> Option<String> {
         Some(self.variables.get(name)?.trim().to_owned())
+    }
+
+    /// One word of several, in any case.
+    fn choice(&self, name: &str) -> Option<String> {
+        Some(self.word(name)?.to_ascii_lowercase())
     }
 
     fn truth(&mut self, name: &str) -> bool {

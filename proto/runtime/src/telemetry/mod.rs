@@ -44,7 +44,8 @@ use queue::Queue;
 use readings::Readings;
 use tap::{Records, Spans};
 
-pub use context::SpanContext;
+pub use context::{SpanContext, Tracing};
+pub(crate) use tap::Wanted;
 pub use tap::{Origin, Tap, current};
 
 /// What is given to what waits to be sent when the process ends.
@@ -157,7 +158,6 @@ impl Telemetry {
                 queue,
                 sampler: settings.sampler,
                 attributes: settings.attributes,
-                follows_callers: self.settings.follows_callers,
                 random: self.random.clone(),
             }),
             records: records.map(|(settings, queue)| Records {
@@ -165,6 +165,15 @@ impl Telemetry {
                 attributes: settings.attributes,
             }),
         })
+    }
+
+    /// How traces begin.
+    pub fn tracing(&self) -> Tracing {
+        let traces = self.settings.traces.as_ref();
+        Tracing::new(
+            self.settings.follows_callers,
+            traces.map(|it| it.sampler.share),
+        )
     }
 
     /// Logs what is wrong with the environment, and what is exported. For when there is a log.
@@ -184,7 +193,7 @@ impl Telemetry {
             logs.as_ref().map(|it| ("logs", &it.target)),
         ];
         for (signal, target) in targets.into_iter().flatten() {
-            tracing::info!(signal, endpoint = %target.endpoint, "exported by OTLP");
+            tracing::info!(signal, endpoint = target.shown(), "exported by OTLP");
         }
     }
 
@@ -239,6 +248,13 @@ impl Telemetry {
         }
         // Not even for a thread that waits for a resolver.
         running.runtime.shutdown_background();
+    }
+
+    /// Ends without that: what is left is lost.
+    pub fn abandon(self) {
+        if let Some(running) = self.running {
+            running.runtime.shutdown_background();
+        }
     }
 
     fn start_spans(&self, running: &Running) {
@@ -299,6 +315,7 @@ impl Telemetry {
                 resource: self.resource.clone(),
                 limit,
                 undelivered: self.dropped.of(signal, "not_delivered").clone(),
+                crowded_out: self.dropped.of(signal, "queue_full").clone(),
                 ending: running.ending.clone(),
             }),
             Err(error) => {
@@ -335,4 +352,52 @@ fn resource(service: &Service, said: &[(String, String)]) -> Vec<KeyValue> {
     attributes.push(KeyValue::text("telemetry.sdk.language", "rust"));
     attributes.push(KeyValue::text("telemetry.sdk.version", version));
     attributes
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{otlp::Value, *};
+
+    fn of(variables: &[(&str, &str)]) -> Telemetry {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        let service = Service {
+            name: "test",
+            instance: "1".to_owned(),
+        };
+        Telemetry::of(variables, &service, Random::seeded(38))
+    }
+
+    /// One that would export logs, if it was started.
+    pub(crate) fn exporting() -> Telemetry {
+        of(&[("OTEL_LOGS_EXPORTER", "otlp")])
+    }
+
+    impl Telemetry {
+        /// What was said in the log and is not sent yet.
+        pub(crate) fn waiting_lines(&self) -> Vec<String> {
+            let waiting = self.records.as_ref().expect("exported").take();
+            let body = |it: otlp::LogRecord| match it.body?.value? {
+                Value::Text(text) => Some(text),
+                _ => None,
+            };
+            waiting.into_iter().filter_map(body).collect()
+        }
+    }
+
+    #[test]
+    fn a_trace_begins_as_the_sampler_and_the_propagators_say() {
+        let traces = ("OTEL_TRACES_EXPORTER", "otlp");
+        let all = of(&[traces]).tracing();
+        assert!(all.follows_callers() && all.records([7; 16]));
+        let none = of(&[traces, ("OTEL_TRACES_SAMPLER", "parentbased_always_off")]).tracing();
+        assert!(!none.records([7; 16]));
+        let alone = of(&[traces, ("OTEL_PROPAGATORS", "none")]).tracing();
+        assert!(!alone.follows_callers());
+        for off in [&[][..], &[("OTEL_SDK_DISABLED", "true")]] {
+            let off = of(off).tracing();
+            assert!(off.follows_callers() && off.records([7; 16]));
+        }
+    }
 }

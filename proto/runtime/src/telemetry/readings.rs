@@ -85,6 +85,10 @@ impl Readings {
         let Some(said) = &mut self.said else {
             return point;
         };
+        // It has no last time: what it is now is all that is said of it.
+        if matches!(point.at, Stand::Level(_)) {
+            return point;
+        }
         let series = (instrument.name, point.values.clone());
         let last = said.insert(series, point.at.clone());
         let at = match last {
@@ -281,5 +285,7 @@ mod tests {
             (point.value, point.start_time_unix_nano),
             (Some(Number::Whole(1)), 7)
         );
+        let kept = world.readings.said.expect("what was said");
+        assert!(kept.keys().all(|(name, _)| *name != OPEN.name), "{kept:?}");
     }
 }

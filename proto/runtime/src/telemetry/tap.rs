@@ -8,10 +8,10 @@ use tracing::{
     field::{Field, Visit},
     level_filters::LevelFilter,
     span,
+    subscriber::Interest,
 };
 use tracing_subscriber::{
     Layer, Registry,
-    filter::FilterFn,
     layer::{Context, Filter},
     registry::LookupSpan,
 };
@@ -47,7 +47,6 @@ pub(super) struct Spans {
     pub(super) queue: Arc<Queue<Span>>,
     pub(super) sampler: Sampler,
     pub(super) attributes: AttributeLimits,
-    pub(super) follows_callers: bool,
     pub(super) random: Random,
 }
 
@@ -72,7 +71,7 @@ thread_local! {
 }
 
 impl Origin {
-    /// In the trace of another process, if those are gone on with.
+    /// In the trace of another process.
     pub fn remote(parent: SpanContext) -> Self {
         Self {
             parent: Some(parent),
@@ -145,15 +144,52 @@ struct Open {
 
 impl Tap {
     /// What of everything that is said is wanted: spans, and lines at the level of the log.
-    pub(crate) fn filter<S>(&self, lines: LevelFilter) -> impl Filter<S> + 'static {
-        let (spans, records) = (self.spans.is_some(), self.records.is_some());
-        let wanted = move |metadata: &Metadata<'_>| {
-            let of_spans = metadata.is_span() && spans && *metadata.level() <= Level::DEBUG;
-            let of_lines = metadata.is_event() && records && *metadata.level() <= lines;
-            metadata.target().starts_with(OURS) && (of_spans || of_lines)
-        };
-        let most = if spans { LevelFilter::DEBUG } else { lines };
-        FilterFn::new(wanted).with_max_level_hint(most)
+    pub(crate) const fn wanted(&self, lines: LevelFilter) -> Wanted {
+        Wanted {
+            spans: self.spans.is_some(),
+            lines: if self.records.is_some() {
+                lines
+            } else {
+                LevelFilter::OFF
+            },
+        }
+    }
+}
+
+/// What of everything that is said is taken.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    spans: bool,
+    lines: LevelFilter,
+}
+
+impl Wanted {
+    fn has(&self, metadata: &Metadata<'_>) -> bool {
+        let of_spans = metadata.is_span() && self.spans && *metadata.level() <= Level::DEBUG;
+        let of_lines = metadata.is_event() && *metadata.level() <= self.lines;
+        metadata.target().starts_with(OURS) && (of_spans || of_lines)
+    }
+}
+
+impl<S> Filter<S> for Wanted {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.has(metadata)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.has(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(if self.spans {
+            self.lines.max(LevelFilter::DEBUG)
+        } else {
+            self.lines
+        })
     }
 }
 
@@ -210,8 +246,7 @@ impl Spans {
         above: Option<SpanContext>,
         attributes: &span::Attributes<'_>,
     ) -> Taken {
-        let of_another = origin.remote && !self.follows_callers;
-        let parent = origin.parent.filter(|_| !of_another).or(above);
+        let parent = origin.parent.or(above);
         let trace = parent.map_or_else(|| self.random.bytes(), |parent| parent.trace);
         let context = SpanContext {
             trace,
@@ -221,7 +256,7 @@ impl Spans {
         let open = context.sampled.then(|| {
             let mut open = Box::new(Open {
                 parent: parent.filter(|parent| parent.span != context.span),
-                remote: origin.remote && !of_another,
+                remote: origin.remote,
                 begun: clock::now(),
                 since: Instant::now(),
                 ago: origin.ago,

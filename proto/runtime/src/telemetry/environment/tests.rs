@@ -374,3 +374,56 @@ fn a_file_of_settings_is_not_read_and_that_is_said() {
         [true; 3]
     );
 }
+
+#[test]
+fn an_endpoint_with_what_may_be_secret_is_not_exported_to_and_none_of_it_is_shown() {
+    let name = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    for secret in [
+        "https://user:hunter2@host:4317",
+        "https://hunter2@host:4317",
+        "user:hunter2@host:4317",
+        "https://host:4317?token=hunter2",
+        "https://host:4317/?token=hunter2",
+    ] {
+        let (settings, complaints) = read(&[(name, secret)]);
+        assert!(settings.is_idle(), "{secret}");
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert!(!complaints[0].contains("hunter2"), "{complaints:?}");
+    }
+    let (settings, _) = read(&[(name, "https://[::1]:4317/hunter2#hunter2")]);
+    assert_eq!(target(&settings).shown(), "https://[::1]:4317");
+    let (settings, _) = read(&[(name, "https://host")]);
+    assert_eq!(target(&settings).shown(), "https://host");
+}
+
+#[test]
+fn words_are_read_in_any_case() {
+    for (name, value) in [
+        ("OTEL_TRACES_EXPORTER", "OTLP"),
+        ("OTEL_METRICS_EXPORTER", "Otlp,NONE"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "GRPC"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "None"),
+        ("OTEL_TRACES_SAMPLER", "ALWAYS_ON"),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            "EXPLICIT_BUCKET_HISTOGRAM",
+        ),
+    ] {
+        assert_eq!(exported(&taken(&[(name, value)])), [true; 3], "{name}");
+    }
+    assert!(target(&taken(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "GZip")])).gzip);
+    let sampler = taken(&[("OTEL_TRACES_SAMPLER", "ParentBased_Always_Off")]).traces;
+    assert_eq!(sampler.expect("exported").sampler.share, Share::Nothing);
+    let preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    let deltas = taken(&[(preference, "Delta")]).metrics;
+    assert!(deltas.expect("exported").deltas);
+    assert!(taken(&[("OTEL_PROPAGATORS", "TraceContext")]).follows_callers);
+}
+
+#[test]
+fn a_time_of_a_signal_that_is_none_leaves_the_one_for_all() {
+    let of_all = ("OTEL_EXPORTER_OTLP_TIMEOUT", "2000");
+    let (settings, complaints) = with(&[of_all, ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "soon")]);
+    assert_eq!(target(&settings).timeout, Duration::from_secs(2));
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+}

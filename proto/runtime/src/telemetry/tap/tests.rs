@@ -15,7 +15,7 @@ const CALLER: SpanContext = SpanContext {
     sampled: true,
 };
 
-fn queue<T>() -> Arc<Queue<T>> {
+pub(crate) fn queue<T>() -> Arc<Queue<T>> {
     let batch = Batch {
         delay: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
@@ -25,7 +25,7 @@ fn queue<T>() -> Arc<Queue<T>> {
     Arc::new(Queue::new(batch, Counter::default()))
 }
 
-fn tap() -> Tap {
+pub(crate) fn tap() -> Tap {
     let attributes = AttributeLimits {
         count: 3,
         length: 8,
@@ -35,7 +35,6 @@ fn tap() -> Tap {
             queue: queue(),
             sampler: Sampler::DEFAULT,
             attributes,
-            follows_callers: true,
             random: Random::seeded(1),
         }),
         records: Some(Records {
@@ -47,7 +46,7 @@ fn tap() -> Tap {
 
 /// What comes of what `act` says.
 fn taken(tap: &Tap, act: impl FnOnce()) -> (Vec<Span>, Vec<LogRecord>) {
-    let layer = tap.clone().with_filter(tap.filter(LevelFilter::INFO));
+    let layer = tap.clone().with_filter(tap.wanted(LevelFilter::INFO));
     let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, act);
     let spans = tap.spans.as_ref().expect("taken").queue.take();
@@ -101,15 +100,14 @@ fn a_span_below_another_is_its_child_and_a_line_is_in_it() {
 }
 
 #[test]
-fn a_span_goes_on_with_the_trace_of_another_process_where_that_is_asked_for() {
-    let act = || {
+fn a_span_goes_on_with_the_trace_of_another_process() {
+    let (spans, _) = taken(&tap(), || {
         let origin = Origin::remote(CALLER)
             .begun(Duration::from_secs(7))
             .named([3; 8]);
         drop(origin.make(|| debug_span!(target: "ferrypost_x", "fence")));
         drop(debug_span!(target: "ferrypost_x", "another", otel.name = "named"));
-    };
-    let (spans, _) = taken(&tap(), act);
+    });
     assert_eq!(spans[0].trace_id, CALLER.trace);
     assert_eq!(spans[0].parent_span_id, CALLER.span);
     assert_eq!(spans[0].id, [3; 8]);
@@ -118,10 +116,6 @@ fn a_span_goes_on_with_the_trace_of_another_process_where_that_is_asked_for() {
     assert!(lasted >= 7_000_000_000, "{lasted}");
     assert_ne!(spans[1].trace_id, CALLER.trace);
     assert_eq!(spans[1].name, "named");
-    let alone = within(tap(), |spans| spans.follows_callers = false);
-    let (spans, _) = taken(&alone, act);
-    assert_ne!(spans[0].trace_id, CALLER.trace);
-    assert!(spans[0].parent_span_id.is_empty());
 }
 
 #[test]
