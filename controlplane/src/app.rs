@@ -190,6 +190,7 @@ pub async fn build(
     let core = Arc::new(Core {
         mirror: mirror.clone(),
         random: random.clone(),
+        tracing: telemetry.tracing(),
         replica: config.replica().clone(),
         migrations: *config.migrations(),
         delta_hook: config.hooks().delta.is_some(),

@@ -27,7 +27,7 @@ impl TraceParent {
     /// The name of the header and of the gRPC metadata.
     pub const HEADER: &str = "traceparent";
 
-    /// A new trace. It asks to be recorded: moves and operators' commands are few. Its first span is ours, and is called
+    /// A new trace, which asks to be recorded. Its first span is ours, and is called
     /// as the second half of the trace is, by which it is [known](Self::begins_here).
     ///
     /// `random` names it; all zeros are no name (§3.2.2.3).
@@ -41,6 +41,15 @@ impl TraceParent {
             trace: random,
             parent,
             flags: SAMPLED,
+        }
+    }
+
+    /// The same, not to be recorded.
+    #[must_use]
+    pub const fn unrecorded(self) -> Self {
+        Self {
+            flags: self.flags & !SAMPLED,
+            ..self
         }
     }
 
@@ -139,6 +148,7 @@ mod tests {
             let (trace, parent, sampled) = made.parts();
             assert_eq!(parent, trace[8..]);
             assert!(sampled);
+            assert_eq!(made.unrecorded().parts(), (trace, parent, false));
             assert_eq!(made.to_string().parse(), Ok(made));
             assert_eq!(TraceParent::of_caller(Some(VALID), random), parsed);
         }

@@ -17,7 +17,7 @@ mod unlisted;
 use std::{sync::Arc, time::Duration};
 
 use ferrypost_proto::{ReplicaId, RoutingConfig, TraceParent, v1};
-use ferrypost_runtime::Random;
+use ferrypost_runtime::{Random, telemetry::Tracing};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,6 +42,8 @@ pub struct Core {
     pub mirror: Mirror,
     /// For identifiers and nonces.
     pub random: Random,
+    /// How traces begin.
+    pub tracing: Tracing,
     /// This replica, named in every answer.
     pub replica: ReplicaId,
     /// The clocks of moves.
@@ -62,10 +64,22 @@ pub(crate) enum Step<T> {
     Write(Txn, T),
 }
 
+/// A trace that is not followed is dropped here, so that no process goes on with it and a move is one trace everywhere.
+fn begin(tracing: Tracing, of_caller: Option<&str>, random: [u8; 16]) -> TraceParent {
+    let of_caller = of_caller.filter(|_| tracing.follows_callers());
+    let trace = TraceParent::of_caller(of_caller, random);
+    let (id, ..) = trace.parts();
+    if trace.begins_here() && !tracing.records(id) {
+        trace.unrecorded()
+    } else {
+        trace
+    }
+}
+
 impl Core {
     /// The trace that a call belongs to: its caller's, or one of its own.
     pub(crate) fn trace(&self, of_caller: Option<&str>) -> TraceParent {
-        TraceParent::of_caller(of_caller, self.random.bytes())
+        begin(self.tracing, of_caller, self.random.bytes())
     }
 
     /// The state with everything that was acknowledged to anyone before this call.

@@ -259,6 +259,71 @@ async fn a_session_and_a_move_are_traces_that_go_through_both_planes() {
     names_nobody(&receiver, &world);
 }
 
+/// Moves an account as if for [`CALLER`], and waits until that has ended. Returns its id.
+async fn move_for_caller(world: &World, account: &str) -> String {
+    let mut asked = tonic::Request::new(move_to(account, "target"));
+    let caller = CALLER.parse().unwrap();
+    asked.metadata_mut().insert("traceparent", caller);
+    let moved = world.operator(0).migrations().migrate(asked).await.unwrap();
+    let id = moved.into_inner().migration.unwrap().migration_id;
+    ended(world, &id).await;
+    id
+}
+
+async fn ended(world: &World, id: &str) {
+    let ended = migration_until(&world.operator(0), id, "it has ended", |it| {
+        it.ended_at.is_some()
+    });
+    ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_s_trace_that_is_not_followed_leaves_a_move_one_trace() {
+    let receiver = Receiver::start().await;
+    let endpoint = format!("http://{}", receiver.address());
+    let world = exporting(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_PROPAGATORS", "none"),
+    ]);
+    let world = world.start().await.unwrap();
+    let id = move_for_caller(&world, &world.accounts()[0]).await;
+    until("the move and its fences have ended", || {
+        let spans = Spans::of(&receiver);
+        let counts = ["migration", "fence", "drain"].map(|name| spans.named(name).len());
+        counts == [1, 2, 2]
+    })
+    .await;
+    let spans = Spans::of(&receiver);
+    assert_ne!(hex(&spans.migration(&id).trace_id), CALLER[3..35]);
+    the_move_without_a_caller_is_whole(&spans, &id);
+}
+
+#[tokio::test]
+async fn a_move_without_a_caller_is_recorded_as_the_sampler_says() {
+    let receiver = Receiver::start().await;
+    let endpoint = format!("http://{}", receiver.address());
+    let world = exporting(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_TRACES_SAMPLER", "parentbased_always_off"),
+    ]);
+    let world = world.start().await.unwrap();
+    let [first, second] = [0, 1].map(|n| world.accounts()[n].clone());
+    let alone = migrate(&world.operator(0), move_to(&first, "target")).await;
+    ended(&world, &alone.unwrap().migration_id).await;
+    let id = move_for_caller(&world, &second).await;
+    until("the caller's move and its fences have ended", || {
+        let spans = Spans::of(&receiver);
+        let counts = ["migration", "fence", "drain"].map(|name| spans.named(name).len());
+        counts[0] >= 1 && counts[1] >= 2 && counts[2] >= 2
+    })
+    .await;
+    let spans = Spans::of(&receiver);
+    assert_eq!(spans.named("migration").len(), 1);
+    the_move_of_a_caller_is_whole(&spans, &id);
+    let of_caller = |it: &Span| hex(&it.trace_id) == CALLER[3..35];
+    assert!(spans.0.iter().all(of_caller), "{:?}", spans.0);
+}
+
 fn the_session_is_whole(spans: &Spans) {
     let session = spans.named("session")[0];
     assert_eq!(session.kind(), SpanKind::Server);

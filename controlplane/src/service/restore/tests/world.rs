@@ -13,7 +13,7 @@ use ferrypost_proto::{
     AccountId, DestinationId, Head, InstallationId, InstanceId, ReplicaId, Revision, TablePosition,
     store::v1::{Installation, RefusedClaim},
 };
-use ferrypost_runtime::Random;
+use ferrypost_runtime::{Random, telemetry::Tracing};
 use prost_types::Timestamp;
 use tempfile::TempDir;
 use tokio::{
@@ -274,6 +274,7 @@ impl Replica {
         let core = Arc::new(Core {
             mirror,
             random: world.random.clone(),
+            tracing: Tracing::default(),
             replica,
             migrations: migrations(),
             delta_hook: false,
@@ -360,6 +361,7 @@ impl Replica {
         let core = Core {
             mirror: self.core.mirror.clone(),
             random: self.core.random.clone(),
+            tracing: Tracing::default(),
             replica: self.core.replica.clone(),
             migrations: migrations(),
             delta_hook: false,
