@@ -13,7 +13,7 @@ use ferrypost_runtime::{
     config::{ConfigFile, Follower},
     core_dump,
     logging::{self, Level},
-    shutdown::Signals,
+    shutdown::{Signals, ToldAgain},
     telemetry::{Service, Telemetry},
 };
 use tokio::runtime::Runtime;
@@ -30,20 +30,22 @@ fn main() -> ExitCode {
     }
     let call: Call = Call::parse("ferrypost-controlplane", ABOUT);
     let outcome = match call {
-        Call::Check(path) => app::check(&path).map(|report| println!("{report}")),
+        Call::Check(path) => app::check(&path).map(|report| {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }),
         Call::Run(path) => run(&path),
         Call::Own(none) => match none {},
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| failed(&error))
 }
 
-fn run(path: &Path) -> anyhow::Result<()> {
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(path: &Path) -> anyhow::Result<ExitCode> {
     core_dump::forbid()?;
     let file = ConfigFile::read(path)?;
     let config = Config::of(&file)?;
@@ -53,8 +55,19 @@ fn run(path: &Path) -> anyhow::Result<()> {
     telemetry.log_start();
     let serving = serve(config, (file, log), random, &mut telemetry);
     let outcome = Runtime::new()?.block_on(serving);
-    telemetry.finish();
-    outcome
+    Ok(end(outcome, telemetry))
+}
+
+/// Whoever waits for the reason, or has told the process a second time to end, waits for no collector.
+fn end(outcome: anyhow::Result<()>, telemetry: Telemetry) -> ExitCode {
+    let error = outcome.err();
+    let code = error.as_ref().map_or(ExitCode::SUCCESS, failed);
+    if error.is_some_and(|error| error.is::<ToldAgain>()) {
+        telemetry.abandon();
+    } else {
+        telemetry.finish();
+    }
+    code
 }
 
 fn telemetry_of(config: &Config, random: Random) -> Telemetry {
@@ -86,7 +99,7 @@ async fn serve(
     tracing::info!("stopping; a second signal ends the process at once");
     tokio::select! {
         stopped = bound.shut_down() => stopped?,
-        () = signals.received() => anyhow::bail!("ended by a second signal"),
+        () = signals.received() => return Err(ToldAgain.into()),
     }
     outcome
 }

@@ -15,7 +15,7 @@ use ferrypost_runtime::{
     config::{self, ConfigFile, Follower},
     core_dump,
     logging::{self, Level},
-    shutdown::Signals,
+    shutdown::{Signals, ToldAgain},
     telemetry::{Service, Telemetry},
     tls,
 };
@@ -45,16 +45,16 @@ fn a_time(text: &str) -> Result<Duration, &'static str> {
 }
 
 fn main() -> ExitCode {
-    match start(Call::parse("ferrypost-dataplane", ABOUT)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let ended = start(Call::parse("ferrypost-dataplane", ABOUT));
+    ended.unwrap_or_else(|error| failed(&error))
 }
 
-fn start(call: Call<Order>) -> anyhow::Result<()> {
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{error:#}");
+    ExitCode::FAILURE
+}
+
+fn start(call: Call<Order>) -> anyhow::Result<ExitCode> {
     core_dump::forbid()?;
     #[cfg(feature = "sabotage")]
     ferrypost_dataplane::sabotage::begin();
@@ -63,9 +63,12 @@ fn start(call: Call<Order>) -> anyhow::Result<()> {
             Config::load(&path)?;
             println!("{} is valid", path.display());
             println!("on every leg: {}", tls::spoken());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        Call::Own(Order::Drain { config, after }) => order_to_drain(&Config::load(&config)?, after),
+        Call::Own(Order::Drain { config, after }) => {
+            order_to_drain(&Config::load(&config)?, after)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Call::Run(path) => {
             let file = ConfigFile::read(&path)?;
             let config = Config::of(&file)?;
@@ -87,10 +90,21 @@ fn start(call: Call<Order>) -> anyhow::Result<()> {
             // Not even for a thread that waits for a resolver.
             relaying.shutdown_background();
             beside.shutdown_background();
-            telemetry.finish();
-            outcome
+            Ok(end(outcome, telemetry))
         }
     }
+}
+
+/// Whoever waits for the reason, or has told the process a second time to end, waits for no collector.
+fn end(outcome: anyhow::Result<()>, telemetry: Telemetry) -> ExitCode {
+    let error = outcome.err();
+    let code = error.as_ref().map_or(ExitCode::SUCCESS, failed);
+    if error.is_some_and(|error| error.is::<ToldAgain>()) {
+        telemetry.abandon();
+    } else {
+        telemetry.finish();
+    }
+    code
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -162,6 +176,6 @@ async fn unless_told_again(
 ) -> anyhow::Result<()> {
     tokio::select! {
         () = ending => Ok(()),
-        () = signals.received() => anyhow::bail!("ended by a second signal"),
+        () = signals.received() => Err(ToldAgain.into()),
     }
 }

@@ -11,6 +11,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How long a task that is dropped may take to be gone: it is, at its next await.
 const DROPPED: Duration = Duration::from_secs(2);
 
+/// The process ends at once, as a second signal asks for.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("ended by a second signal")]
+pub struct ToldAgain;
+
 /// Two words and the tasks that obey them. Clones share both.
 ///
 /// *Stop*: take nothing new, finish or close what is open in good manners. *Force*: drop everything
