@@ -271,9 +271,8 @@ async fn move_for_caller(world: &World, account: &str) -> String {
 }
 
 async fn ended(world: &World, id: &str) {
-    let ended = migration_until(&world.operator(0), id, "it has ended", |it| {
-        it.ended_at.is_some()
-    });
+    let operator = world.operator(0);
+    let ended = migration_until(&operator, id, "it has ended", |it| it.ended_at.is_some());
     ended.await.unwrap();
 }
 

@@ -103,12 +103,12 @@ mod tests {
 
     const TRACE: [u8; 16] = [7; 16];
 
-    fn parent(sampled: bool) -> Option<SpanContext> {
-        Some(SpanContext {
+    fn parent(sampled: bool) -> SpanContext {
+        SpanContext {
             trace: TRACE,
             span: [1; 8],
             sampled,
-        })
+        }
     }
 
     #[test]
@@ -117,14 +117,14 @@ mod tests {
             follows_parent: true,
             share,
         };
-        assert!(by_parent(Share::Nothing).takes(TRACE, parent(true)));
-        assert!(!by_parent(Share::All).takes(TRACE, parent(false)));
+        assert!(by_parent(Share::Nothing).takes(TRACE, Some(parent(true))));
+        assert!(!by_parent(Share::All).takes(TRACE, Some(parent(false))));
         assert!(!by_parent(Share::Nothing).takes(TRACE, None));
         let alone = Sampler {
             follows_parent: false,
             share: Share::Nothing,
         };
-        assert!(!alone.takes(TRACE, parent(true)));
+        assert!(!alone.takes(TRACE, Some(parent(true))));
     }
 
     #[test]
