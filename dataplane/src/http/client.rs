@@ -189,10 +189,10 @@ async fn speak(client: &Arc<Client>, mut transport: AnyTransport) -> Option<AnyT
             (transport, Since::AtRest) => transport,
         };
         tokio::select! {
+            // What has come is read, also where there was to be nothing more: hyper finds out what it is.
             biased;
-            () = enough(client) => return Some(transport),
-            // What there is, hyper finds out.
             _ = poll_fn(|cx| transport.poll_readable(cx)) => {}
+            () = enough(client) => return Some(transport),
         }
     }
 }
@@ -224,7 +224,7 @@ async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyT
         let mut connection = pin!(connection.with_upgrades());
         let mut enough = pin!(enough(client));
         let mut at_rest = pin!(at_rest(client, loan.owes()));
-        let mut overdue = pin!(client.busy.rested_for(limits.head));
+        let mut overdue = pin!(overdue(client, loan.owes()));
         let mut told = false;
         poll_fn(|cx: &mut Context<'_>| {
             loop {
@@ -312,14 +312,29 @@ async fn enough(client: &Client) {
 
 /// Resolves when its client has asked nothing for a while, and nothing is on its way.
 async fn at_rest(client: &Client, owes: Owes) {
+    let rest = client.web.services.limits.web.rest;
+    // From here on, whatever was before: what comes in pieces is not to have hyper come for each.
+    sleep(rest).await;
     loop {
-        let rest = client.web.services.limits.web.rest;
         client.busy.rested_for(rest).await;
         let goes_on = client.places.load(Ordering::Relaxed) > 0;
         if client.watch.is_at_rest() && !goes_on && !owes.anything() {
             return;
         }
         sleep(rest).await;
+    }
+}
+
+/// Resolves when a connection that is at its end has had nothing to do for a while, and does not go. What is on its way has
+/// limits of its own (`stalled`).
+async fn overdue(client: &Client, owes: Owes) {
+    let limits = client.web.services.limits.web;
+    loop {
+        client.busy.rested_for(limits.head).await;
+        if !owes.anything() && client.places.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        sleep(limits.head).await;
     }
 }
 

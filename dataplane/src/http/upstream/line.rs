@@ -14,10 +14,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -63,7 +60,6 @@ pub(in super::super) struct Line {
 /// nothing whose end would want that lock.
 #[derive(Debug, Default)]
 struct Alarm {
-    rung: AtomicBool,
     changed: Notify,
 }
 
@@ -331,10 +327,7 @@ impl Line {
         let mut state = self.lock();
         state.watched = None;
         let is_told = |idle: &Idle| idle.guard.close_reason().is_some();
-        // It may have been taken into use just now, and kept again under another registration.
-        if self.alarm.rung.swap(false, Ordering::Relaxed)
-            && state.idle.as_ref().is_some_and(is_told)
-        {
+        if state.idle.as_ref().is_some_and(is_told) {
             state.end.get_or_insert(self.close);
         }
         if let Some(limit) = state.end {
@@ -423,7 +416,6 @@ impl Left {
 
 impl Told for Alarm {
     fn told(self: Arc<Self>, _: CloseReason) {
-        self.rung.store(true, Ordering::Relaxed);
         self.changed.notify_one();
     }
 }
