@@ -120,15 +120,16 @@ impl<R: Request> Courier<R> {
         self.complained = Some(Instant::now());
         self.is_failing_told = self.failing.is_some();
         let signal = sender.signal;
-        match &self.failing {
-            Some(error) => tracing::warn!(signal, %error, lost,
-                "telemetry is not delivered and is dropped; nobody who is served notices"),
-            None => tracing::warn!(
+        if let Some(error) = &self.failing {
+            tracing::warn!(signal, %error, lost,
+                "telemetry is not delivered and is dropped; nobody who is served notices");
+        } else {
+            tracing::warn!(
                 signal,
                 lost,
                 "telemetry is dropped, as there is more than the queue holds or the collector takes; nobody who is \
                  served notices"
-            ),
+            );
         }
     }
 }
