@@ -194,7 +194,10 @@ mod tests {
         },
     };
 
-    const SOON: Duration = Duration::from_secs(60);
+    const SOON: Duration = Duration::from_mins(1);
+
+    /// Batches that nobody has looked at yet.
+    const WAITING: usize = 64;
 
     /// A batch as it came, and what lets it be answered.
     type Came = (String, oneshot::Sender<()>);
@@ -202,14 +205,18 @@ mod tests {
     /// A collector that answers each batch when a test says so.
     struct Fake {
         address: SocketAddr,
-        batches: mpsc::UnboundedReceiver<Came>,
+        batches: mpsc::Receiver<Came>,
     }
 
     impl Fake {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a collector stands outside what a simulation looks at"
+        )]
         async fn start() -> Self {
             let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = socket.local_addr().unwrap();
-            let (sender, batches) = mpsc::unbounded_channel();
+            let (sender, batches) = mpsc::channel(WAITING);
             tokio::spawn(async move {
                 let (connection, _) = socket.accept().await.unwrap();
                 let answering = service_fn(move |request| take(request, sender.clone()));
@@ -249,13 +256,14 @@ mod tests {
 
     async fn take(
         request: http::Request<Incoming>,
-        batches: mpsc::UnboundedSender<Came>,
+        batches: mpsc::Sender<Came>,
     ) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible>
     {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let (answer, told) = oneshot::channel();
         batches
             .send((String::from_utf8_lossy(&body).into_owned(), answer))
+            .await
             .unwrap();
         told.await.unwrap();
         let mut trailers = HeaderMap::new();
@@ -354,7 +362,7 @@ mod tests {
     async fn losses_are_told_once_a_minute_at_most_also_while_a_collector_comes_and_goes() {
         let fake = Fake {
             address: ([127, 0, 0, 1], 9).into(),
-            batches: mpsc::unbounded_channel().1,
+            batches: mpsc::channel(1).1,
         };
         let sender = fake.sender(&CancellationToken::new());
         let (undelivered, crowded_out) = (sender.undelivered.clone(), sender.crowded_out.clone());
