@@ -312,7 +312,7 @@ async fn requests_in_a_pipeline_are_answered_in_their_order() {
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_and_one_with_a_long_poll_is_not() {
     let mut plan = Plan::default();
-    plan.limits.web.idle = Duration::from_millis(300);
+    plan.limits.web.idle = Duration::from_secs(2);
     let world = World::with(plan);
     let mut client = world.client().await;
     client
@@ -320,7 +320,7 @@ async fn a_connection_without_a_request_is_closed_and_one_with_a_long_poll_is_no
         .await
         .unwrap();
     eventually("it is there", || world.old.seen.count() == 1).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     world.old.steps.add_permits(1);
     assert_eq!(client.message().await.unwrap().status(), 200);
     assert!(client.has_ended().await);

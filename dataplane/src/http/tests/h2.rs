@@ -144,14 +144,14 @@ fn handshake() -> Request<Full<Bytes>> {
 #[tokio::test]
 async fn a_connection_with_an_open_web_socket_is_in_use() {
     let mut plan = Plan::default();
-    plan.limits.web.idle = Duration::from_millis(300);
+    plan.limits.web.idle = Duration::from_secs(2);
     let world = World::with(plan);
     let mut client = client(&world).await;
     let first = client.send_request(request("GET", "/", "alice", b""));
     assert_eq!(text(first.await.unwrap()).await, "old /");
     let opened = client.send_request(handshake()).await.unwrap();
     let stream = hyper::upgrade::on(opened).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let next = client.send_request(request("GET", "/b", "alice", b""));
     assert_eq!(text(next.await.unwrap()).await, "old /b");
     drop(stream);

@@ -410,12 +410,13 @@ async fn a_held_login_is_silent_and_lands_on_the_new_server() {
 async fn no_limit_cuts_between_the_end_of_a_message_and_its_reply() {
     let (old, _new, mut plan) = servers();
     plan.limits.relay.drain = Duration::from_millis(50);
-    plan.limits.relay.idle = Duration::from_millis(100);
+    // Long enough for a busy machine to get from one line to the next.
+    plan.limits.relay.idle = Duration::from_secs(2);
     let world = World::speaking::<Submission>(plan);
     let (mut client, mut server) = committed(&world, &old).await;
     world.fence();
     client.send("MAIL FROM:<a@example.org>\r\n").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(world.registry.counts().sessions, 1, "both limits are past");
     server.send("250 2.0.0 queued\r\n").await;
     for line in ["250 2.0.0 queued", MOVED] {

@@ -128,7 +128,8 @@ async fn a_client_that_the_server_turns_away_hears_it_and_may_try_again() {
 async fn what_a_server_may_have_taken_over_is_cut_by_no_limit() {
     let (listener, mut plan) = server();
     plan.limits.relay.drain = Duration::from_millis(100);
-    plan.limits.relay.idle = Duration::from_millis(300);
+    // Long enough for a busy machine to get from one line to the next.
+    plan.limits.relay.idle = Duration::from_secs(2);
     let world = World::speaking::<Toy>(plan);
     let mut client = client(&world).await;
     client.send(format!("BEARER {TOKEN}\r\n")).await;
@@ -140,7 +141,7 @@ async fn what_a_server_may_have_taken_over_is_cut_by_no_limit() {
         assert_eq!(server.line().await, line);
     }
     world.fence();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(world.registry.counts().sessions, 1, "both limits are past");
     server.send("+ taken\r\n").await;
     assert_eq!(client.line().await, "+ taken");
