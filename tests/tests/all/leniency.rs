@@ -224,6 +224,9 @@ impl Tabled for SieveConnect {
     const MAY_STOP: &'static [&'static str] = &[
         r#"AUTHENTICATE "FOO"\r\n"#,
         r#"AUTHENTICATE "FOO" "<plain>"\r\n"#,
+        r#"AUTHENTICATE "CRAM-MD5"\r\n"#,
+        r#"AUTHENTICATE ""\r\n"#,
+        r#"AUTHENTICATE "PLA\\IN" "<plain>"\r\n"#,
         r#"AUTHENTICATE "X-FOO"\r\n"<plain>"\r\n"#,
     ];
 
