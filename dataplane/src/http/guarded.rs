@@ -48,6 +48,8 @@ pub(super) enum Stopped {
 pub(super) struct Watch {
     stopped: OnceLock<Stopped>,
     upgraded: AtomicBool,
+    /// An upgrade that was asked for is not to be, and the guard has not heard of it.
+    declined: AtomicBool,
     /// A part of a head is held.
     holds: AtomicBool,
 }
@@ -67,6 +69,11 @@ impl Watch {
     /// What follows is no HTTP. To be said before the client hears of it.
     pub(super) fn upgrade(&self) {
         self.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    /// A request asked for an upgrade and does not get it: what follows is the next request.
+    pub(super) fn decline_upgrade(&self) {
+        self.declined.store(true, Ordering::Relaxed);
     }
 
     /// The same of a request that stands for one that was refused.
@@ -106,16 +113,26 @@ impl<T: Transport> Guarded<T> {
     }
 
     /// The connection itself, and whether a request may follow on it. What is held is lost.
-    pub(super) fn into_inner(self) -> (T, bool) {
+    pub(super) fn into_inner(mut self) -> (T, bool) {
+        // What was said of an upgrade is of this request, not of a later one.
+        _ = self.awaits_verdict();
         let is_between = self.held.is_empty() && self.guard.is_between_requests();
         (self.io, is_between)
     }
 
-    /// Looks at what is held. False: more must be read.
-    fn look(&mut self) -> io::Result<bool> {
+    /// Whether nobody can say yet what is held: a head, or what was sent in trust that an upgrade is taken.
+    fn awaits_verdict(&mut self) -> bool {
         if self.watch.upgraded.load(Ordering::Relaxed) {
             self.guard.upgrade();
         }
+        if self.guard.awaits_verdict() && self.watch.declined.swap(false, Ordering::Relaxed) {
+            self.guard.decline_upgrade();
+        }
+        self.guard.awaits_verdict()
+    }
+
+    /// Looks at what is held. False: more must be read.
+    fn look(&mut self) -> io::Result<bool> {
         match self.guard.step(&self.held) {
             Ok(Step::Pass(count)) => {
                 self.passable = count;
@@ -216,8 +233,14 @@ impl<T: Transport> Guarded<T> {
                 // hyper has all that it will get.
                 return Poll::Pending;
             }
-            if !self.held.is_empty() && self.look()? {
-                continue;
+            if !self.held.is_empty() {
+                if self.awaits_verdict() {
+                    // hyper asks again when it has answered, and whoever carries a tunnel when that begins.
+                    return Poll::Pending;
+                }
+                if self.look()? {
+                    continue;
+                }
             }
             match self.poll_more(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),

@@ -42,8 +42,15 @@ pub(super) fn end(input: &[u8], seen: &mut usize, max: usize) -> Result<Option<u
     Ok(None)
 }
 
-/// How the body of this whole head is framed, if all of the head is as it should be.
-pub(super) fn framing(head: &[u8]) -> Result<Framing, Refusal> {
+/// What of a head decides where the next one begins.
+pub(super) struct Facts {
+    pub(super) framing: Framing,
+    /// Whether it asks for another protocol behind it (RFC 9110 §7.8).
+    pub(super) asks_upgrade: bool,
+}
+
+/// How the body of this whole head is framed and what comes behind it, if all of the head is as it should be.
+pub(super) fn read(head: &[u8]) -> Result<Facts, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
@@ -68,5 +75,10 @@ pub(super) fn framing(head: &[u8]) -> Result<Framing, Refusal> {
             .filter(is_named)
             .map(|field| field.value)
     };
-    Framing::read(version, lines("transfer-encoding"), lines("content-length"))
+    let framing = Framing::read(version, lines("transfer-encoding"), lines("content-length"))?;
+    let asks_upgrade = lines("upgrade").next().is_some();
+    Ok(Facts {
+        framing,
+        asks_upgrade,
+    })
 }

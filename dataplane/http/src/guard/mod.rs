@@ -29,6 +29,8 @@ pub const MAX_HEAD: usize = 64 * 1024;
 pub struct Guard {
     state: State,
     max_head: usize,
+    /// The last request asks for an upgrade, and nobody knows yet whether it gets that.
+    awaits_verdict: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ impl Guard {
         Self {
             state: State::NEW,
             max_head,
+            awaits_verdict: false,
         }
     }
 
@@ -104,7 +107,9 @@ impl Guard {
                 let Some(length) = head::end(input, seen, self.max_head)? else {
                     return Ok(Step::NeedMore);
                 };
-                self.state = match head::framing(&input[..length])? {
+                let facts = head::read(&input[..length])?;
+                self.awaits_verdict = facts.asks_upgrade;
+                self.state = match facts.framing {
                     Framing::None | Framing::Length(0) => State::NEW,
                     Framing::Length(length) => State::Body(length),
                     Framing::Chunked => State::Chunks(Chunks::default()),
@@ -117,7 +122,19 @@ impl Guard {
     /// The server has accepted an upgrade; to be said before the client hears of it. What follows is not ours
     /// to read.
     pub fn upgrade(&mut self) {
+        self.awaits_verdict = false;
         self.state = State::Upgraded;
+    }
+
+    /// The upgrade that was asked for is not to be: what follows is the next request.
+    pub fn decline_upgrade(&mut self) {
+        self.awaits_verdict = false;
+    }
+
+    /// Whether nobody can say yet what the next octet is: it follows a request that asks for an upgrade and is not
+    /// answered. It is not to be shown before [`Guard::upgrade`] or [`Guard::decline_upgrade`].
+    pub fn awaits_verdict(&self) -> bool {
+        self.awaits_verdict && self.is_between_requests()
     }
 
     /// Whether the next octet begins a request.
@@ -230,6 +247,30 @@ mod tests {
         assert!(guard.is_between_requests());
         guard.upgrade();
         assert_eq!(guard.step(b"\x81\x85\n\n"), Ok(Step::Pass(4)));
+    }
+
+    #[test]
+    fn what_follows_a_request_for_an_upgrade_is_nothing_before_that_is_answered() {
+        let handshake =
+            "POST / HTTP/1.1\r\nHost: a.example\r\nUPGRADE: x\r\nContent-Length: 2\r\n\r\n";
+        for is_taken in [true, false] {
+            let mut guard = Guard::new(1024);
+            assert!(!guard.awaits_verdict());
+            assert_eq!(
+                guard.step(handshake.as_bytes()),
+                Ok(Step::Pass(handshake.len()))
+            );
+            assert!(!guard.awaits_verdict(), "its body is its own");
+            assert_eq!(guard.step(b"ab\x81"), Ok(Step::Pass(2)));
+            assert!(guard.awaits_verdict());
+            if is_taken {
+                guard.upgrade();
+            } else {
+                guard.decline_upgrade();
+            }
+            assert!(!guard.awaits_verdict());
+            assert_eq!(guard.step(b"\x81\n\n").is_ok(), is_taken);
+        }
     }
 
     proptest! {

@@ -23,7 +23,7 @@ use ferrypost_http::target::Resource;
 use ferrypost_proto::{Endpoint, v1::Protocol};
 use http::{
     HeaderMap, Method, Request, Response, StatusCode,
-    header::{ACCEPT, ALLOW},
+    header::{ACCEPT, ALLOW, UPGRADE},
 };
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ use crate::{
 /// Answers a request.
 pub(super) async fn serve(client: &Arc<Client>, request: Request<Incoming>) -> Response<Download> {
     let in_progress = client.busy.enter();
+    let asks_upgrade = request.headers().contains_key(UPGRADE);
     let mut accepts = HeaderMap::new();
     for line in request.headers().get_all(ACCEPT) {
         accepts.append(ACCEPT, line.clone());
@@ -65,6 +66,9 @@ pub(super) async fn serve(client: &Arc<Client>, request: Request<Incoming>) -> R
             failure.response(&accepts)
         }
     };
+    if asks_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        client.watch.decline_upgrade();
+    }
     response.map(|body| body.counted(in_progress))
 }
 

@@ -66,6 +66,52 @@ async fn no_word_of_ours_is_put_into_a_frame_of_the_servers() {
     assert_eq!(client.octets(4).await, COME_AGAIN);
 }
 
+/// Some clients do not wait for the answer, and a server may read what they sent in trust.
+#[tokio::test]
+async fn what_comes_in_one_write_with_the_handshake_is_the_tunnels() {
+    let world = World::new();
+    for rest in [false, true] {
+        let mut client = world.client().await;
+        if rest {
+            assert_eq!(
+                client.ask("GET /denied", "alice", HANDSHAKE).await.status(),
+                401
+            );
+        }
+        let before = count(&world.old.seen.octets);
+        let asked = request("GET /ws", "alice", HANDSHAKE);
+        client
+            .send([asked.as_bytes(), b"\x81\x82\0\0\0\0yo"].concat())
+            .await
+            .unwrap();
+        assert_eq!(client.head().await.unwrap().status(), 101);
+        assert_eq!(client.octets(4).await, b"\x81\x02hi");
+        eventually("it came", || count(&world.old.seen.octets) == before + 8).await;
+        client.send(b"\x81\x82\0\0\0\0yo").await.unwrap();
+        eventually("so does the next", || {
+            count(&world.old.seen.octets) == before + 16
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_behind_an_upgrade_that_is_declined_is_answered_in_its_turn() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let requests =
+        ["/1", "/denied", "/3"].map(|path| request(&format!("GET {path}"), "alice", HANDSHAKE));
+    let with_body = HANDSHAKE.to_owned() + "Content-Length: 2\r\n";
+    let last = request("POST /4", "alice", &with_body) + "ab";
+    client
+        .send(requests.concat() + &last + &requests[0])
+        .await
+        .unwrap();
+    for status in [200, 401, 200, 200, 200] {
+        assert_eq!(client.message().await.unwrap().status(), status);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_proves_no_understanding_opens_nothing() {
     let world = World::new();
