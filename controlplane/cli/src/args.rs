@@ -12,7 +12,8 @@ use ferrypost_runtime::config::time;
     version,
     about = "Moves mail accounts between servers, and shows where they are.",
     after_help = "Exit codes: 0 ok, 1 failed, 64 usage, 73 refused by a guard, 74 aborted and back on the source, \
-                  78 outcome unknown, 79 check has findings, 124 deadline. docs/cli.md explains them.",
+                  78 outcome unknown, 79 check has findings, 124 deadline, 125 result not written, 130 interrupted. \
+                  docs/cli.md explains them.",
     disable_help_subcommand = true
 )]
 pub struct Arguments {

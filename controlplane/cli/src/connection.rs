@@ -108,6 +108,13 @@ fn endpoints(flags: &ConnectionFlags, environment: Environment<'_>) -> Result<Ve
 
 fn endpoint(text: &str) -> Result<Uri, Failure> {
     let read: Option<Uri> = text.parse().ok();
+    let names_somebody = |uri: &Uri| uri.authority().is_some_and(|it| it.as_str().contains('@'));
+    if text.contains('@') && read.as_ref().is_none_or(names_somebody) {
+        // What stands there may be a password.
+        return Err(Failure::usage(
+            "an endpoint has no user in it: say who asks by --token-file, or by --cert-file and --key-file",
+        ));
+    }
     let fits = |uri: &Uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.port_u16().is_some()
@@ -168,6 +175,19 @@ mod tests {
         assert_eq!(by_flags.token_file, Some("given".into()));
         let by_default = with(&ConnectionFlags::default(), &[]).unwrap();
         assert_eq!(by_default.endpoints, [USUAL]);
+    }
+
+    #[test]
+    fn a_user_in_an_endpoint_is_refused_and_not_repeated() {
+        for endpoint in [
+            "http://u:secret@127.0.0.1:1",
+            "u:secret@127.0.0.1:1",
+            "https://secret@cp.example.org:9080",
+        ] {
+            let refused = with(&flags(endpoint), &[]).unwrap_err();
+            assert!(refused.contains("--token-file"), "{refused}");
+            assert!(!refused.contains("secret"), "{refused}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub struct Console {
     terminal: bool,
     /// Whether such a line stands there.
     unfinished: bool,
+    /// Why a result could not be written.
+    unwritten: Option<io::Error>,
 }
 
 impl Console {
@@ -20,17 +22,31 @@ impl Console {
             err: Box::new(io::stderr()),
             terminal: io::stderr().is_terminal(),
             unfinished: false,
+            unwritten: None,
         }
     }
 
-    /// A result. A reader that is gone has seen enough.
+    /// A result. A reader that is gone has seen enough; of any other mistake [`Console::unwritten`] tells.
     pub(crate) fn result(&mut self, text: &str) {
         self.finish();
-        _ = self.out.write_all(text.as_bytes());
-        if !text.is_empty() && !text.ends_with('\n') {
-            _ = self.out.write_all(b"\n");
+        if let Err(error) = self.write(text)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.unwritten.get_or_insert(error);
         }
-        _ = self.out.flush();
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        if !text.is_empty() && !text.ends_with('\n') {
+            self.out.write_all(b"\n")?;
+        }
+        self.out.flush()
+    }
+
+    /// Why not all results could be written: a file of them is not whole.
+    pub(crate) fn unwritten(&mut self) -> Option<io::Error> {
+        self.unwritten.take()
     }
 
     /// Something to know beside the result.
@@ -45,7 +61,8 @@ impl Console {
             self.note(text);
             return;
         }
-        _ = write!(self.err, "\r\x1b[2K{text}");
+        // Cut to the terminal by itself: a line that goes on in the next one is not written over.
+        _ = write!(self.err, "\r\x1b[2K\x1b[?7l{text}\x1b[?7h");
         _ = self.err.flush();
         self.unfinished = true;
     }
@@ -84,6 +101,7 @@ mod tests {
             err: Box::new(paper.clone()),
             terminal,
             unfinished: false,
+            unwritten: None,
         };
         console.progress("FENCING");
         console.progress("FLIPPED");
@@ -95,6 +113,7 @@ mod tests {
     #[test]
     fn progress_is_one_line_on_a_terminal_and_plain_lines_in_a_pipe() {
         assert_eq!(said(false), "FENCING\nFLIPPED\n");
-        assert_eq!(said(true), "\r\x1b[2KFENCING\r\x1b[2KFLIPPED\n");
+        let line = |text| format!("\r\x1b[2K\x1b[?7l{text}\x1b[?7h");
+        assert_eq!(said(true), line("FENCING") + &line("FLIPPED") + "\n");
     }
 }

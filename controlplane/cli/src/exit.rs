@@ -21,11 +21,15 @@ pub enum Exit {
     Findings,
     /// The time that was given is over.
     Deadline,
+    /// It is done, and what came of it could not be written.
+    Unwritten,
+    /// Somebody who waited waits no longer.
+    Interrupted,
 }
 
 impl Exit {
     /// All of them, as `docs/cli.md` lists them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ok,
         Self::Failed,
         Self::Usage,
@@ -34,6 +38,8 @@ impl Exit {
         Self::Unknown,
         Self::Findings,
         Self::Deadline,
+        Self::Unwritten,
+        Self::Interrupted,
     ];
 
     /// What the process ends with.
@@ -47,6 +53,8 @@ impl Exit {
             Self::Unknown => 78,
             Self::Findings => 79,
             Self::Deadline => 124,
+            Self::Unwritten => 125,
+            Self::Interrupted => 130,
         }
     }
 
@@ -61,6 +69,8 @@ impl Exit {
             Self::Unknown => "unknown",
             Self::Findings => "findings",
             Self::Deadline => "deadline",
+            Self::Unwritten => "unwritten",
+            Self::Interrupted => "interrupted",
         }
     }
 
@@ -79,6 +89,10 @@ impl Exit {
             }
             Self::Findings => "`check` has found something.",
             Self::Deadline => "The time that was given is over; a move that was started goes on.",
+            Self::Unwritten => "It is done, but the result could not be written, or not whole.",
+            Self::Interrupted => {
+                "Ctrl-C, or SIGTERM, while it waited; a move that was started goes on."
+            }
         }
     }
 }

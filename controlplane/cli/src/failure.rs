@@ -57,6 +57,11 @@ impl Failure {
             reason => format!("{reason}: {}", status.message()),
         };
         let mut failure = Self::new(exit, message);
+        if exit == Exit::Failed && is_foreign(status.code(), reason) {
+            failure = failure.hint(
+                "does the operators' API listen there? its port is `operators.listen` of the control plane's configuration",
+            );
+        }
         let fields = details.bad_request().map(|it| &it.field_violations);
         for violation in fields.into_iter().flatten() {
             failure.add(&violation.field, &violation.description);
@@ -95,6 +100,17 @@ fn exit_of(code: Code, reason: &str, intent: Intent) -> Exit {
         code if intent == Intent::Change && may_have_happened(code, reason) => Exit::Unknown,
         _ => Exit::Failed,
     }
+}
+
+/// Whether it is no word of a control plane's, which gives a reason with each of these: something else answers there.
+fn is_foreign(code: Code, reason: &str) -> bool {
+    let codes = [
+        Code::Cancelled,
+        Code::Internal,
+        Code::Unimplemented,
+        Code::Unknown,
+    ];
+    reason.is_empty() && codes.contains(&code)
 }
 
 /// Whether a change may have been made all the same. Two reasons say that nothing was written; of the others with these
@@ -151,6 +167,19 @@ mod tests {
             let lost = Status::new(code, "connection reset");
             assert_eq!(Failure::of(&lost, Intent::Change).exit, Exit::Unknown);
             assert_eq!(Failure::of(&lost, Intent::Look).exit, Exit::Failed);
+        }
+    }
+
+    #[test]
+    fn who_asks_at_another_port_is_told_so() {
+        for (code, reason, is_told) in [
+            (Code::Internal, "", true),
+            (Code::Unimplemented, "", true),
+            (Code::Internal, "INTERNAL", false),
+            (Code::PermissionDenied, "", false),
+        ] {
+            let failure = Failure::of(&said(code, reason), Intent::Look).to_string();
+            assert_eq!(failure.contains("operators.listen"), is_told, "{failure}");
         }
     }
 

@@ -1,9 +1,12 @@
 //! Following a move to its end, whatever becomes of the connection.
 
-use std::time::Duration;
+use std::{future::pending, pin::pin, time::Duration};
 
 use ferrypost_proto::v1;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep, timeout_at},
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -45,6 +48,7 @@ impl Follow {
         mut seen: impl FnMut(&mut Console, &v1::Migration),
     ) -> Followed {
         let deadline = Instant::now() + self.wait;
+        let mut interrupted = pin!(interrupted());
         let mut progress = Progress::default();
         let mut last = None;
         let mut heard = Instant::now();
@@ -57,7 +61,13 @@ impl Follow {
                 heard = Instant::now();
                 last = Some(migration);
             };
-            let watched = timeout_at(deadline, self.watch(client, &mut note)).await;
+            let watched = tokio::select! {
+                watched = timeout_at(deadline, self.watch(client, &mut note)) => watched,
+                () = &mut interrupted => {
+                    let failure = Some(self.interrupted());
+                    return Followed { last, failure };
+                }
+            };
             let is_over = last.as_ref().is_some_and(self.until);
             let failure = match watched {
                 _ if is_over => None,
@@ -67,9 +77,14 @@ impl Follow {
                 Ok(Err(status)) if is_final(&status) => Some(Failure::of(&status, Intent::Look)),
                 Ok(Err(status)) if heard.elapsed() > LOST => Some(self.lost(&status)),
                 Ok(Err(_)) => {
-                    sleep(PAUSE).await;
-                    _ = client.reconnect().await;
-                    continue;
+                    let again = async {
+                        sleep(PAUSE).await;
+                        client.reconnect().await
+                    };
+                    tokio::select! {
+                        _ = again => continue,
+                        () = &mut interrupted => Some(self.interrupted()),
+                    }
                 }
             };
             return Followed { last, failure };
@@ -103,12 +118,18 @@ impl Follow {
     }
 
     fn late(&self) -> Failure {
+        let within = format!("no outcome within {:?}", self.wait);
+        self.goes_on(Exit::Deadline, &within)
+    }
+
+    fn interrupted(&self) -> Failure {
+        self.goes_on(Exit::Interrupted, "nobody waits for it any more")
+    }
+
+    fn goes_on(&self, exit: Exit, why: &str) -> Failure {
         let id = &self.migration_id;
-        Failure::new(
-            Exit::Deadline,
-            format!("no outcome within {:?}; the move {id} goes on", self.wait),
-        )
-        .hint(format!("ferrypost watch {id}, or ferrypost abort {id}"))
+        Failure::new(exit, format!("{why}; the move {id} goes on"))
+            .hint(format!("ferrypost watch {id}, or ferrypost abort {id}"))
     }
 
     fn lost(&self, status: &Status) -> Failure {
@@ -118,6 +139,21 @@ impl Follow {
             status.message()
         );
         Failure::new(Exit::Unknown, message).hint(format!("ferrypost watch {id}"))
+    }
+}
+
+/// Resolves when somebody stops waiting: Ctrl-C, or SIGTERM.
+async fn interrupted() {
+    // Without a handler the process ends as it would without us.
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 

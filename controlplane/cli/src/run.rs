@@ -30,12 +30,21 @@ pub async fn run(
     environment: Environment<'_>,
     console: &mut Console,
 ) -> Exit {
-    match act(arguments, environment, console).await {
+    let exit = match act(arguments, environment, console).await {
         Ok(()) => Exit::Ok,
         Err(failure) => {
             console.note(&failure.to_string());
             failure.exit
         }
+    };
+    let Some(error) = console.unwritten() else {
+        return exit;
+    };
+    console.note(&format!("the result could not be written: {error}"));
+    if exit == Exit::Ok {
+        Exit::Unwritten
+    } else {
+        exit
     }
 }
 

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use ferrypost_proto::{AccountId, DestinationId, Name, Phase, Revision, v1};
 
-use super::{Core, Step, migration::check_reason, not_rewound, routing, subject};
+use super::{
+    Core, Step,
+    migration::{check_reason, with_known_destinations},
+    not_rewound, routing, subject,
+};
 use crate::{
-    domain::resolution::{self, Route, Subject, WantedRecord},
+    domain::resolution::{self, Route, Subject, WantedRecord, WriteRefused},
     domain::state::{Account, State},
     refusal::{Answer, Reason, Refusal},
 };
@@ -109,7 +113,8 @@ impl PlacementUseCases {
     /// Records by account id, `size` of them at most.
     ///
     /// # Errors
-    /// When `destination` is no id, or this replica has loaded nothing yet.
+    /// When `destination` is no id, there is no such destination and nobody lives there, or this replica has loaded
+    /// nothing yet.
     pub fn list(
         &self,
         destination: &str,
@@ -127,6 +132,14 @@ impl PlacementUseCases {
             let lives = account.placement().map(|placement| &placement.home);
             home.as_ref().is_none_or(|home| lives == Some(home))
         };
+        if let Some(home) = &home
+            && !is_configured(&state, home)
+            && !state.accounts().any(|account| lives_there(account))
+        {
+            // Whoever mistypes it would read that nobody lives there.
+            let refusal = Refusal::from(WriteRefused::UnknownDestination(home.clone()));
+            return Err(with_known_destinations(refusal, &state));
+        }
         let mut page: Vec<_> = state
             .accounts_sorted(after)
             .filter(|account| lives_there(account))
@@ -202,7 +215,7 @@ impl PlacementUseCases {
                 let (routing, _) = routing(state)?;
                 let account = subject::find_record(state, routing, &order.account)?;
                 let Some(placement) = account.placement().cloned() else {
-                    return Err(resolution::WriteRefused::Unreadable(account.id().clone()).into());
+                    return Err(WriteRefused::Unreadable(account.id().clone()).into());
                 };
                 let change = resolution::delete_record(state, placement, order.expected_epoch)?;
                 let id = account.id().clone();
@@ -269,7 +282,7 @@ fn wanted(
             account
                 .placement()
                 .cloned()
-                .ok_or_else(|| resolution::WriteRefused::Unreadable(account.id().clone()))?,
+                .ok_or_else(|| WriteRefused::Unreadable(account.id().clone()))?,
         ),
         Subject::Unlisted(name) => {
             names.push(name);
@@ -315,6 +328,10 @@ fn shown(state: &State, account: &Account) -> v1::Placement {
             migration_id: unreadable.record.migration_id.clone(),
         },
     }
+}
+
+fn is_configured(state: &State, destination: &DestinationId) -> bool {
+    routing(state).is_ok_and(|(config, _)| config.destinations().contains_key(destination))
 }
 
 fn nameless(error: ferrypost_proto::NameError) -> Explanation {

@@ -5,6 +5,7 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+use std::fs::File;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use super::shell::shell;
 
 const FAILPOINTS: &str = "FERRYPOST_FAILPOINTS";
 
@@ -66,8 +69,9 @@ impl Ferrypost {
     }
 }
 
-/// What a command says that is still at work when it has printed something, while something else happens.
-async fn said_while(mut command: Command, happens: impl Future<Output = ()>) -> Said {
+/// What a command says that is still at work when it has printed something, while something else happens, which may know its
+/// process.
+async fn said_while(mut command: Command, happens: impl AsyncFnOnce(u32)) -> Said {
     let mut child = command.spawn().unwrap();
     let mut first = vec![0; 1];
     let out = child.stdout.as_mut().expect("it is piped");
@@ -75,7 +79,7 @@ async fn said_while(mut command: Command, happens: impl Future<Output = ()>) -> 
         .await
         .expect("it prints")
         .unwrap();
-    happens.await;
+    happens(child.id().expect("it has not ended")).await;
     let output = timeout(LIMIT, child.wait_with_output());
     Said::of(&output.await.expect("it ends").unwrap())
 }
@@ -405,6 +409,26 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
         .ended(124);
     waited.contains(&["gateway-2", "goes on"]);
     let id = waited.out.split_whitespace().last().unwrap().to_owned();
+    // 130: whoever does not want to wait is told the same.
+    for signal in ["INT", "TERM"] {
+        let watching = ferrypost.command(&format!("watch {id} -o short"));
+        let watched = said_while(watching, async |process| {
+            shell(&format!("kill -{signal} {process}")).await;
+        })
+        .await;
+        watched
+            .ended(130)
+            .contains(&[&format!("the move {id} goes on"), "ferrypost abort"]);
+    }
+    // 125: a file that is not whole is not taken for one that is.
+    let mut placements = ferrypost.command("placements");
+    let onto_a_full_disk = placements
+        .stdout(File::create("/dev/full").unwrap())
+        .spawn();
+    let said = onto_a_full_disk.unwrap().wait_with_output().await.unwrap();
+    Said::of(&said)
+        .ended(125)
+        .contains(&["could not be written"]);
     ferrypost
         .says(&format!("abort {id} --reason enough"))
         .await
@@ -431,7 +455,7 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
     let begun = ferrypost.says(&wave).await.ended(0);
     let id = begun.out.split_whitespace().last().unwrap().to_owned();
     let watching = ferrypost.command("watch --label wave=1 --until-done");
-    let watched = said_while(watching, async {
+    let watched = said_while(watching, async |_| {
         ferrypost.says(&format!("abort {id}")).await.ended(0);
     })
     .await;

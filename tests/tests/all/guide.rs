@@ -38,7 +38,7 @@ const LIMIT: Duration = Duration::from_mins(6);
 const NOT_HERE: [&str; 3] = ["root", "server", "cluster"];
 
 /// A fenced block, or a stage direction, whose `info` is `stage`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Block {
     /// Page and line, for messages.
     place: String,
@@ -215,6 +215,8 @@ struct Reader {
     /// Lines by which earlier blocks have set their shell's environment.
     exports: String,
     printed: String,
+    /// The last block that copies mailboxes.
+    copying: Option<Block>,
 }
 
 impl Reader {
@@ -249,6 +251,7 @@ impl Reader {
             world,
             desk,
             printed: String::new(),
+            copying: None,
         }
     }
 
@@ -265,6 +268,9 @@ impl Reader {
 
     async fn types(&mut self, block: &Block) {
         let mut script = block.text.clone();
+        if script.contains("dsync-server") {
+            self.copying = Some(block.clone());
+        }
         for (said, here) in &self.here {
             script = script.replace(said, here);
         }
@@ -296,6 +302,10 @@ impl Reader {
 
     async fn acts(&mut self, block: &Block) {
         match block.text.as_str() {
+            "copy again" => {
+                let copying = self.copying.clone().expect("a block that copies");
+                self.types(&copying).await;
+            }
             "kill gateway-2" => {
                 self.world.data_plane(1).kill();
                 self.sees(block, "^gateway-2 +[^ ]+ +no ").await;

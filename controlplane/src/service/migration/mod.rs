@@ -22,6 +22,7 @@ use ferrypost_proto::{MigrationId, TraceParent, v1};
 pub use lookup::{MigrationFilter, MigrationPage};
 pub(in crate::service) use request::check_reason;
 pub use request::{MoveKind, MoveOrder};
+pub(in crate::service) use start::with_known_destinations;
 
 use super::Core;
 use crate::{domain::state::State, fleet::Fleet, refusal::Answer};

@@ -224,7 +224,7 @@ impl MigrationUseCases {
 }
 
 /// Who mistypes a destination wants to see those that there are.
-fn with_known_destinations(refusal: Refusal, state: &State) -> Refusal {
+pub(in crate::service) fn with_known_destinations(refusal: Refusal, state: &State) -> Refusal {
     if refusal.reason != Reason::DestinationUnknown {
         return refusal;
     }

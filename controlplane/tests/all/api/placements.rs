@@ -41,6 +41,25 @@ async fn get(world: &World, account: &str) -> Option<v1::Placement> {
     answer.ok()?.into_inner().placement
 }
 
+/// Whoever mistypes it would read that nobody lives there.
+#[tokio::test]
+async fn a_list_of_a_destination_that_there_is_not_is_refused() {
+    let world = World::new().await;
+    let of = |destination: &str| v1::ListPlacementsRequest {
+        destination: destination.to_owned(),
+        ..v1::ListPlacementsRequest::default()
+    };
+    let refused = world
+        .placements()
+        .list_placements(of("targets"))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused), "DESTINATION_UNKNOWN");
+    assert!(refused.message().contains("there are: "), "{refused}");
+    let empty = world.placements().list_placements(of("target")).await;
+    assert!(empty.expect("an answer").into_inner().placements.is_empty());
+}
+
 #[tokio::test]
 async fn a_record_is_made_where_its_names_go_and_found_by_id_and_name() {
     let world = World::new().await;
