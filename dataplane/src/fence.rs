@@ -20,7 +20,7 @@ use ferrypost_proto::{
     routing::v1::{Drained, DrainedAccount, Draining},
 };
 use ferrypost_routing::{RoutingTable, Touched};
-use ferrypost_runtime::telemetry::{Origin, SpanContext};
+use ferrypost_runtime::telemetry::Origin;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -279,6 +279,7 @@ impl Fence {
     fn log(&self, what: &'static str) {
         let migration = self.migration();
         let trace = self.trace.map(|trace| trace.trace_id());
+        let trace = trace.map(tracing::field::display);
         tracing::debug!(migration, trace, closed = self.ledger.closed(), "{what}");
     }
 
@@ -311,16 +312,8 @@ impl Fence {
 
     /// In the trace of the move, from the beginning of the fence on.
     fn origin(&self) -> Origin {
-        let parent = self.trace.map(|trace| {
-            let (trace, span, sampled) = trace.parts();
-            SpanContext {
-                trace,
-                span,
-                sampled,
-            }
-        });
-        let origin = parent.map_or_else(Origin::default, Origin::remote);
-        origin.begun(self.begun.elapsed())
+        let parent = self.trace.map(|trace| trace.parent());
+        Origin::after(parent).begun(self.begun.elapsed())
     }
 
     fn migration(&self) -> Option<&str> {

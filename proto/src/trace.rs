@@ -1,15 +1,24 @@
 //! The trace that a call, a move and what data planes do for it belong to: W3C Trace Context, level 1.
 //!
-//! Nothing is decided by it: it is what a caller says, checked for its form and then carried.
+//! Nothing is decided by it: it is what a caller says, checked for its form and then carried. Of OpenTelemetry's interface
+//! these are the words and what reads a carrier; the propagator that its kit has would take for valid what is not (a sign
+//! before a number, a number with too few digits).
 
 use std::{fmt, str::FromStr};
+
+use opentelemetry::{
+    SpanId, TraceFlags, TraceId,
+    propagation::Extractor,
+    trace::{SpanContext, TraceState},
+};
 
 /// A `traceparent`: which trace, which span in it, and whether its maker records it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceParent {
-    trace: [u8; 16],
-    parent: [u8; 8],
-    flags: u8,
+    trace: TraceId,
+    parent: SpanId,
+    /// None but the one that version 00 knows (§3.2.2.5): the maker of the parent may have recorded it.
+    flags: TraceFlags,
 }
 
 /// A text that is no `traceparent`.
@@ -20,9 +29,6 @@ pub struct BadTraceParent;
 /// `00-<32 digits>-<16 digits>-<2 digits>`
 const LENGTH: usize = 55;
 
-/// The one flag that version 00 knows (§3.2.2.5): the maker of the parent may have recorded it.
-const SAMPLED: u8 = 1;
-
 impl TraceParent {
     /// The name of the header and of the gRPC metadata.
     pub const HEADER: &str = "traceparent";
@@ -32,15 +38,24 @@ impl TraceParent {
     ///
     /// `random` names it; all zeros are no name (§3.2.2.3).
     pub fn generate(random: [u8; 16]) -> Self {
-        let mut parent = [0; 8];
-        parent.copy_from_slice(&random[8..]);
-        if parent == [0; 8] {
+        let trace = TraceId::from_bytes(random);
+        let parent = second_half(trace);
+        if parent == SpanId::INVALID {
             return Self::generate([1; 16]);
         }
         Self {
-            trace: random,
+            trace,
             parent,
-            flags: SAMPLED,
+            flags: TraceFlags::SAMPLED,
+        }
+    }
+
+    /// What a carrier brings, if that is valid and there once: two say nothing (§4.3), and an invalid one is as none
+    /// (§3.2.3).
+    pub fn extract(carrier: &dyn Extractor) -> Option<Self> {
+        match carrier.get_all(Self::HEADER)?[..] {
+            [only] => only.parse().ok(),
+            _ => None,
         }
     }
 
@@ -48,32 +63,41 @@ impl TraceParent {
     #[must_use]
     pub const fn unrecorded(self) -> Self {
         Self {
-            flags: self.flags & !SAMPLED,
+            flags: TraceFlags::NOT_SAMPLED,
             ..self
         }
     }
 
     /// Whether no caller has begun the trace: what is done for it is its first span.
     pub fn begins_here(&self) -> bool {
-        self.parent == self.trace[8..]
-    }
-
-    /// The trace, the span in it, and whether its maker records it.
-    pub const fn parts(&self) -> ([u8; 16], [u8; 8], bool) {
-        (self.trace, self.parent, self.flags & SAMPLED != 0)
-    }
-
-    /// What a caller sends, if it is valid; else a new trace (§3.2.3: an invalid one is as none).
-    pub fn of_caller(header: Option<&str>, random: [u8; 16]) -> Self {
-        header
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(|| Self::generate(random))
+        self.parent == second_half(self.trace)
     }
 
     /// The trace alone, as logs and exporters name it.
-    pub fn trace_id(&self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.trace))
+    pub const fn trace_id(&self) -> TraceId {
+        self.trace
     }
+
+    /// The span of it that this names.
+    pub const fn span_id(&self) -> SpanId {
+        self.parent
+    }
+
+    /// That span, as another process's.
+    pub fn parent(&self) -> SpanContext {
+        SpanContext::new(self.trace, self.parent, self.flags, true, TraceState::NONE)
+    }
+
+    /// A span of this process in the same trace, which is recorded if the parent is.
+    pub fn span(&self, id: SpanId) -> SpanContext {
+        SpanContext::new(self.trace, id, self.flags, false, TraceState::NONE)
+    }
+}
+
+fn second_half(trace: TraceId) -> SpanId {
+    let mut half = [0; 8];
+    half.copy_from_slice(&trace.to_bytes()[8..]);
+    SpanId::from_bytes(half)
 }
 
 impl FromStr for TraceParent {
@@ -85,29 +109,28 @@ impl FromStr for TraceParent {
         let mut parts = known.split('-');
         let mut part = || parts.next().ok_or(BadTraceParent);
         let [version] = digits(part()?)?;
-        let trace = digits(part()?)?;
-        let parent = digits(part()?)?;
+        let trace = TraceId::from_bytes(digits(part()?)?);
+        let parent = SpanId::from_bytes(digits(part()?)?);
         let [flags] = digits(part()?)?;
         let has_its_length = match version {
             0 => later.is_empty(),
             0xff => false,
             _ => later.is_empty() || later.starts_with('-'),
         };
-        if !has_its_length || trace == [0; 16] || parent == [0; 8] {
+        if !has_its_length || trace == TraceId::INVALID || parent == SpanId::INVALID {
             return Err(BadTraceParent);
         }
         Ok(Self {
             trace,
             parent,
-            flags: flags & SAMPLED,
+            flags: TraceFlags::new(flags) & TraceFlags::SAMPLED,
         })
     }
 }
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (trace, parent) = (self.trace_id(), u64::from_be_bytes(self.parent));
-        write!(f, "00-{trace}-{parent:016x}-{:02x}", self.flags)
+        write!(f, "00-{}-{}-{:02x}", self.trace, self.parent, self.flags)
     }
 }
 
@@ -140,17 +163,22 @@ mod tests {
     fn a_valid_traceparent_comes_back_as_it_was() {
         let parsed: TraceParent = VALID.parse().expect("valid");
         assert_eq!(parsed.to_string(), VALID);
-        assert_eq!(parsed.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        let trace = parsed.trace_id().to_string();
+        assert_eq!(trace, "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(!parsed.begins_here());
+        let parent = parsed.parent();
+        assert!(parent.is_valid() && parent.is_remote() && parent.is_sampled());
+        assert_eq!(parent.span_id().to_string(), "00f067aa0ba902b7");
         for random in [[7; 16], [0; 16]] {
             let made = TraceParent::generate(random);
             assert!(made.begins_here());
-            let (trace, parent, sampled) = made.parts();
-            assert_eq!(parent, trace[8..]);
-            assert!(sampled);
-            assert_eq!(made.unrecorded().parts(), (trace, parent, false));
+            let (trace, span) = (made.trace_id().to_bytes(), made.span_id());
+            assert_eq!(span.to_bytes(), trace[8..]);
+            assert!(made.span(span).is_sampled() && !made.span(span).is_remote());
+            let unrecorded = made.unrecorded();
+            assert_eq!(unrecorded.trace_id(), made.trace_id());
+            assert!(unrecorded.begins_here() && !unrecorded.parent().is_sampled());
             assert_eq!(made.to_string().parse(), Ok(made));
-            assert_eq!(TraceParent::of_caller(Some(VALID), random), parsed);
         }
     }
 
@@ -168,6 +196,7 @@ mod tests {
             VALID.replace("4bf92f3577b34da6a3ce929d0e0e4736", &zeros),
             VALID.replace("00f067aa0ba902b7", "0000000000000000"),
             VALID.replace("4bf9", "4bfé"),
+            VALID.replace("4bf9", "+bf9"),
             "é".repeat(200),
             "0".repeat(1 << 20),
         ];
@@ -177,9 +206,38 @@ mod tests {
                 Err(BadTraceParent),
                 "{text:.80}"
             );
-            let made = TraceParent::of_caller(Some(&text), [7; 16]);
-            assert_ne!(made, VALID.parse().expect("valid"));
+            assert_eq!(TraceParent::extract(&carrier(&[&text])), None);
         }
+    }
+
+    /// Headers of this name, as a call has them.
+    struct Carrier(Vec<String>);
+
+    fn carrier(headers: &[&str]) -> Carrier {
+        Carrier(headers.iter().map(|it| (*it).to_owned()).collect())
+    }
+
+    impl Extractor for Carrier {
+        fn get(&self, key: &str) -> Option<&str> {
+            assert_eq!(key, "traceparent");
+            self.0.first().map(String::as_str)
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            vec!["traceparent"]
+        }
+
+        fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+            assert_eq!(key, "traceparent");
+            Some(self.0.iter().map(String::as_str).collect())
+        }
+    }
+
+    #[test]
+    fn a_carrier_brings_one_or_none() {
+        assert_eq!(TraceParent::extract(&carrier(&[VALID])), VALID.parse().ok());
+        assert_eq!(TraceParent::extract(&carrier(&[])), None);
+        assert_eq!(TraceParent::extract(&carrier(&[VALID, VALID])), None);
     }
 
     #[test]

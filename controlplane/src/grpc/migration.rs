@@ -9,7 +9,7 @@ use ferrypost_proto::{
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{caller, page, patience, traceparent};
+use super::{caller, page, patience, trace_of};
 use crate::{
     refusal::{Answer, Reason, Refusal},
     service::migration::{MigrationFilter, MigrationUseCases, MoveKind, MoveOrder, Moved},
@@ -50,7 +50,7 @@ impl MigrationService for Migrations {
         request: Request<v1::MigrateRequest>,
     ) -> Result<Response<v1::MigrateResponse>, Status> {
         let requested_by = caller(&request);
-        let trace = self.0.trace(traceparent(&request));
+        let trace = self.0.trace(trace_of(&request));
         let request = request.into_inner();
         let order = MoveOrder {
             kind: MoveKind::Migrate {
@@ -80,7 +80,7 @@ impl MigrationService for Migrations {
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         let requested_by = caller(&request);
-        let trace = self.0.trace(traceparent(&request));
+        let trace = self.0.trace(trace_of(&request));
         let request = request.into_inner();
         let order = MoveOrder {
             kind: MoveKind::Rollback,

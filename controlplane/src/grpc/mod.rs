@@ -20,7 +20,9 @@ mod status;
 use std::time::Duration;
 
 use ferrypost_proto::TraceParent;
+use opentelemetry::propagation::Extractor;
 use tonic::Request;
+use tonic::metadata::{KeyRef, MetadataMap};
 
 use self::auth::Caller;
 use crate::refusal::{Answer, Refusal};
@@ -34,13 +36,30 @@ fn caller<T>(request: &Request<T>) -> String {
         .map_or_else(String::new, |caller| (*caller.name).to_owned())
 }
 
-/// The trace that the caller says its call belongs to, as it says it. Two say nothing (W3C Trace Context
-/// §4.3).
-fn traceparent<T>(request: &Request<T>) -> Option<&str> {
-    let mut all = request.metadata().get_all(TraceParent::HEADER).iter();
-    match (all.next(), all.next()) {
-        (Some(only), None) => only.to_str().ok(),
-        _ => None,
+/// The trace that the caller says its call belongs to.
+fn trace_of<T>(request: &Request<T>) -> Option<TraceParent> {
+    TraceParent::extract(&Metadata(request.metadata()))
+}
+
+/// A call's metadata, as whoever reads a trace's context looks at them. What is no text brings nothing.
+struct Metadata<'a>(&'a MetadataMap);
+
+impl Extractor for Metadata<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        let texts = self.0.keys().filter_map(|key| match key {
+            KeyRef::Ascii(key) => Some(key.as_str()),
+            KeyRef::Binary(_) => None,
+        });
+        texts.collect()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        let all = self.0.get_all(key).iter();
+        all.map(|value| value.to_str().ok()).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use ferrypost_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{caller, page, traceparent};
+use super::{caller, page, trace_of};
 use crate::refusal::{Reason, Refusal};
 use crate::service::{
     placement::{DeleteOrder, PlacementUseCases, RecordOrder},
@@ -102,7 +102,7 @@ impl PlacementService for Placements {
         &self,
         request: Request<v1::ExplainRouteRequest>,
     ) -> Result<Response<v1::ExplainRouteResponse>, Status> {
-        let trace = self.1.trace(traceparent(&request));
+        let trace = self.1.trace(trace_of(&request));
         let request = request.into_inner();
         let (state, explanation) = self.0.explain(&request.login).await?;
         let (data_planes, unreachable) = match &explanation.name {

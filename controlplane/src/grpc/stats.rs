@@ -7,7 +7,7 @@ use ferrypost_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{caller, page, traceparent};
+use super::{caller, page, trace_of};
 use crate::{
     domain::state::State,
     refusal::Refusal,
@@ -75,7 +75,7 @@ impl StatsService for Stats {
         &self,
         request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
-        let trace = self.0.trace(traceparent(&request));
+        let trace = self.0.trace(trace_of(&request));
         let request = request.into_inner();
         let size = page::size(request.page_size);
         let after = page::position("sessions", &request.page_token, |place| {
@@ -103,7 +103,7 @@ impl StatsService for Stats {
         &self,
         request: Request<v1::ListUnlistedLoginsRequest>,
     ) -> Result<Response<v1::ListUnlistedLoginsResponse>, Status> {
-        let trace = self.0.trace(traceparent(&request));
+        let trace = self.0.trace(trace_of(&request));
         let request = request.into_inner();
         let size = page::size(request.page_size) as usize;
         let after = page::position("unlisted", &request.page_token, |name| {
@@ -123,7 +123,7 @@ impl StatsService for Stats {
         &self,
         request: Request<v1::KickSessionsRequest>,
     ) -> Result<Response<v1::KickSessionsResponse>, Status> {
-        let (by, trace) = (caller(&request), self.0.trace(traceparent(&request)));
+        let (by, trace) = (caller(&request), self.0.trace(trace_of(&request)));
         let request = request.into_inner();
         let report = self
             .0

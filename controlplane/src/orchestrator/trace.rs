@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ferrypost_proto::{MigrationId, TraceParent, store::v1::MigrationRecord, v1::MigrationState};
-use ferrypost_runtime::telemetry::{Origin, SpanContext};
+use ferrypost_runtime::telemetry::{Origin, SpanContext, SpanId};
 use prost_types::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -72,43 +72,31 @@ struct Whole<'a> {
 impl<'a> Whole<'a> {
     fn of(id: &'a MigrationId, record: &MigrationRecord) -> Option<Self> {
         let trace: TraceParent = record.traceparent.parse().ok()?;
-        let (of_trace, parent, sampled) = trace.parts();
         let span = if trace.begins_here() {
-            parent
+            trace.span_id()
         } else {
             named(id)
         };
         Some(Self {
             id,
             trace,
-            context: SpanContext {
-                trace: of_trace,
-                span,
-                sampled,
-            },
+            context: trace.span(span),
         })
     }
 
     fn phase(&self, name: &'static str, lasted: Duration) -> Span {
-        let origin = Origin::after(Some(self.context)).begun(lasted);
+        let origin = Origin::after(Some(self.context.clone())).begun(lasted);
         origin.make(|| {
             debug_span!(parent: None, "phase", otel.name = name, ferrypost.migration.id = self.id.as_str())
         })
     }
 
     fn span(&self, record: &MigrationRecord, lasted: Duration) -> Span {
-        let (trace, parent, sampled) = self.trace.parts();
-        let parent = SpanContext {
-            trace,
-            span: parent,
-            sampled,
-        };
-        let origin = if self.trace.begins_here() {
-            Origin::after(Some(parent))
-        } else {
-            Origin::remote(parent)
-        };
-        let span = origin.named(self.context.span).begun(lasted).make(|| {
+        // Its own span begins a trace that nobody else has begun.
+        let parent = (!self.trace.begins_here()).then(|| self.trace.parent());
+        let parent = parent.unwrap_or_else(|| self.context.clone());
+        let origin = Origin::after(Some(parent));
+        let span = origin.named(self.context.span_id()).begun(lasted).make(|| {
             debug_span!(
                 parent: None,
                 "migration",
@@ -137,11 +125,11 @@ impl<'a> Whole<'a> {
 }
 
 /// What the span of a move is called that a caller's trace goes on with: the same on every replica.
-fn named(id: &MigrationId) -> [u8; 8] {
+fn named(id: &MigrationId) -> SpanId {
     let digest = Sha256::digest(id.as_str());
     let mut name = [0; 8];
     name.copy_from_slice(&digest[..8]);
-    name
+    SpanId::from_bytes(name)
 }
 
 /// For people to look at, as both times are.

@@ -65,11 +65,10 @@ pub(crate) enum Step<T> {
 }
 
 /// A trace that is not followed is dropped here, so that no process goes on with it and a move is one trace everywhere.
-fn begin(tracing: Tracing, of_caller: Option<&str>, random: [u8; 16]) -> TraceParent {
+fn begin(tracing: Tracing, of_caller: Option<TraceParent>, random: [u8; 16]) -> TraceParent {
     let of_caller = of_caller.filter(|_| tracing.follows_callers());
-    let trace = TraceParent::of_caller(of_caller, random);
-    let (id, ..) = trace.parts();
-    if trace.begins_here() && !tracing.records(id) {
+    let trace = of_caller.unwrap_or_else(|| TraceParent::generate(random));
+    if trace.begins_here() && !tracing.records(trace.trace_id()) {
         trace.unrecorded()
     } else {
         trace
@@ -78,7 +77,7 @@ fn begin(tracing: Tracing, of_caller: Option<&str>, random: [u8; 16]) -> TracePa
 
 impl Core {
     /// The trace that a call belongs to: its caller's, or one of its own.
-    pub(crate) fn trace(&self, of_caller: Option<&str>) -> TraceParent {
+    pub(crate) fn trace(&self, of_caller: Option<TraceParent>) -> TraceParent {
         begin(self.tracing, of_caller, self.random.bytes())
     }
 

@@ -58,7 +58,7 @@ impl Commands {
     pub(super) fn run(&mut self, command: Command) -> Option<CommandResult> {
         if let Ok(trace) = command.traceparent.parse::<TraceParent>() {
             let trace = trace.trace_id();
-            tracing::debug!(command = %command.command_id.escape_debug(), trace, "a command");
+            tracing::debug!(command = %command.command_id.escape_debug(), %trace, "a command");
         }
         let outcome = match command.command {
             Some(Kind::ListSessions(list)) => self.list(&list),

@@ -255,7 +255,7 @@ impl Record {
         let (kind, blame) = (kind.into_str(), blame.into_str());
         let relayed = self.relayed.as_ref();
         let lasted = relayed.map_or(Duration::ZERO, |relayed| relayed.since.elapsed());
-        let after = Origin::after(relayed.and_then(|relayed| relayed.span));
+        let after = Origin::after(relayed.and_then(|relayed| relayed.span.clone()));
         let span = after.begun(lasted).make(|| {
             tracing::debug_span!(
                 parent: None,

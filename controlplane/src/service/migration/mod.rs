@@ -68,7 +68,7 @@ impl MigrationUseCases {
     }
 
     /// The trace that a call belongs to.
-    pub(crate) fn trace(&self, of_caller: Option<&str>) -> TraceParent {
+    pub(crate) fn trace(&self, of_caller: Option<TraceParent>) -> TraceParent {
         self.core.trace(of_caller)
     }
 

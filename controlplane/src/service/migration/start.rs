@@ -147,7 +147,7 @@ impl MigrationUseCases {
                 self.core.failpoints.reach("copying.after").await?;
                 tracing::info!(%migration, account = %start.placement.account, source = %start.source,
                     target = %start.target, by = order.requested_by, reason = order.reason,
-                    trace = order.trace.trace_id(),
+                    trace = %order.trace.trace_id(),
                     "a move was asked for");
                 Ok(Some(migration))
             }

@@ -134,7 +134,7 @@ impl StatsUseCases {
     }
 
     /// The trace that a call belongs to.
-    pub(crate) fn trace(&self, of_caller: Option<&str>) -> TraceParent {
+    pub(crate) fn trace(&self, of_caller: Option<TraceParent>) -> TraceParent {
         self.core.trace(of_caller)
     }
 

@@ -22,10 +22,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
 
-use super::{
-    environment::Target,
-    otlp::{Request, Response},
-};
+use super::{environment::Target, otlp::Request};
 use crate::{
     Backoff, Random,
     admin::Connection,
@@ -45,7 +42,6 @@ const PING: Duration = Duration::from_secs(20);
 /// Where one signal is sent.
 pub(super) struct Collector {
     grpc: Grpc<Channel>,
-    path: PathAndQuery,
     headers: MetadataMap,
     random: Random,
 }
@@ -82,11 +78,7 @@ impl Collector {
     ///
     /// # Errors
     /// When the endpoint is none.
-    pub(super) fn new(
-        target: &Target,
-        path: &'static str,
-        random: Random,
-    ) -> Result<Self, tonic::transport::Error> {
+    pub(super) fn new(target: &Target, random: Random) -> Result<Self, tonic::transport::Error> {
         let authority = target.endpoint.authority();
         let authority = authority.map_or("", http::uri::Authority::as_str);
         // Its TLS is ours: what is handed to tonic is a connection that has it, so it is told of a scheme without.
@@ -110,7 +102,6 @@ impl Collector {
         }
         Ok(Self {
             grpc,
-            path: PathAndQuery::from_static(path),
             headers: metadata(&target.headers),
             random,
         })
@@ -150,10 +141,10 @@ impl Collector {
         ready.map_err(|error| Status::from_error(error.into()))?;
         let mut request = tonic::Request::new(request);
         *request.metadata_mut() = self.headers.clone();
-        let codec = ProstCodec::<R, Response>::default();
-        let answer = self.grpc.unary(request, self.path.clone(), codec).await?;
-        let rejected = answer.into_inner().partial_success;
-        Ok(rejected.map_or(0, |some| u64::try_from(some.rejected).unwrap_or_default()))
+        let codec = ProstCodec::<R, R::Answer>::default();
+        let method = PathAndQuery::from_static(R::METHOD);
+        let answer = self.grpc.unary(request, method, codec).await?;
+        Ok(u64::try_from(R::rejected(answer.get_ref())).unwrap_or_default())
     }
 }
 

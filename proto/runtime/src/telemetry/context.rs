@@ -1,15 +1,6 @@
 //! Where a span stands in a trace, and which traces are recorded.
 
-/// A span's place: its trace, itself, and whether it is recorded (W3C Trace Context).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpanContext {
-    /// The trace.
-    pub trace: [u8; 16],
-    /// The span.
-    pub span: [u8; 8],
-    /// Whether its maker records it.
-    pub sampled: bool,
-}
+use opentelemetry::{TraceId, trace::SpanContext};
 
 /// How traces begin that go through more than one process: as the environment says.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +30,7 @@ impl Tracing {
     }
 
     /// Whether a trace that begins here is recorded.
-    pub fn records(self, trace: [u8; 16]) -> bool {
+    pub fn records(self, trace: TraceId) -> bool {
         self.share.takes(trace)
     }
 }
@@ -70,9 +61,9 @@ impl Sampler {
     };
 
     /// Whether a span is recorded.
-    pub(super) fn takes(self, trace: [u8; 16], parent: Option<SpanContext>) -> bool {
+    pub(super) fn takes(self, trace: TraceId, parent: Option<&SpanContext>) -> bool {
         match parent {
-            Some(parent) if self.follows_parent => parent.sampled,
+            Some(parent) if self.follows_parent => parent.is_sampled(),
             _ => self.share.takes(trace),
         }
     }
@@ -84,12 +75,12 @@ impl Share {
         clippy::cast_precision_loss,
         reason = "a share of all traces needs no last digit"
     )]
-    fn takes(self, trace: [u8; 16]) -> bool {
+    fn takes(self, trace: TraceId) -> bool {
         match self {
             Self::All => true,
             Self::Nothing => false,
             Self::Ratio(ratio) => {
-                let low = (u128::from_be_bytes(trace) & u128::from(u64::MAX)) >> 1;
+                let low = (u128::from_be_bytes(trace.to_bytes()) & u128::from(u64::MAX)) >> 1;
                 (low as f64) < ratio * (1_u64 << 63) as f64
             }
         }
@@ -98,17 +89,21 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::{SpanId, TraceFlags, trace::TraceState};
+
     use super::*;
     use crate::Random;
 
-    const TRACE: [u8; 16] = [7; 16];
+    const TRACE: TraceId = TraceId::from_bytes([7; 16]);
 
     fn parent(sampled: bool) -> SpanContext {
-        SpanContext {
-            trace: TRACE,
-            span: [1; 8],
-            sampled,
-        }
+        SpanContext::new(
+            TRACE,
+            SpanId::from_bytes([1; 8]),
+            TraceFlags::default().with_sampled(sampled),
+            false,
+            TraceState::NONE,
+        )
     }
 
     #[test]
@@ -117,22 +112,24 @@ mod tests {
             follows_parent: true,
             share,
         };
-        assert!(by_parent(Share::Nothing).takes(TRACE, Some(parent(true))));
-        assert!(!by_parent(Share::All).takes(TRACE, Some(parent(false))));
+        assert!(by_parent(Share::Nothing).takes(TRACE, Some(&parent(true))));
+        assert!(!by_parent(Share::All).takes(TRACE, Some(&parent(false))));
         assert!(!by_parent(Share::Nothing).takes(TRACE, None));
         let alone = Sampler {
             follows_parent: false,
             share: Share::Nothing,
         };
-        assert!(!alone.takes(TRACE, Some(parent(true))));
+        assert!(!alone.takes(TRACE, Some(&parent(true))));
     }
 
     #[test]
     fn a_share_of_traces_is_recorded_and_a_larger_one_has_them_all() {
         let random = Random::seeded(38);
-        let traces: Vec<[u8; 16]> = (0..10_000).map(|_| random.bytes()).collect();
+        let traces: Vec<_> = (0..10_000)
+            .map(|_| TraceId::from_bytes(random.bytes()))
+            .collect();
         let taken = |ratio| {
-            let takes = move |trace: &&[u8; 16]| Share::Ratio(ratio).takes(**trace);
+            let takes = move |trace: &&TraceId| Share::Ratio(ratio).takes(**trace);
             traces.iter().filter(takes).collect::<Vec<_>>()
         };
         assert!(taken(0.0).is_empty());

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     clock,
     collector::{Collector, Undelivered},
-    otlp::{Data, KeyValue, Metric, MetricsRequest, Request, Resource, Scope},
+    otlp::{Data, InstrumentationScope, KeyValue, Metric, MetricsRequest, Request, Resource},
     queue::Queue,
     readings::Readings,
 };
@@ -80,12 +80,14 @@ impl<R: Request> Courier<R> {
     }
 
     async fn deliver(&mut self, items: Vec<R::Item>, count: u64) {
-        let scope = Scope {
+        let scope = InstrumentationScope {
             name: "ferrypost".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..InstrumentationScope::default()
         };
         let resource = Resource {
             attributes: self.sender.resource.clone(),
+            ..Resource::default()
         };
         let request = R::of(resource, scope, items);
         let sender = &mut self.sender;
@@ -164,7 +166,8 @@ fn points(metric: &Metric) -> u64 {
         Some(Data::Sum(sum)) => sum.data_points.len(),
         Some(Data::Gauge(gauge)) => gauge.data_points.len(),
         Some(Data::Histogram(histogram)) => histogram.data_points.len(),
-        None => 0,
+        // Of which nothing is made.
+        Some(Data::ExponentialHistogram(_) | Data::Summary(_)) | None => 0,
     };
     points as u64
 }
@@ -190,7 +193,7 @@ mod tests {
         metrics::{Instrument, Kind, Metrics, Reading},
         telemetry::{
             environment::{Batch, Target},
-            otlp::{AnyValue, LogRecord, LogsRequest, Value},
+            otlp::{self, AnyValue, LogRecord, LogsRequest},
         },
     };
 
@@ -244,7 +247,7 @@ mod tests {
             };
             Sender {
                 signal: "logs",
-                collector: Collector::new(&target, "/Export", Random::seeded(1)).unwrap(),
+                collector: Collector::new(&target, Random::seeded(1)).unwrap(),
                 resource: Vec::new(),
                 limit: SOON,
                 undelivered: Counter::default(),
@@ -288,7 +291,7 @@ mod tests {
     fn line(text: &str) -> LogRecord {
         LogRecord {
             body: Some(AnyValue {
-                value: Some(Value::Text(text.to_owned())),
+                value: Some(otlp::text(text)),
             }),
             ..LogRecord::default()
         }

@@ -28,6 +28,12 @@ mod tap;
 
 use std::{ffi::OsString, io, sync::Arc, time::Duration};
 
+use opentelemetry::KeyValue;
+use opentelemetry_proto::tonic::Attributes;
+use opentelemetry_semantic_conventions::resource::{
+    SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, TELEMETRY_SDK_LANGUAGE, TELEMETRY_SDK_NAME,
+    TELEMETRY_SDK_VERSION,
+};
 use tokio::runtime::{self, Runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -39,12 +45,13 @@ use crate::{
 use collector::Collector;
 use courier::{Courier, Sender};
 use environment::Settings;
-use otlp::{KeyValue, LogsRequest, MetricsRequest, TracesRequest};
+use otlp::{LogsRequest, MetricsRequest, TracesRequest};
 use queue::Queue;
 use readings::Readings;
 use tap::{Records, Spans};
 
-pub use context::{SpanContext, Tracing};
+pub use context::Tracing;
+pub use opentelemetry::{SpanId, TraceId, trace::SpanContext};
 pub(crate) use tap::Wanted;
 pub use tap::{Origin, Tap, current};
 
@@ -89,7 +96,7 @@ pub struct Service {
 pub struct Telemetry {
     settings: Settings,
     complaints: Vec<String>,
-    resource: Vec<KeyValue>,
+    resource: Vec<otlp::KeyValue>,
     random: Random,
     dropped: Dropped,
     spans: Option<Arc<Queue<otlp::Span>>>,
@@ -137,7 +144,7 @@ impl Telemetry {
         Self {
             spans: spans.map(|it| Arc::new(Queue::new(it.batch, queue_of("traces")))),
             records: records.map(|it| Arc::new(Queue::new(it.batch, queue_of("logs")))),
-            resource: resource(service, &settings.resource),
+            resource: Attributes::from(resource(service, &settings.resource)).0,
             settings,
             complaints,
             random,
@@ -258,12 +265,11 @@ impl Telemetry {
     }
 
     fn start_spans(&self, running: &Running) {
-        const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
         let Some((settings, queue)) = self.settings.traces.as_ref().zip(self.spans.clone()) else {
             return;
         };
         let limit = settings.target.timeout.min(settings.batch.timeout);
-        if let Some(sender) = self.sender("traces", &settings.target, PATH, limit, running) {
+        if let Some(sender) = self.sender("traces", &settings.target, limit, running) {
             let courier = Courier::<TracesRequest>::new(sender);
             running
                 .tasks
@@ -272,12 +278,11 @@ impl Telemetry {
     }
 
     fn start_records(&self, running: &Running) {
-        const PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
         let Some((settings, queue)) = self.settings.logs.as_ref().zip(self.records.clone()) else {
             return;
         };
         let limit = settings.target.timeout.min(settings.batch.timeout);
-        if let Some(sender) = self.sender("logs", &settings.target, PATH, limit, running) {
+        if let Some(sender) = self.sender("logs", &settings.target, limit, running) {
             let courier = Courier::<LogsRequest>::new(sender);
             running
                 .tasks
@@ -286,12 +291,11 @@ impl Telemetry {
     }
 
     fn start_metrics(&self, running: &Running, source: Arc<dyn Source>) {
-        const PATH: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
         let Some(settings) = &self.settings.metrics else {
             return;
         };
         let limit = settings.target.timeout.min(settings.timeout);
-        if let Some(sender) = self.sender("metrics", &settings.target, PATH, limit, running) {
+        if let Some(sender) = self.sender("metrics", &settings.target, limit, running) {
             let readings = Readings::new(clock::now(), settings.deltas);
             let courier = Courier::<MetricsRequest>::new(sender);
             let reporting =
@@ -304,11 +308,10 @@ impl Telemetry {
         &self,
         signal: &'static str,
         target: &environment::Target,
-        path: &'static str,
         limit: Duration,
         running: &Running,
     ) -> Option<Sender> {
-        match Collector::new(target, path, self.random.clone()) {
+        match Collector::new(target, self.random.clone()) {
             Ok(collector) => Some(Sender {
                 signal,
                 collector,
@@ -339,24 +342,27 @@ impl Dropped {
 fn resource(service: &Service, said: &[(String, String)]) -> Vec<KeyValue> {
     let version = env!("CARGO_PKG_VERSION");
     let mut attributes = vec![
-        KeyValue::text("service.name", service.name),
-        KeyValue::text("service.instance.id", &*service.instance),
-        KeyValue::text("service.version", version),
+        KeyValue::new(SERVICE_NAME, service.name),
+        KeyValue::new(SERVICE_INSTANCE_ID, service.instance.clone()),
+        KeyValue::new(SERVICE_VERSION, version),
     ];
     for (key, value) in said {
-        attributes.retain(|ours| ours.key != *key);
-        attributes.push(KeyValue::text(&**key, &**value));
+        attributes.retain(|ours| ours.key.as_str() != *key);
+        attributes.push(KeyValue::new(key.clone(), value.clone()));
     }
-    attributes.retain(|it| !it.key.starts_with("telemetry.sdk."));
-    attributes.push(KeyValue::text("telemetry.sdk.name", "ferrypost"));
-    attributes.push(KeyValue::text("telemetry.sdk.language", "rust"));
-    attributes.push(KeyValue::text("telemetry.sdk.version", version));
+    attributes.retain(|it| !it.key.as_str().starts_with("telemetry.sdk."));
+    attributes.push(KeyValue::new(TELEMETRY_SDK_NAME, "ferrypost"));
+    attributes.push(KeyValue::new(TELEMETRY_SDK_LANGUAGE, "rust"));
+    attributes.push(KeyValue::new(TELEMETRY_SDK_VERSION, version));
     attributes
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{otlp::Value, *};
+    use crate::metrics::Reading;
+
+    const TRACE: TraceId = TraceId::from_bytes([7; 16]);
 
     fn of(variables: &[(&str, &str)]) -> Telemetry {
         let variables = variables
@@ -379,7 +385,7 @@ pub(crate) mod tests {
         pub(crate) fn waiting_lines(&self) -> Vec<String> {
             let waiting = self.records.as_ref().expect("exported").take();
             let body = |it: otlp::LogRecord| match it.body?.value? {
-                Value::Text(text) => Some(text),
+                Value::StringValue(text) => Some(text),
                 _ => None,
             };
             waiting.into_iter().filter_map(body).collect()
@@ -390,14 +396,55 @@ pub(crate) mod tests {
     fn a_trace_begins_as_the_sampler_and_the_propagators_say() {
         let traces = ("OTEL_TRACES_EXPORTER", "otlp");
         let all = of(&[traces]).tracing();
-        assert!(all.follows_callers() && all.records([7; 16]));
+        assert!(all.follows_callers() && all.records(TRACE));
         let none = of(&[traces, ("OTEL_TRACES_SAMPLER", "parentbased_always_off")]).tracing();
-        assert!(!none.records([7; 16]));
+        assert!(!none.records(TRACE));
         let alone = of(&[traces, ("OTEL_PROPAGATORS", "none")]).tracing();
         assert!(!alone.follows_callers());
         for off in [&[][..], &[("OTEL_SDK_DISABLED", "true")]] {
             let off = of(off).tracing();
-            assert!(off.follows_callers() && off.records([7; 16]));
+            assert!(off.follows_callers() && off.records(TRACE));
         }
+    }
+
+    /// A plane of which nothing is known.
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn ready(&self) -> bool {
+            true
+        }
+
+        fn stats(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn metrics(&self) -> Vec<Reading> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a collector stands outside what a simulation looks at"
+    )]
+    fn the_end_of_a_process_waits_three_seconds_for_a_collector_that_has_an_hour() {
+        // Connections wait in its backlog for ever.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", silent.local_addr().unwrap());
+        let mut telemetry = of(&[
+            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", &endpoint),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+            ("OTEL_BLRP_EXPORT_TIMEOUT", "0"),
+        ]);
+        telemetry.start(Arc::new(Nothing)).unwrap();
+        let records = telemetry.records.clone().expect("exported");
+        records.put(otlp::LogRecord::default());
+        let begun = tokio::time::Instant::now();
+        telemetry.finish();
+        let took = begun.elapsed();
+        assert!(took >= LAST_WORDS, "{took:?}: somebody has answered");
+        assert!(took < Duration::from_mins(1), "{took:?}");
     }
 }

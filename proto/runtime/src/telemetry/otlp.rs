@@ -1,87 +1,47 @@
-//! OTLP's messages, as far as something is sent in them: the standard's names and numbers of fields.
+//! OTLP's messages, put together.
 //!
-//! They are written down here because whoever publishes them as a library brings the standard's own kit along, of which
-//! nothing else would be used (decision 0038). The tests decode what is sent with that library.
+//! Those of metrics and of log records, and what all have in common, are the standard's own. Those of spans are written
+//! down here, as far as something is sent in them: what publishes them brings the standard's kit for traces along, and
+//! with it a second version of `rand` (decision 0042). The tests decode what is sent with that library.
 
-use prost::{Enumeration, Message, Oneof};
+use opentelemetry::trace::SpanKind;
+use opentelemetry_proto::tonic::{
+    collector::{
+        logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
+        metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
+    },
+    logs::v1::{ResourceLogs, ScopeLogs},
+    metrics::v1::{ResourceMetrics, ScopeMetrics},
+};
+pub(super) use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    logs::v1::{LogRecord, SeverityNumber},
+    metrics::v1::{
+        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum,
+        metric::Data, number_data_point::Value as Number,
+    },
+    resource::v1::Resource,
+};
+use prost::Message;
 
-/// A value of any kind that we have.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct AnyValue {
-    #[prost(oneof = "Value", tags = "1, 2, 3, 4")]
-    pub(super) value: Option<Value>,
+pub(super) type LogsRequest = ExportLogsServiceRequest;
+pub(super) type MetricsRequest = ExportMetricsServiceRequest;
+
+/// A number of ours; none comes near the end of the signed ones.
+pub(super) fn count(count: u64) -> Value {
+    Value::IntValue(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-#[derive(Clone, PartialEq, Oneof)]
-pub(super) enum Value {
-    #[prost(string, tag = "1")]
-    Text(String),
-    #[prost(bool, tag = "2")]
-    Truth(bool),
-    #[prost(int64, tag = "3")]
-    Whole(i64),
-    #[prost(double, tag = "4")]
-    Real(f64),
+pub(super) fn text(text: impl Into<String>) -> Value {
+    Value::StringValue(text.into())
 }
 
-impl Value {
-    /// A number of ours; none comes near the end of the signed ones.
-    pub(super) fn count(count: u64) -> Self {
-        Self::Whole(i64::try_from(count).unwrap_or(i64::MAX))
+pub(super) fn attribute(key: impl Into<String>, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
     }
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct KeyValue {
-    #[prost(string, tag = "1")]
-    pub(super) key: String,
-    #[prost(message, optional, tag = "2")]
-    pub(super) value: Option<AnyValue>,
-}
-
-impl KeyValue {
-    pub(super) fn new(key: impl Into<String>, value: Value) -> Self {
-        Self {
-            key: key.into(),
-            value: Some(AnyValue { value: Some(value) }),
-        }
-    }
-
-    pub(super) fn text(key: impl Into<String>, value: impl Into<String>) -> Self {
-        Self::new(key, Value::Text(value.into()))
-    }
-}
-
-/// Who sends.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Resource {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) attributes: Vec<KeyValue>,
-}
-
-/// What in it sends.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Scope {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
-    #[prost(string, tag = "2")]
-    pub(super) version: String,
-}
-
-/// The answer to a request.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Response {
-    #[prost(message, optional, tag = "1")]
-    pub(super) partial_success: Option<PartialSuccess>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct PartialSuccess {
-    /// How many items the collector did not take.
-    #[prost(int64, tag = "1")]
-    pub(super) rejected: i64,
-    #[prost(string, tag = "2")]
-    pub(super) error_message: String,
 }
 
 /// A request of one signal, which has the same form for each: items of one scope of one resource.
@@ -89,70 +49,146 @@ pub(super) trait Request: Message + Clone + Default + 'static {
     /// What it carries.
     type Item: Message + Clone + Default + 'static;
 
+    /// What a collector says to it.
+    type Answer: Message + Default + 'static;
+
+    /// The method that takes it.
+    const METHOD: &'static str;
+
     /// With these.
-    fn of(resource: Resource, scope: Scope, items: Vec<Self::Item>) -> Self;
+    fn of(resource: Resource, scope: InstrumentationScope, items: Vec<Self::Item>) -> Self;
+
+    /// How many items the collector says that it did not take.
+    fn rejected(answer: &Self::Answer) -> i64;
 }
 
-macro_rules! request {
-    ($request:ident, $of_resource:ident, $of_scope:ident, $item:ident) => {
-        #[derive(Clone, PartialEq, Message)]
-        pub(super) struct $request {
-            #[prost(message, repeated, tag = "1")]
-            of_resources: Vec<$of_resource>,
-        }
+impl Request for LogsRequest {
+    type Item = LogRecord;
+    type Answer = ExportLogsServiceResponse;
 
-        #[derive(Clone, PartialEq, Message)]
-        struct $of_resource {
-            #[prost(message, optional, tag = "1")]
-            resource: Option<Resource>,
-            #[prost(message, repeated, tag = "2")]
-            of_scopes: Vec<$of_scope>,
-        }
+    const METHOD: &'static str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
-        #[derive(Clone, PartialEq, Message)]
-        struct $of_scope {
-            #[prost(message, optional, tag = "1")]
-            scope: Option<Scope>,
-            #[prost(message, repeated, tag = "2")]
-            items: Vec<$item>,
+    fn of(resource: Resource, scope: InstrumentationScope, log_records: Vec<LogRecord>) -> Self {
+        let of_scope = ScopeLogs {
+            scope: Some(scope),
+            log_records,
+            ..ScopeLogs::default()
+        };
+        Self {
+            resource_logs: vec![ResourceLogs {
+                resource: Some(resource),
+                scope_logs: vec![of_scope],
+                ..ResourceLogs::default()
+            }],
         }
+    }
 
-        impl Request for $request {
-            type Item = $item;
-
-            fn of(resource: Resource, scope: Scope, items: Vec<$item>) -> Self {
-                let of_scope = $of_scope {
-                    scope: Some(scope),
-                    items,
-                };
-                let of_resource = $of_resource {
-                    resource: Some(resource),
-                    of_scopes: vec![of_scope],
-                };
-                Self {
-                    of_resources: vec![of_resource],
-                }
-            }
-        }
-    };
+    fn rejected(answer: &Self::Answer) -> i64 {
+        let some = answer.partial_success.as_ref();
+        some.map_or(0, |some| some.rejected_log_records)
+    }
 }
 
-request!(TracesRequest, ResourceSpans, ScopeSpans, Span);
-request!(LogsRequest, ResourceLogs, ScopeLogs, LogRecord);
-request!(MetricsRequest, ResourceMetrics, ScopeMetrics, Metric);
+impl Request for MetricsRequest {
+    type Item = Metric;
+    type Answer = ExportMetricsServiceResponse;
+
+    const METHOD: &'static str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+
+    fn of(resource: Resource, scope: InstrumentationScope, metrics: Vec<Metric>) -> Self {
+        let of_scope = ScopeMetrics {
+            scope: Some(scope),
+            metrics,
+            ..ScopeMetrics::default()
+        };
+        Self {
+            resource_metrics: vec![ResourceMetrics {
+                resource: Some(resource),
+                scope_metrics: vec![of_scope],
+                ..ResourceMetrics::default()
+            }],
+        }
+    }
+
+    fn rejected(answer: &Self::Answer) -> i64 {
+        let some = answer.partial_success.as_ref();
+        some.map_or(0, |some| some.rejected_data_points)
+    }
+}
+
+impl Request for TracesRequest {
+    type Item = Span;
+    type Answer = TracesResponse;
+
+    const METHOD: &'static str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+    fn of(resource: Resource, scope: InstrumentationScope, spans: Vec<Span>) -> Self {
+        let of_scope = ScopeSpans {
+            scope: Some(scope),
+            spans,
+        };
+        Self {
+            resource_spans: vec![ResourceSpans {
+                resource: Some(resource),
+                scope_spans: vec![of_scope],
+            }],
+        }
+    }
+
+    fn rejected(answer: &Self::Answer) -> i64 {
+        let some = answer.partial_success.as_ref();
+        some.map_or(0, |some| some.rejected_spans)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TracesRequest {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<ResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<ScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ScopeSpans {
+    #[prost(message, optional, tag = "1")]
+    scope: Option<InstrumentationScope>,
+    #[prost(message, repeated, tag = "2")]
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TracesResponse {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<TracesPartialSuccess>,
+}
+
+/// Without its text, which nobody is shown.
+#[derive(Clone, PartialEq, Message)]
+struct TracesPartialSuccess {
+    #[prost(int64, tag = "1")]
+    rejected_spans: i64,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Span {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) id: Vec<u8>,
+    pub(super) span_id: Vec<u8>,
     /// Empty: it has none.
     #[prost(bytes = "vec", tag = "4")]
     pub(super) parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
     pub(super) name: String,
-    #[prost(enumeration = "SpanKind", tag = "6")]
+    /// As [`kind`] numbers them.
+    #[prost(int32, tag = "6")]
     pub(super) kind: i32,
     #[prost(fixed64, tag = "7")]
     pub(super) start_time_unix_nano: u64,
@@ -162,6 +198,7 @@ pub(super) struct Span {
     pub(super) attributes: Vec<KeyValue>,
     #[prost(uint32, tag = "10")]
     pub(super) dropped_attributes_count: u32,
+    /// `None`: it says nothing of whether it has failed.
     #[prost(message, optional, tag = "15")]
     pub(super) status: Option<Status>,
     /// Those of W3C Trace Context, and whether the parent is another process's.
@@ -169,143 +206,24 @@ pub(super) struct Span {
     pub(super) flags: u32,
 }
 
-/// Not what else the standard knows: nothing here makes or takes messages of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-pub(super) enum SpanKind {
-    Unspecified = 0,
-    Internal = 1,
-    Server = 2,
-    Client = 3,
-}
-
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct Status {
-    #[prost(enumeration = "StatusCode", tag = "3")]
-    pub(super) code: i32,
+    #[prost(int32, tag = "3")]
+    code: i32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-pub(super) enum StatusCode {
-    Unset = 0,
-    Ok = 1,
-    Error = 2,
+impl Status {
+    /// `STATUS_CODE_ERROR`.
+    pub(super) const FAILED: Self = Self { code: 2 };
 }
 
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct LogRecord {
-    #[prost(fixed64, tag = "1")]
-    pub(super) time_unix_nano: u64,
-    #[prost(int32, tag = "2")]
-    pub(super) severity_number: i32,
-    #[prost(string, tag = "3")]
-    pub(super) severity_text: String,
-    #[prost(message, optional, tag = "5")]
-    pub(super) body: Option<AnyValue>,
-    #[prost(message, repeated, tag = "6")]
-    pub(super) attributes: Vec<KeyValue>,
-    #[prost(uint32, tag = "7")]
-    pub(super) dropped_attributes_count: u32,
-    #[prost(fixed32, tag = "8")]
-    pub(super) flags: u32,
-    #[prost(bytes = "vec", tag = "9")]
-    pub(super) trace_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "10")]
-    pub(super) span_id: Vec<u8>,
-    #[prost(fixed64, tag = "11")]
-    pub(super) observed_time_unix_nano: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Metric {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
-    #[prost(string, tag = "2")]
-    pub(super) description: String,
-    #[prost(string, tag = "3")]
-    pub(super) unit: String,
-    #[prost(oneof = "Data", tags = "5, 7, 9")]
-    pub(super) data: Option<Data>,
-}
-
-#[derive(Clone, PartialEq, Oneof)]
-pub(super) enum Data {
-    #[prost(message, tag = "5")]
-    Gauge(Gauge),
-    #[prost(message, tag = "7")]
-    Sum(Sum),
-    #[prost(message, tag = "9")]
-    Histogram(Histogram),
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Gauge {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) data_points: Vec<NumberPoint>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Sum {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) data_points: Vec<NumberPoint>,
-    #[prost(enumeration = "Temporality", tag = "2")]
-    pub(super) aggregation_temporality: i32,
-    #[prost(bool, tag = "3")]
-    pub(super) is_monotonic: bool,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Histogram {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) data_points: Vec<HistogramPoint>,
-    #[prost(enumeration = "Temporality", tag = "2")]
-    pub(super) aggregation_temporality: i32,
-}
-
-/// Whether a point says what came since the one before it, or since the beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
-#[repr(i32)]
-pub(super) enum Temporality {
-    Unspecified = 0,
-    Delta = 1,
-    Cumulative = 2,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct NumberPoint {
-    #[prost(fixed64, tag = "2")]
-    pub(super) start_time_unix_nano: u64,
-    #[prost(fixed64, tag = "3")]
-    pub(super) time_unix_nano: u64,
-    #[prost(oneof = "Number", tags = "4, 6")]
-    pub(super) value: Option<Number>,
-    #[prost(message, repeated, tag = "7")]
-    pub(super) attributes: Vec<KeyValue>,
-}
-
-#[derive(Clone, Copy, PartialEq, Oneof)]
-pub(super) enum Number {
-    #[prost(double, tag = "4")]
-    Real(f64),
-    #[prost(sfixed64, tag = "6")]
-    Whole(i64),
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct HistogramPoint {
-    #[prost(fixed64, tag = "2")]
-    pub(super) start_time_unix_nano: u64,
-    #[prost(fixed64, tag = "3")]
-    pub(super) time_unix_nano: u64,
-    #[prost(fixed64, tag = "4")]
-    pub(super) count: u64,
-    #[prost(double, optional, tag = "5")]
-    pub(super) sum: Option<f64>,
-    #[prost(fixed64, repeated, tag = "6")]
-    pub(super) bucket_counts: Vec<u64>,
-    #[prost(double, repeated, tag = "7")]
-    pub(super) explicit_bounds: Vec<f64>,
-    #[prost(message, repeated, tag = "9")]
-    pub(super) attributes: Vec<KeyValue>,
+/// The number of a kind of spans.
+pub(super) const fn kind(kind: &SpanKind) -> i32 {
+    match kind {
+        SpanKind::Internal => 1,
+        SpanKind::Server => 2,
+        SpanKind::Client => 3,
+        SpanKind::Producer => 4,
+        SpanKind::Consumer => 5,
+    }
 }

@@ -3,7 +3,8 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use super::otlp::{
-    Data, Gauge, Histogram, HistogramPoint, KeyValue, Metric, Number, NumberPoint, Sum, Temporality,
+    self, AggregationTemporality, Data, Gauge, Histogram, HistogramDataPoint, KeyValue, Metric,
+    Number, NumberDataPoint, Sum,
 };
 use crate::metrics::{Instrument, Kind, Level, Point, Reading, Stand};
 
@@ -70,13 +71,14 @@ impl Readings {
                     aggregation_temporality: self.temporality().into(),
                 }),
             }),
+            ..Metric::default()
         }
     }
 
-    const fn temporality(&self) -> Temporality {
+    const fn temporality(&self) -> AggregationTemporality {
         match self.said {
-            Some(_) => Temporality::Delta,
-            None => Temporality::Cumulative,
+            Some(_) => AggregationTemporality::Delta,
+            None => AggregationTemporality::Cumulative,
         }
     }
 
@@ -123,23 +125,24 @@ fn difference(now: Stand, last: &Stand) -> Stand {
     }
 }
 
-fn number(instrument: &Instrument, point: &Point, (begun, now): (u64, u64)) -> NumberPoint {
+fn number(instrument: &Instrument, point: &Point, (begun, now): (u64, u64)) -> NumberDataPoint {
     let (begun, value) = match &point.at {
         Stand::Counted(count) => (begun, whole(*count)),
         Stand::Level(Level::Count(count)) => (0, whole(*count)),
-        Stand::Level(Level::Time(time)) => (0, Number::Real(time.as_secs_f64())),
+        Stand::Level(Level::Time(time)) => (0, Number::AsDouble(time.as_secs_f64())),
         Stand::Lasted { counts, .. } => (begun, whole(counts.iter().sum())),
     };
-    NumberPoint {
+    NumberDataPoint {
         start_time_unix_nano: begun,
         time_unix_nano: now,
         value: Some(value),
         attributes: attributes(instrument, point),
+        ..NumberDataPoint::default()
     }
 }
 
 fn whole(count: u64) -> Number {
-    Number::Whole(i64::try_from(count).unwrap_or(i64::MAX))
+    Number::AsInt(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
 #[expect(
@@ -150,7 +153,7 @@ fn buckets(
     instrument: &Instrument,
     point: &Point,
     (begun, now): (u64, u64),
-) -> Option<HistogramPoint> {
+) -> Option<HistogramDataPoint> {
     let Stand::Lasted {
         counts,
         microseconds,
@@ -159,7 +162,7 @@ fn buckets(
         return None;
     };
     let bounds = instrument.bounds().iter();
-    Some(HistogramPoint {
+    Some(HistogramDataPoint {
         start_time_unix_nano: begun,
         time_unix_nano: now,
         count: counts.iter().sum(),
@@ -167,13 +170,14 @@ fn buckets(
         bucket_counts: counts.clone(),
         explicit_bounds: bounds.map(|bound| *bound as f64 / 1e3).collect(),
         attributes: attributes(instrument, point),
+        ..HistogramDataPoint::default()
     })
 }
 
 fn attributes(instrument: &Instrument, point: &Point) -> Vec<KeyValue> {
     let pairs = instrument.attributes.iter().zip(&point.values);
     pairs
-        .map(|(attribute, value)| KeyValue::text(attribute.name, &**value))
+        .map(|(attribute, value)| otlp::attribute(attribute.name, otlp::text(&**value)))
         .collect()
 }
 
@@ -228,7 +232,7 @@ mod tests {
             self.readings.metrics(self.metrics.read(&levels), now)
         }
 
-        fn counted(&mut self, more: u64, now: u64) -> NumberPoint {
+        fn counted(&mut self, more: u64, now: u64) -> NumberDataPoint {
             self.metrics.counter(&COUNTED, &["b"]).add(more);
             let data = self.read(now).remove(0).data;
             let Some(Data::Sum(sum)) = data else {
@@ -251,14 +255,17 @@ mod tests {
         series.record(Duration::from_millis(7));
         series.record(Duration::from_secs(9));
         let point = world.counted(2, 9);
-        assert_eq!(point.attributes, [KeyValue::text("kind", "b")]);
+        assert_eq!(point.attributes, [otlp::attribute("kind", otlp::text("b"))]);
         assert_eq!((point.start_time_unix_nano, point.time_unix_nano), (5, 9));
         let metrics = world.read(9);
         assert_eq!(metrics[1].unit, "s");
         let Some(Data::Histogram(histogram)) = &metrics[1].data else {
             panic!("{:?}", metrics[1].data);
         };
-        assert_eq!(histogram.aggregation_temporality(), Temporality::Cumulative);
+        assert_eq!(
+            histogram.aggregation_temporality(),
+            AggregationTemporality::Cumulative
+        );
         let point = &histogram.data_points[0];
         assert_eq!(point.bucket_counts, [1, 0, 1]);
         assert_eq!(point.explicit_bounds, [0.01, 1.5]);
@@ -266,24 +273,24 @@ mod tests {
         let Some(Data::Gauge(gauge)) = &metrics[2].data else {
             panic!("{:?}", metrics[2].data);
         };
-        assert_eq!(gauge.data_points[0].value, Some(Number::Whole(3)));
+        assert_eq!(gauge.data_points[0].value, Some(Number::AsInt(3)));
     }
 
     #[test]
     fn a_count_is_said_since_the_beginning_or_since_the_last_time() {
         let mut world = World::new(false);
-        assert_eq!(world.counted(2, 7).value, Some(Number::Whole(2)));
+        assert_eq!(world.counted(2, 7).value, Some(Number::AsInt(2)));
         let point = world.counted(1, 9);
         assert_eq!(
             (point.value, point.start_time_unix_nano),
-            (Some(Number::Whole(3)), 5)
+            (Some(Number::AsInt(3)), 5)
         );
         let mut world = World::new(true);
-        assert_eq!(world.counted(2, 7).value, Some(Number::Whole(2)));
+        assert_eq!(world.counted(2, 7).value, Some(Number::AsInt(2)));
         let point = world.counted(1, 9);
         assert_eq!(
             (point.value, point.start_time_unix_nano),
-            (Some(Number::Whole(1)), 7)
+            (Some(Number::AsInt(1)), 7)
         );
         let kept = world.readings.said.expect("what was said");
         assert!(kept.keys().all(|(name, _)| *name != OPEN.name), "{kept:?}");

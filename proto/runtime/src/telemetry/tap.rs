@@ -2,6 +2,11 @@
 
 use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
+use opentelemetry::{
+    SpanId, TraceFlags, TraceId,
+    trace::{SpanContext, SpanKind, TraceState},
+};
+use opentelemetry_semantic_conventions::attribute::ERROR_TYPE;
 use tokio::time::Instant;
 use tracing::{
     Event, Level, Metadata, Subscriber,
@@ -18,10 +23,10 @@ use tracing_subscriber::{
 
 use super::{
     clock,
-    context::{Sampler, SpanContext},
+    context::Sampler,
     environment::AttributeLimits,
     fields,
-    otlp::{AnyValue, KeyValue, LogRecord, Span, SpanKind, Status, StatusCode, Value},
+    otlp::{self, AnyValue, KeyValue, LogRecord, SeverityNumber, Span, Status, Value},
     queue::Queue,
 };
 use crate::Random;
@@ -29,9 +34,8 @@ use crate::Random;
 /// The targets of what we say ourselves. What a library says is not ours to send anywhere.
 const OURS: &str = "ferrypost";
 
-/// The flags of a span in OTLP: those of its context, whether it is known if its parent is another process's, and
+/// The flags of a span in OTLP beside those of its context: whether it is known if its parent is another process's, and
 /// whether it is.
-const SAMPLED: u32 = 1;
 const KNOWS_OF_REMOTE: u32 = 0x100;
 const REMOTE: u32 = 0x200;
 
@@ -57,11 +61,10 @@ pub(super) struct Records {
 }
 
 /// What is known of a span when it is made, beside what its fields say.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Origin {
     parent: Option<SpanContext>,
-    remote: bool,
-    id: Option<[u8; 8]>,
+    id: Option<SpanId>,
     ago: Duration,
 }
 
@@ -71,16 +74,7 @@ thread_local! {
 }
 
 impl Origin {
-    /// In the trace of another process.
-    pub fn remote(parent: SpanContext) -> Self {
-        Self {
-            parent: Some(parent),
-            remote: true,
-            ..Self::default()
-        }
-    }
-
-    /// Behind a span of this process that may have ended; without one it begins a trace.
+    /// Behind a span of another process, or of this one, that may have ended; without one it begins a trace.
     pub fn after(parent: Option<SpanContext>) -> Self {
         Self {
             parent,
@@ -96,7 +90,7 @@ impl Origin {
 
     /// It is known by this name already.
     #[must_use]
-    pub fn named(self, id: [u8; 8]) -> Self {
+    pub fn named(self, id: SpanId) -> Self {
         Self {
             id: Some(id),
             ..self
@@ -117,7 +111,7 @@ pub fn current() -> Option<SpanContext> {
     let found = tracing::Span::current().with_subscriber(|(id, dispatch)| {
         let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
         let extensions = span.extensions();
-        extensions.get::<Taken>().map(|taken| taken.context)
+        extensions.get::<Taken>().map(|taken| taken.context.clone())
     });
     found.flatten()
 }
@@ -131,7 +125,6 @@ struct Taken {
 
 struct Open {
     parent: Option<SpanContext>,
-    remote: bool,
     begun: u64,
     since: Instant,
     ago: Duration,
@@ -207,7 +200,8 @@ where
             return;
         };
         let above = span.parent();
-        let above = above.and_then(|above| Some(above.extensions().get::<Taken>()?.context));
+        let above =
+            above.and_then(|above| Some(above.extensions().get::<Taken>()?.context.clone()));
         let taken = spans.begin(ORIGIN.take().unwrap_or_default(), above, attributes);
         span.extensions_mut().insert(taken);
     }
@@ -224,8 +218,9 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let Some(records) = &self.records else { return };
         let within = context.event_span(event);
-        let within = within.and_then(|span| Some(span.extensions().get::<Taken>()?.context));
-        records.queue.put(records.record(event, within));
+        let within =
+            within.and_then(|span| Some(span.extensions().get::<Taken>()?.context.clone()));
+        records.queue.put(records.record(event, within.as_ref()));
     }
 
     fn on_close(&self, id: span::Id, context: Context<'_, S>) {
@@ -234,7 +229,7 @@ where
         };
         let taken = span.extensions_mut().remove::<Taken>();
         if let Some((Some(open), context)) = taken.map(|taken| (taken.open, taken.context)) {
-            spans.queue.put(open.span(context, span.name()));
+            spans.queue.put(open.span(&context, span.name()));
         }
     }
 }
@@ -247,16 +242,16 @@ impl Spans {
         attributes: &span::Attributes<'_>,
     ) -> Taken {
         let parent = origin.parent.or(above);
-        let trace = parent.map_or_else(|| self.random.bytes(), |parent| parent.trace);
-        let context = SpanContext {
-            trace,
-            span: origin.id.unwrap_or_else(|| self.random.bytes()),
-            sampled: self.sampler.takes(trace, parent),
-        };
-        let open = context.sampled.then(|| {
+        let trace = parent.as_ref().map_or_else(
+            || TraceId::from_bytes(self.random.bytes()),
+            SpanContext::trace_id,
+        );
+        let id = origin.id;
+        let id = id.unwrap_or_else(|| SpanId::from_bytes(self.random.bytes()));
+        let sampled = self.sampler.takes(trace, parent.as_ref());
+        let open = sampled.then(|| {
             let mut open = Box::new(Open {
-                parent: parent.filter(|parent| parent.span != context.span),
-                remote: origin.remote,
+                parent: parent.filter(|parent| parent.span_id() != id),
                 begun: clock::now(),
                 since: Instant::now(),
                 ago: origin.ago,
@@ -268,35 +263,44 @@ impl Spans {
             attributes.record(&mut *open);
             open
         });
-        Taken { context, open }
+        let flags = TraceFlags::default().with_sampled(sampled);
+        Taken {
+            context: SpanContext::new(trace, id, flags, false, TraceState::NONE),
+            open,
+        }
     }
 }
 
 impl Open {
-    fn span(self, context: SpanContext, name: &str) -> Span {
+    fn span(self, context: &SpanContext, name: &str) -> Span {
         let begun = self.begun.saturating_sub(clock::nanos(self.ago));
-        let remote = if self.remote { REMOTE } else { 0 };
-        let failed = Status {
-            code: StatusCode::Error.into(),
+        let parent = self.parent.as_ref();
+        let remote = if parent.is_some_and(SpanContext::is_remote) {
+            REMOTE
+        } else {
+            0
         };
         Span {
-            trace_id: context.trace.to_vec(),
-            id: context.span.to_vec(),
-            parent_span_id: self
-                .parent
-                .map_or_else(Vec::new, |parent| parent.span.to_vec()),
+            trace_id: context.trace_id().to_bytes().to_vec(),
+            span_id: context.span_id().to_bytes().to_vec(),
+            parent_span_id: parent.map_or_else(Vec::new, |it| it.span_id().to_bytes().to_vec()),
             name: self.name.unwrap_or_else(|| name.to_owned()),
-            kind: self.kind.into(),
+            kind: otlp::kind(&self.kind),
             start_time_unix_nano: begun,
             end_time_unix_nano: self
                 .begun
                 .saturating_add(clock::nanos(self.since.elapsed())),
             attributes: self.attributes.kept,
             dropped_attributes_count: self.attributes.dropped,
-            status: self.failed.then_some(failed),
-            flags: SAMPLED | KNOWS_OF_REMOTE | remote,
+            status: self.failed.then_some(Status::FAILED),
+            flags: flags(context) | KNOWS_OF_REMOTE | remote,
         }
     }
+}
+
+/// Those of W3C Trace Context.
+fn flags(context: &SpanContext) -> u32 {
+    context.trace_flags().to_u8().into()
 }
 
 /// A span's fields are its attributes, but for those that say of which kind it is and what it is called; one with
@@ -309,26 +313,26 @@ impl Visit for Open {
             ("otel.kind", _) => {}
             ("otel.name", name) => self.name = Some(name.to_owned()),
             (name, value) => {
-                self.failed |= name == "error.type";
-                self.attributes.put(name, Value::Text(value.to_owned()));
+                self.failed |= name == ERROR_TYPE;
+                self.attributes.put(name, otlp::text(value));
             }
         }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.attributes.put(field.name(), Value::count(value));
+        self.attributes.put(field.name(), otlp::count(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.attributes.put(field.name(), Value::Whole(value));
+        self.attributes.put(field.name(), Value::IntValue(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.attributes.put(field.name(), Value::Truth(value));
+        self.attributes.put(field.name(), Value::BoolValue(value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.attributes.put(field.name(), Value::Real(value));
+        self.attributes.put(field.name(), Value::DoubleValue(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -337,7 +341,7 @@ impl Visit for Open {
 }
 
 impl Records {
-    fn record(&self, event: &Event<'_>, within: Option<SpanContext>) -> LogRecord {
+    fn record(&self, event: &Event<'_>, within: Option<&SpanContext>) -> LogRecord {
         let mut line = Line {
             body: String::new(),
             attributes: Attributes::within(self.attributes),
@@ -348,28 +352,29 @@ impl Records {
         LogRecord {
             time_unix_nano: now,
             observed_time_unix_nano: now,
-            severity_number: severity(level),
+            severity_number: severity(level).into(),
             severity_text: level.as_str().to_owned(),
             body: Some(AnyValue {
-                value: Some(Value::Text(line.body)),
+                value: Some(otlp::text(line.body)),
             }),
             attributes: line.attributes.kept,
             dropped_attributes_count: line.attributes.dropped,
-            flags: within.map_or(0, |within| u32::from(within.sampled)),
-            trace_id: within.map_or_else(Vec::new, |within| within.trace.to_vec()),
-            span_id: within.map_or_else(Vec::new, |within| within.span.to_vec()),
+            flags: within.map_or(0, flags),
+            trace_id: within.map_or_else(Vec::new, |it| it.trace_id().to_bytes().to_vec()),
+            span_id: within.map_or_else(Vec::new, |it| it.span_id().to_bytes().to_vec()),
+            ..LogRecord::default()
         }
     }
 }
 
-/// The first of the four numbers that the standard has for each level.
-const fn severity(level: Level) -> i32 {
+/// The first of the four that the standard has for each level.
+const fn severity(level: Level) -> SeverityNumber {
     match level {
-        Level::ERROR => 17,
-        Level::WARN => 13,
-        Level::INFO => 9,
-        Level::DEBUG => 5,
-        Level::TRACE => 1,
+        Level::ERROR => SeverityNumber::Error,
+        Level::WARN => SeverityNumber::Warn,
+        Level::INFO => SeverityNumber::Info,
+        Level::DEBUG => SeverityNumber::Debug,
+        Level::TRACE => SeverityNumber::Trace,
     }
 }
 
@@ -391,26 +396,26 @@ impl Line {
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, || Value::Text(value.to_owned()));
+        self.put(field, || otlp::text(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, || Value::count(value));
+        self.put(field, || otlp::count(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, || Value::Whole(value));
+        self.put(field, || Value::IntValue(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, || Value::Truth(value));
+        self.put(field, || Value::BoolValue(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.body = format!("{value:?}");
         } else {
-            self.put(field, || Value::Text(format!("{value:?}")));
+            self.put(field, || otlp::text(format!("{value:?}")));
         }
     }
 }
@@ -433,7 +438,7 @@ impl Attributes {
 
     /// Adds one, or says anew what one of this name is.
     fn put(&mut self, name: &str, value: Value) {
-        let attribute = KeyValue::new(name, self.cut(value));
+        let attribute = otlp::attribute(name, self.cut(value));
         let has_room = self.kept.len() < self.limits.count;
         match self.kept.iter_mut().find(|kept| kept.key == name) {
             Some(kept) => *kept = attribute,
@@ -444,8 +449,8 @@ impl Attributes {
 
     fn cut(&self, value: Value) -> Value {
         match value {
-            Value::Text(text) if text.len() > self.limits.length => {
-                Value::Text(text.chars().take(self.limits.length).collect())
+            Value::StringValue(text) if text.len() > self.limits.length => {
+                Value::StringValue(text.chars().take(self.limits.length).collect())
             }
             value => value,
         }

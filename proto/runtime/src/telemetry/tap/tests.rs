@@ -9,11 +9,15 @@ use crate::{
     telemetry::{context::Share, environment::Batch},
 };
 
-const CALLER: SpanContext = SpanContext {
-    trace: [9; 16],
-    span: [8; 8],
-    sampled: true,
-};
+fn caller() -> SpanContext {
+    SpanContext::new(
+        TraceId::from_bytes([9; 16]),
+        SpanId::from_bytes([8; 8]),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    )
+}
 
 pub(crate) fn queue<T>() -> Arc<Queue<T>> {
     let batch = Batch {
@@ -79,42 +83,45 @@ fn a_span_below_another_is_its_child_and_a_line_is_in_it() {
         panic!("{spans:?}");
     };
     assert_eq!((&*tls.name, &*session.name), ("tls", "session"));
-    assert_eq!(tls.parent_span_id, session.id);
+    assert_eq!(tls.parent_span_id, session.span_id);
     assert_eq!(tls.trace_id, session.trace_id);
     assert!(session.parent_span_id.is_empty());
-    assert_eq!(session.kind(), SpanKind::Server);
+    assert_eq!(session.kind, otlp::kind(&SpanKind::Server));
     assert_eq!(
         session.attributes,
-        [KeyValue::new("number", Value::Whole(7))]
+        [otlp::attribute("number", Value::IntValue(7))]
     );
     assert!(session.start_time_unix_nano <= tls.start_time_unix_nano);
     let [record] = &records[..] else {
         panic!("{records:?}");
     };
-    assert_eq!(record.span_id, tls.id);
+    assert_eq!(record.span_id, tls.span_id);
     assert_eq!(
         (record.severity_number, &*record.severity_text),
         (9, "INFO")
     );
-    assert_eq!(record.attributes, [KeyValue::text("destination", "new")]);
+    assert_eq!(
+        record.attributes,
+        [otlp::attribute("destination", otlp::text("new"))]
+    );
 }
 
 #[test]
 fn a_span_goes_on_with_the_trace_of_another_process() {
     let (spans, _) = taken(&tap(), || {
-        let origin = Origin::remote(CALLER)
+        let origin = Origin::after(Some(caller()))
             .begun(Duration::from_secs(7))
-            .named([3; 8]);
+            .named(SpanId::from_bytes([3; 8]));
         drop(origin.make(|| debug_span!(target: "ferrypost_x", "fence")));
         drop(debug_span!(target: "ferrypost_x", "another", otel.name = "named"));
     });
-    assert_eq!(spans[0].trace_id, CALLER.trace);
-    assert_eq!(spans[0].parent_span_id, CALLER.span);
-    assert_eq!(spans[0].id, [3; 8]);
-    assert_eq!(spans[0].flags, SAMPLED | KNOWS_OF_REMOTE | REMOTE);
+    assert_eq!(spans[0].trace_id, caller().trace_id().to_bytes());
+    assert_eq!(spans[0].parent_span_id, caller().span_id().to_bytes());
+    assert_eq!(spans[0].span_id, [3; 8]);
+    assert_eq!(spans[0].flags, flags(&caller()) | KNOWS_OF_REMOTE | REMOTE);
     let lasted = spans[0].end_time_unix_nano - spans[0].start_time_unix_nano;
     assert!(lasted >= 7_000_000_000, "{lasted}");
-    assert_ne!(spans[1].trace_id, CALLER.trace);
+    assert_ne!(spans[1].trace_id, caller().trace_id().to_bytes());
     assert_eq!(spans[1].name, "named");
 }
 
@@ -141,16 +148,14 @@ fn the_present_span_can_be_asked_for_and_has_failed_if_it_says_how() {
             debug_span!(target: "ferrypost_x", "session", error.type = tracing::field::Empty);
         span.in_scope(|| seen = current());
         span.record("error.type", "no_table");
-        let after = Origin::after(seen).make(|| debug_span!(target: "ferrypost_x", "relay"));
+        let after =
+            Origin::after(seen.clone()).make(|| debug_span!(target: "ferrypost_x", "relay"));
         drop(after);
     });
     let seen = seen.expect("within a span");
-    assert_eq!(spans[0].parent_span_id, seen.span);
-    assert_eq!(spans[1].id, seen.span);
-    assert_eq!(
-        spans[1].status.as_ref().map(Status::code),
-        Some(StatusCode::Error)
-    );
+    assert_eq!(spans[0].parent_span_id, seen.span_id().to_bytes());
+    assert_eq!(spans[1].span_id, seen.span_id().to_bytes());
+    assert_eq!(spans[1].status, Some(Status::FAILED));
 }
 
 #[test]
@@ -158,7 +163,7 @@ fn attributes_stay_within_their_limits() {
     let (spans, _) = taken(&tap(), || {
         drop(debug_span!(target: "ferrypost_x", "s", a = "é".repeat(9), b = true, c = 1.5, d = -1));
     });
-    let first = KeyValue::text("a", "é".repeat(8));
+    let first = otlp::attribute("a", otlp::text("é".repeat(8)));
     assert_eq!(spans[0].attributes[0], first);
     assert_eq!(spans[0].attributes.len(), 3);
     assert_eq!(spans[0].dropped_attributes_count, 1);
@@ -169,7 +174,10 @@ fn of_a_line_only_what_names_nobody_is_taken() {
     let (_, records) = taken(&tap(), || {
         tracing::warn!(target: "ferrypost_x", name = "alice", account = "a-1", error = %"no alice", blame = "client", "x");
     });
-    assert_eq!(records[0].attributes, [KeyValue::text("blame", "client")]);
+    assert_eq!(
+        records[0].attributes,
+        [otlp::attribute("blame", otlp::text("client"))]
+    );
     assert_eq!(records[0].dropped_attributes_count, 3);
     assert!(!format!("{records:?}").contains("alice"), "{records:?}");
 }
@@ -183,5 +191,5 @@ fn a_span_of_a_future_lasts_as_long_as_the_future() {
         let working = async { drop(debug_span!(target: "ferrypost_x", "child")) };
         runtime.block_on(working.instrument(debug_span!(target: "ferrypost_x", "work")));
     });
-    assert_eq!(spans[0].parent_span_id, spans[1].id);
+    assert_eq!(spans[0].parent_span_id, spans[1].span_id);
 }
