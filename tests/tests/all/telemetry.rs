@@ -5,6 +5,7 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod hostile;
 mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +27,11 @@ use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_semantic_conventions::attribute as standard;
 use tokio::net::TcpListener;
 
+use crate::memory::Memory;
+use hostile::{Hostile, Manner, WORDS};
 use receiver::{Receiver, attribute, text};
 
 const PLANES: [&str; 2] = ["ferrypost-dataplane", "ferrypost-controlplane"];
@@ -403,6 +407,19 @@ fn hex(octets: &[u8]) -> String {
     })
 }
 
+/// What the standard calls what is not ours alone.
+const STANDARD: [&str; 9] = [
+    standard::CLIENT_ADDRESS,
+    standard::CLIENT_PORT,
+    standard::ERROR_TYPE,
+    standard::HTTP_REQUEST_METHOD,
+    standard::HTTP_RESPONSE_STATUS_CODE,
+    standard::NETWORK_PROTOCOL_NAME,
+    standard::NETWORK_TRANSPORT,
+    standard::SERVER_ADDRESS,
+    standard::SERVER_PORT,
+];
+
 /// All spans that came.
 struct Spans(Vec<Span>);
 
@@ -441,7 +458,7 @@ impl Spans {
         assert_eq!(outcome.as_deref(), Some("succeeded"));
     }
 
-    /// Every name and every attribute stands in the table of `docs/telemetry.md`.
+    /// Every name and every attribute stands in the table of `docs/telemetry.md`, and what is not ours in the standard's.
     fn are_as_documented(&self) {
         let page = fs::read_to_string(repository().join("docs/telemetry.md")).unwrap();
         let (_, rest) = page.split_once("**Spans**").unwrap();
@@ -458,6 +475,8 @@ impl Spans {
                 .find(|row| row.get(1).is_some_and(|cell| cell.contains(&name)));
             let row = row.unwrap_or_else(|| panic!("{name} is in no row"));
             for it in &span.attributes {
+                let is_ours = it.key.starts_with("ferrypost.");
+                assert!(is_ours || STANDARD.contains(&&*it.key), "{}", it.key);
                 let key = format!("`{}`", it.key);
                 assert!(
                     row[5].contains(&key) || common.contains(&key),
@@ -629,4 +648,56 @@ async fn nobody_notices_that_a_collector_never_answers() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     serves_and_stops(&endpoint, &["queue_full", "not_delivered"]).await;
+}
+
+/// What a data plane may have beyond what it had: less than a message of 50 MiB.
+const MORE: u64 = 40 << 20;
+
+/// Nobody who is served notices what a collector does, and neither the memory nor the log of a program is full of it.
+#[tokio::test]
+async fn nobody_notices_that_a_collector_is_broken_or_means_harm() {
+    let collector = Hostile::start().await;
+    let endpoint = format!("http://{}", collector.address());
+    let world = exporting(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+    ]);
+    let mut world = world.data_planes(1).start().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let account = world.accounts()[0].clone();
+    let mut client = session(&world.imaps(0), &account, world.password())
+        .await
+        .unwrap();
+    let memory = Memory::of(world.data_planes()[0].plane.id().unwrap());
+    let before = memory.now();
+    memory.forget_peak();
+    for manner in Manner::ALL {
+        collector.becomes(manner);
+        for _ in 0..4 {
+            let landed = landing(&world.imaps(0), &account, world.password()).await;
+            assert_eq!(landed.unwrap(), "source", "{manner:?}");
+        }
+        let what = format!("three signals of two programs are sent to one that {manner:?}");
+        until(&what, || collector.requests() >= 6).await;
+        client.noop().await.unwrap().accepted().unwrap();
+    }
+    let more = memory.peak().saturating_sub(before);
+    assert!(more < MORE, "{more} octets more");
+    let planes = [
+        &world.data_planes()[0].plane,
+        &world.control_planes()[0].plane,
+    ];
+    let minutes = begun.elapsed().as_secs() / 60 + 1;
+    for log in planes.map(|plane| plane.log()) {
+        assert!(log.lines_with(&[WORDS]).is_empty());
+        // Of each signal, that it is dropped and that it is not any more.
+        let lines = log.lines_with(&["telemetry is"]);
+        assert!(
+            (1..=minutes * 6).contains(&(lines.len() as u64)),
+            "{lines:?}"
+        );
+    }
+    drop(client);
+    // Which waits for a minute at most, and insists on success.
+    world.stop_ferrypost().await.unwrap();
 }

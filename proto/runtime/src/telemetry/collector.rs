@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Code, Status,
+    Code, Status, Streaming,
     client::Grpc,
     codec::CompressionEncoding,
     metadata::MetadataMap,
@@ -39,6 +39,12 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// Pings of a connection on which nothing is answered, so that one whose other end is gone is given up.
 const PING: Duration = Duration::from_secs(20);
 
+/// Octets of an answer, of which a few say all: what else a collector sends waits at its end.
+const LONGEST_ANSWER: u32 = 64 << 10;
+
+/// Octets of the reason why nothing was taken, in the log.
+const LONGEST_REASON: usize = 300;
+
 /// Where one signal is sent.
 pub(super) struct Collector {
     grpc: Grpc<Channel>,
@@ -63,14 +69,21 @@ pub(super) struct Refusal(Status);
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0.code())?;
+        let mut text = format!("{:?}", self.0.code());
         let mut source = Error::source(&self.0);
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            if is_in_known_words(error) {
+                text = format!("{text}: {error}");
+            }
             source = error.source();
         }
-        Ok(())
+        f.write_str(&text[..text.floor_char_boundary(LONGEST_REASON)])
     }
+}
+
+/// Not so an error of HTTP/2, which quotes what the other end says when it goes.
+fn is_in_known_words(error: &(dyn Error + 'static)) -> bool {
+    error.is::<tonic::transport::Error>() || error.is::<hyper::Error>() || error.is::<io::Error>()
 }
 
 impl Collector {
@@ -85,6 +98,8 @@ impl Collector {
         let endpoint = Endpoint::from_shared(format!("http://{authority}"))?
             .origin(target.endpoint.clone())
             .http2_keep_alive_interval(PING)
+            .initial_stream_window_size(LONGEST_ANSWER)
+            .initial_connection_window_size(LONGEST_ANSWER)
             .user_agent(concat!("ferrypost/", env!("CARGO_PKG_VERSION")))?;
         let target_of_connector = Arc::new(target.clone());
         let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
@@ -96,7 +111,7 @@ impl Collector {
                     .map(TokioIo::new)
             }
         }));
-        let mut grpc = Grpc::new(channel);
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(LONGEST_ANSWER as usize);
         if target.gzip {
             grpc = grpc.send_compressed(CompressionEncoding::Gzip);
         }
@@ -143,9 +158,25 @@ impl Collector {
         *request.metadata_mut() = self.headers.clone();
         let codec = ProstCodec::<R, R::Answer>::default();
         let method = PathAndQuery::from_static(R::METHOD);
-        let answer = self.grpc.unary(request, method, codec).await?;
-        Ok(u64::try_from(R::rejected(answer.get_ref())).unwrap_or_default())
+        let answers = self.grpc.server_streaming(request, method, codec).await?;
+        let answer = only(answers.into_inner()).await?;
+        Ok(u64::try_from(R::rejected(&answer)).unwrap_or_default())
     }
+}
+
+/// The one message that there is to be, if the status behind it is no other.
+async fn only<A>(mut answers: Streaming<A>) -> Result<A, Status> {
+    let answer = answers.message().await.map_err(|status| {
+        // So our own end says that the message is too long, and a collector that something is transient. What has an
+        // answer has arrived.
+        match status.code() {
+            Code::OutOfRange => Status::internal("an answer that is too long"),
+            _ => status,
+        }
+    })?;
+    let answer = answer.ok_or_else(|| Status::internal("no answer"))?;
+    answers.trailers().await?;
+    Ok(answer)
 }
 
 /// The protocol's list of what is transient; a collector that has no room is asked again where it says when. What no
@@ -216,31 +247,4 @@ fn tls(target: &Target) -> io::Result<ClientConfig> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tonic_types::ErrorDetails;
-
-    use super::*;
-
-    #[test]
-    fn what_is_transient_is_tried_again_and_what_a_collector_refuses_is_not() {
-        let said = |code| Status::new(code, "said by a collector");
-        let exhausted = |details| {
-            Status::with_error_details(Code::ResourceExhausted, "said by a collector", details)
-        };
-        assert!(is_worth_another(&said(Code::Unavailable)));
-        assert!(!is_worth_another(&said(Code::Unknown)));
-        assert!(!is_worth_another(&said(Code::Internal)));
-        assert!(!is_worth_another(&said(Code::ResourceExhausted)));
-        assert!(!is_worth_another(&exhausted(ErrorDetails::new())));
-        let when = ErrorDetails::with_retry_info(Some(Duration::from_secs(1)));
-        assert!(is_worth_another(&exhausted(when)));
-    }
-
-    #[test]
-    fn a_connection_that_breaks_is_tried_again_whatever_that_is_called() {
-        let broken = io::Error::other("it broke");
-        let status = Status::from_error(Box::new(broken));
-        assert!(!is_transient(status.code()), "{status:?}");
-        assert!(is_worth_another(&status));
-    }
-}
+mod tests;
