@@ -8,13 +8,12 @@ use ferrypost_controlplane::{
     hook::guard,
 };
 use ferrypost_runtime::{
-    Random,
     cli::Call,
     config::{ConfigFile, Follower},
     core_dump,
-    logging::{self, Level},
-    shutdown::{Signals, ToldAgain},
-    telemetry::{Service, Telemetry},
+    program::{Program, failed},
+    shutdown::{Signals, ToldAgain, outlive_hangups},
+    telemetry::Service,
 };
 use tokio::runtime::Runtime;
 
@@ -40,55 +39,31 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| failed(&error))
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("{error:#}");
-    ExitCode::FAILURE
-}
-
 fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    outlive_hangups()?;
     core_dump::forbid()?;
     let file = ConfigFile::read(path)?;
     let config = Config::of(&file)?;
-    let random = Random::from_os();
-    let mut telemetry = telemetry_of(&config, random.clone());
-    let log = logging::install(config.log(), telemetry.tap())?;
-    telemetry.log_start();
-    let serving = serve(config, (file, log), random, &mut telemetry);
-    let outcome = Runtime::new()?.block_on(serving);
-    Ok(end(outcome, telemetry))
+    let mut program = Program::begin(&service(&config), config.log())?;
+    let outcome = Runtime::new()?.block_on(serve(config, file, &mut program));
+    Ok(program.end(outcome))
 }
 
-/// Whoever waits for the reason, or has told the process a second time to end, waits for no collector.
-fn end(outcome: anyhow::Result<()>, telemetry: Telemetry) -> ExitCode {
-    let error = outcome.err();
-    let code = error.as_ref().map_or(ExitCode::SUCCESS, failed);
-    if error.is_some_and(|error| error.is::<ToldAgain>()) {
-        telemetry.abandon();
-    } else {
-        telemetry.finish();
-    }
-    code
-}
-
-fn telemetry_of(config: &Config, random: Random) -> Telemetry {
-    let service = Service {
+fn service(config: &Config) -> Service {
+    Service {
         name: "ferrypost-controlplane",
         instance: config.replica().to_string(),
-    };
-    Telemetry::from_environment(&service, random)
+    }
 }
 
-async fn serve(
-    config: Config,
-    (file, log): (ConfigFile, Level),
-    random: Random,
-    telemetry: &mut Telemetry,
-) -> anyhow::Result<()> {
+async fn serve(config: Config, file: ConfigFile, program: &mut Program) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let level = |file: &ConfigFile| Config::of(file).map(|it| it.log().level);
-    let follower = Follower::new(file, KEYS, level, (log, config.log().level))?;
+    let log = (program.level.clone(), config.log().level);
+    let follower = Follower::new(file, KEYS, level, log)?;
+    let random = program.random.clone();
     let mut bound = tokio::select! {
-        built = app::build(config, random, telemetry) => built?,
+        built = app::build(config, random, &mut program.telemetry) => built?,
         () = signals.received() => return Ok(()),
     };
     let outcome = tokio::select! {

@@ -1,6 +1,12 @@
 //! `ferrypost-dataplane`: see [`ferrypost_dataplane`].
 
-use std::{future::Future, path::PathBuf, pin::pin, process::ExitCode, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Subcommand;
 use ferrypost_dataplane::{
@@ -10,16 +16,15 @@ use ferrypost_dataplane::{
     descriptors, lookup,
 };
 use ferrypost_runtime::{
-    Random,
     cli::Call,
     config::{self, ConfigFile, Follower},
     core_dump,
-    logging::{self, Level},
-    shutdown::{Signals, ToldAgain},
-    telemetry::{Service, Telemetry},
+    program::{Program, failed},
+    shutdown::{Signals, ToldAgain, outlive_hangups},
+    telemetry::Service,
     tls,
 };
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 
 const ABOUT: &str = "Relays each mail session to the server that holds its account.";
 
@@ -49,11 +54,6 @@ fn main() -> ExitCode {
     ended.unwrap_or_else(|error| failed(&error))
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("{error:#}");
-    ExitCode::FAILURE
-}
-
 fn start(call: Call<Order>) -> anyhow::Result<ExitCode> {
     core_dump::forbid()?;
     #[cfg(feature = "sabotage")]
@@ -69,42 +69,25 @@ fn start(call: Call<Order>) -> anyhow::Result<ExitCode> {
             order_to_drain(&Config::load(&config)?, after)?;
             Ok(ExitCode::SUCCESS)
         }
-        Call::Run(path) => {
-            let file = ConfigFile::read(&path)?;
-            let config = Config::of(&file)?;
-            let random = Random::from_os();
-            let mut telemetry = telemetry_of(&config, random.clone());
-            let log = logging::install(config.log().lines, telemetry.tap())?;
-            telemetry.log_start();
-            let total = config.limits().connections.total;
-            let lookups = config.lookups().len() * lookup::CONNECTIONS;
-            descriptors::allow_for(total, lookups);
-            let (relaying, beside) = (tokio::runtime::Runtime::new()?, app::beside()?);
-            let serving = serve(
-                config,
-                (file, log),
-                random,
-                (beside.handle(), &mut telemetry),
-            );
-            let outcome = relaying.block_on(serving);
-            // Not even for a thread that waits for a resolver.
-            relaying.shutdown_background();
-            beside.shutdown_background();
-            Ok(end(outcome, telemetry))
-        }
+        Call::Run(path) => run(&path),
     }
 }
 
-/// Whoever waits for the reason, or has told the process a second time to end, waits for no collector.
-fn end(outcome: anyhow::Result<()>, telemetry: Telemetry) -> ExitCode {
-    let error = outcome.err();
-    let code = error.as_ref().map_or(ExitCode::SUCCESS, failed);
-    if error.is_some_and(|error| error.is::<ToldAgain>()) {
-        telemetry.abandon();
-    } else {
-        telemetry.finish();
-    }
-    code
+fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    outlive_hangups()?;
+    let file = ConfigFile::read(path)?;
+    let config = Config::of(&file)?;
+    let mut program = Program::begin(&service(&config), config.log().lines)?;
+    let total = config.limits().connections.total;
+    let lookups = config.lookups().len() * lookup::CONNECTIONS;
+    descriptors::allow_for(total, lookups);
+    let (relaying, beside) = (Runtime::new()?, app::beside()?);
+    let serving = serve(config, file, beside.handle(), &mut program);
+    let outcome = relaying.block_on(serving);
+    // Not even for a thread that waits for a resolver.
+    relaying.shutdown_background();
+    beside.shutdown_background();
+    Ok(program.end(outcome))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -121,24 +104,25 @@ async fn order_to_drain(config: &Config, after: Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn telemetry_of(config: &Config, random: Random) -> Telemetry {
-    let service = Service {
+fn service(config: &Config) -> Service {
+    Service {
         name: "ferrypost-dataplane",
         instance: config.instance().to_string(),
-    };
-    Telemetry::from_environment(&service, random)
+    }
 }
 
 async fn serve(
     config: Config,
-    (file, log): (ConfigFile, Level),
-    random: Random,
-    (beside, telemetry): (&Handle, &mut Telemetry),
+    file: ConfigFile,
+    beside: &Handle,
+    program: &mut Program,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let level = |file: &ConfigFile| Config::of(file).map(|it| it.log().lines.level);
-    let follower = Follower::new(file, KEYS, level, (log, config.log().lines.level))?;
-    let mut bound = app::build(&config, random, beside, telemetry)?;
+    let log = (program.level.clone(), config.log().lines.level);
+    let follower = Follower::new(file, KEYS, level, log)?;
+    let random = program.random.clone();
+    let mut bound = app::build(&config, random, beside, &mut program.telemetry)?;
     tracing::info!(instance = %config.instance(), addresses = ?bound.addresses, "started");
     let draining = bound.draining.clone();
     tokio::select! {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   cli       what both programs can be asked to do
+//!   program   a program around what it serves: its log, its telemetry, how it ends
 //!   config    reads a configuration key by key: every mistake at once, with file, line and key; follows its file
 //!   logging   the log's lines, and panics among them
 //!   admin     the admin endpoint: stats, metrics, health
@@ -29,6 +30,7 @@ pub mod config;
 pub mod core_dump;
 pub mod logging;
 pub mod metrics;
+pub mod program;
 mod random;
 pub mod reload;
 pub mod shutdown;

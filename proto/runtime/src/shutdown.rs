@@ -3,7 +3,7 @@
 use std::{future::Future, io, time::Duration};
 
 use tokio::{
-    runtime::Handle,
+    runtime::{self, Handle},
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -108,6 +108,17 @@ impl Shutdown {
         _ = tokio::time::timeout(DROPPED, self.tasks.wait()).await;
         left
     }
+}
+
+/// From now on SIGHUP does not end the process. For the first thing that a program does: whoever starts it may tell it to
+/// read its configuration again before it has read it once. Not from within an asynchronous task.
+///
+/// # Errors
+/// What the system says.
+pub fn outlive_hangups() -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    // What is once taken from the system is never given back.
+    runtime.block_on(async { signal(SignalKind::hangup()).map(drop) })
 }
 
 /// The signals by which the process is told to end: SIGTERM, and SIGINT from a terminal.

@@ -5,12 +5,17 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use ferrypost_tests::log_file::LogFile;
+use ferrypost_tests::process::Spawn;
 use ferrypost_tests::shell::shell;
 use ferrypost_tests::story::{SOON, migrate, move_to, session, short_limits};
-use ferrypost_tests::world::{Plane, World};
+use ferrypost_tests::wait::eventually;
+use ferrypost_tests::world::{CONTROL_PLANE, DATA_PLANE, Plane, World, program};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 
 const READ: &str = "the configuration was read again";
 
@@ -22,7 +27,7 @@ struct Edited<'a> {
 
 impl<'a> Edited<'a> {
     fn of(plane: &'a Plane) -> Self {
-        let text = std::fs::read_to_string(plane.config()).unwrap();
+        let text = fs::read_to_string(plane.config()).unwrap();
         Self { plane, text }
     }
 
@@ -46,8 +51,8 @@ impl<'a> Edited<'a> {
 /// As a careful editor does: nobody ever sees half a file.
 fn replace(file: &Path, text: &str) {
     let fresh = file.with_extension("new");
-    std::fs::write(&fresh, text).unwrap();
-    std::fs::rename(&fresh, file).unwrap();
+    fs::write(&fresh, text).unwrap();
+    fs::rename(&fresh, file).unwrap();
 }
 
 #[tokio::test]
@@ -97,10 +102,47 @@ async fn the_log_s_level_is_taken_over_while_a_session_is_open_and_what_needs_a_
         .with(format, &[restart, "keys=\"log.format\""])
         .await;
     gateway.with("", &[READ]).await;
+    stays_away_for_a_while(&gateway).await;
     let settled = gateway.hang_up().await;
     assert!(settled.lines_with(&[restart]).is_empty());
 
     client.noop().await.unwrap().accepted().unwrap();
     client.logout().await.unwrap();
     world.stop().await.unwrap();
+}
+
+/// Nothing changes, and an operator hears of it.
+async fn stays_away_for_a_while(edited: &Edited<'_>) {
+    const GONE: &str = "the configuration file cannot be read";
+    let (file, log) = (edited.plane.config(), edited.plane.log().from_now());
+    let elsewhere = file.with_extension("elsewhere");
+    fs::rename(file, &elsewhere).unwrap();
+    log.wait_for(&[GONE], SOON).await.unwrap();
+    fs::rename(&elsewhere, file).unwrap();
+    log.wait_for(&["can be read again"], SOON).await.unwrap();
+    assert_eq!(log.lines_with(&[GONE]).len(), 1);
+}
+
+#[tokio::test]
+async fn a_hangup_before_a_program_has_read_its_file_does_not_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [DATA_PLANE, CONTROL_PLANE] {
+        // What opens it waits for whoever writes.
+        let file = folder.path().join(name);
+        mkfifoat(CWD, &file, Mode::RWXU).unwrap();
+        let log = file.with_extension("log");
+        let spawn = Spawn::new(program(name).unwrap(), log).unwrap();
+        let mut process = spawn.arg("--config").arg(&file).start().unwrap();
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        let opened = eventually("the program opens its file", SOON, || async {
+            open(&file, flags, Mode::empty()).map_err(|error| error.to_string())
+        });
+        let mut text = fs::File::from(opened.await.unwrap());
+        shell(&format!("kill -HUP {}", process.id())).await.unwrap();
+        text.write_all(b"colour = \"red\"\n").unwrap();
+        drop(text);
+        let status = process.wait(SOON).await.unwrap();
+        assert_eq!(status.code(), Some(1), "{status}: {}", process.log().text());
+        assert!(process.log().text().contains("colour"));
+    }
 }

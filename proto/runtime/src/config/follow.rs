@@ -28,6 +28,7 @@ pub struct Follower {
     /// As it was read last.
     file: ConfigFile,
     level: LevelFilter,
+    reach: Reach,
     hangups: Signal,
 }
 
@@ -42,6 +43,27 @@ struct What {
 
 type Read = fn(&ConfigFile) -> Result<LevelFilter, Mistakes>;
 
+/// What there is when it is looked at.
+enum Look {
+    /// What was read last.
+    Same,
+    /// Nothing that can be read.
+    Unreadable(Mistakes),
+    /// Another one, or one that somebody wants to be read.
+    Fresh(ConfigFile, Result<News, Mistakes>),
+}
+
+/// Whether there was something to read when it was looked at last.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Reach {
+    #[default]
+    There,
+    /// There was not. It may be in the middle of being replaced.
+    Missed,
+    /// Nor was there the time before, or somebody asked: this has been said.
+    Gone,
+}
+
 /// What a file that was read again is.
 #[derive(Debug, PartialEq, Eq)]
 struct News {
@@ -52,7 +74,8 @@ struct News {
 
 impl Follower {
     /// Begins with a file that the program has started with. `keys` says what each of its keys is, and `read` checks
-    /// all of it and finds the log's level. From here on SIGHUP does not end the process.
+    /// all of it and finds the log's level. From here on SIGHUP does not end the process; a program does not wait so long
+    /// ([`outlive_hangups`](crate::shutdown::outlive_hangups)).
     ///
     /// # Errors
     /// When the system gives no signals.
@@ -71,6 +94,7 @@ impl Follower {
             }),
             file,
             level,
+            reach: Reach::default(),
             hangups: signal(SignalKind::hangup())?,
         })
     }
@@ -89,14 +113,34 @@ impl Follower {
             // Reading it reads the files that it names, too.
             let look = move || what.look(&file, asked);
             // A panic is in the log by itself, and the next look may do better.
-            if let Ok(Some((file, news))) = tokio::task::spawn_blocking(look).await {
-                self.take(file, news);
+            if let Ok(look) = tokio::task::spawn_blocking(look).await {
+                self.take(look, asked);
             }
         }
     }
 
-    fn take(&mut self, file: ConfigFile, news: Result<News, Mistakes>) {
-        self.file = file;
+    fn take(&mut self, look: Look, asked: bool) {
+        match look {
+            Look::Same => {
+                if self.reach.found() {
+                    tracing::info!("the configuration file can be read again, and is as it was");
+                }
+            }
+            Look::Unreadable(mistakes) => {
+                if self.reach.missed(asked) {
+                    tracing::error!(error = %mistakes,
+                        "the configuration file cannot be read; what was in force stays so");
+                }
+            }
+            Look::Fresh(file, news) => {
+                self.reach = Reach::There;
+                self.file = file;
+                self.take_over(news);
+            }
+        }
+    }
+
+    fn take_over(&mut self, news: Result<News, Mistakes>) {
         let news = match news {
             Ok(news) => news,
             Err(mistakes) => {
@@ -124,19 +168,17 @@ impl Follower {
 
 impl What {
     /// Reads the file again if it has changed, or if somebody asks for it.
-    fn look(&self, file: &ConfigFile, asked: bool) -> Option<(ConfigFile, Result<News, Mistakes>)> {
+    fn look(&self, file: &ConfigFile, asked: bool) -> Look {
         if !asked && !file.has_changed() {
-            return None;
+            return Look::Same;
         }
         match ConfigFile::read(file.path()) {
             Ok(fresh) => {
                 let news = self.news(&fresh);
-                Some((fresh, news))
+                Look::Fresh(fresh, news)
             }
             // Not remembered: whatever is there next is another one.
-            Err(mistakes) if asked => Some((file.clone(), Err(mistakes))),
-            // In the middle of being replaced; whoever has removed it is told when he asks.
-            Err(_) => None,
+            Err(mistakes) => Look::Unreadable(mistakes),
         }
     }
 
@@ -145,6 +187,23 @@ impl What {
             level: (self.read)(file)?,
             pending: pending(self.keys, &self.started, &file.values()),
         })
+    }
+}
+
+impl Reach {
+    /// There is nothing to read. True if that is to be said: to whoever asks, and else once, at the second look.
+    fn missed(&mut self, asked: bool) -> bool {
+        let says = asked || *self == Self::Missed;
+        *self = match self {
+            Self::There if !asked => Self::Missed,
+            _ => Self::Gone,
+        };
+        says
+    }
+
+    /// There is again. True if somebody has heard that there was not.
+    fn found(&mut self) -> bool {
+        std::mem::take(self) == Self::Gone
     }
 }
 
@@ -197,6 +256,24 @@ mod tests {
             keys: &[Key::otherwise("from", "everybody", "Who may.")],
         },
     ];
+
+    #[test]
+    fn a_file_that_stays_away_is_told_of_once_and_one_that_is_replaced_is_not() {
+        let mut reach = Reach::default();
+        assert!(
+            !reach.missed(false),
+            "it may be in the middle of being replaced"
+        );
+        assert!(!reach.found());
+        let looks = [(); 4].map(|()| reach.missed(false));
+        assert_eq!(looks, [false, true, false, false]);
+        assert!(reach.missed(true), "whoever asks is told");
+        assert!(!reach.missed(false));
+        assert!(reach.found());
+        assert!(!reach.found());
+        assert!(reach.missed(true));
+        assert!(!reach.missed(false), "that has been said");
+    }
 
     fn pending_between(before: &str, after: &str) -> Vec<String> {
         let values = |text| ConfigFile::of_text(text, Path::new("/x")).values();
