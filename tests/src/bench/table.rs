@@ -295,19 +295,34 @@ pub(super) fn print_churn(all: &[Churned]) {
     }
 }
 
-/// The first exports nothing, and the others are to be as it is.
+/// The first exports nothing, the second to a collector that takes it. What is relayed is to take what it takes of the
+/// first, and a login what it takes of the second, whatever the collector does.
 pub(super) fn print_telemetry(all: &[Exporting]) {
+    let [none, there, ..] = all else { return };
     println!();
     println!(
-        "{:32}{:>14}{:>14}{:>12}",
-        "everything is exported to", "CPU ms/login", "CPU s/GiB down", "NOOP us"
+        "{:32}{:>14}{:>16}{:>12}  {:27}{:27}{:27}",
+        "everything is exported to",
+        "CPU ms/login",
+        "CPU s/GiB down",
+        "NOOP us",
+        "login/there",
+        "GiB/none",
+        "NOOP/none"
     );
+    let ratio = |ours: f64, theirs: f64, limit| {
+        let reached = ours / theirs;
+        format!("{reached:.2} {}", Goal { limit, reached })
+    };
     for one in all {
         let (login, noop) = (one.login * 1e3, one.noop * 1e6);
         let collector = format!("a collector: {}", one.collector);
         println!(
-            "{collector:32}{login:>14.3}{:>14.3}{noop:>12.1}",
-            one.gibibyte_down
+            "{collector:32}{login:>14.3}{:>16.3}{noop:>12.1}  {:27}{:27}{}",
+            one.gibibyte_down,
+            ratio(one.login, there.login, 1.05),
+            ratio(one.gibibyte_down, none.gibibyte_down, 1.05),
+            ratio(one.noop, none.noop, 1.1)
         );
     }
 }
