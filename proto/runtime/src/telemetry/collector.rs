@@ -139,12 +139,16 @@ impl Collector {
                 Ok(Ok(rejected)) => return Ok(rejected),
                 Ok(Err(status)) => status,
             };
+            if ending.is_cancelled() || !is_worth_another(&status) {
+                return Err(Undelivered::Refused(Refusal(status)));
+            }
             let asked = status.get_details_retry_info();
             let asked = asked.and_then(|it| it.retry_delay).unwrap_or_default();
             let pause = backoff.pause().max(asked);
-            let is_over =
-                ending.is_cancelled() || pause >= until.saturating_duration_since(Instant::now());
-            if is_over || !is_worth_another(&status) {
+            let left = until.saturating_duration_since(Instant::now());
+            if pause >= left {
+                // Who wants to be left alone for longer than this batch lasts is not asked for the next one at once.
+                _ = ending.run_until_cancelled(sleep(asked.min(left))).await;
                 return Err(Undelivered::Refused(Refusal(status)));
             }
             _ = ending.run_until_cancelled(sleep(pause)).await;

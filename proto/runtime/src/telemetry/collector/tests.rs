@@ -52,8 +52,8 @@ impl Fake {
         }
     }
 
-    /// Sends a batch, for a minute at most, or only once. Returns what came of it, and how many requests came.
-    async fn is_sent(self, only_once: bool) -> (Result<u64, Undelivered>, usize) {
+    /// Sends a batch within a time, or only once. Returns what came of it, and how many requests came.
+    async fn is_sent(self, limit: Duration, only_once: bool) -> (Result<u64, Undelivered>, usize) {
         let target = Target {
             endpoint: format!("http://{}", self.address).parse().unwrap(),
             headers: Vec::new(),
@@ -67,7 +67,7 @@ impl Fake {
         if only_once {
             ending.cancel();
         }
-        let sending = collector.deliver(LogsRequest::default(), SOON, &ending);
+        let sending = collector.deliver(LogsRequest::default(), limit, &ending);
         let sent = sending.await;
         self.ending.cancel();
         (sent, self.requests.await.unwrap())
@@ -102,23 +102,29 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The beginning of an answer by gRPC to the first request of a connection.
-fn begins() -> Vec<u8> {
-    // `:status: 200` from the static table, and a header that is in none (RFC 7541, section 6.2.2).
-    let mut headers = vec![0x88, 0, 12];
-    headers.extend(b"content-type");
-    headers.push(16);
-    headers.extend(b"application/grpc");
-    frame(1, 4, 1, &headers)
+/// Headers of an answer to the first request of a connection, and whether they are all of it.
+fn answer(headers: &[(&str, &[u8])], is_all: bool) -> Vec<u8> {
+    // `:status: 200` from the static table, and those that are in none (RFC 7541, section 6.2.2).
+    let mut block = vec![0x88];
+    for (name, value) in headers {
+        block.extend([0, u8::try_from(name.len()).unwrap()]);
+        block.extend(name.as_bytes());
+        assert!(value.len() < 127, "longer ones are written in another way");
+        block.push(u8::try_from(value.len()).unwrap());
+        block.extend(*value);
+    }
+    frame(1, if is_all { 5 } else { 4 }, 1, &block)
 }
+
+const GRPC: (&str, &[u8]) = ("content-type", b"application/grpc");
 
 #[tokio::test]
 async fn a_batch_that_has_too_long_an_answer_is_not_sent_again() {
-    let mut answer = begins();
+    let mut answer = answer(&[GRPC], false);
     let mut message = vec![0];
     message.extend((50_u32 << 20).to_be_bytes());
     answer.extend(frame(0, 0, 1, &message));
-    let (sent, requests) = Fake::saying(answer).await.is_sent(false).await;
+    let (sent, requests) = Fake::saying(answer).await.is_sent(SOON, false).await;
     let refused = sent.unwrap_err();
     assert!(matches!(refused, Undelivered::Refused(_)), "{refused:?}");
     assert_eq!(requests, 1);
@@ -131,13 +137,33 @@ async fn what_a_collector_says_when_it_goes_away_is_shown_to_nobody() {
     parting.extend([0, 0, 0, 2]);
     parting.extend(WORDS);
     let collector = Fake::saying(frame(7, 0, 0, &parting)).await;
-    let (sent, requests) = collector.is_sent(true).await;
+    let (sent, requests) = collector.is_sent(SOON, true).await;
     let text = sent.unwrap_err().to_string();
     assert!(
         text.starts_with("Internal") && !text.contains("words"),
         "{text}"
     );
     assert_eq!(requests, 1);
+}
+
+#[tokio::test]
+async fn a_collector_that_wants_to_be_left_alone_is_for_as_long_as_a_batch_lasts() {
+    let tomorrow = ErrorDetails::with_retry_info(Some(Duration::from_hours(24)));
+    let status = Status::with_error_details(Code::ResourceExhausted, "", tomorrow);
+    let response: http::Response<()> = status.into_http();
+    let details = response.headers()["grpc-status-details-bin"].as_bytes();
+    let headers: [(&str, &[u8]); 3] = [
+        GRPC,
+        ("grpc-status", b"8"),
+        ("grpc-status-details-bin", details),
+    ];
+    let collector = Fake::saying(answer(&headers, true)).await;
+    let (begun, limit) = (Instant::now(), Duration::from_secs(5));
+    let (sent, requests) = collector.is_sent(limit, false).await;
+    let refused = sent.unwrap_err();
+    assert_eq!(refused.to_string(), "ResourceExhausted");
+    assert_eq!(requests, 1);
+    assert!(begun.elapsed() >= limit, "{:?}", begun.elapsed());
 }
 
 #[test]
