@@ -146,7 +146,7 @@ async fn serve(
     }
 }
 
-/// Settings, and GOAWAY with INTERNAL_ERROR before any stream (RFC 9113, section 6.8).
+/// Settings, and `GOAWAY` with `INTERNAL_ERROR` before any stream (RFC 9113, section 6.8).
 async fn leave(mut connection: TcpStream) -> io::Result<()> {
     let mut request = [0; 1024];
     _ = connection.read(&mut request).await?;
@@ -224,7 +224,7 @@ fn flood() -> UnsyncBoxBody<Bytes, Infallible> {
     let length = u32::try_from(PIECE * PIECES).unwrap();
     let [a, b, c, d] = length.to_be_bytes();
     let head = Bytes::copy_from_slice(&[0, a, b, c, d]);
-    let pieces = std::iter::repeat_n(Bytes::from_static(&[0; PIECE]), PIECES);
+    let pieces = std::iter::repeat_n(Bytes::from(vec![0; PIECE]), PIECES);
     let all = std::iter::once(head).chain(pieces);
     let frames = stream::iter(all.map(|piece| Ok(Frame::data(piece))));
     StreamBody::new(frames).boxed_unsync()
