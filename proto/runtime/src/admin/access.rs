@@ -103,11 +103,18 @@ impl Access {
             self.forget(peer);
             return Ok(());
         }
-        if is_in(other, &offered).await? {
-            return Err(Denied::Forbidden);
+        // Whoever offers a wrong one is remembered, whether or not the other file can be read.
+        match is_in(other, &offered).await {
+            Ok(true) => Err(Denied::Forbidden),
+            Ok(false) => {
+                self.remember(peer);
+                Err(Denied::Unauthorized)
+            }
+            Err(error) => {
+                self.remember(peer);
+                Err(error)
+            }
         }
-        self.remember(peer);
-        Err(Denied::Unauthorized)
     }
 
     fn locked_out(&self, peer: IpAddr) -> Option<Duration> {
@@ -271,6 +278,17 @@ mod tests {
                 .await;
             assert_eq!(checked, Err(expected));
         }
+    }
+
+    #[tokio::test]
+    async fn guesses_are_counted_where_the_other_token_cannot_be_read() {
+        let (directory, access) = access(OURS);
+        let access = access.draining(Some(directory.path().join("missing")));
+        for _ in 0..ATTEMPTS {
+            assert_eq!(guess(&access, peer(1)).await, Err(Denied::NoToken));
+        }
+        let right = reads(&access, peer(1), Some(&bearer(OURS))).await;
+        assert!(matches!(right, Err(Denied::LockedOut { .. })), "{right:?}");
     }
 
     async fn guess(access: &Access, peer: IpAddr) -> Result<(), Denied> {
