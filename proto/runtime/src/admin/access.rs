@@ -10,6 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::places::customer;
 use crate::token::{Token, TokenError};
 
 /// Wrong tokens from one address before it is locked out: a person who mixes up two files tries
@@ -170,14 +171,6 @@ async fn is_in(file: Option<&PathBuf>, offered: &Token) -> Result<bool, Denied> 
 
 async fn read(file: &Path) -> Result<Token, TokenError> {
     Token::check(&tokio::fs::read(file).await?)
-}
-
-/// What one caller can change at will is not who he is: the lower half of an IPv6 address.
-fn customer(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 #[cfg(test)]

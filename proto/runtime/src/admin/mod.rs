@@ -13,6 +13,7 @@
 //!
 //! ```text
 //!   server   connections, TLS, and what a stranger may cost
+//!   places   who may stay connected when there is no room
 //!   probe    the port in clear: HTTP and gRPC
 //!   access   who may do what: the tokens and their lock-out
 //! ```
@@ -20,6 +21,7 @@
 //! What is served is a plane's own ([`Source`]), and so are its sockets and its TLS ([`Door`]).
 
 mod access;
+mod places;
 mod probe;
 mod server;
 

@@ -1,7 +1,7 @@
 //! Connections of the port in clear: HTTP/1.1 and, for an orchestrator that asks by gRPC, HTTP/2 without TLS. Which of the
 //! two a caller speaks is seen by how it begins.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use hyper::{
     Method, Request, Response,
@@ -26,7 +26,10 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
-use super::server::{Connection, HEAD_OCTETS, LAST_WORDS, PATIENCE, Server, Source};
+use super::{
+    places::Place,
+    server::{Connection, HEAD_OCTETS, LAST_WORDS, Server, Source},
+};
 
 /// Requests at once on a connection: a probe asks one thing.
 const STREAMS: u32 = 8;
@@ -38,25 +41,26 @@ const MESSAGE_OCTETS: usize = 1024;
 pub(super) async fn serve(
     server: Server,
     stream: Box<dyn Connection>,
-    peer: IpAddr,
+    place: Arc<Place>,
     stop: CancellationToken,
 ) {
+    let patience = server.patience;
     let health = HealthServer::new(Answering(Arc::clone(&server.source)))
         .max_decoding_message_size(MESSAGE_OCTETS);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (server, mut health) = (server.clone(), health.clone());
+        let (server, place, mut health) = (server.clone(), Arc::clone(&place), health.clone());
         async move {
             if is_grpc(&request) {
                 return health.call(request).await;
             }
-            Ok::<Response<Body>, Infallible>(server.answer(&request, peer).await.map(Body::new))
+            Ok::<Response<Body>, Infallible>(server.answer(&request, &place).await.map(Body::new))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(patience)
         .max_buf_size(HEAD_OCTETS);
     builder
         .http2()

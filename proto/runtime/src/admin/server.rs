@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -25,13 +25,13 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     access::{Access, Denied, Right},
+    places::{Place, Places},
     probe,
 };
 use crate::{
@@ -40,20 +40,23 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// Connections at once; further ones wait to be accepted. Operators and their monitoring are few.
+/// Connections at once; a further one takes the place of another. Operators and their monitoring are few.
 const CONNECTIONS: usize = 64;
 
 /// Octets of a request's head.
 pub(super) const HEAD_OCTETS: usize = 16 * 1024;
 
 /// Time for the TLS handshake, and for the head of each request.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same on the port in clear: a probe waits a second for its answer, and asks at once.
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Time that a connection may last, so that idle ones make room; beside what draining may take.
 const LIFETIME: Duration = Duration::from_mins(2);
 
 /// The same on the port in clear: a probe asks once.
-const PROBE_LIFETIME: Duration = Duration::from_secs(20);
+const PROBE_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What stops serving whoever is served.
 const DRAIN: &str = "/drain";
@@ -109,6 +112,7 @@ pub struct Server {
     /// `None`: only `/healthz` and `/readyz` are there.
     access: Option<Arc<Access>>,
     lifetime: Duration,
+    pub(super) patience: Duration,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -120,6 +124,7 @@ impl Server {
             source,
             access: Some(Arc::new(access)),
             lifetime: LIFETIME,
+            patience: PATIENCE,
         }
     }
 
@@ -136,57 +141,75 @@ impl Server {
             source,
             access: None,
             lifetime: PROBE_LIFETIME,
+            patience: PROBE_PATIENCE,
         }
     }
 
     /// Accepts connections until the process stops.
     pub async fn run<D: Door>(self, door: D, shutdown: Shutdown) {
         let door = Arc::new(door);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Places::new(CONNECTIONS);
         let stop = shutdown.stopping().clone();
-        let accept = || async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            let permit = permit.expect("it is never closed");
-            let (caller, peer) = door.accept().await?;
-            Ok((caller, peer, permit))
-        };
         let complaints = Complaints::of("admin");
-        let accepting = accept::connections(&complaints, accept, |(caller, peer, permit)| {
-            let (server, door) = (self.clone(), Arc::clone(&door));
-            let lifetime = self.lifetime;
-            let connection = server.connection(door, caller, peer.ip(), stop.clone());
-            shutdown.spawn(async move {
-                _ = timeout(lifetime, connection).await;
-                drop(permit);
-            });
-        });
+        let accepting = accept::connections(
+            &complaints,
+            || door.accept(),
+            |(caller, peer)| {
+                let Some(place) = places.take(peer.ip()) else {
+                    // Everybody who is connected has shown a token.
+                    complaints.about(&"there is no place left for a further connection");
+                    return;
+                };
+                let (server, door) = (self.clone(), Arc::clone(&door));
+                shutdown.spawn(server.connection(door, caller, Arc::new(place), stop.clone()));
+            },
+        );
         _ = stop.run_until_cancelled(accepting).await;
     }
 
+    /// Serves it until it ends, its time is over, or another needs its place.
     async fn connection<D: Door>(
         self,
         door: Arc<D>,
         caller: D::Caller,
-        peer: IpAddr,
+        place: Arc<Place>,
+        stop: CancellationToken,
+    ) {
+        let lifetime = self.lifetime;
+        let served = timeout(
+            lifetime,
+            self.serve(door, caller, Arc::clone(&place), stop),
+        );
+        tokio::select! {
+            _ = served => {}
+            () = place.lost() => {}
+        }
+    }
+
+    async fn serve<D: Door>(
+        self,
+        door: Arc<D>,
+        caller: D::Caller,
+        place: Arc<Place>,
         stop: CancellationToken,
     ) {
         // A failed handshake is a scanner's or a mistyped URL's and says nothing to us.
-        if let Ok(Ok(stream)) = timeout(PATIENCE, door.secure(caller)).await {
+        if let Ok(Ok(stream)) = timeout(self.patience, door.secure(caller)).await {
             match self.access {
-                Some(_) => self.exchange(stream, peer, stop).await,
-                None => probe::serve(self, stream, peer, stop).await,
+                Some(_) => self.exchange(stream, &place, stop).await,
+                None => probe::serve(self, stream, place, stop).await,
             }
         }
     }
 
-    async fn exchange(&self, stream: Box<dyn Connection>, peer: IpAddr, stop: CancellationToken) {
+    async fn exchange(&self, stream: Box<dyn Connection>, place: &Place, stop: CancellationToken) {
         let service =
             service_fn(
-                |request| async move { Ok::<_, Infallible>(self.answer(&request, peer).await) },
+                |request| async move { Ok::<_, Infallible>(self.answer(&request, place).await) },
             );
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
+            .header_read_timeout(self.patience)
             .max_buf_size(HEAD_OCTETS)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
@@ -200,13 +223,16 @@ impl Server {
         }
     }
 
-    pub(super) async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Answer {
+    pub(super) async fn answer(&self, request: &Request<Incoming>, place: &Place) -> Answer {
         let reads = request.method() == Method::GET || request.method() == Method::HEAD;
         match (request.uri().path(), &self.access) {
             (DRAIN, Some(access)) if request.method() == Method::POST => {
-                match access.check(peer, bearer(request), Right::Drain).await {
+                match access.check(place.peer(), bearer(request), Right::Drain).await {
                     Err(denied) => refusal(denied),
-                    Ok(()) => self.drain().await,
+                    Ok(()) => {
+                        place.keep();
+                        self.drain().await
+                    }
                 }
             }
             (DRAIN, Some(_)) => not_allowed("POST"),
@@ -215,21 +241,33 @@ impl Server {
             ("/readyz", _) if self.source.ready() => plain(StatusCode::OK, "ready\n"),
             ("/readyz", _) => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             // Without a token nobody learns which other paths there are.
-            (path, Some(access)) => match access.check(peer, bearer(request), Right::Read).await {
-                Err(denied) => refusal(denied),
-                Ok(()) if path == "/stats" => document(&self.source.stats()),
-                Ok(()) if path == "/metrics" => metrics(prometheus(&self.source.metrics())),
-                Ok(()) => plain(
-                    StatusCode::NOT_FOUND,
-                    "there is /stats, /metrics, /healthz, /readyz, and POST /drain\n",
-                ),
-            },
+            (path, Some(access)) => {
+                let checked = access.check(place.peer(), bearer(request), Right::Read);
+                match checked.await {
+                    Err(denied) => refusal(denied),
+                    Ok(()) => {
+                        place.keep();
+                        self.read(path)
+                    }
+                }
+            }
             (_, None) => plain(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
 }
 
 impl Server {
+    fn read(&self, path: &str) -> Answer {
+        match path {
+            "/stats" => document(&self.source.stats()),
+            "/metrics" => metrics(prometheus(&self.source.metrics())),
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "there is /stats, /metrics, /healthz, /readyz, and POST /drain\n",
+            ),
+        }
+    }
+
     async fn drain(&self) -> Answer {
         match self.source.drain() {
             Some(drained) => document(&drained.await),
@@ -296,4 +334,156 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+        sync::oneshot,
+    };
+    use tonic::transport::Channel;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    /// What is waited for comes before this.
+    const SOON: Duration = Duration::from_mins(1);
+
+    struct InClear(TcpListener);
+
+    impl Door for InClear {
+        type Caller = TcpStream;
+
+        async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+            self.0.accept().await
+        }
+
+        async fn secure(&self, caller: TcpStream) -> io::Result<Box<dyn Connection>> {
+            Ok(Box::new(caller))
+        }
+    }
+
+    /// Ready, and drained when it is told to be.
+    #[derive(Default)]
+    struct Drains {
+        asked: Mutex<Option<oneshot::Sender<()>>>,
+        over: Mutex<Option<oneshot::Receiver<()>>>,
+    }
+
+    impl Source for Drains {
+        fn ready(&self) -> bool {
+            true
+        }
+
+        fn stats(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn metrics(&self) -> Vec<Reading> {
+            Vec::new()
+        }
+
+        fn drain(&self) -> Option<Drained> {
+            self.asked.lock().unwrap().take()?.send(()).unwrap();
+            let over = self.over.lock().unwrap().take()?;
+            Some(Box::pin(async move {
+                over.await.unwrap();
+                serde_json::json!({ "goodbye": "accepted" })
+            }))
+        }
+    }
+
+    /// One whose connections do not end by themselves within a test.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the crate has no network of its own to simulate"
+    )]
+    async fn serve(server: Server) -> (SocketAddr, Shutdown) {
+        let long = Duration::from_hours(1);
+        let server = Server {
+            lifetime: long,
+            patience: long,
+            ..server
+        };
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown) = (socket.local_addr().unwrap(), Shutdown::new());
+        shutdown.spawn(server.run(InClear(socket), shutdown.clone()));
+        (address, shutdown)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the crate has no network of its own to simulate"
+    )]
+    async fn connect(address: SocketAddr) -> TcpStream {
+        let stream = timeout(SOON, TcpStream::connect(address)).await;
+        stream.expect("in time").unwrap()
+    }
+
+    /// Connections that say nothing, more than there are places.
+    async fn flood(address: SocketAddr) -> Vec<TcpStream> {
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(connect(address).await);
+        }
+        silent
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut answer = String::new();
+        let read = timeout(SOON, stream.read_to_string(&mut answer)).await;
+        read.expect("in time").unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn probes_are_answered_however_many_connections_say_nothing() {
+        let (address, _shutdown) = serve(Server::health_only(Arc::<Drains>::default())).await;
+        let _silent = flood(address).await;
+        let mut stream = connect(address).await;
+        let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let answered = answer(stream).await;
+        assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
+
+        let asked = async {
+            let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+            let mut client = HealthClient::new(channel.connect().await.unwrap());
+            client.check(HealthCheckRequest::default()).await
+        };
+        timeout(SOON, asked).await.expect("in time").unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_of_a_drain_keeps_his_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, TOKEN).unwrap();
+        let access = Access::new(directory.path().join("none")).draining(Some(file));
+        let ((asked, is_asked), (over, is_over)) = (oneshot::channel(), oneshot::channel());
+        let source = Drains {
+            asked: Mutex::new(Some(asked)),
+            over: Mutex::new(Some(is_over)),
+        };
+        let (address, _shutdown) = serve(Server::full(Arc::new(source), access)).await;
+        let mut stream = connect(address).await;
+        let request = format!(
+            "POST /drain HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        timeout(SOON, is_asked).await.expect("in time").unwrap();
+        let mut silent = flood(address).await;
+        // All of them have been let in by now: the first has made room for another.
+        let first = silent.remove(0);
+        assert_eq!(answer(first).await, "");
+        over.send(()).unwrap();
+        let answered = answer(stream).await;
+        assert!(answered.ends_with("\"goodbye\": \"accepted\"\n}\n"), "{answered}");
+    }
 }
