@@ -1,6 +1,6 @@
 //! `MigrationService`.
 
-use std::pin::Pin;
+use std::{collections::BTreeMap, pin::Pin};
 
 use ferrypost_proto::{
     MigrationId,
@@ -9,15 +9,16 @@ use ferrypost_proto::{
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{caller, page, patience, trace_of};
+use super::{
+    caller,
+    page::{self, List},
+    patience, trace_of,
+};
 use crate::{
     refusal::{Answer, Reason, Refusal},
     service::migration::{MigrationFilter, MigrationUseCases, MoveKind, MoveOrder, Moved},
     store::Rev,
 };
-
-/// The name of the list in page tokens.
-const LIST: &str = "migrations";
 
 /// The adapter.
 #[derive(Debug)]
@@ -119,18 +120,19 @@ impl MigrationService for Migrations {
         request: Request<v1::ListMigrationsRequest>,
     ) -> Result<Response<v1::ListMigrationsResponse>, Status> {
         let request = request.into_inner();
+        let list = list(&request);
         let filter = MigrationFilter {
             account: request.account,
             state: wanted_state(request.state)?,
             labels: request.labels,
         };
-        let before = page::position(LIST, &request.page_token, |text| text.parse::<Rev>().ok())?;
+        let before = list.position(&request.page_token, |text| text.parse::<Rev>().ok())?;
         let size = page::size(request.page_size) as usize;
         let found = self.0.list(&filter, before, size).await?;
         Ok(Response::new(v1::ListMigrationsResponse {
             header: Some(self.0.header(&found.state, Vec::new())),
             migrations: found.migrations,
-            next_page_token: page::token(LIST, found.next.map(|next| next.to_string())),
+            next_page_token: list.token(found.next.map(|next| next.to_string())),
         }))
     }
 
@@ -203,6 +205,19 @@ impl MigrationService for Migrations {
             migration: Some(migration),
         }))
     }
+}
+
+/// The moves that are asked for.
+fn list(request: &v1::ListMigrationsRequest) -> List {
+    let state = request.state.to_string();
+    let labels: BTreeMap<_, _> = request.labels.iter().collect();
+    let labels = labels
+        .into_iter()
+        .flat_map(|(name, value)| [&**name, &**value]);
+    List::filtered(
+        "migrations",
+        [&*request.account, &*state].into_iter().chain(labels),
+    )
 }
 
 /// What cannot be an id names no migration; an empty one is a mistake of its own.

@@ -6,15 +6,16 @@ use ferrypost_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{caller, page, trace_of};
+use super::{
+    caller,
+    page::{self, List},
+    trace_of,
+};
 use crate::refusal::{Reason, Refusal};
 use crate::service::{
     placement::{DeleteOrder, PlacementUseCases, RecordOrder},
     stats::{FleetAnswer, StatsUseCases},
 };
-
-/// The name of the list in page tokens.
-const LIST: &str = "placements";
 
 /// The adapter.
 #[derive(Debug)]
@@ -38,15 +39,14 @@ impl PlacementService for Placements {
         request: Request<v1::ListPlacementsRequest>,
     ) -> Result<Response<v1::ListPlacementsResponse>, Status> {
         let request = request.into_inner();
-        let after = page::position(LIST, &request.page_token, |text| {
-            AccountId::parse(text).ok()
-        })?;
+        let list = List::filtered("placements", [&*request.destination]);
+        let after = list.position(&request.page_token, |text| AccountId::parse(text).ok())?;
         let size = page::size(request.page_size) as usize;
         let found = self.0.list(&request.destination, after.as_ref(), size)?;
         Ok(Response::new(v1::ListPlacementsResponse {
             header: Some(self.0.header(&found.state)),
             placements: found.placements,
-            next_page_token: page::token(LIST, found.next.map(String::from)),
+            next_page_token: list.token(found.next.map(String::from)),
         }))
     }
 

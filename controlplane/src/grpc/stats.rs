@@ -7,7 +7,11 @@ use ferrypost_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{caller, page, trace_of};
+use super::{
+    caller,
+    page::{self, List},
+    trace_of,
+};
 use crate::{
     domain::state::State,
     refusal::Refusal,
@@ -78,7 +82,8 @@ impl StatsService for Stats {
         let trace = self.0.trace(trace_of(&request));
         let request = request.into_inner();
         let size = page::size(request.page_size);
-        let after = page::position("sessions", &request.page_token, |place| {
+        let list = List::filtered("sessions", [&*request.account]);
+        let after = list.position(&request.page_token, |place| {
             let (serial, instance) = place.split_once('/')?;
             Some((serial.parse().ok()?, instance.to_owned()))
         })?;
@@ -95,7 +100,7 @@ impl StatsService for Stats {
             header: Some(header),
             sessions: page.sessions,
             truncated: page.truncated,
-            next_page_token: page::token("sessions", next),
+            next_page_token: list.token(next),
         }))
     }
 
@@ -106,16 +111,15 @@ impl StatsService for Stats {
         let trace = self.0.trace(trace_of(&request));
         let request = request.into_inner();
         let size = page::size(request.page_size) as usize;
-        let after = page::position("unlisted", &request.page_token, |name| {
-            Some(name.to_owned())
-        })?;
+        let list = List::whole("unlisted");
+        let after = list.position(&request.page_token, |name| Some(name.to_owned()))?;
         let report = self.0.unlisted(after, size, trace).await?;
         let header = self.0.header(&report);
         let (logins, next) = report.answer;
         Ok(Response::new(v1::ListUnlistedLoginsResponse {
             header: Some(header),
             logins,
-            next_page_token: page::token("unlisted", next),
+            next_page_token: list.token(next),
         }))
     }
 
@@ -160,7 +164,8 @@ impl StatsService for Stats {
     ) -> Result<Response<v1::GetRewoundResponse>, Status> {
         let request = request.into_inner();
         let size = page::size(request.page_size) as usize;
-        let after = page::position("rewound", &request.page_token, |id| Some(id.to_owned()))?;
+        let list = List::whole("rewound");
+        let after = list.position(&request.page_token, |id| Some(id.to_owned()))?;
         let (state, picture) = self.1.picture().await?;
         let behind = |id: &&String| after.as_ref().is_none_or(|after| *id > after);
         let mut ids: Vec<_> = picture
@@ -179,7 +184,7 @@ impl StatsService for Stats {
             header: Some(self.1.header(&state, picture.missing_instances())),
             proof: rewound(&state),
             accounts: accounts.collect(),
-            next_page_token: page::token("rewound", next),
+            next_page_token: list.token(next),
             in_doubt: picture.accounts.len() as u64,
             unknown_to_store: picture.unknown_to_store() as u64,
             digest: state

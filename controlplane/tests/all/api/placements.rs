@@ -344,14 +344,24 @@ async fn records_are_listed_in_pages_by_id() {
     }
     assert_eq!(found.len(), 5);
     assert!(found.is_sorted());
-    let wrong = v1::ListPlacementsRequest {
-        page_token: "bm9uc2Vuc2U".to_owned(),
+    let of_source = v1::ListPlacementsRequest {
+        page_size: 2,
+        destination: "source".to_owned(),
         ..v1::ListPlacementsRequest::default()
     };
-    assert_eq!(
-        reason(world.placements().list_placements(wrong).await),
-        "PAGE_TOKEN_INVALID"
-    );
+    let page = world.placements().list_placements(of_source).await;
+    let of_source = page.expect("listed").into_inner().next_page_token;
+    for (destination, page_token) in [("", "bm9uc2Vuc2U".to_owned()), ("target", of_source)] {
+        let wrong = v1::ListPlacementsRequest {
+            destination: destination.to_owned(),
+            page_token,
+            ..v1::ListPlacementsRequest::default()
+        };
+        assert_eq!(
+            reason(world.placements().list_placements(wrong).await),
+            "PAGE_TOKEN_INVALID"
+        );
+    }
 }
 
 #[tokio::test]

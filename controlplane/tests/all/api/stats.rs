@@ -158,12 +158,17 @@ async fn sessions_are_listed_and_kicked_by_account() {
         }
     }
     assert_eq!(paged, all.sessions);
-    let wrong = v1::ListSessionsRequest {
-        page_token: "junk".to_owned(),
-        ..v1::ListSessionsRequest::default()
-    };
-    let refused = world.stats().list_sessions(wrong).await;
-    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    // What goes on with the sessions of all does not go on with those of one account.
+    let of_all = page("", 4, String::new()).await.next_page_token;
+    for (account, page_token) in [("", "junk".to_owned()), ("alice@example.org", of_all)] {
+        let wrong = v1::ListSessionsRequest {
+            account: account.to_owned(),
+            page_token,
+            ..v1::ListSessionsRequest::default()
+        };
+        let refused = world.stats().list_sessions(wrong).await;
+        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    }
 
     let kick = |account: &str| v1::KickSessionsRequest {
         account: account.to_owned(),

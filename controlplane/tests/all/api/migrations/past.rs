@@ -66,14 +66,37 @@ async fn migrations_are_listed_newest_first_in_pages() {
     );
     assert_eq!(count(of("", MigrationState::Succeeded)).await, 3);
     assert_eq!(count(of("", MigrationState::Aborted)).await, 0);
-    let bad = v1::ListMigrationsRequest {
-        page_token: "junk".to_owned(),
+    let first = v1::ListMigrationsRequest {
+        page_size: 1,
         ..v1::ListMigrationsRequest::default()
     };
-    assert_eq!(
-        reason(world.migrations().list_migrations(bad).await),
-        "PAGE_TOKEN_INVALID"
-    );
+    let page = world.migrations().list_migrations(first).await;
+    let of_all = page.expect("listed").into_inner().next_page_token;
+    let labels = [("wave".to_owned(), "1".to_owned())].into();
+    for bad in [
+        v1::ListMigrationsRequest {
+            page_token: "junk".to_owned(),
+            ..v1::ListMigrationsRequest::default()
+        },
+        v1::ListMigrationsRequest {
+            page_token: of_all.clone(),
+            ..of("alice@example.org", MigrationState::Unspecified)
+        },
+        v1::ListMigrationsRequest {
+            page_token: of_all.clone(),
+            ..of("", MigrationState::Succeeded)
+        },
+        v1::ListMigrationsRequest {
+            page_token: of_all,
+            labels,
+            ..v1::ListMigrationsRequest::default()
+        },
+    ] {
+        assert_eq!(
+            reason(world.migrations().list_migrations(bad).await),
+            "PAGE_TOKEN_INVALID"
+        );
+    }
     let missing = v1::GetMigrationRequest {
         migration_id: "move-x".to_owned(),
     };
