@@ -27,3 +27,10 @@
 {{- $table := mergeOverwrite $ours (deepCopy $values.config) -}}
 {{- include "ferrypost.toml" (dict "table" $table "at" "") | trim -}}
 {{- end -}}
+
+{{- /* Of its Services. TLS is its own on both: a mesh that took them for gRPC in clear would refuse what is said there. */ -}}
+{{- define "ferrypost.controlplane.ports" -}}
+{{- $ports := .Values.controlplane.ports -}}
+- {name: tls-operators, port: {{ int $ports.operators }}, targetPort: operators}
+- {name: tls-stream, port: {{ int $ports.stream }}, targetPort: stream}
+{{- end -}}

@@ -98,11 +98,12 @@ ports:
     containerPort: {{ int .Values.dataplane.ports.admin }}
   - name: fp-health
     containerPort: {{ int .Values.dataplane.ports.health }}
-# Its first table is what makes it ready: nobody is served before.
+# Its first table is what makes it ready: nobody is served before. However long the control plane takes to give it one, a
+# restart would help nobody, and each is waited for longer than the one before.
 startupProbe:
   {{- include "ferrypost.probe" (dict "root" . "port" .Values.dataplane.ports.health "asks" "readiness") | nindent 2 }}
   periodSeconds: 1
-  failureThreshold: 120
+  failureThreshold: 3600
 readinessProbe:
   {{- include "ferrypost.probe" (dict "root" . "port" .Values.dataplane.ports.health "asks" "readiness") | nindent 2 }}
   periodSeconds: 2

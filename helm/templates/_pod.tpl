@@ -37,6 +37,17 @@ httpGet: {path: {{ ternary "/healthz" "/readyz" (eq .asks "liveness") }}, port: 
 {{- end -}}
 {{- end -}}
 
+{{- /*
+What a plane's pods are restarted for when it changes: a dict of `root` and `plane`. Not its log's level, which it takes over
+from the file that is mounted.
+*/ -}}
+{{- define "ferrypost.checksum" -}}
+{{- $values := deepCopy .root.Values -}}
+{{- with dig "config" "log" dict (get $values .plane) }}{{ $_ := unset . "level" }}{{ end -}}
+{{- $root := dict "Values" $values "Release" .root.Release "Chart" .root.Chart -}}
+{{- include (printf "ferrypost.%s.toml" .plane) $root | sha256sum -}}
+{{- end -}}
+
 {{- /* Replicas apart: a dict of `root` and `component`. */ -}}
 {{- define "ferrypost.spread" -}}
 - maxSkew: 1

@@ -20,6 +20,6 @@ that sessions end while their server still answers.
 {{- end -}}
 
 {{- define "ferrypost.sidecar.annotations" -}}
-ferrypost/checksum-config: {{ include "ferrypost.dataplane.toml" . | sha256sum }}
+ferrypost/checksum-config: {{ include "ferrypost.checksum" (dict "root" . "plane" "dataplane") }}
 {{- include "ferrypost.mesh.pod" . -}}
 {{- end -}}

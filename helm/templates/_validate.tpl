@@ -311,6 +311,13 @@ kubernetes.civo.com/loadbalancer-enable-proxy-protocol: ""
 {{- if and $gateway.hostPorts .Values.dataplane.clientAddress.loadBalancerSendsProxy -}}
 {{- $wrong = append $wrong "dataplane.gateway.hostPorts: who comes to a node's own port sends no PROXY header, and dataplane.clientAddress.loadBalancerSendsProxy demands one of the balancer's networks; choose one of the two ways in" -}}
 {{- end -}}
+{{- if and .Values.dataplane.service.loadBalancerSourceRanges (eq .Values.dataplane.mode "gateway") -}}
+{{- if $gateway.hostPorts -}}
+{{- $wrong = append $wrong "dataplane.service.loadBalancerSourceRanges: who comes to a node's own port (dataplane.gateway.hostPorts) passes no load balancer and is let in from everywhere; take one of the two away, or narrow the nodes' ports by the nodes' own firewall and leave the ranges out" -}}
+{{- else if ne .Values.dataplane.service.type "LoadBalancer" -}}
+{{- $wrong = append $wrong (printf "dataplane.service.loadBalancerSourceRanges: only a load balancer goes by them, and dataplane.service.type is %q; use LoadBalancer, or leave them out" .Values.dataplane.service.type) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq $gateway.kind "DaemonSet") (eq .Values.dataplane.mode "sidecar") -}}
 {{- $wrong = append $wrong "dataplane.gateway.kind is of gateways, and dataplane.mode is \"sidecar\": leave it out" -}}
 {{- end -}}

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use ferrypost_tests::helm::{HelmError, Manifests, chart, helm};
 use ferrypost_tests::tools::tool;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Files of values in a folder of `helm/ci`.
 fn sets(folder: &str) -> Vec<PathBuf> {
@@ -277,6 +277,13 @@ fn a_mesh_is_told_of_the_ports_of_lines_on_pod_and_service_and_never_of_http() {
     assert_eq!(pod["traffic.sidecar.istio.io/excludeInboundPorts"], lines);
     let annotations = &service["metadata"]["annotations"];
     assert_eq!(annotations["config.linkerd.io/opaque-ports"], lines);
+    // What is called by gRPC is under TLS already, which a name that begins with `grpc` would deny.
+    for name in ["ferrypost-controlplane", "ferrypost-controlplane-replicas"] {
+        let service = manifests.find("Service", name).unwrap();
+        let ports = service["spec"]["ports"].as_array().unwrap().iter();
+        let names: Vec<_> = ports.map(|port| &port["name"]).collect();
+        assert_eq!(names, ["tls-operators", "tls-stream"], "{name}");
+    }
     // Between a data plane and its servers nobody else may end TCP.
     assert_eq!(pod["config.linkerd.io/skip-outbound-ports"], "8443,993");
     assert_eq!(
@@ -299,6 +306,11 @@ fn who_installs_it_is_told_which_ports_are_open_to_every_address() {
     let said = notes("minimal");
     assert!(
         said.contains("The NetworkPolicy lets these be anywhere"),
+        "{said}"
+    );
+    // And that a token is nothing for a command's arguments, which everybody on the machine may read.
+    assert!(
+        said.contains("-expand-headers -H 'authorization: Bearer ${TOKEN}'"),
         "{said}"
     );
     assert!(said.contains(": old.example.org:993."), "{said}");
@@ -330,6 +342,66 @@ fn a_daemonset_has_one_pod_a_node_and_nothing_that_counts_them() {
     assert_eq!(at_host[0]["hostPort"], 993);
     let service = manifests.find("Service", "ferrypost-dataplane").unwrap();
     assert_eq!(service["spec"]["externalTrafficPolicy"], "Local");
+}
+
+/// What a good set makes with more values over it.
+fn render_with(name: &str, more: &Value) -> Manifests {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("more.json");
+    fs::write(&file, more.to_string()).unwrap();
+    Manifests::render(&[good(name), vec![file]].concat()).unwrap()
+}
+
+/// Where each plane's pods get their configuration from, and what they are restarted for.
+fn configurations(manifests: &Manifests) -> Vec<(Value, Value)> {
+    let planes = [("controlplane", "StatefulSet"), ("dataplane", "Deployment")];
+    let of = |(plane, kind): (&str, &str)| {
+        let name = format!("ferrypost-{plane}");
+        let config = &manifests.find("ConfigMap", &name).unwrap()["data"];
+        let template = &manifests.find(kind, &name).unwrap()["spec"]["template"];
+        let checksum = &template["metadata"]["annotations"]["checksum/config"];
+        (config.clone(), checksum.clone())
+    };
+    planes.map(of).into()
+}
+
+#[test]
+fn pods_are_restarted_for_their_configuration_and_not_for_the_log_s_level() {
+    let with = |log: &Value, window: &str, hold: &str| {
+        let more = json!({
+            "controlplane": { "config": { "log": log, "migrations": { "window": window } } },
+            "dataplane": { "config": { "log": log, "limits": { "hold": { "timeout": hold } } } },
+        });
+        configurations(&render_with("minimal", &more))
+    };
+    let quiet = with(&json!({}), "18s", "25s");
+    let loud = with(&json!({ "level": "debug" }), "18s", "25s");
+    let other = with(&json!({ "level": "debug" }), "19s", "26s");
+    let plain = with(&json!({ "format": "text" }), "18s", "25s");
+    for (((quiet, loud), other), plain) in quiet.iter().zip(loud).zip(other).zip(plain) {
+        assert_ne!(quiet.0, loud.0, "the file has the level");
+        assert_eq!(quiet.1, loud.1);
+        assert_ne!(loud.1, other.1);
+        assert_ne!(quiet.1, plain.1);
+    }
+}
+
+/// What is mounted by `subPath` stays as it was when the container started.
+#[test]
+fn every_file_that_is_mounted_is_renewed_in_a_running_pod() {
+    for name in names_of(&sets("good")) {
+        let manifests = render(&name);
+        for (pod, template) in pods(&manifests) {
+            for container in containers(template) {
+                for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+                    assert!(
+                        mount.get("subPath").is_none() && mount.get("subPathExpr").is_none(),
+                        "{name} {pod} {mount}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// Peers and ports of a policy's rules of egress.

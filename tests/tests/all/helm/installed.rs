@@ -17,7 +17,7 @@ use ferrypost_tests::ports::Port;
 use ferrypost_tests::process::Process;
 use ferrypost_tests::story::{closed, landing, session, short_limits};
 use ferrypost_tests::wait::{eventually, until};
-use ferrypost_tests::world::{CONTROL_PLANE, DATA_PLANE, Etcd, World, program};
+use ferrypost_tests::world::{COMMAND_LINE, CONTROL_PLANE, DATA_PLANE, Etcd, World, program};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -220,6 +220,18 @@ impl Release {
         answer.unwrap()["status"].as_str().unwrap().to_owned()
     }
 
+    /// What `helm test` asks the command line, with what it says and the code that it ends with.
+    async fn helm_test_of_the_whole(&self, operators: SocketAddr) -> (Option<i32>, String) {
+        let pod = "ferrypost-check";
+        let here = format!("https://127.0.0.1:{}", operators.port());
+        let container = self.lay_out("Pod", pod, pod);
+        let container = container.env("FERRYPOST_ENDPOINT", here);
+        let log = self.folder.path().join("check.log");
+        let asked = container.program(&program(COMMAND_LINE).unwrap(), &log);
+        let ended = asked.unwrap().start().unwrap().wait(2 * LIMIT).await;
+        (ended.unwrap().code(), fs::read_to_string(log).unwrap())
+    }
+
     /// What `helm test` would run, with what it would say. `change` is made to its plan.
     pub(super) async fn helm_test(
         &self,
@@ -369,6 +381,8 @@ async fn a_release_serves_every_line_passes_its_own_test_and_drains_before_its_p
         assert_eq!(release.probed(&pod, probe).await, "SERVING");
     }
 
+    let (code, said) = release.helm_test_of_the_whole(operators).await;
+    assert_eq!(code, Some(0), "{said}");
     let (passed, said) = release.helm_test(operators, |_| {}).await;
     assert!(passed, "{said}");
     assert_eq!(doors(&said, "ok ").len(), LINES.len(), "{said}");
