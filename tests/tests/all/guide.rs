@@ -2,8 +2,9 @@
 //! Dovecots, and its configurations are read by the programs that they are for.
 //!
 //! A fenced block says what it is: `sh` is typed, and a `text` behind it holds lines that must be printed, in this order;
-//! `mail` marks what needs mail systems, which root alone can start; `sh notrun WHY` is not typed; `toml gateway` is a whole file, `toml gateway part` more of one; `yaml` are values of the
-//! chart; `conf FILE` is one of the examples. `<!-- test: ... -->` is what happens meanwhile.
+//! `mail` marks what needs mail systems, which root alone can start; `sh service` is told to the manager of services, whose place
+//! the test takes; `sh notrun WHY` is not typed, but read as a shell reads it; `toml gateway` is a whole file, `toml gateway part`
+//! more of one; `yaml` are values of the chart; `conf FILE` is one of the examples. `<!-- test: ... -->` is what happens meanwhile.
 
 #![expect(
     clippy::unwrap_used,
@@ -96,21 +97,33 @@ fn blocks(page: &Path) -> Vec<Block> {
 #[test]
 fn few_of_the_guide_s_commands_are_left_untyped_and_each_for_a_reason_that_is_known() {
     let guide = guide();
-    let is_typed = |block: &&Block| matches!(block.words()[..], ["sh"] | ["sh", "mail"]);
+    let is_typed =
+        |block: &&Block| matches!(block.words()[..], ["sh"] | ["sh", "mail" | "service"]);
     let typed = guide.iter().filter(is_typed).count();
     let mut untyped = 0;
     for block in &guide {
         match block.words()[..] {
-            ["sh", "notrun", why] if NOT_HERE.contains(&why) => untyped += 1,
+            ["sh", "notrun", why] if NOT_HERE.contains(&why) => {
+                is_read_by_a_shell(block);
+                untyped += 1;
+            }
             ["sh" | "text" | "stage" | "yaml"]
             | ["sh" | "text", "mail"]
+            | ["sh", "service"]
             | ["toml" | "conf", _]
             | ["toml", _, "part" | "part-of-store"] => {}
             _ => panic!("{}: {:?} is no kind of block", block.place, block.info),
         }
     }
-    assert!(typed >= 18, "{typed}");
-    assert!(untyped <= 12, "{untyped}");
+    assert!(typed >= 40, "{typed}");
+    assert!(untyped <= 5, "{untyped}");
+}
+
+fn is_read_by_a_shell(block: &Block) {
+    let mut shell = Command::new("sh");
+    let read = shell.args(["-n", "-c", &block.text]).output().unwrap();
+    let said = String::from_utf8_lossy(&read.stderr).into_owned();
+    assert!(read.status.success(), "{}: {said}", block.place);
 }
 
 #[test]
@@ -246,7 +259,7 @@ impl Reader {
         }
         symlink(tool("grpcurl").unwrap(), programs.join("grpcurl")).unwrap();
         Self {
-            here: places(&world),
+            here: places(&world, desk.path()),
             exports: format!("PATH={}:$PATH\n", programs.display()),
             world,
             desk,
@@ -260,6 +273,7 @@ impl Reader {
         match block.words()[..] {
             [_, "mail"] if !has_mail => {}
             ["sh"] | ["sh", "mail"] => self.types(block).await,
+            ["sh", "service"] => self.tells_the_manager(block).await,
             ["text"] | ["text", "mail"] => self.compares(block),
             ["stage"] => self.acts(block).await,
             _ => {}
@@ -310,18 +324,72 @@ impl Reader {
                 self.world.data_plane(1).kill();
                 self.sees(block, "^gateway-2 +[^ ]+ +no ").await;
             }
-            "stop ferrypost" => self.world.stop_ferrypost().await.unwrap(),
             other => panic!("{}: nobody can {other}", block.place),
+        }
+    }
+
+    async fn tells_the_manager(&mut self, block: &Block) {
+        for line in block.text.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let ["systemctl", verb, units @ ..] = &words[..] else {
+                panic!("{}: {line:?} is for a shell", block.place);
+            };
+            for unit in units.iter().filter(|it| **it != "--now") {
+                let file = format!("docs/packaging/systemd/{unit}.service");
+                assert!(repository().join(file).is_file(), "{}: {unit}", block.place);
+                self.manages(block, verb, unit).await;
+            }
+        }
+    }
+
+    /// Does what the manager of services does with a unit.
+    async fn manages(&mut self, block: &Block, verb: &str, unit: &str) {
+        let is_gateway = unit == "ferrypost-dataplane";
+        if verb == "disable" && is_gateway {
+            // The second one, if it lives, stands for a machine of its own.
+            self.world.data_plane(1).kill();
+        }
+        let plane = match unit {
+            "ferrypost-dataplane" => self.world.data_plane(0),
+            "ferrypost-controlplane" => self.world.control_plane(0),
+            _ => panic!("{}: nobody runs {unit}", block.place),
+        };
+        match verb {
+            "enable" => plane.check().unwrap(),
+            "start" => plane.start().unwrap(),
+            "stop" | "disable" => plane.stop().await.unwrap(),
+            "restart" => {
+                plane.stop().await.unwrap();
+                plane.start().unwrap();
+            }
+            "reload" => {
+                let log = plane.log().from_now();
+                let hang_up = format!("kill -HUP {}", plane.id().unwrap());
+                shell_within(LIMIT, &hang_up).await.unwrap();
+                let read = "the configuration was read again";
+                log.wait_for(&[read], LIMIT).await.unwrap();
+            }
+            _ => panic!("{}: nobody knows how to {verb}", block.place),
+        }
+        match (verb, is_gateway) {
+            ("start" | "restart", true) => self.world.wait_until_ready(0).await.unwrap(),
+            ("start" | "restart", false) => self.world.wait_for_leader(0).await.unwrap(),
+            _ => {}
         }
     }
 }
 
 /// What the guide says, and what it is in this world; the longer one first where one is part of another.
-fn places(world: &World) -> Vec<(String, String)> {
+fn places(world: &World, desk: &Path) -> Vec<(String, String)> {
     let replica = &world.control_planes()[0];
     let plane = &world.data_planes()[0];
     let doveadm = find_program(Path::new("doveadm")).unwrap();
     let shown = |path: PathBuf| path.display().to_string();
+    let reload = format!(
+        "{} -c {} reload",
+        doveadm.display(),
+        world.source().configuration().display()
+    );
     let places = [
         ("127.0.0.1:9080", replica.operators().to_string()),
         ("127.0.0.1:9443", plane.admin().to_string()),
@@ -342,7 +410,13 @@ fn places(world: &World) -> Vec<(String, String)> {
             "/etc/ferrypost/admin.token",
             shown(world.admin_token_file()),
         ),
+        ("doveadm reload", reload),
         ("/usr/bin/doveadm", shown(doveadm)),
+        (
+            "/var/lib/ferrypost/controlplane",
+            shown(replica.plane.config().with_file_name("")),
+        ),
+        ("/var/backups", shown(desk.to_owned())),
         (
             "/etc/dovecot/old.conf",
             shown(world.source().configuration()),
@@ -359,9 +433,15 @@ fn places(world: &World) -> Vec<(String, String)> {
         let web = plane.web().map(|it| format!("https://{it}"));
         places.extend(web.map(|it| (format!("https://{host}"), it)));
     }
-    let mail_system = world.postfix(Role::Target).map(Postfix::configuration);
-    let in_its_folder = |it: PathBuf| format!("postqueue -c {}", it.display());
-    places.extend(mail_system.map(|it| ("postqueue".to_owned(), in_its_folder(it))));
+    if let Some(folder) = world.postfix(Role::Target).map(Postfix::configuration) {
+        for command in ["postqueue -", "postmap -", "postconf -", "postfix reload"] {
+            let (program, rest) = command.split_once(' ').unwrap();
+            let here = format!("{program} -c {} {rest}", folder.display());
+            places.push((command.to_owned(), here));
+        }
+    }
+    let [lookups, _] = plane.lookups();
+    places.push(("127.0.0.1:2527".to_owned(), lookups.to_string()));
     places
 }
 

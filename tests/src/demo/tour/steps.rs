@@ -231,7 +231,8 @@ impl Tour {
 
     pub(super) fn grpcurl_command(&self, method: &str, request: &Value) -> String {
         format!(
-            "grpcurl -plaintext -H \"authorization: Bearer $(cat {})\" -d '{request}' {} {method}",
+            "TOKEN=$(cat {}) grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{TOKEN}}' \
+             -d '{request}' {} {method}",
             shown(&self.world.operator_token_file()),
             self.world.control_planes()[0].operators()
         )
