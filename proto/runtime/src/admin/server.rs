@@ -1,13 +1,7 @@
 //! Connections of the admin endpoint, and what a stranger may cost there.
 
 use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
+    convert::Infallible, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration,
 };
 
 use bytes::Bytes;
@@ -176,10 +170,7 @@ impl Server {
         stop: CancellationToken,
     ) {
         let lifetime = self.lifetime;
-        let served = timeout(
-            lifetime,
-            self.serve(door, caller, Arc::clone(&place), stop),
-        );
+        let served = timeout(lifetime, self.serve(door, caller, Arc::clone(&place), stop));
         tokio::select! {
             _ = served => {}
             () = place.lost() => {}
@@ -227,7 +218,10 @@ impl Server {
         let reads = request.method() == Method::GET || request.method() == Method::HEAD;
         match (request.uri().path(), &self.access) {
             (DRAIN, Some(access)) if request.method() == Method::POST => {
-                match access.check(place.peer(), bearer(request), Right::Drain).await {
+                match access
+                    .check(place.peer(), bearer(request), Right::Drain)
+                    .await
+                {
                     Err(denied) => refusal(denied),
                     Ok(()) => {
                         place.keep();
@@ -484,6 +478,9 @@ mod tests {
         assert_eq!(answer(first).await, "");
         over.send(()).unwrap();
         let answered = answer(stream).await;
-        assert!(answered.ends_with("\"goodbye\": \"accepted\"\n}\n"), "{answered}");
+        assert!(
+            answered.ends_with("\"goodbye\": \"accepted\"\n}\n"),
+            "{answered}"
+        );
     }
 }
