@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is honoured; tools and the demo's files lie in ./target all the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up demo-down test check lint fuzz bench gen released deny install deb
+.PHONY: help demo demo-up demo-down test check lint fuzz bench gen released deny install deb images
 
 deny_version = 0.20.2
 # Run as built: `cargo run` of one package alone would choose other features and build it all anew.
@@ -83,6 +83,9 @@ deb: ## a Debian package of it, in target/
 	sed "s/@VERSION@/$(version)/; s/@ARCHITECTURE@/$$(dpkg --print-architecture)/" docs/packaging/debian/control \
 	  > $(package)/DEBIAN/control
 	dpkg-deb $(COMPRESSION) --build --root-owner-group $(package) $(built)
+
+images: ## the Dockerfile's images, compiled in its own compile stage on a Debian of its own (some ten minutes)
+	@tests/tools/compile-images
 
 # At a release alone: docs/upgrading.md.
 released: ## write down the API, the stream and the store's values of this tree as what is released

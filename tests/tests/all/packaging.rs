@@ -5,11 +5,14 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ferrypost_tests::process::find_program;
 use ferrypost_tests::tools::{repository, tool};
+use ferrypost_tests::world::{DATA_PLANE, program};
 use tempfile::TempDir;
 
 /// A package of the programs that the tests have, unpacked.
@@ -87,6 +90,93 @@ fn descriptors_name_every_service(unpacked: &Unpacked) {
     for service in ["Migration", "Placement", "RoutingConfig", "Stats"] {
         let service = format!("ferrypost.v1.{service}Service");
         assert!(services.lines().any(|line| line == service), "{services}");
+    }
+}
+
+/// What stands in for a program: it notes what it is told, and does what a line says.
+fn stand_in(folder: &Path, name: &str, does: &str) {
+    let noted = folder.join(format!("{name}.said")).display().to_string();
+    let script = format!("#!/bin/sh\necho \"$@\" >> {noted}\n{does}\n");
+    let file = folder.join(name);
+    std::fs::write(&file, script).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The steps of the Dockerfile's compile stage, in a tree without anything built and with a compiler that brings programs
+/// which are there already. `make images` has them compiled.
+#[test]
+fn the_dockerfile_s_compile_stage_compiles_what_it_lays_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place).unwrap();
+        place
+    };
+    let (tree, tools, nothing) = (place("tree"), place("tools"), place("programs"));
+    for entry in std::fs::read_dir(repository()).unwrap() {
+        let (name, path) = entry.map(|it| (it.file_name(), it.path())).unwrap();
+        if name != "target" && name != ".git" {
+            symlink(path, tree.join(name)).unwrap();
+        }
+    }
+    let built = program(DATA_PLANE).unwrap();
+    let built = built.parent().unwrap().display().to_string();
+    let all =
+        format!("{built}/ferrypost {built}/ferrypost-dataplane {built}/ferrypost-controlplane");
+    let compiles = format!(
+        "[ \"$CARGO_PROFILE_RELEASE_DEBUG,$RUSTUP_TOOLCHAIN\" = none,1.95.0 ] || exit 1\n\
+         mkdir -p target/release && ln -s {all} target/release"
+    );
+    stand_in(&tools, "cargo", &compiles);
+    stand_in(&tools, "apt-get", "");
+
+    let dockerfile = std::fs::read_to_string(repository().join("Dockerfile")).unwrap();
+    let step = dockerfile
+        .lines()
+        .find(|it| it.starts_with("RUN "))
+        .unwrap();
+    let (_, step) = step.split_once("target=/programs ").unwrap();
+    let images = folder.path().join("images");
+    let step = step
+        .replace(" /programs", &format!(" {}", nothing.display()))
+        .replace(" /images", &format!(" {}", images.display()));
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    run(Command::new("sh")
+        .args(["-ec", &step])
+        .current_dir(&tree)
+        .env_remove("CARGO_TARGET_DIR")
+        .env("PATH", path)
+        .env("RUST_VERSION", "1.95.0"));
+
+    let said = |name: &str| std::fs::read_to_string(tools.join(format!("{name}.said"))).unwrap();
+    let compiled = said("cargo");
+    assert!(
+        compiled.starts_with("build --release --locked -p "),
+        "{compiled}"
+    );
+    for name in ["ferrypost", "ferrypost-dataplane", "ferrypost-controlplane"] {
+        assert!(images.join(format!("{name}/usr/bin/{name}")).is_file());
+        let asked = format!(" --bin {name}");
+        assert!(
+            compiled
+                .trim_end()
+                .split(" --")
+                .any(|it| format!(" --{it}") == asked),
+            "{compiled}"
+        );
+    }
+    // What a build of ours needs of Debian is said in one more place.
+    let install = std::fs::read_to_string(repository().join("tests/tools/install")).unwrap();
+    let needed = install
+        .lines()
+        .find_map(|it| it.strip_prefix("build=("))
+        .unwrap();
+    let needed = needed.trim_end_matches(')').split(' ');
+    for package in needed.filter(|it| !it.starts_with("python3")) {
+        assert!(
+            said("apt-get").contains(&format!(" {package}")),
+            "{package}"
+        );
     }
 }
 
