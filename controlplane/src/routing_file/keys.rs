@@ -181,7 +181,7 @@ const KEYS: &[Table] = &[
                 "account_from",
                 "required, or `pin`",
                 "To where the account lives, told from the first that is there: `basic`, `bearer`, `cookie`, `query:NAME`, \
-                 `header:NAME`, `form:NAME`, `json:/MEMBER`.",
+                 `header:NAME`, `form:NAME`, `json:/MEMBER`. All that are there must name it.",
             )
             .at_once(),
             Key::otherwise(

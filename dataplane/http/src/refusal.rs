@@ -50,6 +50,9 @@ pub enum Refusal {
     /// A field that must stand once stands several times, and servers differ about which counts.
     #[error("a field that decides is said more than once")]
     Repeated,
+    /// Two ways to say whose the request is name two accounts: servers differ about which counts.
+    #[error("the request names two accounts")]
+    TwoAccounts,
     /// Credentials that are not in the form of their scheme.
     #[error("the credentials are malformed")]
     Credentials,
@@ -83,7 +86,8 @@ impl Refusal {
             | Self::HostMismatch
             | Self::Target
             | Self::Path
-            | Self::Repeated => StatusCode::BAD_REQUEST,
+            | Self::Repeated
+            | Self::TwoAccounts => StatusCode::BAD_REQUEST,
             // RFC 9112 §6.1.
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,

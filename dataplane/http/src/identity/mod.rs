@@ -9,7 +9,7 @@ mod authorization;
 mod json;
 mod pairs;
 
-use std::fmt;
+use std::{fmt, iter};
 
 use ferrypost_wire::Secret;
 use http::{HeaderName, HeaderValue};
@@ -53,6 +53,50 @@ pub enum Claim {
     Sealed(String),
 }
 
+/// All that the sources of a rule say. Where two of them speak, a server may go by either: so the request is one account's
+/// only if they name the same.
+#[derive(Debug)]
+pub struct Claims {
+    /// What the first source says that says anything.
+    pub first: Claim,
+    /// What those behind it say, hardly ever anything.
+    pub others: Vec<Claim>,
+}
+
+impl From<Claim> for Claims {
+    fn from(first: Claim) -> Self {
+        Self {
+            first,
+            others: Vec::new(),
+        }
+    }
+}
+
+impl Claims {
+    /// All of them.
+    pub fn into_all(self) -> impl Iterator<Item = Claim> {
+        iter::once(self.first).chain(self.others)
+    }
+
+    /// The value of our own cookie, if it is among them.
+    pub fn sealed(&self) -> Option<&str> {
+        let mut all = iter::once(&self.first).chain(&self.others);
+        all.find_map(|claim| match claim {
+            Claim::Sealed(value) => Some(value.as_str()),
+            Claim::Login(_) | Claim::Token(_) => None,
+        })
+    }
+
+    /// Puts the login that was in our cookie into its place.
+    pub fn unseal(&mut self, login: &str) {
+        for claim in iter::once(&mut self.first).chain(&mut self.others) {
+            if matches!(claim, Claim::Sealed(_)) {
+                *claim = Claim::Login(login.to_owned());
+            }
+        }
+    }
+}
+
 /// The value of a query's parameter, if it stands there once and well-formed.
 pub(crate) fn parameter(query: &str, name: &str) -> Option<String> {
     pairs::find(query.as_bytes(), name).ok().flatten()
@@ -79,6 +123,11 @@ pub(crate) enum Found {
 }
 
 impl Source {
+    /// Whether the body has to be read for it.
+    pub(crate) const fn is_in_body(&self) -> bool {
+        matches!(self, Self::Form(_) | Self::Json(_))
+    }
+
     /// Reads it.
     ///
     /// # Errors

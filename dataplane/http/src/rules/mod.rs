@@ -23,7 +23,7 @@ pub use config::{
 };
 
 use self::pattern::{HostPattern, PathPattern};
-use crate::identity::{self, Claim, Found, Source};
+use crate::identity::{self, Claim, Claims, Found, Source};
 use crate::target::{Host, NormalPath, Segments};
 use crate::{Refusal, cookie};
 
@@ -170,8 +170,8 @@ pub enum Route<'r> {
         /// during a fence of accounts at that destination it is not let through.
         writes_to_accounts: bool,
     },
-    /// To where this account lives.
-    Account(Claim),
+    /// To where this account lives, which all of these must name.
+    Account(Claims),
     /// To where names go that have no record; it cannot write.
     Default,
     /// Nowhere: it has to say whose it is, in one of these ways.
@@ -361,10 +361,10 @@ impl Rule {
             } => {
                 let sign_in = match learns {
                     None => None,
-                    Some(learns) => match first(&learns.sources, request, body)? {
-                        Found::InBody => return Ok(self.needs_body()),
-                        Found::Claim(claim) => learns.sign_in(&claim),
-                        Found::Nothing => None,
+                    Some(learns) => match claims(&learns.sources, request, body)? {
+                        Said::InBody => return Ok(self.needs_body()),
+                        Said::Claims(claims) => learns.sign_in(&claims.first),
+                        Said::Nothing => None,
                     },
                 };
                 let route = Route::Pinned {
@@ -377,13 +377,15 @@ impl Rule {
                 sources,
                 without_account,
                 learns,
-            } => match first(sources, request, body)? {
-                Found::InBody => return Ok(self.needs_body()),
-                Found::Claim(claim) => {
-                    let sign_in = learns.as_ref().and_then(|learns| learns.sign_in(&claim));
-                    (Route::Account(claim), sign_in)
+            } => match claims(sources, request, body)? {
+                Said::InBody => return Ok(self.needs_body()),
+                Said::Claims(claims) => {
+                    let sign_in = learns
+                        .as_ref()
+                        .and_then(|learns| learns.sign_in(&claims.first));
+                    (Route::Account(claims), sign_in)
                 }
-                Found::Nothing => (without_account.route(sources), None),
+                Said::Nothing => (without_account.route(sources), None),
             },
         };
         Ok(Decision {
@@ -407,15 +409,32 @@ impl Learns {
     }
 }
 
-/// What the first source has that has something. One in the body is not passed over before that has been read.
-fn first(sources: &[Source], request: &Request<'_>, body: Body<'_>) -> Result<Found, Refusal> {
+/// What a rule's sources say.
+enum Said {
+    /// Of no account whose it is.
+    Nothing,
+    /// This.
+    Claims(Claims),
+    /// It is in the body, which has not been read.
+    InBody,
+}
+
+/// What the sources say, in their order. The body is looked into only if none before it has anything: what the head says is
+/// not to wait for that.
+fn claims(sources: &[Source], request: &Request<'_>, body: Body<'_>) -> Result<Said, Refusal> {
+    let mut said: Option<Claims> = None;
     for source in sources {
-        match source.read(request, body)? {
-            Found::Nothing => {}
-            found => return Ok(found),
+        if said.is_some() && source.is_in_body() {
+            continue;
+        }
+        match (source.read(request, body)?, &mut said) {
+            (Found::Nothing, _) => {}
+            (Found::InBody, _) => return Ok(Said::InBody),
+            (Found::Claim(claim), Some(claims)) => claims.others.push(claim),
+            (Found::Claim(claim), none) => *none = Some(claim.into()),
         }
     }
-    Ok(Found::Nothing)
+    Ok(said.map_or(Said::Nothing, Said::Claims))
 }
 
 impl WithoutAccount {

@@ -60,9 +60,14 @@ impl Asked {
                 destination,
                 writes_to_accounts,
             } => format!("{destination} {writes_to_accounts}"),
-            Route::Account(Claim::Login(name)) => format!("account {name}"),
-            Route::Account(Claim::Token(token)) => format!("token of {}", token.len()),
-            Route::Account(Claim::Sealed(value)) => format!("cookie {value}"),
+            Route::Account(claims) => {
+                let all = claims.into_all().map(|claim| match claim {
+                    Claim::Login(name) => format!("account {name}"),
+                    Claim::Token(token) => format!("token of {}", token.len()),
+                    Claim::Sealed(value) => format!("cookie {value}"),
+                });
+                all.collect::<Vec<_>>().join(", ")
+            }
             Route::Default => "default".to_owned(),
             Route::Challenge(ways) => format!("{ways:?}"),
             Route::ReadBody => "body".to_owned(),
@@ -291,6 +296,25 @@ fn an_account_is_told_from_the_first_source_that_has_one() {
 }
 
 #[test]
+fn all_that_the_head_says_of_whose_it_is_counts_and_the_body_only_if_the_head_says_nothing() {
+    let rules = pinned_source();
+    let both = asked("GET", "/webmail/")
+        .with("x-account", "alice")
+        .with("cookie", "__Host-ferrypost=abc");
+    let said = both.by_head(&rules);
+    assert_eq!(said.as_deref(), Ok("webmail: cookie abc, account alice"));
+    let by_query = asked("POST", "/autodiscover/x?email=alice").form();
+    let form = Body::Read(b"login=bob");
+    for said in [by_query.by_head(&rules), by_query.decided(&rules, form)] {
+        assert_eq!(said.as_deref(), Ok("discovery: account alice"));
+    }
+    // What is no source of the rule's is nobody's concern.
+    let stranger = asked("GET", "/dav/?email=bob").with("authorization", "Bearer abc");
+    let said = stranger.by_head(&rules);
+    assert_eq!(said.as_deref(), Ok("all: token of 3"));
+}
+
+#[test]
 fn an_account_that_is_said_badly_is_never_taken_for_none() {
     let rules = pinned_source();
     let session = || asked("GET", "/jmap/session");
@@ -300,6 +324,10 @@ fn an_account_that_is_said_badly_is_never_taken_for_none() {
         .with("authorization", "Bearer a")
         .with("authorization", "Bearer b");
     assert_eq!(twice.by_head(&rules), Err(Refusal::Repeated));
+    let behind = asked("GET", "/webmail/")
+        .with("cookie", "__Host-ferrypost=abc")
+        .with("x-account", "");
+    assert_eq!(behind.by_head(&rules), Err(Refusal::Credentials));
     let empty = asked("GET", "/autodiscover/x?email=");
     assert_eq!(empty.by_head(&rules), Err(Refusal::Credentials));
     let twice = asked("GET", "/webmail/")

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use ferrypost_http::{
     Framing, Refusal, cookie,
     fields::{MaxForwards, RequestFacts, Upgrade, clean_request, max_forwards},
-    identity::Claim,
+    identity::Claims,
     location::{PublicOrigin, read_destination},
     poll::is_ping,
     rules::{self, Body, Challenge, MAX_BODY, Route, SignIn},
@@ -55,7 +55,7 @@ pub(super) struct Decided {
 
 /// Where a rule leads.
 pub(super) enum RuleEnd {
-    Account(Claim),
+    Account(Claims),
     Pinned {
         destination: DestinationId,
         writes_to_accounts: bool,
@@ -177,20 +177,16 @@ impl Asked {
         let rules = table.config().http_rules().ok_or(Failure::NoTable)?;
         let mut read = None;
         let mut decided = self.follow(rules, (client, body), &mut read).await?;
-        if let RuleEnd::Account(Claim::Sealed(value)) = &decided.end {
-            let recalled =
-                client
-                    .web
-                    .cookie_keys
-                    .recall(value, &self.headers, seconds(SystemTime::now()));
+        if let RuleEnd::Account(claims) = &mut decided.end
+            && let Some(value) = claims.sealed()
+        {
+            let now = seconds(SystemTime::now());
+            let recalled = client.web.cookie_keys.recall(value, &self.headers, now);
             cookie::remove(&mut self.headers);
-            decided = match recalled {
-                Ok(login) => Decided {
-                    end: RuleEnd::Account(Claim::Login(login)),
-                    ..decided
-                },
-                Err(_) => self.follow(rules, (client, body), &mut read).await?,
-            };
+            match recalled {
+                Ok(login) => claims.unseal(&login),
+                Err(_) => decided = self.follow(rules, (client, body), &mut read).await?,
+            }
         }
         cookie::remove(&mut self.headers);
         self.check_destination(rules, &decided.rule, read.as_deref())?;
@@ -230,7 +226,7 @@ impl Asked {
             decision = said(read)?;
         }
         let end = match decision.route {
-            Route::Account(claim) => RuleEnd::Account(claim),
+            Route::Account(claims) => RuleEnd::Account(claims),
             Route::Default => RuleEnd::Default,
             Route::Challenge(challenges) => return Err(Failure::Challenged(challenges)),
             Route::Pinned {

@@ -1,7 +1,11 @@
 //! Whose a request is: its claim made a name, by the same language as every login's.
 
-use ferrypost_http::{Refusal, identity::Claim};
-use ferrypost_proto::{Endpoint, SecondName};
+use ferrypost_http::{
+    Refusal,
+    identity::{Claim, Claims},
+};
+use ferrypost_proto::{AccountId, Endpoint, LoginIdentity, Name, SecondName};
+use ferrypost_routing::{Resolution, RoutingTable};
 use ferrypost_wire::{Bearer, BearerFrame};
 
 use super::{
@@ -48,7 +52,7 @@ impl Exchange<'_> {
         decided: Decided,
     ) -> Result<Whose, Failure> {
         let whose = match decided.end {
-            RuleEnd::Account(claim) => self.claimed(asked, claim).await?,
+            RuleEnd::Account(claims) => self.claimed(asked, claims).await?,
             // Whose mail it changes nobody can tell: a fence of anybody's there holds it.
             RuleEnd::Pinned {
                 destination,
@@ -65,15 +69,37 @@ impl Exchange<'_> {
         Ok(whose)
     }
 
-    async fn claimed(&self, asked: &Asked, claim: Claim) -> Result<Whose, Failure> {
+    /// Whose it is by all that it says. Nobody here can tell by which of them its server goes, so that a request of two
+    /// accounts might write for the one that was not asked about.
+    async fn claimed(&self, asked: &Asked, claims: Claims) -> Result<Whose, Failure> {
+        let mut claims = claims.into_all();
+        let first = claims.next().ok_or(Refusal::Unidentified)?;
+        let first = self.identity(asked, first).await?;
+        let mut second = first.second_name();
+        for claim in claims {
+            let other = self.identity(asked, claim).await?;
+            let table = self.client.web.services.tables.current();
+            let table = table.ok_or(Failure::NoTable)?;
+            if !is_one_account(&table, first.name(), other.name()) {
+                return Err(Refusal::TwoAccounts.into());
+            }
+            second = second.or(other.second_name());
+        }
+        Ok(Whose {
+            subject: Subject::from(first.name()),
+            second,
+        })
+    }
+
+    async fn identity(&self, asked: &Asked, claim: Claim) -> Result<LoginIdentity, Failure> {
         let services = &self.client.web.services;
         let current = || services.tables.current().ok_or(Failure::NoTable);
         let no_name = |error| Failure::NoName(error, asked.challenge());
-        let identity = match claim {
+        match claim {
             Claim::Login(login) => {
                 let table = current()?;
                 let names = table.config().names();
-                names.identify(&login, None).map_err(no_name)?
+                names.identify(&login, None).map_err(no_name)
             }
             Claim::Token(token) => {
                 // The frame of a line protocol without anything in it but the token.
@@ -87,13 +113,21 @@ impl Exchange<'_> {
                     Proof::Issuer | Proof::Claimed => names.identify_owner(&owner.name, None),
                     Proof::Beside => names.identify_beside(&owner.name),
                 }
-                .map_err(no_name)?
+                .map_err(no_name)
             }
-            Claim::Sealed(_) => return Err(Refusal::Unidentified.into()),
-        };
-        Ok(Whose {
-            subject: Subject::from(identity.name()),
-            second: identity.second_name(),
-        })
+            Claim::Sealed(_) => Err(Refusal::Unidentified.into()),
+        }
     }
+}
+
+/// Whether two names are of one account: the same name, or both in its record.
+fn is_one_account(table: &RoutingTable, one: &Name, other: &Name) -> bool {
+    let account = |name: &Name| -> Option<AccountId> {
+        match table.resolve(name) {
+            Resolution::Route(route) => route.account,
+            Resolution::Fenced(fenced) => fenced.account,
+            Resolution::Refused(_) => None,
+        }
+    };
+    one == other || account(one).is_some_and(|it| account(other) == Some(it))
 }

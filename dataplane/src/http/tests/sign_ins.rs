@@ -61,3 +61,30 @@ async fn nothing_is_learned_of_a_sign_in_that_its_server_did_not_take() {
     let response = client.ask("POST /form", "", FORM).await;
     assert!(response.status() == 200 && cookies(&response).is_empty());
 }
+
+/// Its server might go by either.
+#[tokio::test]
+async fn a_request_of_two_accounts_is_refused_and_one_that_names_one_account_twice_is_not() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let response = client.ask("POST /sign-in", "", FORM).await;
+    let [servers, ours] = cookies(&response).try_into().unwrap();
+    let bobs = format!("Cookie: {servers}; {ours}\r\n");
+    let over = format!("Cookie: sid=9999; {ours}\r\n");
+    let (bobs, over) = (bobs.as_str(), over.as_str());
+    let seen = || [world.old.seen.count(), world.new.seen.count()];
+    let before = seen();
+    for (line, user, more, status) in [
+        ("PUT /either?user=bob%40example.org", "alice", "", 400),
+        ("PUT /either?user=alice%40example.org", "", bobs, 400),
+        ("PUT /either", "alice", bobs, 400),
+        ("PUT /either?user=BOB%40example.org", "bob", bobs, 200),
+        ("PUT /either?user=alice%40example.org", "alice", over, 200),
+        // No source of the rule's.
+        ("PUT /elsewhere?user=bob%40example.org", "alice", bobs, 200),
+    ] {
+        let answer = client.ask(line, user, more).await;
+        assert_eq!(answer.status(), status, "{line} {user} {more}");
+    }
+    assert_eq!(seen(), [before[0] + 2, before[1] + 1]);
+}

@@ -73,7 +73,8 @@ impl Default for Plan {
     }
 }
 
-/// `/login` to the old server whoever it is, `/form` to whoever is named in it, everything else by its credentials.
+/// `/login` to the old server whoever it is, `/form` to whoever is named in it, `/either` by whatever it has, everything else
+/// by its credentials.
 fn rules() -> Vec<v1::HttpRule> {
     let pinned = v1::HttpRule {
         name: "login".into(),
@@ -107,6 +108,11 @@ fn rules() -> Vec<v1::HttpRule> {
         writes_to_accounts: Some(false),
         ..by_account(&["cookie"])
     };
+    let either = v1::HttpRule {
+        name: "either".into(),
+        paths: vec!["/either".into()],
+        ..by_account(&["basic", "query:user", "cookie"])
+    };
     let form = v1::HttpRule {
         name: "form".into(),
         paths: vec!["/form".into()],
@@ -116,7 +122,7 @@ fn rules() -> Vec<v1::HttpRule> {
         name: "accounts".into(),
         ..by_account(&["basic", "bearer"])
     };
-    vec![pinned, writing, sign_in, mailbox, form, accounts]
+    vec![pinned, writing, sign_in, mailbox, either, form, accounts]
 }
 
 /// A rule that asks for an account.
