@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use ferrypost_http::{fields::Peer, guard::MAX_HEAD};
+use ferrypost_http::{
+    fields::Peer,
+    guard::{Guard, MAX_HEAD},
+};
 use ferrypost_wire::{ClientFacts, Introduction, SessionReference, TlsFacts};
 use http::Request;
 use hyper::{
@@ -183,10 +186,11 @@ async fn run(client: &Arc<Client>, transport: AnyTransport, mut tasks: Tasks, is
 ///
 /// hyper goes while its client asks nothing, and its buffers with it.
 async fn speak(client: &Arc<Client>, mut transport: AnyTransport) -> Option<AnyTransport> {
+    let mut guard = Guard::new(MAX_HEAD);
     loop {
-        transport = match Box::pin(converse(client, transport)).await? {
+        (transport, guard) = match Box::pin(converse(client, (transport, guard))).await? {
             (transport, Since::Over) => return Some(transport),
-            (transport, Since::AtRest) => transport,
+            (transport, Since::AtRest(guard)) => (transport, guard),
         };
         tokio::select! {
             // What has come is read, also where there was to be nothing more: hyper finds out what it is.
@@ -200,15 +204,19 @@ async fn speak(client: &Arc<Client>, mut transport: AnyTransport) -> Option<AnyT
 /// Why nothing more is said for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
-    AtRest,
+    /// Nothing is asked. The guard goes on where it is, whenever something is.
+    AtRest(Guard),
     Over,
 }
 
 /// HTTP/1 by hyper, until its client rests.
-async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyTransport, Since)> {
+async fn converse(
+    client: &Arc<Client>,
+    guarded: (AnyTransport, Guard),
+) -> Option<(AnyTransport, Since)> {
     let limits = client.web.services.limits.web;
     let guarded = Guarded::new(
-        transport,
+        guarded,
         Arc::clone(&client.watch),
         Arc::clone(&client.busy),
         limits.head,
@@ -218,7 +226,7 @@ async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyT
         let client = Arc::clone(client);
         async move { Ok::<_, Infallible>(exchange::serve(&client, request).await) }
     });
-    let mut since = Since::Over;
+    let mut rests = false;
     let outcome = {
         let connection = http1::Builder::new().serve_connection(TokioIo::new(lent), service);
         let mut connection = pin!(connection.with_upgrades());
@@ -234,12 +242,12 @@ async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyT
                 }
                 if told {
                     // It has something to do after all, or takes it for that: that is its last, and not for ever.
-                    since = Since::Over;
+                    rests = false;
                     ready!(overdue.as_mut().poll(cx));
                     return Poll::Ready(None);
                 }
                 if at_rest.as_mut().poll(cx).is_ready() {
-                    since = Since::AtRest;
+                    rests = true;
                 } else {
                     ready!(enough.as_mut().poll(cx));
                 }
@@ -250,10 +258,9 @@ async fn converse(client: &Arc<Client>, transport: AnyTransport) -> Option<(AnyT
         })
         .await
     };
-    let (transport, is_between) = loan.returned().await?.into_inner();
-    if !is_between {
-        since = Since::Over;
-    }
+    let (transport, guard) = loan.returned().await?.into_inner();
+    let guard = guard.filter(|_| rests);
+    let since = guard.map_or(Since::Over, Since::AtRest);
     // Where a body was cut, its client must not be told that this was its end.
     let is_whole = outcome.is_some_and(|outcome| outcome.is_ok());
     is_whole.then_some((transport, since))

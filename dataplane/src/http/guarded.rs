@@ -16,7 +16,7 @@ use std::{
 
 use ferrypost_http::{
     Refusal,
-    guard::{Guard, MAX_HEAD, Step},
+    guard::{Guard, Step},
 };
 use http::Method;
 use tokio::{
@@ -99,10 +99,16 @@ pub(super) struct Guarded<T> {
 }
 
 impl<T: Transport> Guarded<T> {
-    pub(super) fn new(io: T, watch: Arc<Watch>, busy: Arc<Busy>, patience: Duration) -> Self {
+    /// A connection, with its guard as it was left.
+    pub(super) fn new(
+        (io, guard): (T, Guard),
+        watch: Arc<Watch>,
+        busy: Arc<Busy>,
+        patience: Duration,
+    ) -> Self {
         Self {
             io,
-            guard: Guard::new(MAX_HEAD),
+            guard,
             watch,
             busy,
             held: Vec::new(),
@@ -112,12 +118,12 @@ impl<T: Transport> Guarded<T> {
         }
     }
 
-    /// The connection itself, and whether a request may follow on it. What is held is lost.
-    pub(super) fn into_inner(mut self) -> (T, bool) {
+    /// The connection itself, and its guard if a request may follow. What is held is lost.
+    pub(super) fn into_inner(mut self) -> (T, Option<Guard>) {
         // What was said of an upgrade is of this request, not of a later one.
         _ = self.awaits_verdict();
         let is_between = self.held.is_empty() && self.guard.is_between_requests();
-        (self.io, is_between)
+        (self.io, is_between.then_some(self.guard))
     }
 
     /// Whether nobody can say yet what is held: a head, or what was sent in trust that an upgrade is taken.

@@ -147,3 +147,44 @@ impl<T> Drop for Lent<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_peer_does_not_take_is_owed() {
+        let (near, mut far) = duplex(16);
+        let (mut lent, loan) = lend(near, Duration::from_mins(1));
+        let owes = loan.owes();
+        assert!(!owes.anything());
+        {
+            let mut writing = pin!(async {
+                lent.write_all(&[7; 40]).await?;
+                lent.flush().await
+            });
+            for _ in 0..2 {
+                let polled = poll_fn(|cx| Poll::Ready(writing.as_mut().poll(cx)));
+                assert!(polled.await.is_pending() && owes.anything());
+                far.read_exact(&mut [0; 16]).await.unwrap();
+            }
+            writing.await.unwrap();
+        }
+        assert!(!owes.anything());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_waited_for_no_longer_than_it_may_be() {
+        let (near, _far) = duplex(16);
+        let patience = Duration::from_secs(5);
+        let (mut lent, _) = lend(near, patience);
+        let begun = tokio::time::Instant::now();
+        let failed = lent.write_all(&[7; 40]).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), patience.as_secs());
+    }
+}

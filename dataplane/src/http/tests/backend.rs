@@ -13,11 +13,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::sync::Semaphore;
 
 use super::{
-    entrance::Entrance,
+    entrance::{Entrance, narrow},
     message::{Message, Wire},
     streams,
 };
 use crate::net;
+
+/// Octets of `/long`: more than the kernels hold for a client that is [narrow], and less than hyper holds besides.
+pub(super) const LONG: usize = 256 << 10;
 
 /// What it has seen.
 #[derive(Default)]
@@ -71,6 +74,9 @@ pub(super) struct Backend {
 impl Backend {
     pub(super) fn start(name: &'static str, entrance: Entrance) -> Self {
         let listener = net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        if entrance.is_narrow {
+            narrow(&listener).unwrap();
+        }
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let steps = Arc::new(Semaphore::new(0));
@@ -249,6 +255,7 @@ impl Http1 {
                 self.step().await;
                 self.say("200 OK", "", "poison").await
             }
+            "/long" => self.say("200 OK", "", &"x".repeat(LONG)).await,
             "/nothing" => self.wire.send("HTTP/1.1 204 No Content\r\n\r\n").await.ok(),
             "/trailers" => {
                 let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\

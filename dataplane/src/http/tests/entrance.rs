@@ -7,6 +7,7 @@ use ferrypost_proto::v1::{
     endpoint_tls::{Mode, Verification},
 };
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
 use tokio_rustls::TlsAcceptor;
 
@@ -26,8 +27,19 @@ pub(super) struct Way {
     pub(super) versions: Vec<HttpVersion>,
     pub(super) has_tls: bool,
     pub(super) is_announced: bool,
+    /// The kernels hold little of what the server has not read.
+    pub(super) is_narrow: bool,
     /// What the server speaks.
     pub(super) speaks: Speaks,
+}
+
+/// Has the kernels hold some ten kilobytes of what is on its way to this socket, or to those that it accepts, where it
+/// would be megabytes. To be said before there is a connection.
+pub(super) fn narrow<'s>(socket: impl Into<SockRef<'s>>) -> std::io::Result<()> {
+    let socket = socket.into();
+    socket.set_recv_buffer_size(4096)?;
+    // What is sent ahead is counted in segments, which on this machine alone have 64 KiB.
+    socket.set_tcp_mss(1400)
 }
 
 /// What a server speaks.
@@ -89,6 +101,7 @@ impl Way {
 pub(super) struct Entrance {
     tls: Option<Arc<ServerConfig>>,
     is_announced: bool,
+    pub(super) is_narrow: bool,
     speaks: Speaks,
 }
 
@@ -115,6 +128,7 @@ impl Entrance {
         Self {
             tls,
             is_announced,
+            is_narrow: way.is_narrow,
             speaks,
         }
     }

@@ -144,6 +144,7 @@ async fn under_tls_the_server_chooses_the_version() {
             announcement: v1::Announcement::ProxyV2,
             ..Plan::default()
         });
+                is_narrow: false,
         let mut client = world.client().await;
         assert_eq!(client.ask("GET /a", "alice", "").await.text(), "old /a");
         let seen = world.old.seen.last();
@@ -405,3 +406,4 @@ async fn a_server_of_both_versions_that_takes_no_web_socket_by_one_is_asked_by_t
     assert_eq!(world.old.seen.last().start, "GET /ws HTTP/1.1");
     assert_eq!(connections(&world), [0, 1]);
 }
+            is_narrow: false,

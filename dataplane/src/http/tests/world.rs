@@ -22,7 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     backend::Backend,
-    entrance::{Entrance, Way},
+    entrance::{Entrance, Way, narrow},
     message::{Message, Wire},
 };
 use crate::{
@@ -38,7 +38,7 @@ use crate::{
         resolver::{Resolver, System},
         tls_client::ClientTls,
     },
-    registry::{CloseReason, Registry},
+    registry::{CloseReason, Registry, SessionKind},
     session::{
         context::Services,
         tests::world::{Authority, entry, position, services},
@@ -322,6 +322,13 @@ impl World {
         self.registry.counts().sessions
     }
 
+    /// Connections that are kept while nothing goes on there.
+    pub(super) fn kept(&self) -> usize {
+        let tally = self.registry.tally().into_iter();
+        let kept = tally.filter(|(group, _)| group.kind == SessionKind::IdleUpstream);
+        kept.map(|(_, count)| count).sum()
+    }
+
     /// Exchanges that are held.
     pub(super) fn held(&self) -> usize {
         self.registry.counts().held
@@ -332,8 +339,29 @@ impl World {
         Wire::new(Box::new(self.secured(&[b"http/1.1"]).await))
     }
 
+    /// The same, for whom the kernels hold little of what he has not read.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whoever connects has to say so before"
+    )]
+    pub(super) async fn narrow_client(&self) -> Wire {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        narrow(&socket).unwrap();
+        let stream = socket.connect(self.address).await.unwrap();
+        Wire::new(Box::new(self.secure(stream, &[b"http/1.1"]).await))
+    }
+
     /// A connection of somebody who names these protocols.
     pub(super) async fn secured(&self, protocols: &[&[u8]]) -> TlsStream<net::TcpStream> {
+        let stream = net::connect(self.address).await.unwrap();
+        self.secure(stream, protocols).await
+    }
+
+    async fn secure(
+        &self,
+        stream: net::TcpStream,
+        protocols: &[&[u8]],
+    ) -> TlsStream<net::TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -343,7 +371,6 @@ impl World {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        let stream = net::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(config));
         connector.connect(name, stream).await.unwrap()
