@@ -265,8 +265,9 @@ pub struct WebLimits {
     /// Time that a client's connection may be without a request. Default 3 min: phones keep theirs for that long, and
     /// open another one where it was closed. Past it the connection is closed.
     pub idle: Duration,
-    /// Time in which no octet of a body moves that is owed: one that the client sends or takes, or the server takes.
-    /// Default 2 min. Past it the exchange ends, with 408 if there was no response yet, and with it the connection.
+    /// Time in which no octet of a body or a WebSocket moves that is owed: one that the client sends or takes, or the
+    /// server takes. Default 2 min. Past it the exchange ends, with 408 or 502 if there was no response yet, and with it
+    /// an HTTP/1.1 connection.
     pub stalled: Duration,
     /// Time that a server's connection is kept for the client's next request. Default 1 min: servers keep theirs for
     /// about that long. Past it, it is closed.

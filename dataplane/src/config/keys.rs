@@ -559,7 +559,7 @@ pub const KEYS: &[Table] = &[
         keys: &[
             Key::limit("head", "A request's head, from its first octet on."),
             Key::limit("idle", "A client's connection without a request."),
-            Key::limit("stalled", "No octet moves of a body that is owed."),
+            Key::limit("stalled", "No octet moves of a body, or of a WebSocket, that is owed."),
             Key::limit("upstream_idle", "A server's connection without a request."),
         ],
     },

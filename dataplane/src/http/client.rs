@@ -202,7 +202,7 @@ async fn speak(client: &Arc<Client>, mut transport: AnyTransport) -> Option<AnyT
 }
 
 /// Why nothing more is said for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Since {
     /// Nothing is asked. The guard goes on where it is, whenever something is.
     AtRest(Guard),
@@ -232,7 +232,7 @@ async fn converse(
         let mut connection = pin!(connection.with_upgrades());
         let mut enough = pin!(enough(client));
         let mut at_rest = pin!(at_rest(client, loan.owes()));
-        let mut overdue = pin!(overdue(client, loan.owes()));
+        let mut overdue = pin!(overdue(client, loan.owes(), limits.head));
         let mut told = false;
         poll_fn(|cx: &mut Context<'_>| {
             loop {
@@ -272,7 +272,8 @@ async fn speak_h2(
     transport: AnyTransport,
     spawner: Spawner,
 ) -> Option<AnyTransport> {
-    let (lent, loan) = lend(transport, client.web.services.limits.web.stalled);
+    let stalled = client.web.services.limits.web.stalled;
+    let (lent, loan) = lend(transport, stalled);
     let answering = Arc::clone(client);
     let service = service_fn(move |request: Request<Incoming>| {
         let client = Arc::clone(&answering);
@@ -294,14 +295,23 @@ async fn speak_h2(
         let mut connection = pin!(connection);
         let mut enough = pin!(enough(client));
         let mut stuck = pin!(end_stuck(client));
+        // What is left of a response may lie with hyper until its client takes it.
+        let mut overdue = pin!(overdue(client, loan.owes(), stalled));
         let mut told = false;
-        _ = poll_fn(|cx: &mut Context<'_>| {
+        poll_fn(|cx: &mut Context<'_>| {
             if !told && enough.as_mut().poll(cx).is_ready() {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
             _ = stuck.as_mut().poll(cx);
-            connection.as_mut().poll(cx)
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if told {
+                overdue.as_mut().poll(cx)
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -332,16 +342,15 @@ async fn at_rest(client: &Client, owes: Owes) {
     }
 }
 
-/// Resolves when a connection that is at its end has had nothing to do for a while, and does not go. What is on its way has
+/// Resolves when a connection that is at its end has had nothing to do for so long, and does not go. What is on its way has
 /// limits of its own (`stalled`).
-async fn overdue(client: &Client, owes: Owes) {
-    let limits = client.web.services.limits.web;
+async fn overdue(client: &Client, owes: Owes, limit: Duration) {
     loop {
-        client.busy.rested_for(limits.head).await;
+        client.busy.rested_for(limit).await;
         if !owes.anything() && client.places.load(Ordering::Relaxed) == 0 {
             return;
         }
-        sleep(limits.head).await;
+        sleep(limit).await;
     }
 }
 

@@ -79,6 +79,9 @@ pub(super) enum Failure {
     /// The connection was lost.
     #[error("the backend's connection: {0}")]
     Lost(String),
+    /// It takes nothing of the request.
+    #[error("the backend took nothing of the request for too long (limits.web.stalled)")]
+    ServerStuck,
     /// No answer came in time.
     #[error("the backend did not answer within the endpoint's response_limit")]
     Unanswered,
@@ -167,7 +170,7 @@ impl Failure {
             Self::GoneRound | Self::Unreachable(DialError::Ourselves) => ExchangeOutcome::GoneRound,
             Self::BreakerOpen => ExchangeOutcome::BreakerOpen,
             Self::Unreachable(_) => ExchangeOutcome::BackendUnavailable,
-            Self::Lost(_) => ExchangeOutcome::Lost,
+            Self::Lost(_) | Self::ServerStuck => ExchangeOutcome::Lost,
             Self::Unanswered => ExchangeOutcome::Unanswered,
             Self::BadResponse(_)
             | Self::UnaskedUpgrade
@@ -204,6 +207,7 @@ impl Failure {
             Self::BreakerOpen
             | Self::Unreachable(_)
             | Self::Lost(_)
+            | Self::ServerStuck
             | Self::Unanswered
             | Self::BadResponse(_)
             | Self::UnaskedUpgrade
@@ -241,6 +245,7 @@ impl Failure {
             | Self::GoneRound
             | Self::Unreachable(_)
             | Self::Lost(_)
+            | Self::ServerStuck
             | Self::BadResponse(_)
             | Self::UnaskedUpgrade
             | Self::BadUpgrade(_)

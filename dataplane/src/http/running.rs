@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::{
+    busy::InProgress,
     client::Client,
     failure::Failure,
     record::{Moved, Record},
@@ -39,6 +40,8 @@ pub(super) struct Running {
     line: Arc<Line>,
     /// Whatever its server does with it changes nothing.
     only_asks: bool,
+    /// It is a stream of HTTP/2.
+    is_stream: bool,
     limit: Arc<Limit>,
     state: Mutex<State>,
     /// Whoever sends the request's body, to hear that it is over.
@@ -57,6 +60,10 @@ struct State {
     read: bool,
     /// Since when its client has a piece of the response to take.
     owed: Option<Instant>,
+    /// Since when its server has a piece of the request to take.
+    offered: Option<Instant>,
+    /// Its client's connection is in use.
+    in_progress: Option<InProgress>,
     /// Why the request comes to no end.
     upload: Option<Failure>,
 }
@@ -81,6 +88,7 @@ impl Running {
             client: Arc::clone(client),
             line: Arc::clone(&lease.line),
             only_asks: left.only_asks,
+            is_stream: lease.is_h2(),
             limit: Limit::of(client, &left.guard, running),
             state: Mutex::new(State {
                 on: Some(On {
@@ -91,6 +99,8 @@ impl Running {
                 sent: None,
                 read: false,
                 owed: None,
+                offered: None,
+                in_progress: None,
                 upload: None,
             }),
             uploading: AtomicWaker::new(),
@@ -130,17 +140,43 @@ impl Running {
         }
     }
 
-    /// Ends it if its client has taken nothing for so long.
+    /// Its client's connection is in use until it has let go of the response.
+    pub(super) fn occupies(&self, in_progress: InProgress) {
+        self.lock().in_progress = Some(in_progress);
+    }
+
+    /// Ends it if its client has taken nothing for so long, who is not in the middle of anything then.
     pub(super) fn end_if_stuck(&self, patience: Duration) {
-        let owed = {
-            let state = self.lock();
-            state.owed.filter(|_| state.on.is_some())
+        let goes_on = {
+            let mut state = self.lock();
+            if state.owed.is_none_or(|since| since.elapsed() < patience) {
+                return;
+            }
+            state.in_progress = None;
+            state.on.is_some()
         };
-        if owed.is_some_and(|since| since.elapsed() >= patience) {
+        if goes_on {
             self.cut(&Failure::ClientStuck, SETTLE_TIME, Rest::Nothing);
             // Whatever else of this account's is there: its server would wait as long.
             self.line.end(SETTLE_TIME);
         }
+    }
+
+    /// Its server has a piece of the request to take, or has taken all there was.
+    pub(super) fn offers_its_server(&self, offers: bool) {
+        if self.is_stream {
+            self.lock().offered = offers.then(Instant::now);
+        }
+    }
+
+    /// Whether it is one among others on a connection to its server. Else the connection fails that takes nothing.
+    pub(super) const fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    /// Since when its server has a piece of the request to take, on a stream.
+    pub(super) fn offered_at(&self) -> Option<Instant> {
+        self.lock().offered
     }
 
     /// When the request's end had been sent.
@@ -196,7 +232,12 @@ impl Running {
     /// Whoever waited for the response has gone. The server is to end by itself, unless it has: what is left of a
     /// request may follow its response.
     pub(super) fn abandon(&self, rest: Rest) {
-        if !self.lock().read {
+        let is_read = {
+            let mut state = self.lock();
+            state.in_progress = None;
+            state.read
+        };
+        if !is_read {
             self.cut(&Failure::ClientGone, self.patience(), rest);
         }
     }

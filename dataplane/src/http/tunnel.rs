@@ -17,11 +17,11 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 
 use super::{failure::Failure, rest::Rest, running::Running};
-use crate::{limits::RelayLimits, registry::CloseReason, session::relay::LINGER};
+use crate::{limits::Limits, registry::CloseReason, session::relay::LINGER};
 
 /// Octets that are on their way in a direction.
 const PIECE: usize = 16 << 10;
@@ -29,11 +29,33 @@ const PIECE: usize = 16 << 10;
 /// How long both sides may take for the change of the protocol, which neither waits for.
 const CHANGE: Duration = Duration::from_secs(10);
 
+/// How long it may take for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// To come to its end when it is told to.
+    drain: Duration,
+    /// The server, for its own end.
+    close: Duration,
+    /// Either side, to take something. A stream of HTTP/2 has a window of its own, and that its connection moves says
+    /// nothing of it.
+    stalled: Duration,
+}
+
+impl From<&Limits> for Patience {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            drain: limits.relay.drain,
+            close: limits.relay.close,
+            stalled: limits.web.stalled,
+        }
+    }
+}
+
 /// Carries a WebSocket to its end.
 pub(super) async fn carry(
     (client, server): (OnUpgrade, OnUpgrade),
     running: Arc<Running>,
-    limits: RelayLimits,
+    patience: Patience,
 ) {
     let both = async { tokio::try_join!(client, server) };
     let Ok(Ok((client, server))) = timeout(CHANGE, both).await else {
@@ -46,18 +68,29 @@ pub(super) async fn carry(
         down: Direction::default(),
         frames: Frames::of(Sender::Server),
         closing: None,
-        limits,
+        patience,
     };
     let end = tunnel.run(&running).await;
-    if end.is_some() {
+    if matches!(end, End::Told(_)) {
         tunnel.say_come_again().await;
     }
     // Of HTTP/1 both go back to where they were lent, and are ended there.
     let rest = Rest::Tunnel(tunnel.server);
     match end {
-        Some(reason) => running.cut(&Failure::Told(reason), limits.close, rest),
-        None => running.part(limits.close, rest),
+        End::Told(reason) => running.cut(&Failure::Told(reason), patience.close, rest),
+        End::ClientStuck => running.cut(&Failure::ClientStuck, patience.close, rest),
+        End::Ended => running.part(patience.close, rest),
     }
+}
+
+/// Why it is over.
+enum End {
+    /// It was told to end.
+    Told(CloseReason),
+    /// The client took nothing for too long.
+    ClientStuck,
+    /// One of the sides has ended it, or the server took nothing for too long.
+    Ended,
 }
 
 /// The two sides.
@@ -69,7 +102,7 @@ struct Tunnel {
     frames: Frames,
     /// It is to end.
     closing: Option<Closing>,
-    limits: RelayLimits,
+    patience: Patience,
 }
 
 struct Closing {
@@ -82,31 +115,37 @@ struct Closing {
 struct Direction {
     octets: Vec<u8>,
     at: usize,
+    /// While nothing is taken.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Tunnel {
-    /// Why it was told to end; `None`: one of the sides has ended it.
-    async fn run(&mut self, running: &Running) -> Option<CloseReason> {
-        let ending = running.ending()?;
+    /// To its end.
+    async fn run(&mut self, running: &Running) -> End {
+        let Some(ending) = running.ending() else {
+            return End::Ended;
+        };
         let mut told = pin!(ending.told());
         poll_fn(|cx| {
             if self.closing.is_none()
                 && let Poll::Ready(reason) = told.as_mut().poll(cx)
             {
-                let limit = Instant::now() + self.limits.drain;
+                let limit = Instant::now() + self.patience.drain;
                 self.closing = Some(Closing {
                     reason,
                     limit: Box::pin(sleep_until(limit)),
                 });
             }
             if let Some(reason) = self.poll_closed(cx) {
-                return Poll::Ready(Some(reason));
+                return Poll::Ready(End::Told(reason));
             }
-            let ended = self.poll_up(cx, running) || self.poll_down(cx, running);
+            let ended = match self.poll_up(cx, running) {
+                Poll::Ready(()) => Poll::Ready(End::Ended),
+                Poll::Pending => self.poll_down(cx, running),
+            };
             match self.poll_closed(cx) {
-                Some(reason) => Poll::Ready(Some(reason)),
-                None if ended => Poll::Ready(None),
-                None => Poll::Pending,
+                Some(reason) => Poll::Ready(End::Told(reason)),
+                None => ended,
             }
         })
         .await
@@ -124,40 +163,44 @@ impl Tunnel {
         !self.frames.is_between_frames() && !self.frames.is_closed() && !self.frames.is_lost()
     }
 
-    /// Moves what the client says. True: the direction has ended.
-    fn poll_up(&mut self, cx: &mut Context<'_>, running: &Running) -> bool {
+    /// Moves what the client says, until that has ended.
+    fn poll_up(&mut self, cx: &mut Context<'_>, running: &Running) -> Poll<()> {
         loop {
-            match self.up.poll_pass(cx, &mut self.server) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return true,
-                Poll::Pending => return false,
+            let passed = self
+                .up
+                .poll_pass(cx, &mut self.server, self.patience.stalled);
+            if ready!(passed).is_err() {
+                return Poll::Ready(());
             }
             // What the client says from here on is for another server.
             if self.closing.is_some() {
-                return false;
+                return Poll::Pending;
             }
-            match self.up.poll_take(cx, &mut self.client) {
-                Poll::Ready(Ok(count @ 1..)) => running.moved_up(count),
-                Poll::Ready(_) => return true,
-                Poll::Pending => return false,
+            match ready!(self.up.poll_take(cx, &mut self.client)) {
+                Ok(count @ 1..) => running.moved_up(count),
+                _ => return Poll::Ready(()),
             }
         }
     }
 
-    /// Moves what the server says; when it is to end, no more than what is left of a frame. True: the direction has
-    /// ended.
-    fn poll_down(&mut self, cx: &mut Context<'_>, running: &Running) -> bool {
+    /// Moves what the server says, until that has ended; when it is to end, no more than what is left of a frame.
+    fn poll_down(&mut self, cx: &mut Context<'_>, running: &Running) -> Poll<End> {
         loop {
-            match self.down.poll_pass(cx, &mut self.client) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return true,
-                Poll::Pending => return false,
+            let passed = self
+                .down
+                .poll_pass(cx, &mut self.client, self.patience.stalled);
+            match ready!(passed) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Poll::Ready(End::ClientStuck);
+                }
+                Err(_) => return Poll::Ready(End::Ended),
             }
             if self.closing.is_some() && !self.is_within_frame() {
-                return false;
+                return Poll::Pending;
             }
-            match self.down.poll_take(cx, &mut self.server) {
-                Poll::Ready(Ok(count @ 1..)) => {
+            match ready!(self.down.poll_take(cx, &mut self.server)) {
+                Ok(count @ 1..) => {
                     if self.closing.is_some() {
                         let rest = self.frames.follow_one(&self.down.octets);
                         self.down.octets.truncate(rest);
@@ -166,8 +209,7 @@ impl Tunnel {
                     }
                     running.moved_down(count);
                 }
-                Poll::Ready(_) => return true,
-                Poll::Pending => return false,
+                _ => return Poll::Ready(End::Ended),
             }
         }
     }
@@ -189,14 +231,16 @@ impl Direction {
         self.at == self.octets.len()
     }
 
-    /// Hands on all that is there.
+    /// Hands on all that is there. An error of the kind `TimedOut`: nothing of it was taken for so long.
     fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut TokioIo<Upgraded>,
+        patience: Duration,
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let count = ready!(Pin::new(&mut *to).poll_write(cx, &self.octets[self.at..]))?;
+            let written = Pin::new(&mut *to).poll_write(cx, &self.octets[self.at..]);
+            let count = ready!(self.patiently(cx, written, patience))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -206,7 +250,26 @@ impl Direction {
         if self.at > 0 {
             *self = Self::default();
         }
-        Pin::new(to).poll_flush(cx)
+        let flushed = Pin::new(to).poll_flush(cx);
+        self.patiently(cx, flushed, patience)
+    }
+
+    /// Lets a write that waits wait no longer than it may.
+    fn patiently<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<R>>,
+        patience: Duration,
+    ) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        stuck
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Takes what there is, of which nothing is left. Zero octets are the end.
@@ -220,7 +283,8 @@ impl Direction {
         ready!(Pin::new(from).poll_read(cx, &mut into))?;
         let count = into.filled().len();
         octets.truncate(count);
-        *self = Self { octets, at: 0 };
+        self.octets = octets;
+        self.at = 0;
         Poll::Ready(Ok(count))
     }
 }

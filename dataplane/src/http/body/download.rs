@@ -25,15 +25,11 @@ use crate::{
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The body.
-pub(in crate::http) struct Download {
-    kind: Kind,
-    /// The client's connection is in use for as long as this lives.
-    _in_progress: Option<InProgress>,
-}
+pub(in crate::http) struct Download(Kind);
 
 enum Kind {
-    /// Our own words.
-    Own(Full<Bytes>),
+    /// Our own words. The client's connection is in use for as long as they live.
+    Own(Full<Bytes>, Option<InProgress>),
     /// A server's.
     Relayed(Box<Relayed>),
 }
@@ -70,10 +66,7 @@ struct Draining {
 impl Download {
     /// A body of our own.
     pub(in crate::http) fn own(octets: Bytes) -> Self {
-        Self {
-            kind: Kind::Own(Full::new(octets)),
-            _in_progress: None,
-        }
+        Self(Kind::Own(Full::new(octets), None))
     }
 
     /// A server's.
@@ -86,24 +79,22 @@ impl Download {
             // hyper does not ask for what is not there.
             running.read();
         }
-        Self {
-            kind: Kind::Relayed(Box::new(Relayed {
-                body: Some(body),
-                running,
-                manner,
-                told,
-                draining: None,
-            })),
-            _in_progress: None,
-        }
+        Self(Kind::Relayed(Box::new(Relayed {
+            body: Some(body),
+            running,
+            manner,
+            told,
+            draining: None,
+        })))
     }
 
-    /// The same, and as long as it lives the client's connection is in use.
-    pub(in crate::http) fn counted(self, in_progress: InProgress) -> Self {
-        Self {
-            _in_progress: Some(in_progress),
-            ..self
+    /// The same, and as long as it lives the client's connection is in use, unless nothing of it is taken.
+    pub(in crate::http) fn counted(mut self, in_progress: InProgress) -> Self {
+        match &mut self.0 {
+            Kind::Own(_, counted) => *counted = Some(in_progress),
+            Kind::Relayed(relayed) => relayed.running.occupies(in_progress),
         }
+        self
     }
 }
 
@@ -244,8 +235,8 @@ impl Body for Download {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match &mut self.kind {
-            Kind::Own(body) => Pin::new(body)
+        match &mut self.0 {
+            Kind::Own(body, _) => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
             Kind::Relayed(relayed) => relayed.poll_frame(cx),
@@ -253,15 +244,15 @@ impl Body for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Own(body) => body.is_end_stream(),
+        match &self.0 {
+            Kind::Own(body, _) => body.is_end_stream(),
             Kind::Relayed(relayed) => relayed.is_at_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Own(body) => body.size_hint(),
+        match &self.0 {
+            Kind::Own(body, _) => body.size_hint(),
             Kind::Relayed(relayed) => relayed
                 .body
                 .as_ref()

@@ -89,6 +89,8 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        // Whoever asks has sent what there was before.
+        self.running.offers_its_server(false);
         if self.running.is_cut(cx) {
             // On a stream nothing else says so.
             return Poll::Ready(Some(Err(Broken::Cut)));
@@ -107,6 +109,8 @@ impl Body for Upload {
                 self.running.moved_up(octets.len());
                 if self.is_end_stream() {
                     self.running.sent();
+                } else {
+                    self.running.offers_its_server(true);
                 }
                 Poll::Ready(Some(Ok(Frame::data(octets))))
             }

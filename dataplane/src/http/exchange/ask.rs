@@ -137,18 +137,21 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits for the head of the response: until it comes, or is due, or a fence must wait no longer.
+    /// Waits for the head of the response: until it comes, or is due, or its server takes nothing of the request, or a fence
+    /// must wait no longer.
     async fn wait(
         &self,
         asked: &Asked,
         (running, limit): (&Running, Duration),
         waiting: &mut Waiting,
     ) -> Result<Answered, Failure> {
+        let patience = self.client.web.services.limits.web.stalled;
         tokio::select! {
             biased;
             answered = waiting => Ok(answered),
             reason = self.drained(asked, running) => Err(Failure::Told(reason)),
             () = unanswered(running, limit) => Err(Failure::Unanswered),
+            () = untaken(running, patience), if running.is_stream() => Err(Failure::ServerStuck),
         }
     }
 
@@ -182,6 +185,18 @@ async fn unanswered(running: &Running, limit: Duration) {
             None => Instant::now() + limit,
         };
         if due <= Instant::now() {
+            return;
+        }
+        sleep_until(due).await;
+    }
+}
+
+/// Resolves when a server has taken nothing of the request for so long, though there is something.
+async fn untaken(running: &Running, patience: Duration) {
+    loop {
+        let now = Instant::now();
+        let due = running.offered_at().unwrap_or(now) + patience;
+        if due <= now {
             return;
         }
         sleep_until(due).await;

@@ -108,8 +108,8 @@ fn opened(
     running.with(|_, record| record.head(status));
     running.let_in();
     client.watch.upgrade();
-    let limits = client.web.services.limits.relay;
-    let carried = carry(sides, Arc::clone(running), limits);
+    let patience = (&client.web.services.limits).into();
+    let carried = carry(sides, Arc::clone(running), patience);
     // Until then its connection is in use, also where it is a stream among others.
     let in_progress = client.busy.enter();
     client.tasks.spawn(async move {

@@ -214,7 +214,7 @@ impl Http1 {
                 self.wire.send(head).await.ok()?;
                 std::future::pending().await
             }
-            "/ws" | "/ws-in-two" => self.web_socket(&request).await,
+            "/ws" | "/ws-in-two" | "/ws-much" => self.web_socket(&request).await,
             "/ws-wrong" => {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
                     Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
@@ -294,7 +294,8 @@ impl Http1 {
         }
     }
 
-    /// Two frames, the second with the next step; `/ws-in-two` begins the second at once.
+    /// Two frames, the second with the next step; `/ws-in-two` begins the second at once, and `/ws-much` has much in
+    /// between.
     async fn web_socket(&mut self, request: &Message) -> Option<()> {
         let key = request.field("sec-websocket-key")?;
         let proof = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
@@ -306,10 +307,17 @@ impl Http1 {
         );
         self.wire.send(head).await.ok()?;
         let (begun, rest): (&[u8], &[u8]) = match request.target() {
-            "/ws" => (b"\x81\x02hi", b"\x81\x03you"),
+            "/ws" | "/ws-much" => (b"\x81\x02hi", b"\x81\x03you"),
             _ => (b"\x81\x02hi\x81\x03y", b"ou"),
         };
         self.wire.send(begun).await.ok()?;
+        if request.target() == "/ws-much" {
+            // More than anybody holds who does not hand it on.
+            let frame = [&b"\x82\x7e\x10\x00"[..], &[0; 4096]].concat();
+            for _ in 0..2048 {
+                self.wire.send(&frame).await.ok()?;
+            }
+        }
         loop {
             tokio::select! {
                 () = self.step() => self.wire.send(rest).await.ok()?,

@@ -133,7 +133,11 @@ async fn a_body_that_a_server_cut_is_no_whole_one() {
 
 /// The handshake of a WebSocket (RFC 8441).
 fn handshake() -> Request<Full<Bytes>> {
-    let mut connect = request("CONNECT", "/ws", "alice", b"");
+    handshake_at("/ws")
+}
+
+fn handshake_at(path: &str) -> Request<Full<Bytes>> {
+    let mut connect = request("CONNECT", path, "alice", b"");
     let version = "13".parse().unwrap();
     connect.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
     let websocket = Protocol::from_static("websocket");
@@ -177,6 +181,30 @@ async fn a_web_socket_on_a_stream_is_one_to_a_server_that_knows_only_upgrades() 
     assert_eq!(frame, [0x88, 2, 0x03, 0xf4]);
     eventually("the fence is drained", || world.routed() == 0).await;
     assert_eq!(world.registry.unconfirmed(), 0);
+}
+
+/// The windows of its other streams say nothing of that.
+#[tokio::test]
+async fn a_web_socket_that_its_client_does_not_read_ends_and_the_connection_goes_on() {
+    let mut plan = Plan::default();
+    plan.limits.web.stalled = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(1024);
+    let mut client = client_of(&world, &builder).await;
+    let first = client.send_request(request("GET", "/", "alice", b""));
+    assert_eq!(text(first.await.unwrap()).await, "old /");
+    let opened = client.send_request(handshake_at("/ws-much")).await.unwrap();
+    let stream = hyper::upgrade::on(opened).await.unwrap();
+    eventually("its server has seen the end", || {
+        count(&world.old.seen.ended) == 1
+    })
+    .await;
+    eventually("it is over", || world.registered() == 0).await;
+    assert_eq!(world.registry.unconfirmed(), 0);
+    let next = client.send_request(request("GET", "/b", "alice", b""));
+    assert_eq!(text(next.await.unwrap()).await, "old /b");
+    drop(stream);
 }
 
 #[tokio::test]

@@ -8,15 +8,19 @@ use http::header::SEC_WEBSOCKET_VERSION;
 use http_body_util::BodyExt as _;
 use hyper::{client::conn::http2, ext::Protocol};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use super::{
     backend::count,
     entrance::{Speaks, Terms, Way},
     h2::{client, client_of, request, text},
+    web_sockets::open,
     world::{self, Plan, World},
 };
-use crate::session::tests::eventually;
+use crate::session::tests::{client::PATIENCE, eventually};
 
 fn world(terms: Terms) -> World {
     World::with(Plan {
@@ -140,11 +144,11 @@ async fn under_tls_the_server_chooses_the_version() {
                 speaks,
                 has_tls: true,
                 is_announced: true,
+                is_narrow: false,
             },
             announcement: v1::Announcement::ProxyV2,
             ..Plan::default()
         });
-                is_narrow: false,
         let mut client = world.client().await;
         assert_eq!(client.ask("GET /a", "alice", "").await.text(), "old /a");
         let seen = world.old.seen.last();
@@ -287,6 +291,47 @@ async fn what_a_server_does_not_read_stops_no_other_stream() {
 }
 
 #[tokio::test]
+async fn a_server_that_reads_nothing_of_a_stream_is_left_and_its_client_told() {
+    const LARGE: &[u8] = &[b'x'; 4 << 20];
+    let mut plan = Plan {
+        old: Way::h2(Terms::default()),
+        ..Plan::default()
+    };
+    plan.limits.web.stalled = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = client(&world).await;
+    let unread = client.send_request(request("PUT", "/unread", "alice", LARGE));
+    assert_eq!(unread.await.unwrap().status().as_u16(), 502);
+    eventually("it is over", || world.registered() == 0).await;
+    assert_eq!(
+        (
+            count(&world.old.seen.executed),
+            count(&world.old.seen.resets),
+            world.registry.unconfirmed()
+        ),
+        (0, 1, 0)
+    );
+    let next = client.send_request(request("GET", "/b", "alice", b""));
+    assert_eq!(text(next.await.unwrap()).await, "old /b");
+}
+
+#[tokio::test]
+async fn a_web_socket_that_its_server_does_not_read_ends() {
+    let mut plan = Plan {
+        old: Way::h2(Terms::default()),
+        ..Plan::default()
+    };
+    plan.limits.web.stalled = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = open(&world, "/ws-deaf").await;
+    let frame = [&b"\x82\xfe\x10\x00\0\0\0\0"[..], &[0; 4096]].concat();
+    let until_it_is_closed = async { while client.send(&frame).await.is_ok() {} };
+    timeout(PATIENCE, until_it_is_closed).await.unwrap();
+    world.old.steps.add_permits(1);
+    eventually("it is over", || world.registered() == 0).await;
+}
+
+#[tokio::test]
 async fn what_a_client_does_not_read_stops_no_other_stream() {
     let world = world(Terms::default());
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -395,6 +440,7 @@ async fn a_server_of_both_versions_that_takes_no_web_socket_by_one_is_asked_by_t
             }),
             has_tls: true,
             is_announced: false,
+            is_narrow: false,
         },
         ..Plan::default()
     });
@@ -406,4 +452,3 @@ async fn a_server_of_both_versions_that_takes_no_web_socket_by_one_is_asked_by_t
     assert_eq!(world.old.seen.last().start, "GET /ws HTTP/1.1");
     assert_eq!(connections(&world), [0, 1]);
 }
-            is_narrow: false,

@@ -60,6 +60,21 @@ async fn a_client_that_takes_nothing_holds_no_server_for_ever() {
     drop(answer);
 }
 
+/// Nor a place among our clients: once it has asked nothing for long enough, its connection is over.
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_not_busy_for_ever() {
+    let mut plan = Plan::default();
+    plan.limits.web.stalled = Duration::from_millis(300);
+    plan.limits.web.idle = Duration::from_millis(300);
+    let world = World::with(plan);
+    let mut client = that_takes_nothing(&world).await;
+    let asked = client.send_request(h2::request("GET", "/trailers", "alice", b""));
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    eventually("its connection is closed", || client.is_closed()).await;
+    drop(answer);
+}
+
 /// Somebody whose request is answered, and who goes on with its body.
 async fn that_goes_on(world: &World) -> Wire {
     let mut client = world.client().await;

@@ -114,7 +114,11 @@ async fn answer(
             Some("websocket")
         );
         unfinished.over();
-        tokio::spawn(web_socket(connection, hyper::upgrade::on(request)));
+        if path == "/ws-deaf" {
+            tokio::spawn(deaf(connection, hyper::upgrade::on(request)));
+        } else {
+            tokio::spawn(web_socket(connection, hyper::upgrade::on(request)));
+        }
         return Ok(Response::new(own("")));
     }
     while let Some(frame) = request.body_mut().frame().await {
@@ -182,4 +186,11 @@ async fn web_socket(connection: Connection, upgrade: hyper::upgrade::OnUpgrade) 
         }
     }
     _ = stream.shutdown().await;
+}
+
+/// A frame, and nothing of what the client says is read before the next step.
+async fn deaf(connection: Connection, upgrade: hyper::upgrade::OnUpgrade) {
+    let mut stream = TokioIo::new(upgrade.await.unwrap());
+    stream.write_all(b"\x81\x02hi").await.unwrap();
+    connection.step().await;
 }
