@@ -51,8 +51,10 @@ const SIDECARS: Example = Example {
     text: include_str!("../../../docs/examples/sidecars/routing.toml"),
 };
 
-/// Everything comes from one address here, however much of it there is.
-const LIMITS: &str = "[limits.connections]\nper_address = 19000\nper_network = 19000\n";
+/// Everything comes from one address here, however much of it there is. And a Cyrus starts a program for the first
+/// connection, which on a busy machine takes its time.
+const LIMITS: &str = "[limits.connections]\nper_address = 19000\nper_network = 19000\n\
+    [limits.backend]\nhandshake = \"30s\"\n";
 
 /// The socket of look-ups, beside a data plane's configuration.
 pub(super) const LOOKUPS: &str = "lookups";

@@ -90,10 +90,25 @@ async fn server_of(client: &mut WebClient, question: Question) -> serde_json::Va
     ask(client, question).await.json().unwrap()["server"].clone()
 }
 
+/// Has both Cyruses make the first account's calendars, which they do at a user's first request: so no move has to wait
+/// for that within its window, which is too short for it where much runs beside.
+async fn make_calendars(world: &World) {
+    let (account, password) = (&world.accounts()[0], world.password());
+    for role in [Role::Source, Role::Target] {
+        let own = world.cyrus(role).unwrap().addr(Service::Http);
+        shell(&format!(
+            "curl -sSf -o /dev/null -u '{account}:{password}' http://{own}/dav/calendars/user/{}/Default/",
+            user_id(account)
+        ))
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn the_jmap_session_comes_from_the_server_that_holds_the_account() {
     let builder = World::builder().cyruses().limits(short_limits());
     let world = builder.start().await.unwrap();
+    make_calendars(&world).await;
     let (account, password) = (&world.accounts()[0], world.password());
     let connects = [world.web(0), world.web(1)];
     let mut clients = Vec::new();
@@ -132,6 +147,7 @@ async fn a_real_client_finds_calendars_and_contacts_and_its_events_follow_the_ac
         .cyruses()
         .limits(short_limits());
     let world = builder.start().await.unwrap();
+    make_calendars(&world).await;
     let account = &world.accounts()[0];
     let written = world.folder().join("dav-1");
     let read = world.folder().join("dav-2");
@@ -192,6 +208,7 @@ async fn vdirsyncer(world: &World, folder: &std::path::Path) {
 async fn curl_is_told_to_go_on_and_gets_ranges_and_compressed_answers_as_the_server_gives_them() {
     let builder = World::builder().data_planes(1).cyruses();
     let world = builder.limits(short_limits()).start().await.unwrap();
+    make_calendars(&world).await;
     let (account, password) = (&world.accounts()[0], world.password());
     let event = EVENT.replace(
         "SUMMARY:Lunch",
@@ -241,8 +258,10 @@ async fn curl_is_told_to_go_on_and_gets_ranges_and_compressed_answers_as_the_ser
                 assert_eq!(got, expected, "{wanted}");
             }
         }
-        // Refused the second time, for it lives there already.
-        _ = migrate(&world.operator(0), move_to(account, "target")).await;
+        if home == Role::Source {
+            let moved = migrate(&world.operator(0), move_to(account, "target")).await;
+            moved.unwrap();
+        }
     }
     world.stop().await.unwrap();
 }
