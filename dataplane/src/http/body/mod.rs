@@ -5,7 +5,7 @@ mod download;
 mod upload;
 
 pub(super) use download::{Download, Manner};
-pub(super) use upload::{Source, Upload};
+pub(super) use upload::{Source, Upload, discard};
 
 /// Why a body comes to no end.
 #[derive(Debug, thiserror::Error)]

@@ -8,11 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::Broken;
-use crate::http::{failure::Failure, running::Running};
+use crate::{
+    http::{failure::Failure, running::Running},
+    net::h2::STREAM_WINDOW,
+};
 
 /// Where the octets are.
 pub(in crate::http) enum Source {
@@ -25,6 +29,19 @@ pub(in crate::http) enum Source {
         /// Whether they came with their length.
         with_length: bool,
     },
+}
+
+/// Takes what comes of a body that nobody wants: as much as a client may send before anybody takes it, and for so long.
+pub(in crate::http) async fn discard(mut body: Incoming, limit: Duration) {
+    let mut left = STREAM_WINDOW as usize;
+    let discarding = async {
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    _ = timeout(limit, discarding).await;
 }
 
 /// The body. It tells its exchange when its end has been sent.

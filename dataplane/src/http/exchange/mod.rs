@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use self::{asked::Asked, whose::Whose};
 use super::{
-    body::{Download, Source},
+    body::{Download, Source, discard},
     client::{Client, Place},
     failure::Failure,
     record::{Moved, Record},
@@ -54,6 +54,7 @@ pub(super) async fn serve(client: &Arc<Client>, request: Request<Incoming>) -> R
         client,
         record: Some(Record::new(request.method().clone())),
         held_until: None,
+        body: None,
     };
     // In a box: a future is as large as the largest thing that it ever holds, and it is moved about.
     let answered = Box::pin(exchange.run(request)).await;
@@ -63,6 +64,7 @@ pub(super) async fn serve(client: &Arc<Client>, request: Request<Incoming>) -> R
             if let Some(record) = exchange.record.take() {
                 record.ended(client, Err(&failure), Moved::default());
             }
+            exchange.let_come();
             failure.response(&accepts)
         }
     };
@@ -79,6 +81,8 @@ struct Exchange<'a> {
     record: Option<Record>,
     /// How long it may be held, whatever happens in between; not known before the first hold.
     held_until: Option<Instant>,
+    /// The request's body, while no server has it.
+    body: Option<Source>,
 }
 
 /// What is an exchange's own when its server is asked.
@@ -107,7 +111,9 @@ impl Exchange<'_> {
             return Ok(self.about_the_server(&asked));
         };
         self.record().path = Some(path.to_string());
-        let mut decided = asked.decide(self.client, &mut body).await?;
+        let decided = asked.decide(self.client, &mut body).await;
+        self.body = Some(body);
+        let mut decided = decided?;
         asked.sign_in = decided.sign_in.take();
         self.record().rule = Some(decided.rule.clone());
         let whose = self.whose(&asked, decided).await?;
@@ -124,10 +130,23 @@ impl Exchange<'_> {
                 pass,
                 place: Arc::clone(&place),
             };
+            let body = self.body.take().expect("no server has it yet");
             match self.ask(&asked, &whose, own, body).await? {
                 Tried::Answered(response) => return Ok(response),
-                Tried::Unsent(unsent) => body = unsent,
+                Tried::Unsent(unsent) => self.body = Some(unsent),
             }
+        }
+    }
+
+    /// Takes what still comes of a request that no server gets, if it is not much. By HTTP/2 its stream would be reset behind
+    /// the answer (RFC 9113 §8.1), which is not to keep a client from reading that, and does: to curl before 8.0 such a
+    /// request has failed, whatever the answer.
+    fn let_come(&mut self) {
+        if self.client.streams.is_some()
+            && let Some(Source::Client(body)) = self.body.take()
+        {
+            let limit = self.client.web.services.limits.web.head;
+            self.client.tasks.spawn(discard(body, limit));
         }
     }
 

@@ -1,17 +1,18 @@
 //! Clients that speak HTTP/2.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{Request, Response, Version, header::SEC_WEBSOCKET_VERSION};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming},
     client::conn::http2::{self, SendRequest},
     ext::Protocol,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
 use super::{
     backend::count,
@@ -129,6 +130,33 @@ async fn a_body_that_a_server_cut_is_no_whole_one() {
         .await
         .unwrap();
     assert_eq!(text(next).await, "old /");
+}
+
+/// What it is still about to send is no reason to reset its stream, which not every client takes for what it is.
+#[tokio::test]
+async fn a_client_that_is_refused_may_come_to_the_end_of_what_it_sends() {
+    let world = World::new();
+    let stream = TokioIo::new(world.secured(&[b"h2"]).await);
+    let shaken = http2::handshake(TokioExecutor::new(), stream).await;
+    let (mut client, connection) = shaken.unwrap();
+    tokio::spawn(connection);
+    let (pieces, mut coming) = mpsc::channel(1);
+    let body = stream::poll_fn(move |cx| {
+        let piece = coming.poll_recv(cx);
+        piece.map(|piece: Option<Bytes>| Some(Ok::<_, Infallible>(Frame::data(piece?))))
+    });
+    let put = Request::put("https://mail.example.org/a");
+    let put = put.body(StreamBody::new(body)).unwrap();
+    let answer = client.send_request(put).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 401);
+    let answer = answer.into_body().collect().await.unwrap();
+    assert!(!answer.to_bytes().is_empty());
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        pieces.send(Bytes::from_static(b"more")).await.unwrap();
+    }
+    drop(pieces);
+    assert_eq!(world.old.seen.count(), 0);
 }
 
 /// The handshake of a WebSocket (RFC 8441).
