@@ -8,9 +8,10 @@ use std::{
 
 use ferrypost_proto::{InstallationId, ReplicaId};
 use ferrypost_runtime::{
-    config::{ConfigFile, Mistakes, Section},
+    config::{ConfigFile, Mistakes, Section, has_impossible_port},
     logging,
 };
+use http::Uri;
 
 use super::{
     Admin, CertificateName, Config, DataPlanes, EtcdAccess, HookConfig, Hooks, Identity,
@@ -110,6 +111,14 @@ fn read_store(root: &Section<'_>, directory: &Path) -> StoreConfig {
     .unwrap_or_else(|| StoreConfig::Embedded(EmbeddedConfig::new(default.clone())))
 }
 
+/// A user in it may be one with a password, and a port that is none would be taken for the scheme's.
+fn is_address(endpoint: &str) -> bool {
+    endpoint.parse::<Uri>().is_ok_and(|uri| {
+        let authority = uri.authority().map_or("", |it| it.as_str());
+        !authority.contains('@') && uri.port_u16() != Some(0) && !has_impossible_port(&uri)
+    })
+}
+
 fn read_etcd(store: &Section<'_>) -> EtcdAccess {
     let endpoints = store
         .required(
@@ -127,6 +136,11 @@ fn read_etcd(store: &Section<'_>) -> EtcdAccess {
             store.wrong(
                 "endpoints",
                 format!("{endpoint:?} must begin with http:// or https://"),
+            );
+        } else if !is_address(endpoint) {
+            store.wrong(
+                "endpoints",
+                "one is no address of a member: use https://host:port; a user is said by username and password_file",
             );
         }
     }

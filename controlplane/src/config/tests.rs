@@ -147,6 +147,19 @@ fn etcd_needs_endpoints_a_replica_and_tls_for_https() {
         panic!("etcd");
     };
     assert_eq!(etcd.prefix, "/ferrypost");
+    for wrong in [
+        "http://u:secret@a:2379",
+        "http://a:99999",
+        "http://a:0",
+        "http://",
+    ] {
+        let mistakes = parse(&good.replace("http://a:2379", wrong)).unwrap_err();
+        let [mistake] = &mistakes.mistakes[..] else {
+            panic!("{wrong}: {mistakes}");
+        };
+        assert_eq!(mistake.place, "store.endpoints", "{wrong}");
+        assert!(!mistake.message.contains("secret"), "{mistake}");
+    }
 }
 
 #[test]

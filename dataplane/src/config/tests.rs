@@ -952,6 +952,7 @@ fn an_issuer_is_asked_under_tls_and_by_somebody_that_it_knows() {
         "id.example.org",
         "/introspect",
         "https://me@id.example.org/",
+        "https://id.example.org:99999/",
         "ftp://id.example.org/",
     ] {
         let found = url(bad);

@@ -1,6 +1,6 @@
 //! `[tokens]`: who tells whose a bearer token is.
 
-use ferrypost_runtime::config::Section;
+use ferrypost_runtime::config::{Section, has_impossible_port};
 use http::Uri;
 
 use super::is_loopback;
@@ -204,7 +204,11 @@ fn issuer_url(text: &str) -> Result<Uri, &'static str> {
     let uri: Uri = text.parse().map_err(|_| FORM)?;
     let authority = uri.authority().ok_or(FORM)?;
     let host = authority.host().trim_matches(['[', ']']);
-    if host.is_empty() || authority.as_str().contains('@') || uri.port_u16() == Some(0) {
+    if host.is_empty()
+        || authority.as_str().contains('@')
+        || uri.port_u16() == Some(0)
+        || has_impossible_port(&uri)
+    {
         return Err(FORM);
     }
     match uri.scheme_str() {

@@ -2,8 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+
+use rustix::fs::OFlags;
 
 use super::{Document, Environment, Mistakes, Section, read_text};
 use crate::reload::Stamps;
@@ -28,6 +33,37 @@ impl ConfigFile {
         Ok(Self {
             path: path.to_owned(),
             text: read_text(path)?,
+            environment: Environment::of_process(),
+            stamps,
+        })
+    }
+
+    /// The same of a file that is read while the program runs: it must be one. To open a pipe is to wait for whoever
+    /// writes into it, perhaps for ever.
+    ///
+    /// # Errors
+    /// That it cannot be read, as the one mistake.
+    pub(super) fn read_again(&self) -> Result<Self, Mistakes> {
+        let path = &self.path;
+        let stamps = Self::stamps_of(path);
+        let read = || {
+            let nonblocking = OFlags::NONBLOCK.bits();
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .read(true)
+                .custom_flags(nonblocking.cast_signed())
+                .open(path)?;
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is no regular file"));
+            }
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        Ok(Self {
+            path: path.clone(),
+            text: read()
+                .map_err(|error| Mistakes::of_file(path, format!("cannot be read: {error}")))?,
             environment: Environment::of_process(),
             stamps,
         })
@@ -78,5 +114,32 @@ impl ConfigFile {
 
     fn stamps_of(path: &Path) -> Stamps {
         Stamps::of(&[path.to_owned()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_has_become_a_pipe_is_unreadable_and_waited_for_by_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        fs::write(&path, "a = 1").unwrap();
+        let file = ConfigFile::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mistakes = file.read_again().unwrap_err();
+        assert!(
+            mistakes.to_string().contains("no regular file"),
+            "{mistakes}"
+        );
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "a = 2").unwrap();
+        assert_eq!(file.read_again().unwrap().text, "a = 2");
     }
 }

@@ -172,7 +172,7 @@ impl What {
         if !asked && !file.has_changed() {
             return Look::Same;
         }
-        match ConfigFile::read(file.path()) {
+        match file.read_again() {
             Ok(fresh) => {
                 let news = self.news(&fresh);
                 Look::Fresh(fresh, news)

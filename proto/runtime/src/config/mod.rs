@@ -96,6 +96,14 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// Whether a URL's port is none that there is: `http` then says that it has none, and whoever takes the scheme's usual
+/// one would ask somebody else.
+pub fn has_impossible_port(uri: &http::Uri) -> bool {
+    let authority = uri.authority().map_or("", |it| it.as_str());
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, it)| it);
+    host_and_port.len() > uri.host().unwrap_or_default().len() && uri.port_u16().is_none()
+}
+
 /// The text of a file.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::context::{Sampler, Share};
-use crate::tls::CertificateFiles;
+use crate::{config::has_impossible_port, tls::CertificateFiles};
 
 /// Where the standard says that a collector listens.
 const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
@@ -559,7 +559,7 @@ impl Environment {
 
 fn is_collector(uri: &Uri) -> bool {
     let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-    scheme && uri.host().is_some_and(|host| !host.is_empty())
+    scheme && !has_impossible_port(uri) && uri.host().is_some_and(|host| !host.is_empty())
 }
 
 /// One `key=value` whose value is percent-encoded.

@@ -128,7 +128,15 @@ fn without_a_scheme_a_leg_is_encrypted_unless_it_is_said_otherwise() {
 
 #[test]
 fn an_endpoint_that_is_none_is_not_replaced_by_another() {
-    for wrong in ["ftp://c", "http://", "not a url", "unix:///run/otel"] {
+    for wrong in [
+        "ftp://c",
+        "http://",
+        "not a url",
+        "unix:///run/otel",
+        "http://c:99999",
+        "http://c:",
+        "http://[::1]:99999/",
+    ] {
         let settings = complained("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", wrong);
         assert_eq!(exported(&settings), [false, true, true], "{wrong}");
     }
