@@ -106,7 +106,8 @@ async fn ask(admin: &Admin) -> Result<Value, OrderError> {
         .header(AUTHORIZATION, authorization)
         .body(Empty::<Bytes>::new())
         .expect("every part of it is valid");
-    let exchange = async {
+    // The sender goes with its end, and with it the connection: whoever kept it would have the server wait for another request.
+    let exchange = async move {
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         if status != StatusCode::OK {

@@ -2,7 +2,7 @@
 
 pub(crate) mod control_plane;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use ferrypost_proto::{
     routing::v1::{
@@ -11,7 +11,10 @@ use ferrypost_proto::{
     },
     v1,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use super::*;
 use crate::admin::order::{self, OrderError};
@@ -323,7 +326,9 @@ async fn who_asks_to_drain_is_answered_when_nobody_is_served_any_more() {
     let mut local = config.admin().clone();
     local.listen = admin;
     let limits = config.limits().shutdown;
-    assert_eq!(order::drain(&local, limits).await.unwrap(), expected);
+    // At once, and not when the server has waited long enough for another request on that connection.
+    let ordered = timeout(Duration::from_secs(9), order::drain(&local, limits)).await;
+    assert_eq!(ordered.expect("at once").unwrap(), expected);
     let mut unset = local.clone();
     unset.drain_token_file = None;
     let refused = order::drain(&unset, limits).await.unwrap_err();
@@ -459,7 +464,7 @@ async fn a_control_plane_that_nobody_vouches_for_is_not_believed() {
     let bound = start(&surroundings.config(&format!("{endpoint}\n{files}")));
     let mut status = bound.feed.status();
     let failed = status.wait_for(|status| status.problem.is_some());
-    let problem = tokio::time::timeout(PATIENCE, failed).await.unwrap();
+    let problem = timeout(PATIENCE, failed).await.unwrap();
     let problem = problem.unwrap().problem.clone().unwrap();
     assert!(problem.contains("certificate"), "{problem}");
 }
