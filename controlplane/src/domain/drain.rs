@@ -43,6 +43,7 @@ pub fn drain(state: &State, migration: &MigrationId, fences: &[Fence]) -> Drain 
             ));
             continue;
         }
+        let is_heard = live(state, instance, registration).is_some();
         for fence in fences {
             match of_account(report, fence) {
                 Said::Drained => {}
@@ -59,7 +60,13 @@ pub fn drain(state: &State, migration: &MigrationId, fences: &[Fence]) -> Drain 
                 Said::Left(sessions) => waiting.push(blocker(
                     BlockerReason::NotDrained,
                     who,
-                    format!("{who} still has {sessions} sessions of the account"),
+                    if is_heard {
+                        format!("{who} still has {sessions} sessions of the account")
+                    } else {
+                        format!(
+                            "{who} had {sessions} sessions of the account when it was heard last, and does not answer"
+                        )
+                    },
                 )),
             }
         }

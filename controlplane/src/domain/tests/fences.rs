@@ -211,13 +211,21 @@ fn drained_is_what_every_registered_boot_says_of_this_fence() {
         let drain = report(&mut ledger, &boot, said(other_fence, 0, 0));
         assert!(matches!(drain, Drain::Waiting(_)));
     }
-    let Drain::Waiting(who) = report(&mut ledger, &boot, said(0, 0, 3)) else {
-        panic!("sessions are left");
+    let left = |ledger: &mut Ledger| {
+        let Drain::Waiting(who) = report(ledger, &boot, said(0, 0, 3)) else {
+            panic!("sessions are left");
+        };
+        assert_eq!(who[0].who, "dp-1");
+        who[0].message.clone()
     };
-    assert_eq!(
-        (who[0].who.as_str(), who[0].message.contains('3')),
-        ("dp-1", true)
+    let away = left(&mut ledger);
+    assert!(
+        away.contains("had 3 sessions") && away.contains("does not answer"),
+        "{away}"
     );
+    ledger.live("dp-1", &boot, |_| {});
+    let heard = left(&mut ledger);
+    assert!(heard.contains("still has 3 sessions"), "{heard}");
     assert!(matches!(
         report(&mut ledger, &boot, said(40, 2, 0)),
         Drain::Unconfirmed(_)
