@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use ferrypost_runtime::config::time;
 
 /// A call of the program.
@@ -116,7 +116,7 @@ pub(crate) struct MoveFlags {
     pub(crate) from: Option<String>,
     /// Names this intention, so that a repeat is safe: it joins the move that the first call started. One is made if
     /// none is given.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) request_id: Option<String>,
     /// Why, for the record.
     #[arg(
@@ -215,7 +215,8 @@ pub(crate) struct Watch {
     /// Only moves that have this label; of several, all.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = a_label, conflicts_with = "migration")]
     pub(crate) labels: Vec<(String, String)>,
-    /// End when none of those that were shown is under way any more.
+    /// End when none of those that were shown is under way any more. Of the moves with the given labels, or of the given account,
+    /// those that have ended before count as well: the last one of each account.
     #[arg(long, conflicts_with = "migration")]
     pub(crate) until_done: bool,
     /// How long to watch at most.
@@ -288,7 +289,7 @@ pub(crate) struct Rewound {
     #[arg(long, value_name = "TEXT", requires = "keep")]
     pub(crate) reason: Option<String>,
     /// Names this decision, so that a repeat is safe. One is made if none is given.
-    #[arg(long, value_name = "ID", requires = "keep")]
+    #[arg(long, value_name = "ID", requires = "keep", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) request_id: Option<String>,
 }
 

@@ -17,6 +17,9 @@ use crate::{
     progress::{has_ended, is_decided},
 };
 
+/// Moves in a page of those that have ended.
+const PAGE: i32 = 500;
+
 /// Which moves to follow, and how far.
 pub(crate) struct FollowAll {
     pub(crate) filter: v1::WatchMigrationsRequest,
@@ -33,12 +36,33 @@ pub(crate) struct Tally {
     fresh: BTreeSet<String>,
     /// Whether all that there was at first has been said.
     is_whole: bool,
+    /// Whether those that had ended before have been asked for.
+    has_looked_back: bool,
 }
 
 impl Tally {
     fn note(&mut self, migration: v1::Migration) {
         self.fresh.insert(migration.migration_id.clone());
         self.shown.insert(migration.migration_id.clone(), migration);
+    }
+
+    /// Of the moves of each account the last one: whoever was given up may have been moved since.
+    fn last_of_each(&self) -> Vec<&v1::Migration> {
+        let at = |it: &v1::Migration| it.requested_at.map(|at| (at.seconds, at.nanos));
+        let mut last: BTreeMap<&str, &v1::Migration> = BTreeMap::new();
+        for migration in self.shown.values() {
+            for account in &migration.accounts {
+                let present = last.entry(&account.account_id).or_insert(migration);
+                if at(migration) > at(present) {
+                    *present = migration;
+                }
+            }
+        }
+        let by_id: BTreeMap<_, _> = last
+            .into_values()
+            .map(|it| (&it.migration_id, it))
+            .collect();
+        by_id.into_values().collect()
     }
 
     fn begins_anew(&mut self) {
@@ -60,9 +84,9 @@ impl Tally {
 
     /// What it comes to for whoever waits for all.
     pub(crate) fn outcome(&self) -> Result<(), Failure> {
-        let aborted = self
-            .shown
-            .values()
+        let last = self.last_of_each();
+        let aborted = last
+            .iter()
             .filter(|it| it.state() == v1::MigrationState::Aborted);
         match aborted.count() {
             0 => Ok(()),
@@ -70,7 +94,7 @@ impl Tally {
                 Exit::Aborted,
                 format!(
                     "{number} of {} moves were given up: those accounts stay where they were",
-                    self.shown.len()
+                    last.len()
                 ),
             )),
         }
@@ -129,6 +153,15 @@ impl FollowAll {
                 tally.note(migration);
             } else {
                 tally.is_whole = true;
+                if self.until_done && !tally.has_looked_back {
+                    let before: BTreeSet<_> = tally.shown.keys().cloned().collect();
+                    self.look_back(client, tally).await?;
+                    let given_up = tally.last_of_each().into_iter().filter(|it| {
+                        it.state() == v1::MigrationState::Aborted
+                            && !before.contains(&it.migration_id)
+                    });
+                    given_up.for_each(&mut *seen);
+                }
                 for id in tally.unheard() {
                     let request = v1::GetMigrationRequest { migration_id: id };
                     let found = client.migrations().get_migration(request).await?;
@@ -139,6 +172,43 @@ impl FollowAll {
                 }
             }
             if self.until_done && tally.is_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks for those that had ended before anybody watched, where it is said which belong together: the first of a wave are
+    /// given up before the last are ordered.
+    async fn look_back(&self, client: &Client, tally: &mut Tally) -> Result<(), Status> {
+        let filter = &self.filter;
+        let is_a_set = !filter.account.is_empty() || !filter.labels.is_empty();
+        if !is_a_set || filter.state() != v1::MigrationState::Unspecified {
+            return Ok(());
+        }
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListMigrationsRequest {
+                page_size: PAGE,
+                page_token,
+                account: filter.account.clone(),
+                labels: filter.labels.clone(),
+                ..v1::ListMigrationsRequest::default()
+            };
+            let page = client
+                .migrations()
+                .list_migrations(request)
+                .await?
+                .into_inner();
+            for migration in page.migrations {
+                // What the watch has said is as new as this.
+                tally
+                    .shown
+                    .entry(migration.migration_id.clone())
+                    .or_insert(migration);
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                tally.has_looked_back = true;
                 return Ok(());
             }
         }
@@ -162,14 +232,47 @@ fn lost(status: &Status) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use prost_types::Timestamp;
+
     use super::*;
 
     fn migration(id: &str, state: v1::MigrationState) -> v1::Migration {
         v1::Migration {
             migration_id: id.into(),
             state: state.into(),
+            // "a2" is the second move of "a".
+            accounts: vec![v1::MigratingAccount {
+                account_id: id[..1].to_owned(),
+                names: Vec::new(),
+            }],
+            requested_at: id[1..]
+                .parse()
+                .ok()
+                .map(|seconds| Timestamp { seconds, nanos: 0 }),
             ..v1::Migration::default()
         }
+    }
+
+    #[test]
+    fn of_the_moves_of_an_account_the_last_one_counts() {
+        use v1::MigrationState::{Aborted, Running, Succeeded};
+        let mut tally = Tally::default();
+        for (id, state) in [
+            ("a2", Running),
+            ("a1", Aborted),
+            ("b2", Aborted),
+            ("b1", Succeeded),
+        ] {
+            tally.note(migration(id, state));
+        }
+        tally.is_whole = true;
+        tally.note(migration("a2", Succeeded));
+        let failure = tally.outcome().unwrap_err();
+        assert!(failure.to_string().contains("1 of 2 moves"), "{failure}");
+        tally.note(migration("b3", Running));
+        assert!(!tally.is_done());
+        tally.note(migration("b3", Succeeded));
+        assert_eq!(tally.outcome(), Ok(()));
     }
 
     #[test]

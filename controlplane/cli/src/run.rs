@@ -269,6 +269,12 @@ impl Session<'_> {
         flags: &MoveFlags,
     ) -> Result<(), Failure> {
         let started = started.unwrap_or_default();
+        if is_decided(&started) {
+            // It was when this request id was used before.
+            self.show(&show::moves::migration(&started));
+            outcome(&started)?;
+            return self.stands(&started).await;
+        }
         if flags.wait.is_zero() {
             self.show(&show::moves::migration(&started));
             return Ok(());
@@ -282,6 +288,27 @@ impl Session<'_> {
         let last = followed.last.unwrap_or(started);
         self.show(&show::moves::migration(&last));
         followed.failure.map_or_else(|| outcome(&last), Err)
+    }
+
+    /// Whether what a move did that was over when it was asked for again is still so.
+    async fn stands(&self, migration: &v1::Migration) -> Result<(), Failure> {
+        for account in &migration.accounts {
+            let request = v1::GetPlacementRequest {
+                account: account.account_id.clone(),
+            };
+            let answer = looked(self.client.placements().get_placement(request).await)?;
+            let placement = answer.placement.unwrap_or_default();
+            if placement.destination != migration.target {
+                let message = format!(
+                    "the move with this request id was done, and the account has moved since: it lives at {}",
+                    placement.destination
+                );
+                return Err(
+                    Failure::new(Exit::Refused, message).hint("move it with another --request-id")
+                );
+            }
+        }
+        Ok(())
     }
 
     async fn watch(&mut self, asked: &args::Watch) -> Result<(), Failure> {

@@ -460,6 +460,9 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
     })
     .await;
     watched.ended(74).contains(&["1 of 1 moves"]);
+    // The same for whoever comes when all is over.
+    let late = ferrypost.says("watch --label wave=1 --until-done").await;
+    late.ended(74).contains(&["1 of 1 moves", "ABORTED"]);
 
     // 0: it will never come back, somebody says; the next move goes through.
     let planes = ferrypost.says("dataplanes -o json").await.ended(0).json();
@@ -472,11 +475,28 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
         .await
         .ended(0)
         .contains(&["expelled"]);
-    ferrypost
-        .says(&format!("migrate {account} --to target"))
-        .await
-        .ended(0)
-        .contains(&["SUCCEEDED"]);
+    let order = format!("migrate {account} --to target --request-id once");
+    for _ in 0..2 {
+        ferrypost
+            .says(&order)
+            .await
+            .ended(0)
+            .contains(&["SUCCEEDED"]);
+    }
+    // 73: what was done once is not done again, and no longer so.
+    let back = ferrypost.says(&format!("rollback {account}")).await;
+    back.ended(0);
+    for wait in ["", " --wait 0s"] {
+        let again = ferrypost.says(&format!("{order}{wait}")).await.ended(73);
+        again.contains(&["it lives at source", "another --request-id"]);
+    }
+    // 64: a variable that is not set names nothing.
+    let unset = ferrypost
+        .command("migrate x --to target --request-id")
+        .arg("")
+        .output()
+        .await;
+    Said::of(&unset.unwrap()).ended(64);
     world.stop().await.unwrap();
 }
 

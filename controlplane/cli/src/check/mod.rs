@@ -116,7 +116,9 @@ impl Report {
             };
             _ = writeln!(text, "{mark}  {name}");
             for finding in findings {
-                _ = writeln!(text, "      {}", printable(&finding.sentence()));
+                for line in finding.sentence().lines() {
+                    _ = writeln!(text, "      {}", printable(line));
+                }
                 _ = writeln!(text, "      hint: {}", finding.hint);
             }
         }
@@ -142,7 +144,8 @@ impl Report {
     }
 
     fn short(&self) -> String {
-        let lines: Vec<_> = self.all().map(|it| printable(&it.sentence())).collect();
+        let in_one_line = |it: &Finding| printable(&it.sentence().replace('\n', "; "));
+        let lines: Vec<_> = self.all().map(in_one_line).collect();
         lines.join("\n")
     }
 }
