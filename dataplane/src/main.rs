@@ -66,7 +66,7 @@ fn start(call: Call<Order>) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Call::Own(Order::Drain { config, after }) => {
-            order_to_drain(&Config::load(&config)?, after)?;
+            order_to_drain(&config, after)?;
             Ok(ExitCode::SUCCESS)
         }
         Call::Run(path) => run(&path),
@@ -91,9 +91,10 @@ fn run(path: &Path) -> anyhow::Result<ExitCode> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn order_to_drain(config: &Config, after: Duration) -> anyhow::Result<()> {
+async fn order_to_drain(config: &Path, after: Duration) -> anyhow::Result<()> {
     tokio::time::sleep(after).await;
-    let drained = order::drain(config.admin(), config.limits().shutdown).await?;
+    let (admin, limits) = Config::for_order(&ConfigFile::read(config)?)?;
+    let drained = order::drain(&admin, limits).await?;
     println!("{drained:#}");
     let goodbye = drained["goodbye"].as_str().unwrap_or("not said");
     anyhow::ensure!(

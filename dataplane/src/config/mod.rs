@@ -33,7 +33,7 @@ use ferrypost_runtime::{
 use ferrypost_wire::ProtocolKind;
 
 use crate::{
-    limits::{KnownNetwork, Limits},
+    limits::{KnownNetwork, Limits, ShutdownLimits},
     lookup::settings::LookupSettings,
     net::{local::Place, source::Sources},
     network::Network,
@@ -214,6 +214,15 @@ impl Config {
     /// Every mistake, each with its line and key.
     pub fn of(file: &ConfigFile) -> Result<Self, Mistakes> {
         validate::config(file)
+    }
+
+    /// What somebody needs who gives an order to the data plane of this file. The rest is not looked at: it may name what
+    /// is for the next process already, as a certificate that this machine does not have yet.
+    ///
+    /// # Errors
+    /// Every mistake, each with its line and key, where `[admin]` cannot be read.
+    pub fn for_order(file: &ConfigFile) -> Result<(Admin, ShutdownLimits), Mistakes> {
+        validate::for_order(file)
     }
 
     /// Checks a text; `path` names it in messages and is what its relative paths are relative to. See [`of`](Self::of).

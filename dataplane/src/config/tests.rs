@@ -41,6 +41,25 @@ pub(super) fn directory() -> tempfile::TempDir {
     directory
 }
 
+#[test]
+fn who_gives_an_order_reads_what_the_order_needs_and_no_certificate_of_the_next_process() {
+    let directory = directory();
+    let path = directory.path().join("gateway.toml");
+    let next = EXAMPLE.replace("tls/mail.pem", "tls/next.pem");
+    assert_ne!(next, EXAMPLE);
+    assert!(Config::parse(&next, &path).is_err());
+    let (_, admin) = next.split_once("[admin]").unwrap();
+    let renewed = next.replace(admin, &admin.replace("tls/next.pem", "tls/mail.pem"));
+    let (admin, limits) = Config::for_order(&ConfigFile::of_text(&renewed, &path)).unwrap();
+    let before = Config::parse(EXAMPLE, &path).unwrap();
+    assert_eq!(
+        (admin.listen, limits),
+        (before.admin().listen, before.limits().shutdown)
+    );
+    let without = renewed.replace("[admin]", "[adminn]");
+    assert!(Config::for_order(&ConfigFile::of_text(&without, &path)).is_err());
+}
+
 /// The key of RFC 7517 appendix A.1.
 const KEY_SET: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "kid": "1",
     "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     limits::{
         KnownNetwork, LEAST_IDLE_PASSED_THROUGH, Limits, OwnLimits, PreauthLimits, RelayLimits,
-        least_idle,
+        ShutdownLimits, least_idle,
     },
     net::{local::Place, source::Sources},
     network::Network,
@@ -34,6 +34,16 @@ const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 pub(super) fn config(file: &ConfigFile) -> Result<Config, Mistakes> {
     let config = file.parse(|_, root| read(root))?;
     Ok(config.expect("a part that is missing has been noted as a mistake"))
+}
+
+/// See [`Config::for_order`].
+pub(super) fn for_order(file: &ConfigFile) -> Result<(Admin, ShutdownLimits), Mistakes> {
+    let part = file.part(|root| {
+        let (limits, _) = root.section("limits", limits);
+        let admin = root.section("admin", admin)?;
+        Some((admin, limits.shutdown))
+    })?;
+    Ok(part.expect("a part that is missing has been noted as a mistake"))
 }
 
 pub(super) fn read(root: &Section<'_>) -> Option<Config> {

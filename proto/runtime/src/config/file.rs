@@ -98,6 +98,22 @@ impl ConfigFile {
         Ok(value)
     }
 
+    /// Reads a part of it alone. Mistakes elsewhere are nobody's concern here, as of files that are not there any more.
+    ///
+    /// # Errors
+    /// Every mistake that was noted, where `read` has nothing for one.
+    pub fn part<T>(
+        &self,
+        read: impl FnOnce(&Section<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Mistakes> {
+        let document = self.document();
+        let part = document.read(read);
+        if part.is_none() {
+            document.finish()?;
+        }
+        Ok(part)
+    }
+
     /// Every value that it says, by its place.
     pub(super) fn values(&self) -> BTreeMap<String, String> {
         self.document().values()
