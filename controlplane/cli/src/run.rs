@@ -378,7 +378,8 @@ impl Session<'_> {
             let request = request::migrations(asked, all.next_page_token.clone());
             let page = looked(self.client.migrations().list_migrations(request).await)?;
             all.migrations.extend(page.migrations);
-            (all.header, all.next_page_token) = (page.header, page.next_page_token);
+            all.header = both(all.header, page.header);
+            all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() || all.migrations.len() >= limit {
                 break;
             }
@@ -416,7 +417,8 @@ impl Session<'_> {
             let request = request::placements(asked, all.next_page_token.clone());
             let page = looked(self.client.placements().list_placements(request).await)?;
             all.placements.extend(page.placements);
-            (all.header, all.next_page_token) = (page.header, page.next_page_token);
+            all.header = both(all.header, page.header);
+            all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() {
                 break;
             }
@@ -433,7 +435,8 @@ impl Session<'_> {
             let page = looked(self.client.stats().list_sessions(request).await)?;
             all.sessions.extend(page.sessions);
             all.truncated = page.truncated;
-            (all.header, all.next_page_token) = (page.header, page.next_page_token);
+            all.header = both(all.header, page.header);
+            all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() || all.sessions.len() >= limit {
                 break;
             }
@@ -487,7 +490,8 @@ impl Session<'_> {
             };
             let page = looked(self.client.stats().list_unlisted_logins(request).await)?;
             all.logins.extend(page.logins);
-            (all.header, all.next_page_token) = (page.header, page.next_page_token);
+            all.header = both(all.header, page.header);
+            all.next_page_token = page.next_page_token;
             if all.next_page_token.is_empty() {
                 break;
             }
@@ -581,6 +585,19 @@ fn fresh_id() -> String {
     digits.collect()
 }
 
+/// The header of all pages: the last one's, with everybody who is missing from any of them.
+fn both(
+    before: Option<v1::ResponseHeader>,
+    page: Option<v1::ResponseHeader>,
+) -> Option<v1::ResponseHeader> {
+    let missing = before.map(|it| it.unreachable).unwrap_or_default();
+    let mut header = page?;
+    header.unreachable.extend(missing);
+    header.unreachable.sort();
+    header.unreachable.dedup();
+    Some(header)
+}
+
 fn looked<T>(answer: Result<Response<T>, Status>) -> Result<T, Failure> {
     let answer = answer.map(Response::into_inner);
     answer.map_err(|status| Failure::of(&status, Intent::Look))
@@ -602,4 +619,21 @@ fn outcome(migration: &v1::Migration) -> Result<(), Failure> {
         show::moves::why(migration)
     );
     Err(Failure::new(Exit::Aborted, message).hint("remove the cause, then move again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_missing_from_one_page_is_missing_from_the_answer() {
+        let page = |missing: &[&str]| {
+            Some(v1::ResponseHeader {
+                unreachable: missing.iter().map(|it| (*it).to_owned()).collect(),
+                ..v1::ResponseHeader::default()
+            })
+        };
+        let all = both(both(None, page(&["b"])), page(&["a", "b"]));
+        assert_eq!(both(all, page(&[])), page(&["a", "b"]));
+    }
 }
