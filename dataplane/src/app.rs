@@ -51,6 +51,7 @@ use crate::{
         health::{Prober, ProberSettings, Spoken},
         logins::Logins,
     },
+    certificates::Certificates,
     config::{Admin, Config, DeliveryProtocol},
     control_plane::ControlPlaneConnector,
     cookie_keys::CookieKeys,
@@ -183,7 +184,12 @@ pub fn build(
     let prober = parts.start_prober(config);
     let sessions = parts.session_services(config)?;
     parts.start_lines(config, &sessions);
-    let feed = parts.start_feed(config, identity.clone(), state, prober);
+    let feed = parts.start_feed(
+        config,
+        identity.clone(),
+        state,
+        (prober, sockets.certificates()),
+    );
     let source = Arc::new(parts.stats(identity, &feed, &sockets));
     telemetry.start(source.clone())?;
     sockets.admin.serve(config, source, &parts.services);
@@ -373,7 +379,7 @@ impl Parts {
         config: &Config,
         identity: Identity,
         state: StateDir,
-        prober: Arc<Prober>,
+        (prober, certificates): (Arc<Prober>, Certificates),
     ) -> FeedHandle {
         let (feed, handle) = Feed::new(FeedSetup {
             identity,
@@ -388,6 +394,7 @@ impl Parts {
             cookie_keys: self.cookie_keys.clone(),
             health: Arc::new(self.backends.clone()),
             prober: Arc::new(prober),
+            certificates,
             random: self.random.clone(),
             timing: FeedTiming::default(),
         });
@@ -632,6 +639,21 @@ impl Sockets {
         let web = self.web.iter().map(WebListening::door);
         let listeners = listeners.chain(web);
         listeners.chain(self.pass_throughs.iter().map(PassingThrough::door))
+    }
+
+    /// What each of them shows to those who connect.
+    fn certificates(&self) -> Certificates {
+        let named = |name: &str, tls: ServerTls| (name.to_owned(), tls);
+        let listeners = self.listeners.iter();
+        let listeners = listeners.map(|it| named(it.door().name(), it.tls()));
+        let web = self.web.iter().map(|it| named(it.door().name(), it.tls()));
+        let docks = self.docks.iter();
+        let docks = docks.filter_map(|it| Some(named(it.name(), it.tls()?)));
+        let lookups = self.lookups.iter();
+        let lookups = lookups.filter_map(|it| Some(named(it.name(), it.tls()?.clone())));
+        let admin = named("admin", self.admin.tls.clone());
+        let all = listeners.chain(web).chain(docks).chain(lookups);
+        Certificates::of(all.chain([admin]))
     }
 
     /// The same as `/stats` shows it.

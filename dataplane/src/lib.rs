@@ -45,6 +45,7 @@
 pub mod admin;
 pub mod app;
 pub mod backend;
+pub mod certificates;
 pub mod config;
 pub mod control_plane;
 pub mod cookie_keys;

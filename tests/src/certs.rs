@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -91,6 +92,18 @@ impl Authority {
         let mut params = server_params(&SERVER_NAMES)?;
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
+        self.sign(params)
+    }
+
+    /// A server certificate for [`SERVER_NAMES`] that ends so long from now.
+    ///
+    /// # Errors
+    /// When the generator fails.
+    pub fn server_ending_in(&self, left: Duration) -> Result<Identity, CertError> {
+        let mut params = server_params(&SERVER_NAMES)?;
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = since_1970.expect("it is after 1970");
+        params.not_after = date_time_ymd(1970, 1, 1) + now + left;
         self.sign(params)
     }
 

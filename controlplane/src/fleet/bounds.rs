@@ -14,6 +14,9 @@ use ferrypost_proto::{
 /// Most verdicts that are kept of one data plane.
 const ENDPOINTS: usize = 1_000;
 
+/// Most certificates that are kept of one data plane.
+const CERTIFICATES: usize = 256;
+
 /// Most capabilities that are kept of one endpoint: twice what the longest list of a server has.
 const CAPABILITIES: usize = 128;
 
@@ -62,6 +65,17 @@ pub(super) fn endpoints(said: Vec<EndpointHealth>) -> Vec<EndpointHealth> {
             ..endpoint
         })
         .collect()
+}
+
+/// Certificates as they are kept.
+pub(super) fn certificates(said: Vec<v1::ListenerCertificate>) -> Vec<v1::ListenerCertificate> {
+    let kept = said.into_iter().take(CERTIFICATES);
+    kept.map(|it| v1::ListenerCertificate {
+        listener: cut(&it.listener),
+        name: cut(&it.name),
+        not_after: it.not_after,
+    })
+    .collect()
 }
 
 fn facts(said: &v1::ServerFacts) -> v1::ServerFacts {
@@ -170,6 +184,14 @@ mod tests {
         let listed = &kept[0].facts.as_ref().expect("facts").capabilities;
         assert_eq!((listed.len(), listed[0].len()), (CAPABILITIES, TEXT));
         assert_eq!(to_live(&kept).len(), ENDPOINTS);
+        let shown = v1::ListenerCertificate {
+            listener: "l".repeat(10_000),
+            name: "n".repeat(10_000),
+            not_after: None,
+        };
+        let shown = certificates(vec![shown; 5_000]);
+        assert_eq!(shown.len(), CERTIFICATES);
+        assert_eq!((shown[0].listener.len(), shown[0].name.len()), (TEXT, TEXT));
         let random = Random::seeded(1);
         let entry = |_| RejectedEntry {
             account_id: AccountId::generate(random.bytes()).into(),

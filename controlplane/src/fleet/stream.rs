@@ -432,12 +432,14 @@ impl Listener<'_> {
         let endpoints = bounds::endpoints(health.endpoints);
         let kept = bounds::to_live(&endpoints);
         let ready = health.ready;
+        let certificates = bounds::certificates(health.certificates);
         let (unsettled, more) = bounds::unsettled(health.unsettled.unwrap_or_default());
         self.live(|live| {
             live.ready = ready;
             live.endpoints = kept;
             live.unsettled = unsettled;
             live.unsettled_more = more;
+            live.certificates = certificates;
         });
         self.view.send_modify(|view| {
             view.answers = true;

@@ -59,7 +59,7 @@ values! {
     RefusedClaim: 4,
     Expelled: 5,
     Departed: 2,
-    Live: 10,
+    Live: 11,
     MigrationRecord: 25,
     RequestEntry: 3,
     DrainedReport: 3,

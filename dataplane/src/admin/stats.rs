@@ -32,7 +32,7 @@ use crate::{
     http::WebListening,
     listener::{ListenerCounts, Listening},
     metrics::{HTTP, RELAY_IO, SMTP},
-    net::tls_server::ServerTls,
+    net::tls_server::{ServerTls, Shown},
     pass_through::PassingThrough,
     ready::Readiness,
     registry::Registry,
@@ -234,6 +234,16 @@ struct ListenerState {
     /// Clients that were turned away since the start because no TLS version, cipher suite or key exchange is theirs
     /// and ours.
     tls_too_old: u64,
+    /// What is shown there, the one for everybody else first. Empty where TLS is the server's own.
+    certificates: Vec<ShownCertificate>,
+}
+
+#[derive(Serialize)]
+struct ShownCertificate {
+    /// The first name that it is for; empty: it names none.
+    name: String,
+    /// When it ends.
+    not_after: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -469,8 +479,27 @@ impl From<&Listener> for ListenerState {
             connections: listener.counts.open(),
             not_logged_in: listener.counts.not_logged_in(),
             tls_too_old: listener.tls_server.as_ref().map_or(0, ServerTls::too_old),
+            certificates: listener
+                .tls_server
+                .iter()
+                .flat_map(ServerTls::shown)
+                .map(ShownCertificate::from)
+                .collect(),
         }
     }
+}
+
+impl From<Shown> for ShownCertificate {
+    fn from(shown: Shown) -> Self {
+        Self {
+            name: shown.name,
+            not_after: shown.end.map(time_of_day),
+        }
+    }
+}
+
+fn time_of_day(seconds: i64) -> String {
+    prost_types::Timestamp { seconds, nanos: 0 }.to_string()
 }
 
 fn control_connection(feed: FeedStatus) -> ControlConnection {
@@ -572,8 +601,7 @@ impl From<&TlsVerdict> for Tls {
                 trust: Some(trust),
                 version: Some(version),
                 cipher: Some(cipher),
-                certificate_not_after: certificate_end
-                    .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }.to_string()),
+                certificate_not_after: certificate_end.map(time_of_day),
                 ..bare
             },
         }

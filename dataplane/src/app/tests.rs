@@ -246,6 +246,7 @@ async fn a_login_is_served_from_the_first_table_on_and_the_end_is_orderly() {
         "connections": 3,
         "not_logged_in": 2,
         "tls_too_old": 0,
+        "certificates": [{ "name": "localhost", "not_after": "4096-01-01T00:00:00Z" }],
     });
     assert_eq!(seen["listeners"], serde_json::json!({ "imaps": imaps }));
     let old = &seen["destinations"]["old"]["imap"];

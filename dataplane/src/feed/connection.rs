@@ -346,6 +346,7 @@ impl Feed {
             held_logins: counts.held as u64,
             endpoints: stream.verdicts.borrow_and_update().to_vec(),
             unsettled: Some(stream.unsettled.clone()),
+            certificates: self.certificates.told(),
         };
         stream.up.send(Up::Health(health)).await
     }

@@ -48,6 +48,7 @@ use self::{
     replica::Replica,
 };
 use crate::{
+    certificates::Certificates,
     cookie_keys::CookieKeys,
     fence::Fences,
     ready::{Blocker, Readiness},
@@ -76,6 +77,8 @@ pub struct FeedSetup {
     pub health: Arc<dyn HealthSource>,
     /// Probes them on demand.
     pub prober: Arc<dyn Prober>,
+    /// What is shown to those who connect.
+    pub certificates: Certificates,
     /// Keys of tables, jitter.
     pub random: Random,
     /// Pauses and limits.
@@ -89,6 +92,7 @@ pub struct Feed {
     state: StateDir,
     health: Arc<dyn HealthSource>,
     prober: Arc<dyn Prober>,
+    certificates: Certificates,
     registry: Arc<Registry>,
     readiness: Readiness,
     cookie_keys: CookieKeys,
@@ -173,6 +177,7 @@ impl Feed {
             state: setup.state,
             health: setup.health,
             prober: setup.prober,
+            certificates: setup.certificates,
             registry: setup.registry,
             readiness: setup.readiness,
             cookie_keys: setup.cookie_keys,

@@ -24,6 +24,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::{
     TcpStream,
@@ -179,6 +180,11 @@ impl ServerTls {
         HandshakeError::TooOld(error)
     }
 
+    /// The certificates in force, the one for everybody else first.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.certificates.current().shown.clone()
+    }
+
     /// Takes the certificates over whenever their files have changed. Never returns.
     pub async fn keep_fresh(&self) {
         Arc::clone(&self.certificates.0).keep_fresh().await;
@@ -201,6 +207,37 @@ pub(super) fn facts(session: &rustls::CommonState, server_name: Option<String>) 
     }
 }
 
+/// A certificate as people know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The first name that it is for. Empty: it names none.
+    pub name: String,
+    /// When it ends, in seconds since 1970. `None`: that cannot be read.
+    pub end: Option<i64>,
+}
+
+impl Shown {
+    fn of(key: &CertifiedKey) -> Self {
+        let read = key.cert.first().map(|it| X509Certificate::from_der(it));
+        let read = read
+            .and_then(Result::ok)
+            .map(|(_, certificate)| certificate);
+        Self {
+            name: read.as_ref().and_then(first_name).unwrap_or_default(),
+            end: read.map(|it| it.validity().not_after.timestamp()),
+        }
+    }
+}
+
+fn first_name(certificate: &X509Certificate<'_>) -> Option<String> {
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut names = names.value.general_names.iter();
+    names.find_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    })
+}
+
 /// Certificates in force, and where they came from.
 #[derive(Debug)]
 struct Certificates(Arc<Reloading<InForce, FileError>>);
@@ -208,6 +245,8 @@ struct Certificates(Arc<Reloading<InForce, FileError>>);
 /// What clients are shown, and what they may come back with.
 struct InForce {
     keys: Vec<Arc<CertifiedKey>>,
+    /// The same, to be told.
+    shown: Vec<Shown>,
     /// They go with the certificates: who was shown one that is no longer in force is shown the new one.
     tickets: Option<Arc<dyn ProducesTickets>>,
 }
@@ -289,6 +328,7 @@ fn read_all(files: &[CertificateFiles]) -> Result<InForce, FileError> {
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     Ok(InForce {
         tickets: tickets(&keys),
+        shown: keys.iter().map(|key| Shown::of(key)).collect(),
         keys,
     })
 }
@@ -354,6 +394,29 @@ mod tests {
         assert_eq!(chosen(Some("elsewhere.example")), 0);
         assert_eq!(chosen(Some("not a name")), 0);
         assert_eq!(chosen(None), 0);
+    }
+
+    #[test]
+    fn what_is_shown_is_told_with_its_end_and_anew_when_it_is_renewed() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = [
+            write(directory.path(), "one", "mail.example.org"),
+            write(directory.path(), "two", "*.example.net"),
+        ];
+        let tls = ServerTls::new(&files, Some(b"imap")).unwrap();
+        let names: Vec<_> = tls.shown().into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["mail.example.org", "*.example.net"]);
+
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["new.example.org".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2031, 2, 3);
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(&files[0].cert_file, certificate.pem()).unwrap();
+        std::fs::write(&files[0].key_file, key.serialize_pem()).unwrap();
+        assert!(tls.certificates.0.reload());
+        let name = "new.example.org".to_owned();
+        let end = Some(1_927_843_200);
+        assert_eq!(tls.shown()[0], Shown { name, end });
     }
 
     #[test]

@@ -251,6 +251,9 @@ pub struct Health {
     /// fence may come to nothing by them. Said before the table that it is about is called applied. Contract 2.
     #[prost(message, optional, tag = "6")]
     pub unsettled: ::core::option::Option<UnsettledSessions>,
+    /// What it shows to those who connect to it: at most 256. For people and for checks: nothing is decided by it.
+    #[prost(message, repeated, tag = "7")]
+    pub certificates: ::prost::alloc::vec::Vec<super::super::v1::ListenerCertificate>,
 }
 /// Accounts with sessions that ended within the settle time without their server's close having been seen: a fence
 /// would count them as unconfirmed, and its move would abort.

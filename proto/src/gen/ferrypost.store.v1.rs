@@ -248,6 +248,9 @@ pub struct Live {
     /// There are more than are named.
     #[prost(bool, tag = "10")]
     pub unsettled_more: bool,
+    /// What it shows to those who connect to it.
+    #[prost(message, repeated, tag = "11")]
+    pub certificates: ::prost::alloc::vec::Vec<super::super::v1::ListenerCertificate>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

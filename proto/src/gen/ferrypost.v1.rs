@@ -78,6 +78,20 @@ pub struct UnlistedLogin {
     #[prost(string, repeated, tag = "6")]
     pub instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// A certificate that a data plane shows at a listener of its own.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListenerCertificate {
+    /// The listener's name in the data plane's configuration; `admin` is its admin endpoint.
+    #[prost(string, tag = "1")]
+    pub listener: ::prost::alloc::string::String,
+    /// The first name that it is for. Empty: it names none.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// When it ends. Unset: that cannot be read.
+    #[prost(message, optional, tag = "3")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+}
 /// What a data plane's last probe has seen of a server on an endpoint.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3768,6 +3782,9 @@ pub struct DataPlane {
     /// Set while another process asks for its place and is refused.
     #[prost(message, optional, tag = "20")]
     pub refused: ::core::option::Option<RefusedClaim>,
+    /// What it shows to those who connect to it. Empty: it does not say, or shows none.
+    #[prost(message, repeated, tag = "21")]
+    pub certificates: ::prost::alloc::vec::Vec<ListenerCertificate>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use ferrypost_tests::certs::Authority;
 use ferrypost_tests::grpcurl::Grpcurl;
 use ferrypost_tests::recipes::Entrances;
 use ferrypost_tests::story::{SOON, landing, session, short_limits};
@@ -371,6 +372,29 @@ async fn codes_of_what_is_not_begun(ferrypost: &Ferrypost, account: &str) {
         .contains(&["SOURCE_MISMATCH"]);
 }
 
+/// Clients are shown one that ends soon, and then one that has ended.
+async fn certificates_of_listeners_are_looked_at(world: &World, ferrypost: &Ferrypost) {
+    ferrypost.says("check --wait 1m").await.ended(0);
+    let authority = Authority::new("a test's own").unwrap();
+    let config = world.data_planes()[0].plane.config();
+    let folder = config.parent().unwrap().join("tls");
+    let five_days = Duration::from_hours(5 * 24);
+    let soon = authority.server_ending_in(five_days).unwrap();
+    let ended = authority.expired_server().unwrap();
+    for (shown, code, said) in [(soon, 0, " ends in 4 days"), (ended, 79, " has ended")] {
+        shown.write(&folder, "mail").unwrap();
+        let found = eventually("it is told", SOON, || async {
+            match ferrypost.says("check -o short").await {
+                found if found.out.contains(said) => Ok(found),
+                found => Err(format!("{found:?}")),
+            }
+        });
+        found.await.unwrap().ended(code);
+    }
+    let renewed = authority.server().unwrap();
+    renewed.write(&folder, "mail").unwrap();
+}
+
 #[tokio::test]
 async fn each_way_a_command_may_end_has_its_exit_code() {
     let limits = Limits {
@@ -383,6 +407,7 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
     let account = world.accounts()[0].clone();
 
     codes_of_what_is_not_begun(&ferrypost, &account).await;
+    certificates_of_listeners_are_looked_at(&world, &ferrypost).await;
 
     // 79 and 124: a data plane is gone.
     world.data_plane(1).kill();

@@ -1,10 +1,16 @@
 //! Data planes: whether they serve, with what they should have, and alike.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ferrypost_proto::v1;
 
-use super::{Facts, Finding};
+use super::{DAY, Facts, Finding, end_in_words};
+
+/// A certificate of 90 days has been renewed long before, and there is a weekend to look why it was not.
+const SOON: i64 = 14 * DAY;
 
 pub(super) fn serving(facts: &Facts) -> Vec<Finding> {
     let planes = &facts.data_planes.data_planes;
@@ -110,6 +116,41 @@ pub(super) fn versions(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// By certificate: a fleet shows the same one at many listeners.
+pub(super) fn certificates(facts: &Facts) -> Vec<Finding> {
+    const RENEW: &str = "renew it: a new file is taken over within a second, without a restart";
+    let mut shown: BTreeMap<(&str, Option<i64>), [BTreeSet<&str>; 2]> = BTreeMap::new();
+    for plane in &facts.data_planes.data_planes {
+        for certificate in &plane.certificates {
+            let end = certificate.not_after.map(|it| it.seconds);
+            let [planes, listeners] = shown.entry((&certificate.name, end)).or_default();
+            planes.insert(&plane.instance);
+            listeners.insert(&certificate.listener);
+        }
+    }
+    let findings = shown.into_iter().filter_map(|((name, end), where_shown)| {
+        let [planes, listeners] = where_shown.map(|it| it.into_iter().collect::<Vec<_>>());
+        let ends = match end.map(|end| end - facts.now) {
+            Some(SOON..) => return None,
+            Some(left) => end_in_words(left),
+            None => "does not say when it ends".to_owned(),
+        };
+        let what = format!(
+            "the certificate shown by {} at {} {ends}",
+            planes.join(", "),
+            listeners.join(", ")
+        );
+        let finding = Finding::new(name, what, RENEW);
+        let has_ended = end.is_some_and(|end| end < facts.now);
+        Some(if has_ended {
+            finding
+        } else {
+            finding.that_can_wait()
+        })
+    });
+    findings.collect()
+}
+
 pub(super) fn limits(facts: &Facts) -> Vec<Finding> {
     let planes = &facts.data_planes.data_planes;
     let mut findings = Vec::new();
@@ -158,7 +199,14 @@ fn time(time: Option<prost_types::Duration>) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::found, *};
+    use super::{
+        super::{
+            Report,
+            tests::{NOW, found, sound},
+        },
+        *,
+    };
+    use crate::args::Output;
 
     fn with_first(change: impl FnOnce(&mut v1::DataPlane)) -> String {
         found(|facts| change(&mut facts.data_planes.data_planes[0]))
@@ -211,6 +259,53 @@ mod tests {
             older,
             "gateway-1: is version 0.0.9, and the control plane 0.1.0\n\
              gateway-1: speaks contract 1, and the control plane 3"
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_is_shown_to_clients_is_said_two_weeks_before_it_ends_and_once_it_has() {
+        let shown = |listener: &str, days: i64| v1::ListenerCertificate {
+            listener: listener.into(),
+            name: "mail.example.org".into(),
+            not_after: Some(prost_types::Timestamp {
+                seconds: NOW + days * DAY,
+                nanos: 0,
+            }),
+        };
+        let ending = |days| {
+            let mut facts = sound();
+            for plane in &mut facts.data_planes.data_planes {
+                plane.certificates = vec![shown("pop3s", days), shown("imaps", days)];
+            }
+            let report = Report::of(&facts);
+            (report.render(Output::Short), report.findings())
+        };
+        let said = |ends: &str| {
+            format!(
+                "mail.example.org: the certificate shown by gateway-1, gateway-2 at imaps, pop3s {ends}"
+            )
+        };
+        assert_eq!(ending(14), (String::new(), 0));
+        assert_eq!(ending(13), (said("ends in 13 days"), 0));
+        assert_eq!(ending(-1), (said("has ended"), 1));
+
+        // One that was not renewed is told from those that were.
+        let behind = with_first(|plane| {
+            plane.certificates = vec![shown("imaps", -3), shown("imap", 80)];
+        });
+        assert_eq!(
+            behind,
+            "mail.example.org: the certificate shown by gateway-1 at imaps has ended"
+        );
+        let unread = with_first(|plane| {
+            plane.certificates = vec![v1::ListenerCertificate {
+                listener: "imaps".into(),
+                ..v1::ListenerCertificate::default()
+            }];
+        });
+        assert_eq!(
+            unread,
+            "the certificate shown by gateway-1 at imaps does not say when it ends"
         );
     }
 

@@ -73,11 +73,25 @@ const CHECKS: &[Check] = &[
     ("servers take the same logins", servers::mechanisms),
     ("certificates are good for weeks", servers::certificates),
     (
+        "those that data planes show at their listeners, too",
+        fleet::certificates,
+    ),
+    (
         "those between here and the control plane, too",
         own::certificates,
     ),
     ("no login was left behind", unlisted),
 ];
+
+const DAY: i64 = 86_400;
+
+/// When a certificate ends of which so many seconds are left.
+fn end_in_words(left: i64) -> String {
+    match left.div_euclid(DAY) {
+        days if days < 0 => "has ended".to_owned(),
+        days => format!("ends in {days} days"),
+    }
+}
 
 /// What each check has found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,7 @@
 //! Certificates between this program and the control plane.
 
-use super::{Facts, Finding};
+use super::{DAY, Facts, Finding, end_in_words};
 use crate::certificates::Shown;
-
-const DAY: i64 = 86_400;
 
 /// Longer than the last third of a certificate of 90 days, when it should have been renewed.
 const SOON: i64 = 30 * DAY;
@@ -28,10 +26,7 @@ fn finding(shown: &Shown, now: i64) -> Option<Finding> {
             return Some(Finding::new(&*shown.by, what, hint).that_can_wait());
         }
     };
-    let what = match left.div_euclid(DAY) {
-        days if days < 0 => "the certificate has ended".to_owned(),
-        days => format!("the certificate ends in {days} days"),
-    };
+    let what = format!("the certificate {}", end_in_words(left));
     let finding = Finding::new(&*shown.by, what, RENEW);
     match left {
         SOON.. => None,

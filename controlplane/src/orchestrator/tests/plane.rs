@@ -196,6 +196,7 @@ impl Plane {
             rejected_endpoints: Vec::new(),
             unsettled: behaviour.unsettled.clone(),
             unsettled_more: false,
+            certificates: Vec::new(),
         };
         if live != said {
             self.write(Txn::new().put(key, Stored::new(live).bytes()))

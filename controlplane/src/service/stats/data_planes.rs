@@ -160,6 +160,7 @@ fn data_plane(
         contracts: Some(stated(registered.contracts)),
         schemas: Some(stated(registered.schemas)),
         limits: registered.limits,
+        certificates: live.map_or_else(Vec::new, |live| live.certificates.clone()),
         blocks: blocks(state, instance, &registered.boot),
         ready: live.is_some_and(|live| view.map_or(live.ready, |view| view.ready)),
         ..v1::DataPlane::default()

@@ -15,6 +15,7 @@ use ferrypost_proto::{
         change::Change, command, command_result, routing_service_client::RoutingServiceClient,
         stream_request::Message as Say, stream_response::Message as Heard,
     },
+    v1,
 };
 use ferrypost_runtime::Random;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -39,6 +40,8 @@ pub(crate) struct Manner {
     pub(crate) sessions: Vec<SessionInfo>,
     /// Its verdicts.
     pub(crate) endpoints: Vec<EndpointHealth>,
+    /// What it shows at its listeners.
+    pub(crate) certificates: Vec<v1::ListenerCertificate>,
     /// Where it says that every name goes. `None`: it does not know the question.
     pub(crate) route: Option<String>,
 }
@@ -53,6 +56,7 @@ impl Default for Manner {
             rejected_endpoints: Vec::new(),
             sessions: Vec::new(),
             endpoints: Vec::new(),
+            certificates: Vec::new(),
             route: None,
         }
     }
@@ -114,7 +118,7 @@ impl DataPlane {
 
     async fn connected(&self, world: &World) {
         eventually(async || {
-            let request = ferrypost_proto::v1::ListDataPlanesRequest {};
+            let request = v1::ListDataPlanesRequest {};
             let answer = world.stats().list_data_planes(request).await.ok()?;
             let planes = answer.into_inner().data_planes;
             let mine = planes.into_iter().find(|plane| plane.boot == self.boot)?;
@@ -174,7 +178,7 @@ pub(crate) fn hello(instance: &str) -> Hello {
         boot: BootId::generate(random.bytes()).into(),
         state_id: StateId::generate(random.bytes()).into(),
         version: "test".to_owned(),
-        limits: Some(ferrypost_proto::v1::DataPlaneLimits {
+        limits: Some(v1::DataPlaneLimits {
             hold: Some(prost_types::Duration {
                 seconds: 25,
                 nanos: 0,
@@ -358,6 +362,7 @@ impl Stream {
                 sessions: manner.sessions.len() as u64,
                 held_logins: 0,
                 endpoints: manner.endpoints,
+                certificates: manner.certificates,
             }))
             .await;
     }
@@ -402,7 +407,7 @@ impl Stream {
             Some(command::Command::ExplainName(explain)) => match &self.shared.manner().route {
                 Some(destination) if !explain.name.is_empty() => {
                     command_result::Result::NameRoute(NameRoute {
-                        rule: ferrypost_proto::v1::RouteRule::Placement.into(),
+                        rule: v1::RouteRule::Placement.into(),
                         destination: destination.clone(),
                         applied: None,
                     })
@@ -426,7 +431,7 @@ impl Stream {
 pub(crate) fn session(name: &str, stage: &str) -> SessionInfo {
     SessionInfo {
         reference: format!("ref-{name}"),
-        protocol: ferrypost_proto::v1::Protocol::Imap.into(),
+        protocol: v1::Protocol::Imap.into(),
         name: name.to_owned(),
         destination: if stage == "held" { "" } else { "source" }.to_owned(),
         client: "192.0.2.1".to_owned(),

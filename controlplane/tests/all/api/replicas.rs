@@ -54,8 +54,17 @@ async fn any_replica_serves_every_call() {
     assert_eq!(said_one.leader, said_two.leader);
 
     // Each serves a stream, and each answers for both.
+    let shown = v1::ListenerCertificate {
+        listener: "imaps".to_owned(),
+        name: "mail.example.org".to_owned(),
+        not_after: Some(prost_types::Timestamp {
+            seconds: 1_900_000_000,
+            nanos: 0,
+        }),
+    };
     let manner = || Manner {
         sessions: vec![session("alice@example.org", "relaying")],
+        certificates: vec![shown.clone()],
         ..Manner::default()
     };
     let _here = DataPlane::join(&one, "dp-1", manner()).await;
@@ -77,8 +86,10 @@ async fn any_replica_serves_every_call() {
             let request = v1::ListDataPlanesRequest {};
             let answer = world.stats().list_data_planes(request).await.ok()?;
             let planes = answer.into_inner().data_planes;
-            let counts = |plane: &v1::DataPlane| plane.connected && plane.sessions == 1;
-            planes.iter().all(counts).then_some(())
+            let is_whole = |plane: &v1::DataPlane| {
+                plane.connected && plane.sessions == 1 && plane.certificates == [shown.clone()]
+            };
+            planes.iter().all(is_whole).then_some(())
         })
         .await;
     }

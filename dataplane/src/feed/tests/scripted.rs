@@ -37,6 +37,7 @@ use super::super::{
     HealthSource, Identity, Prober,
 };
 use crate::{
+    certificates::Certificates,
     cookie_keys::CookieKeys,
     limits::HoldLimits,
     ready::Readiness,
@@ -115,6 +116,7 @@ impl World {
             cookie_keys: cookie_keys.clone(),
             health: Arc::new(Verdicts(known)),
             prober: Arc::new(EchoProber),
+            certificates: Certificates::default(),
             random,
             timing: TIMING,
         });
