@@ -395,6 +395,54 @@ async fn certificates_of_listeners_are_looked_at(world: &World, ferrypost: &Ferr
     renewed.write(&folder, "mail").unwrap();
 }
 
+async fn codes_of_what_nobody_waits_for_or_can_write(ferrypost: &Ferrypost, id: &str) {
+    // 130: whoever does not want to wait is told the same.
+    for signal in ["INT", "TERM"] {
+        let watching = ferrypost.command(&format!("watch {id} -o short"));
+        let watched = said_while(watching, async |process| {
+            shell(&format!("kill -{signal} {process}")).await;
+        })
+        .await;
+        watched
+            .ended(130)
+            .contains(&[&format!("the move {id} goes on"), "ferrypost abort"]);
+    }
+    // 125: a file that is not whole is not taken for one that is.
+    let mut placements = ferrypost.command("placements");
+    let onto_a_full_disk = placements
+        .stdout(File::create("/dev/full").unwrap())
+        .spawn();
+    let said = onto_a_full_disk.unwrap().wait_with_output().await.unwrap();
+    Said::of(&said)
+        .ended(125)
+        .contains(&["could not be written"]);
+}
+
+async fn codes_of_a_request_id_that_was_used(ferrypost: &Ferrypost, account: &str) {
+    let order = format!("migrate {account} --to target --request-id once");
+    for _ in 0..2 {
+        ferrypost
+            .says(&order)
+            .await
+            .ended(0)
+            .contains(&["SUCCEEDED"]);
+    }
+    // 73: what was done once is not done again, and no longer so.
+    let back = ferrypost.says(&format!("rollback {account}")).await;
+    back.ended(0);
+    for wait in ["", " --wait 0s"] {
+        let again = ferrypost.says(&format!("{order}{wait}")).await.ended(73);
+        again.contains(&["it lives at source", "another --request-id"]);
+    }
+    // 64: a variable that is not set names nothing.
+    let unset = ferrypost
+        .command("migrate x --to target --request-id")
+        .arg("")
+        .output()
+        .await;
+    Said::of(&unset.unwrap()).ended(64);
+}
+
 #[tokio::test]
 async fn each_way_a_command_may_end_has_its_exit_code() {
     let limits = Limits {
@@ -434,26 +482,7 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
         .ended(124);
     waited.contains(&["gateway-2", "goes on"]);
     let id = waited.out.split_whitespace().last().unwrap().to_owned();
-    // 130: whoever does not want to wait is told the same.
-    for signal in ["INT", "TERM"] {
-        let watching = ferrypost.command(&format!("watch {id} -o short"));
-        let watched = said_while(watching, async |process| {
-            shell(&format!("kill -{signal} {process}")).await;
-        })
-        .await;
-        watched
-            .ended(130)
-            .contains(&[&format!("the move {id} goes on"), "ferrypost abort"]);
-    }
-    // 125: a file that is not whole is not taken for one that is.
-    let mut placements = ferrypost.command("placements");
-    let onto_a_full_disk = placements
-        .stdout(File::create("/dev/full").unwrap())
-        .spawn();
-    let said = onto_a_full_disk.unwrap().wait_with_output().await.unwrap();
-    Said::of(&said)
-        .ended(125)
-        .contains(&["could not be written"]);
+    codes_of_what_nobody_waits_for_or_can_write(&ferrypost, &id).await;
     ferrypost
         .says(&format!("abort {id} --reason enough"))
         .await
@@ -500,28 +529,7 @@ async fn each_way_a_command_may_end_has_its_exit_code() {
         .await
         .ended(0)
         .contains(&["expelled"]);
-    let order = format!("migrate {account} --to target --request-id once");
-    for _ in 0..2 {
-        ferrypost
-            .says(&order)
-            .await
-            .ended(0)
-            .contains(&["SUCCEEDED"]);
-    }
-    // 73: what was done once is not done again, and no longer so.
-    let back = ferrypost.says(&format!("rollback {account}")).await;
-    back.ended(0);
-    for wait in ["", " --wait 0s"] {
-        let again = ferrypost.says(&format!("{order}{wait}")).await.ended(73);
-        again.contains(&["it lives at source", "another --request-id"]);
-    }
-    // 64: a variable that is not set names nothing.
-    let unset = ferrypost
-        .command("migrate x --to target --request-id")
-        .arg("")
-        .output()
-        .await;
-    Said::of(&unset.unwrap()).ended(64);
+    codes_of_a_request_id_that_was_used(&ferrypost, &account).await;
     world.stop().await.unwrap();
 }
 

@@ -149,20 +149,17 @@ fn the_dockerfile_s_compile_stage_compiles_what_it_lays_out() {
         .env("RUST_VERSION", "1.95.0"));
 
     let said = |name: &str| std::fs::read_to_string(tools.join(format!("{name}.said"))).unwrap();
-    let compiled = said("cargo");
-    assert!(
-        compiled.starts_with("build --release --locked -p "),
-        "{compiled}"
-    );
+    let built = said("cargo");
+    assert!(built.starts_with("build --release --locked -p "), "{built}");
     for name in ["ferrypost", "ferrypost-dataplane", "ferrypost-controlplane"] {
         assert!(images.join(format!("{name}/usr/bin/{name}")).is_file());
         let asked = format!(" --bin {name}");
         assert!(
-            compiled
+            built
                 .trim_end()
                 .split(" --")
                 .any(|it| format!(" --{it}") == asked),
-            "{compiled}"
+            "{built}"
         );
     }
     // What a build of ours needs of Debian is said in one more place.

@@ -20,7 +20,7 @@ use ferrypost_tests::story::{
 };
 use ferrypost_tests::tools::repository;
 use ferrypost_tests::wait::eventually;
-use ferrypost_tests::world::{Builder, World};
+use ferrypost_tests::world::{Builder, Plane, World};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
@@ -688,7 +688,7 @@ async fn nobody_notices_that_a_collector_is_broken_or_means_harm() {
         &world.control_planes()[0].plane,
     ];
     let minutes = begun.elapsed().as_secs() / 60 + 1;
-    for log in planes.map(|plane| plane.log()) {
+    for log in planes.map(Plane::log) {
         assert!(log.lines_with(&[WORDS]).is_empty());
         // Of each signal, that it is dropped and that it is not any more.
         let lines = log.lines_with(&["telemetry is"]);

@@ -218,16 +218,12 @@ impl Server {
         let reads = request.method() == Method::GET || request.method() == Method::HEAD;
         match (request.uri().path(), &self.access) {
             (DRAIN, Some(access)) if request.method() == Method::POST => {
-                match access
-                    .check(place.peer(), bearer(request), Right::Drain)
-                    .await
-                {
-                    Err(denied) => refusal(denied),
-                    Ok(()) => {
-                        place.keep();
-                        self.drain().await
-                    }
+                let checked = access.check(place.peer(), bearer(request), Right::Drain);
+                if let Err(denied) = checked.await {
+                    return refusal(denied);
                 }
+                place.keep();
+                self.drain().await
             }
             (DRAIN, Some(_)) => not_allowed("POST"),
             _ if !reads => not_allowed("GET, HEAD"),
@@ -237,13 +233,11 @@ impl Server {
             // Without a token nobody learns which other paths there are.
             (path, Some(access)) => {
                 let checked = access.check(place.peer(), bearer(request), Right::Read);
-                match checked.await {
-                    Err(denied) => refusal(denied),
-                    Ok(()) => {
-                        place.keep();
-                        self.read(path)
-                    }
+                if let Err(denied) = checked.await {
+                    return refusal(denied);
                 }
+                place.keep();
+                self.read(path)
             }
             (_, None) => plain(StatusCode::NOT_FOUND, "not found\n"),
         }

@@ -282,7 +282,7 @@ impl Open {
         };
         Span {
             trace_id: context.trace_id().to_bytes().to_vec(),
-            span_id: context.span_id().to_bytes().to_vec(),
+            id: context.span_id().to_bytes().to_vec(),
             parent_span_id: parent.map_or_else(Vec::new, |it| it.span_id().to_bytes().to_vec()),
             name: self.name.unwrap_or_else(|| name.to_owned()),
             kind: otlp::kind(&self.kind),

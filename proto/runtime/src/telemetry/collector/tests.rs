@@ -53,7 +53,7 @@ impl Fake {
     }
 
     /// Sends a batch within a time, or only once. Returns what came of it, and how many requests came.
-    async fn is_sent(self, limit: Duration, only_once: bool) -> (Result<u64, Undelivered>, usize) {
+    async fn asked(self, limit: Duration, only_once: bool) -> (Result<u64, Undelivered>, usize) {
         let target = Target {
             endpoint: format!("http://{}", self.address).parse().unwrap(),
             headers: Vec::new(),
@@ -124,7 +124,7 @@ async fn a_batch_that_has_too_long_an_answer_is_not_sent_again() {
     let mut message = vec![0];
     message.extend((50_u32 << 20).to_be_bytes());
     answer.extend(frame(0, 0, 1, &message));
-    let (sent, requests) = Fake::saying(answer).await.is_sent(SOON, false).await;
+    let (sent, requests) = Fake::saying(answer).await.asked(SOON, false).await;
     let refused = sent.unwrap_err();
     assert!(matches!(refused, Undelivered::Refused(_)), "{refused:?}");
     assert_eq!(requests, 1);
@@ -137,7 +137,7 @@ async fn what_a_collector_says_when_it_goes_away_is_shown_to_nobody() {
     parting.extend([0, 0, 0, 2]);
     parting.extend(WORDS);
     let collector = Fake::saying(frame(7, 0, 0, &parting)).await;
-    let (sent, requests) = collector.is_sent(SOON, true).await;
+    let (sent, requests) = collector.asked(SOON, true).await;
     let text = sent.unwrap_err().to_string();
     assert!(
         text.starts_with("Internal") && !text.contains("words"),
@@ -159,7 +159,7 @@ async fn a_collector_that_wants_to_be_left_alone_is_for_as_long_as_a_batch_lasts
     ];
     let collector = Fake::saying(answer(&headers, true)).await;
     let (begun, limit) = (Instant::now(), Duration::from_secs(5));
-    let (sent, requests) = collector.is_sent(limit, false).await;
+    let (sent, requests) = collector.asked(limit, false).await;
     let refused = sent.unwrap_err();
     assert_eq!(refused.to_string(), "ResourceExhausted");
     assert_eq!(requests, 1);

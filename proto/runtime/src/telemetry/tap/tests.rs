@@ -83,7 +83,7 @@ fn a_span_below_another_is_its_child_and_a_line_is_in_it() {
         panic!("{spans:?}");
     };
     assert_eq!((&*tls.name, &*session.name), ("tls", "session"));
-    assert_eq!(tls.parent_span_id, session.span_id);
+    assert_eq!(tls.parent_span_id, session.id);
     assert_eq!(tls.trace_id, session.trace_id);
     assert!(session.parent_span_id.is_empty());
     assert_eq!(session.kind, otlp::kind(&SpanKind::Server));
@@ -95,7 +95,7 @@ fn a_span_below_another_is_its_child_and_a_line_is_in_it() {
     let [record] = &records[..] else {
         panic!("{records:?}");
     };
-    assert_eq!(record.span_id, tls.span_id);
+    assert_eq!(record.span_id, tls.id);
     assert_eq!(
         (record.severity_number, &*record.severity_text),
         (9, "INFO")
@@ -117,7 +117,7 @@ fn a_span_goes_on_with_the_trace_of_another_process() {
     });
     assert_eq!(spans[0].trace_id, caller().trace_id().to_bytes());
     assert_eq!(spans[0].parent_span_id, caller().span_id().to_bytes());
-    assert_eq!(spans[0].span_id, [3; 8]);
+    assert_eq!(spans[0].id, [3; 8]);
     assert_eq!(spans[0].flags, flags(&caller()) | KNOWS_OF_REMOTE | REMOTE);
     let lasted = spans[0].end_time_unix_nano - spans[0].start_time_unix_nano;
     assert!(lasted >= 7_000_000_000, "{lasted}");
@@ -154,7 +154,7 @@ fn the_present_span_can_be_asked_for_and_has_failed_if_it_says_how() {
     });
     let seen = seen.expect("within a span");
     assert_eq!(spans[0].parent_span_id, seen.span_id().to_bytes());
-    assert_eq!(spans[1].span_id, seen.span_id().to_bytes());
+    assert_eq!(spans[1].id, seen.span_id().to_bytes());
     assert_eq!(spans[1].status, Some(Status::FAILED));
 }
 
@@ -191,5 +191,5 @@ fn a_span_of_a_future_lasts_as_long_as_the_future() {
         let working = async { drop(debug_span!(target: "ferrypost_x", "child")) };
         runtime.block_on(working.instrument(debug_span!(target: "ferrypost_x", "work")));
     });
-    assert_eq!(spans[0].parent_span_id, spans[1].span_id);
+    assert_eq!(spans[0].parent_span_id, spans[1].id);
 }
