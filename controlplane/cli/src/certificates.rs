@@ -68,6 +68,15 @@ pub(crate) async fn shown(connection: &Connection) -> Result<Vec<Shown>, Failure
             });
         }
     }
+    // Without TLS there is nothing to see but whether anybody is there.
+    for endpoint in connection.in_clear() {
+        let there = timeout(ATTEMPT, reach(endpoint)).await;
+        let there = there.unwrap_or_else(|_| Err("it does not answer".to_owned()));
+        shown.extend(there.err().map(|why| Shown {
+            by: endpoint.to_string(),
+            ends: Err(why),
+        }));
+    }
     Ok(shown)
 }
 
@@ -82,21 +91,29 @@ fn connector(roots: RootCertStore) -> Result<TlsConnector, Failure> {
 
 /// What a replica shows to whoever comes. It may want a certificate of ours, and learns in this connection of none; by
 /// then it has shown its own.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what a person types needs no simulated network"
-)]
 async fn of(endpoint: &Uri, connector: &TlsConnector) -> Result<CertificateDer<'static>, String> {
-    let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
-    let port = endpoint.port_u16().unwrap_or_default();
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-    let stream = TcpStream::connect((host, port)).await;
-    let stream = stream.map_err(|error| error.to_string())?;
+    let name =
+        ServerName::try_from(host(endpoint).to_owned()).map_err(|error| error.to_string())?;
+    let stream = reach(endpoint).await?;
     let secured = connector.connect(name, stream).await;
     let secured = secured.map_err(|error| error.to_string())?;
     let chain = secured.get_ref().1.peer_certificates();
     let certificate = chain.and_then(|chain| chain.first()).cloned();
     certificate.ok_or_else(|| "it shows no certificate".to_owned())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a person types needs no simulated network"
+)]
+async fn reach(endpoint: &Uri) -> Result<TcpStream, String> {
+    let port = endpoint.port_u16().unwrap_or_default();
+    let stream = TcpStream::connect((host(endpoint), port)).await;
+    stream.map_err(|error| error.to_string())
+}
+
+fn host(endpoint: &Uri) -> &str {
+    endpoint.host().unwrap_or_default().trim_matches(['[', ']'])
 }
 
 fn end(certificate: &CertificateDer<'_>) -> Result<i64, String> {

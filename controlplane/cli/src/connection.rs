@@ -74,6 +74,12 @@ impl Connection {
         endpoints.filter(|endpoint| endpoint.scheme_str() == Some("https"))
     }
 
+    /// The others.
+    pub(crate) fn in_clear(&self) -> impl Iterator<Item = &Uri> {
+        let endpoints = self.endpoints.iter();
+        endpoints.filter(|endpoint| endpoint.scheme_str() != Some("https"))
+    }
+
     fn check(&self) -> Result<(), Failure> {
         for endpoint in &self.endpoints {
             let secure = endpoint.scheme_str() == Some("https");

@@ -354,6 +354,19 @@ async fn codes_of_what_is_not_begun(ferrypost: &Ferrypost, account: &str) {
         .await
         .ended(1)
         .contains(&["DATA_PLANE_NOT_FOUND"]);
+    // 0: the other one answers, and this can wait.
+    let with_one_that_is_away = Ferrypost {
+        endpoint: format!("{},http://127.0.0.1:1", ferrypost.endpoint),
+        token_file: ferrypost.token_file.clone(),
+    };
+    with_one_that_is_away
+        .says("check")
+        .await
+        .ended(0)
+        .contains(&[
+            "!   those between",
+            "http://127.0.0.1:1/: it could not be looked at",
+        ]);
     let stranger = Ferrypost {
         endpoint: ferrypost.endpoint.clone(),
         token_file: None,

@@ -21,7 +21,7 @@ fn finding(shown: &Shown, now: i64) -> Option<Finding> {
     let left = match &shown.ends {
         Ok(end) => end - now,
         Err(why) => {
-            let what = format!("what it shows could not be looked at: {why}");
+            let what = format!("it could not be looked at: {why}");
             let hint = "a replica that is away is replaced by another; its certificate is not seen meanwhile";
             return Some(Finding::new(&*shown.by, what, hint).that_can_wait());
         }

@@ -4,7 +4,7 @@ use ferrypost_proto::{DestinationId, Phase, store::v1::Departed, v1};
 
 use super::{
     on_both_stores,
-    plane::{Drains, Plane},
+    plane::{Behaviour, Drains, Plane},
     world::World,
 };
 use crate::{
@@ -182,8 +182,8 @@ async fn what_another_boot_has_reported_does_not_count(world: World) {
         b.drains = Drains::No;
         b.answers = false;
     });
-    let new = Plane::register_after(&world, "dp-1", Some(&old.boot)).await;
-    new.behave(|b| b.drains = Drains::No);
+    let drains_nothing = |b: &mut Behaviour| b.drains = Drains::No;
+    let new = Plane::register_after(&world, "dp-1", Some(&old.boot), drains_nothing).await;
     go_on.now();
     world
         .eventually("the settled succession", |state| {

@@ -72,14 +72,15 @@ pub(super) struct Plane {
 
 impl Plane {
     pub(super) async fn register(world: &World, name: &str) -> Self {
-        Self::register_after(world, name, None).await
+        Self::register_after(world, name, None, |_| ()).await
     }
 
-    /// A data plane that took over from another boot, whose end nobody saw.
+    /// A data plane that took over from another boot, whose end nobody saw. It behaves so from its first word on.
     pub(super) async fn register_after(
         world: &World,
         name: &str,
         predecessor: Option<&BootId>,
+        behaves: impl FnOnce(&mut Behaviour),
     ) -> Self {
         let plane = Self {
             instance: instance(name),
@@ -101,6 +102,7 @@ impl Plane {
         world
             .commit_to_fleet(|_| Txn::new().put(key.clone(), registration.clone()))
             .await;
+        plane.behave(behaves);
         let speaker = plane.clone();
         world.spawn(async move { speaker.speak().await });
         plane

@@ -91,7 +91,7 @@ async fn whatever_stands_in_the_way_is_shown(world: World) {
 async fn a_succession_is_waited_out(world: World) {
     let old = world.plane("dp-1").await;
     old.behave(|b| b.answers = false);
-    let _new = Plane::register_after(&world, "dp-1", Some(&old.boot)).await;
+    let _new = Plane::register_after(&world, "dp-1", Some(&old.boot), |_| ()).await;
     let orchestrator = world.orchestrator_with("cp-1", |options| {
         options.settle = Duration::from_mins(10);
     });
@@ -177,7 +177,7 @@ async fn a_fence_whose_data_plane_was_restarted_is_given_up_at_once(mut world: W
     let id = world.migrate("target").await;
     world.reaches(Phase::Fencing).await;
     dies.behave(|b| b.answers = false);
-    let _successor = Plane::register_after(&world, "dp-1", Some(&dies.boot)).await;
+    let _successor = Plane::register_after(&world, "dp-1", Some(&dies.boot), |_| ()).await;
     let cause = world.aborts(&id).await;
     assert_eq!(cause, (Phase::Fencing, vec![BlockerReason::Settling]));
 }
