@@ -42,7 +42,7 @@ const DATA_PLANE: &str = "
     sabotage
     registry
     config
-    lookup tokens
+    certificates lookup tokens
     net
     cookie_keys descriptors limits metrics ready redact state_dir tables
     network
