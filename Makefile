@@ -28,7 +28,7 @@ demo-down: ## stop what demo-up started
 build-demo:
 	@echo "==> ferrypost: installing what is missing"
 	@tests/tools/install demo
-	@echo "==> building, optimised only where octets pass (about three minutes the first time)"
+	@echo "==> building, optimised only where octets pass (some six minutes the first time, on two cores)"
 	@cargo build --profile quick $(programs) --bin demo
 
 test: ## the tests, against real servers; the last line is `N passed, N failed`
